@@ -1,0 +1,1 @@
+"""The model: generator, KV cache, sampler, LightTAE, checkpoints and training."""

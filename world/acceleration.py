@@ -1,0 +1,60 @@
+"""What a device can do for speed: which number type to use, and CUDA graphs of the tick path."""
+
+from collections.abc import Callable, Hashable
+
+import torch
+
+from world.errors import WorldError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first CUDA device, or else the CPU. Raises WorldError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise WorldError(f"there is no usable device `{name}` here; try --device cpu") from None
+    return device
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32 (emulated bfloat16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    native = device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return torch.bfloat16 if native else torch.float32
+
+
+class Graphs:
+    """CUDA graphs by key: the first run of a key is eager, the second records, later ones replay.
+
+    A key has to name everything that changes which memory a run touches (cache slots, sizes). On other
+    devices every run is eager.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.enabled = device.type == "cuda"
+        self.device = device
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
+
+    def run(self, key: Hashable, work: Callable[[], None]) -> None:
+        if not self.enabled:
+            work()
+            return
+        graph = self._graphs.get(key)
+        if graph is not None:
+            graph.replay()
+        elif key not in self._graphs:
+            self._graphs[key] = None
+            work()
+        else:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                work()
+            self._graphs[key] = graph
+            graph.replay()

@@ -1,0 +1,50 @@
+"""Reading and writing weights: safetensors only, every key, shape and value checked before use."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from world.errors import WorldError
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes tensors as safetensors in `dtype`, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    save_file({k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file. Raises WorldError if it is missing, damaged or holds a NaN or an infinity."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise WorldError(f"{path} is missing: fetch the world's weights again") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WorldError(
+            f"{path} is damaged or no safetensors file ({error}); fetch it again"
+        ) from None
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WorldError(f"{path}: tensor `{key}` holds a NaN or an infinity; fetch the file again")
+    return tensors
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Loads `tensors` into `module`. Raises WorldError naming the first key that does not fit."""
+    wanted = module.state_dict()
+    advice = "it belongs to another configuration than the world.toml beside it"
+    for key in sorted(wanted.keys() | tensors.keys()):
+        if key not in tensors:
+            raise WorldError(f"{path}: tensor `{key}` is missing; {advice}")
+        if key not in wanted:
+            raise WorldError(f"{path}: tensor `{key}` is not part of this model; {advice}")
+        if wanted[key].shape != tensors[key].shape:
+            raise WorldError(
+                f"{path}: tensor `{key}` has shape {tuple(tensors[key].shape)} where the model has "
+                f"{tuple(wanted[key].shape)}; {advice}"
+            )
+    module.load_state_dict(tensors, assign=True)

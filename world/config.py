@@ -1,0 +1,132 @@
+"""A world's configuration: the readable `world.toml` beside its weights."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from world.action import ActionSpace
+from world.errors import WorldError
+from world.generator import GeneratorConfig
+from world.lighttae import LightTAEConfig
+
+
+class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One latent frame `(channels, height, width)`.
+
+    The generator works on `(z - mean) / std`, channel by channel; the autoencoder on z.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How ticks are sampled.
+
+    `steps` are listed timesteps (1000 = pure noise), warped by `shift`; `alternatives` holds lists for other
+    step counts. `window` counts the latent frames that the cache holds, the block under way and the `sink`
+    included. `context_noise` is the timestep of the commit pass.
+    """
+
+    latents_per_tick: int
+    steps: tuple[float, ...]
+    shift: float
+    window: int
+    sink: int = 0
+    context_noise: float = 0.0
+    positions: Literal["endless", "absolute"] = "endless"
+    alternatives: tuple[tuple[float, ...], ...] = ()
+
+    def steps_for(self, count: int) -> tuple[float, ...]:
+        """The step list of length `count`: the world's own, an alternative, or evenly spaced ones."""
+        for steps in (self.steps, *self.alternatives):
+            if len(steps) == count:
+                return steps
+        return tuple(1000 * (1 - i / count) for i in range(count))
+
+
+class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything about a world that is not a weight."""
+
+    name: str
+    title: str
+    licence: str
+    frame_height: int
+    frame_width: int
+    ticks_per_second: float
+    latent: LatentConfig
+    generator: GeneratorConfig
+    autoencoder: LightTAEConfig
+    sampling: SamplingConfig
+    action: ActionSpace
+    generator_weights: str = "generator.safetensors"
+    autoencoder_weights: str = "autoencoder.safetensors"
+    inverse_weights: str = ""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.latent.channels, self.latent.height, self.latent.width
+
+    @property
+    def frames_per_tick(self) -> int:
+        """Frames of every tick after the first."""
+        return self.sampling.latents_per_tick * self.autoencoder.time_factor
+
+    def check(self) -> None:
+        """Raises ValueError where two settings contradict each other."""
+        self.generator.check()
+        latent, sampling = self.latent, self.sampling
+        factor = self.autoencoder.space_factor
+        size = (latent.height * factor, latent.width * factor)
+        if size != (self.frame_height, self.frame_width):
+            raise ValueError(
+                f"a latent of {latent.height} x {latent.width} decodes to {size[0]} x {size[1]} pixels, "
+                f"not to `frame_height` x `frame_width` {self.frame_height} x {self.frame_width}"
+            )
+        for name in ("mean", "std"):
+            if len(getattr(latent, name)) != latent.channels:
+                raise ValueError(f"`latent.{name}` needs {latent.channels} values, one a channel")
+        if min(latent.std) <= 0:
+            raise ValueError("`latent.std` has a value that is not above 0")
+        if self.autoencoder.latent_channels != latent.channels:
+            raise ValueError("`autoencoder.latent_channels` differs from `latent.channels`")
+        if self.generator.buttons != len(self.action.buttons):
+            raise ValueError("`generator.buttons` differs from the number of `action.buttons`")
+        if not sampling.steps or not all(0 < s <= 1000 for s in sampling.steps):
+            raise ValueError("`sampling.steps` needs at least one step, each above 0 and at most 1000")
+        if list(sampling.steps) != sorted(sampling.steps, reverse=True):
+            raise ValueError("`sampling.steps` has to fall from step to step")
+        if sampling.latents_per_tick < 1 or self.ticks_per_second <= 0:
+            raise ValueError("`sampling.latents_per_tick` and `ticks_per_second` have to be above 0")
+        if not 0 <= sampling.sink <= sampling.window - sampling.latents_per_tick - 1:
+            raise ValueError(
+                f"`sampling.window` {sampling.window} has no room for a sink of {sampling.sink}, a block "
+                f"of {sampling.latents_per_tick} and one frame of the past"
+            )
+
+
+def read_config(path: Path) -> WorldConfig:
+    """Reads a `world.toml`. Raises WorldError naming the file, the field and the mend."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), WorldConfig, strict=True)
+    except FileNotFoundError:
+        raise WorldError(f"{path} is missing: a world folder needs a world.toml") from None
+    except OSError as error:
+        raise WorldError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise WorldError(f"{path} is not a usable world configuration: {error}; correct it there") from None
+
+
+def load_config(path: Path) -> WorldConfig:
+    """Reads a `world.toml` and checks that its settings agree, which a recipe's need not yet."""
+    config = read_config(path)
+    try:
+        config.check()
+    except ValueError as error:
+        raise WorldError(f"{path} contradicts itself: {error}; correct it there") from None
+    return config

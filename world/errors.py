@@ -1,0 +1,13 @@
+"""Errors a person can act on: each message is one sentence that names the thing and the mend."""
+
+
+class PlayheadError(ValueError):
+    """Bad input. `main.py` prints the message alone and exits with status 2."""
+
+
+class WorldError(PlayheadError):
+    """A world's folder, configuration or weights cannot be used."""
+
+
+class ActionError(PlayheadError):
+    """An action, a script or a key map names something the world does not have."""

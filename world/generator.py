@@ -1,0 +1,252 @@
+"""The generator: a causal diffusion transformer that predicts the flow of the next latent frames.
+
+The architecture is Wan 2.1's text-to-video transformer made causal, as in Self-Forcing (module names and
+state-dict keys are theirs, so public checkpoints load unchanged); the shipped world is a small
+configuration of it without text, whose modulation depends on the held buttons as well as on the noise level.
+
+Shapes: B sessions, F latent frames, N tokens a frame, D model width. Latents are `(B, F, C, h, w)`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from world import rope
+from world.attention import Attend, attention
+
+
+class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of a generator. `buttons`: length of the multi-hot action that modulates it, 0 for none.
+
+    `text_dim`: width of the cross-attention context, 0 for no cross-attention.
+    """
+
+    dim: int
+    heads: int
+    layers: int
+    ffn_dim: int
+    in_channels: int
+    out_channels: int
+    buttons: int = 0
+    text_dim: int = 0
+    text_length: int = 512
+    time_features: int = 256
+    patch: int = 2
+    eps: float = 1e-6
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    def check(self) -> None:
+        """Raises ValueError for sizes that make no transformer."""
+        for name in ("dim", "heads", "layers", "ffn_dim", "in_channels", "out_channels", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, it has to be at least 1")
+        if self.dim % self.heads or self.head_dim % 2:
+            raise ValueError(f"`dim` {self.dim} does not split into {self.heads} heads of even size")
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast back, then scaled: the order in which Wan rounds."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+
+
+class _Attention(nn.Module):
+    """Projections shared by self- and cross-attention; q and k are normalised before the split into heads."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        d = config.dim
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
+
+    def split(self, x: Tensor) -> Tensor:
+        """`(B, L, D)` to `(B, heads, L, head_dim)`."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def merge(self, x: Tensor) -> Tensor:
+        return self.o(x.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(_Attention):
+    def forward(self, x: Tensor, layer: int, cos_sin: Tensor, attend: Attend) -> Tensor:
+        """`x` `(B, L, D)`; `cos_sin` is the rope table `(2, L, head_dim / 2)` of these tokens."""
+        q = rope.rotate(self.split(self.norm_q(self.q(x))), cos_sin)
+        k = rope.rotate(self.split(self.norm_k(self.k(x))), cos_sin)
+        return self.merge(attend(layer, q, k, self.split(self.v(x))))
+
+
+class CrossAttention(_Attention):
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a context `(B, text_length, D)`: the same in every pass, so computed once."""
+        return self.split(self.norm_k(self.k(context))), self.split(self.v(context))
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        return self.merge(attention(self.split(self.norm_q(self.q(x))), *keys_values))
+
+
+class Block(nn.Module):
+    """Self-attention, optional cross-attention, feed-forward; modulated per frame, residual."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        d = config.dim
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.randn(1, 6, d) / math.sqrt(d))
+        self.self_attn = SelfAttention(config)
+        if config.text_dim:
+            self.norm3 = nn.LayerNorm(d, config.eps)
+            self.cross_attn = CrossAttention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(d, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, d)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        layer: int,
+        cos_sin: Tensor,
+        attend: Attend,
+        context: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """`x` `(B, F, N, D)`; `modulation` `(B, F, 6, D)` is the projected embedding of level and action."""
+        m = (self.modulation + modulation).unsqueeze(3).unbind(2)  # six of (B, F, 1, D)
+        y = modulate(x, m[0], m[1], self.eps)
+        y = self.self_attn(y.flatten(1, 2), layer, cos_sin, attend).view_as(x)
+        x = torch.addcmul(x, y, m[2])
+        if context is not None:
+            y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
+            x = x + y.view_as(x)
+        return torch.addcmul(x, self.ffn(modulate(x, m[3], m[4], self.eps)), m[5])
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Layer norm without weights, then `* (1 + scale) + shift`."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+
+
+class Head(nn.Module):
+    """The last modulated norm and the projection to `out_channels` times the patch area."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+        self.head = nn.Linear(config.dim, config.out_channels * config.patch**2)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """`embedding` `(B, F, D)` is the one before its projection."""
+        m = (self.modulation + embedding.unsqueeze(2)).unsqueeze(3).unbind(2)
+        return self.head(modulate(x, m[0], m[1], self.eps))
+
+
+class ButtonEmbedding(nn.Sequential):
+    """Action injection by modulation: a multi-hot action `(B, F, buttons)` to an embedding `(B, F, D)`.
+
+    It is added to the embedding of the noise level, which modulates every block.
+    """
+
+    def __init__(self, buttons: int, dim: int) -> None:
+        super().__init__(nn.Linear(buttons, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+
+def sinusoid(timesteps: Tensor, features: int) -> Tensor:
+    """Cosines, then sines, of `t * 10000^(-i / half)`: `(…)` to `(…, features)`, computed in float64."""
+    half = features // 2
+    exponents = torch.arange(half, dtype=torch.float64, device=timesteps.device) / -half
+    angles = timesteps.double().unsqueeze(-1) * 10000.0**exponents
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class Generator(nn.Module):
+    """Predicts the flow of a block of latent frames from the KV cache, the noise level and the action."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        d, p = config.dim, config.patch
+        self.patch_embedding = nn.Conv3d(config.in_channels, d, (1, p, p), stride=(1, p, p))
+        if config.text_dim:
+            self.text_embedding = nn.Sequential(
+                nn.Linear(config.text_dim, d), nn.GELU(approximate="tanh"), nn.Linear(d, d)
+            )
+        if config.buttons:
+            self.action_embedding = ButtonEmbedding(config.buttons, d)
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.time_features, d), nn.SiLU(), nn.Linear(d, d)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = Head(config)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """`(B, F, C, h, w)` to tokens `(B, F, N, D)`, rows first."""
+        weight, bias = self.patch_embedding.weight.squeeze(2), self.patch_embedding.bias
+        tokens = F.conv2d(x.flatten(0, 1), weight, bias, stride=self.config.patch)
+        return tokens.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
+
+    def unpatchify(self, x: Tensor, height: int, width: int) -> Tensor:
+        """`(B, F, N, p * p * C)`, features ordered (row in patch, column in patch, channel), to latents."""
+        p = self.config.patch
+        b, f = x.shape[:2]
+        x = x.view(b, f, height // p, width // p, p, p, -1)
+        return x.permute(0, 1, 6, 2, 4, 3, 5).reshape(b, f, -1, height, width)
+
+    def embed_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values, a pair a layer, of a context `(B, rows, text_dim)`.
+
+        Short contexts are filled with zero rows to `text_length`; those are attended too, as in Wan.
+        """
+        missing = self.config.text_length - context.shape[1]
+        context = self.text_embedding(F.pad(context, (0, 0, 0, missing)))
+        return [block.cross_attn.keys_values(context) for block in self.blocks]
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        cos_sin: Tensor,
+        attend: Attend,
+        action: Tensor | None = None,
+        context: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Predicts the flow, float32, of `x` `(B, F, C, h, w)`.
+
+        `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, buttons)` multi-hot.
+        """
+        dtype = self.head.head.weight.dtype
+        embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))
+        if action is not None:
+            embedding = embedding + self.action_embedding(action.to(dtype))
+        modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
+        h = self.patchify(x.to(dtype))
+        for layer, block in enumerate(self.blocks):
+            h = block(
+                h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None
+            )
+        return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of one latent frame of `height` x `width`."""
+        return (height // self.config.patch) * (width // self.config.patch)
+
+    def rope_table(self, frames: Sequence[int], height: int, width: int) -> Tensor:
+        """The rope table `(2, tokens, head_dim / 2)` of latent frames at absolute indices `frames`."""
+        p = self.config.patch
+        return rope.table(rope.grid_angles(frames, height // p, width // p, self.config.head_dim))

@@ -1,0 +1,130 @@
+"""The rolling KV cache: `sink` frames that stay and a ring of the last ones, allocated once.
+
+Keys are stored rotated at their absolute frame index. RoPE makes scores depend on distances alone and
+angles come from integers in float64 (`world.rope`), so the ring needs no re-rotation and never runs out of
+positions. Only sink frames would drift ever further away; in `endless` positions they are moved along, a
+few frames once a tick, from a base copy kept at their first position, so that they never look further away
+than the generator was trained for (the "top aligned" positions of Self Gradient Forcing).
+
+Eviction copies nothing: a new frame takes the slot of the one that falls out. The order of slots does not
+matter to attention.
+"""
+
+import torch
+from torch import Tensor
+
+from world import rope
+from world.attention import attention
+
+
+class KVCache:
+    """Keys and values `(layers, B, heads, frames * tokens, head_dim)` of at most `frames` latent frames.
+
+    `frames` counts the block under way too, as `local_attn_size` does in Self-Forcing. `span` is the number
+    of frames that the generator was trained on, or None to leave the sink at its absolute positions.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        batch: int,
+        heads: int,
+        frames: int,
+        sink: int,
+        tokens: int,
+        head_dim: int,
+        span: int | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not 0 <= sink < frames:
+            raise ValueError(f"a cache of {frames} frames cannot keep a sink of {sink}")
+        shape = (layers, batch, heads, frames * tokens, head_dim)
+        self.k = torch.zeros(shape, device=device, dtype=dtype)
+        self.v = torch.zeros(shape, device=device, dtype=dtype)
+        self.frames, self.sink, self.tokens, self.head_dim, self.span = frames, sink, tokens, head_dim, span
+        moving = sink if span is not None else 0
+        self.sink_base = torch.zeros(
+            (layers, batch, heads, moving * tokens, head_dim), device=device, dtype=dtype
+        )
+        self.length = 0  # frames committed since the start
+        self.slots: list[int] = []  # where the block under way goes
+        self.visible = 0  # slots that hold something, the block under way included
+
+    def slot(self, frame: int) -> int:
+        """The slot of absolute frame index `frame`."""
+        if frame < self.sink:
+            return frame
+        return self.sink + (frame - self.sink) % (self.frames - self.sink)
+
+    def begin(self, count: int) -> None:
+        """Makes room for a block of `count` frames; the oldest ring frames fall out, just enough of them."""
+        if count > self.frames - self.sink:
+            raise ValueError(
+                f"a block of {count} frames does not fit a ring of {self.frames - self.sink}"
+            )
+        self.slots = [self.slot(self.length + i) for i in range(count)]
+        self.visible = min(self.length + count, self.frames)
+        if self.sink_base.shape[3]:
+            self._move_sink(self.length + count - 1)
+
+    def _move_sink(self, newest: int) -> None:
+        assert self.span is not None
+        shift = max(0, newest - (self.span - 1))
+        if shift == 0 or self.length < self.sink:
+            return
+        cos_sin = rope.table(rope.time_angles(shift, self.head_dim)).to(self.k.device)
+        self.k[..., : self.sink * self.tokens, :] = rope.rotate(self.sink_base, cos_sin[:, None])
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Puts the block's keys and values into its own slots and attends to everything in the window.
+
+        The slots of committed frames are only read. A block's slots are overwritten by each of its passes
+        and count as committed after `end`.
+        """
+        n = self.tokens
+        for i, slot in enumerate(self.slots):
+            self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
+            self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
+        end = self.visible * n
+        return attention(q, self.k[layer, :, :, :end], self.v[layer, :, :, :end])
+
+    def end(self) -> None:
+        """Counts the block under way as committed."""
+        n = self.tokens
+        for i, slot in enumerate(self.slots):
+            if self.length + i < self.sink and self.sink_base.shape[3]:
+                self.sink_base[..., slot * n : (slot + 1) * n, :] = self.k[
+                    ..., slot * n : (slot + 1) * n, :
+                ]
+        self.length += len(self.slots)
+        self.slots = []
+
+    def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Copies of a layer's committed keys and values, oldest frame first: `(B, heads, tokens, head_dim)`."""
+        held = range(max(self.sink, self.length - (self.frames - self.sink)), self.length)
+        slots = [self.slot(f) for f in [*range(min(self.sink, self.length)), *held]]
+        index = torch.cat([torch.arange(s * self.tokens, (s + 1) * self.tokens) for s in slots])
+        index = index.to(self.k.device)
+        return self.k[layer].index_select(2, index), self.v[layer].index_select(2, index)
+
+    def state(self) -> dict[str, Tensor | int]:
+        """A copy of everything that the next tick depends on."""
+        end = min(self.length, self.frames) * self.tokens
+        return {
+            "k": self.k[..., :end, :].clone(),
+            "v": self.v[..., :end, :].clone(),
+            "sink_base": self.sink_base.clone(),
+            "length": self.length,
+        }
+
+    def load_state(self, state: dict[str, Tensor | int]) -> None:
+        """Takes over a copy made by `state`."""
+        k, v, base, length = state["k"], state["v"], state["sink_base"], state["length"]
+        assert isinstance(k, Tensor) and isinstance(v, Tensor) and isinstance(base, Tensor)
+        assert isinstance(length, int)
+        self.k[..., : k.shape[3], :] = k
+        self.v[..., : v.shape[3], :] = v
+        self.sink_base.copy_(base)
+        self.length, self.slots, self.visible = length, [], 0

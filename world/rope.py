@@ -1,0 +1,54 @@
+"""Rotary position embedding over three axes (time, row, column), as in Wan 2.1.
+
+A head's channels are interleaved pairs; pairs are split time / row / column, theta is 10000 on each axis.
+Angles are computed in float64 from plain integers, without a table, so that no position is too large.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+THETA = 10000.0
+
+
+def split_pairs(head_dim: int) -> tuple[int, int, int]:
+    """How many of a head's `head_dim / 2` pairs turn with time, row and column."""
+    pairs = head_dim // 2
+    return pairs - 2 * (pairs // 3), pairs // 3, pairs // 3
+
+
+def axis_angles(positions: Sequence[int], pairs: int) -> Tensor:
+    """Angles `(len(positions), pairs)` of one axis, float64."""
+    frequencies = THETA ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    return torch.outer(torch.tensor(positions, dtype=torch.float64), frequencies)
+
+
+def grid_angles(frames: Sequence[int], height: int, width: int, head_dim: int) -> Tensor:
+    """Angles `(len(frames) * height * width, head_dim / 2)` of a block's tokens, in (frame, row, column) order."""
+    t, h, w = split_pairs(head_dim)
+    shape = (len(frames), height, width)
+    parts = (
+        axis_angles(frames, t)[:, None, None].expand(*shape, t),
+        axis_angles(range(height), h)[None, :, None].expand(*shape, h),
+        axis_angles(range(width), w)[None, None, :].expand(*shape, w),
+    )
+    return torch.cat(parts, -1).flatten(0, 2)
+
+
+def time_angles(shift: int, head_dim: int) -> Tensor:
+    """Angles `(head_dim / 2)` that move a token `shift` frames in time and nowhere in space."""
+    t, h, w = split_pairs(head_dim)
+    return torch.cat([axis_angles([shift], t)[0], torch.zeros(h + w, dtype=torch.float64)])
+
+
+def table(angles: Tensor) -> Tensor:
+    """Cosines and sines `(2, …)` of `angles`, float32."""
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def rotate(x: Tensor, cos_sin: Tensor) -> Tensor:
+    """Turns the pairs of `x` `(…, tokens, head_dim)` by a table `(2, tokens, head_dim / 2)`; keeps the dtype."""
+    cos, sin = cos_sin
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)

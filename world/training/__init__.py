@@ -1,0 +1,1 @@
+"""Making worlds: collecting footage, training the autoencoder, the generator and the inverse-dynamics model."""

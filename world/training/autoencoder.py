@@ -1,0 +1,117 @@
+"""Training the autoencoder of a world on footage.
+
+Frames are rebuilt from latents that carry a little noise, so that near latents decode to near pictures,
+which is what a generator with small errors needs. Latents are kept near unit size by a weak pull.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from world import acceleration, checkpoint
+from world.lighttae import LightTAE, LightTAEConfig
+from world.training import distributed
+from world.training.footage import Footage, pixels
+from world.training.run import Ema, Run, trapezoid
+
+
+class AutoencoderTraining(msgspec.Struct, frozen=True):
+    """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU."""
+
+    clips: int = 24
+    length: int = 5
+    learning_rate: float = 1.2e-3
+    latent_noise: float = 0.05
+    latent_pull: float = 1e-4
+    l1_weight: float = 0.05
+    compile: bool = True
+
+
+def train_autoencoder(
+    run: Run, footage: Footage, config: LightTAEConfig, settings: AutoencoderTraining, device: torch.device
+) -> LightTAE:
+    """Trains (or goes on training) in `run.folder`; writes `autoencoder.safetensors` there at the end.
+
+    Returns the averaged model, on `device`.
+    """
+    torch.manual_seed(0)
+    model = LightTAE(config).to(device, memory_format=torch.channels_last)
+    distributed.share(model)
+    ema = Ema(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01,
+        fused=device.type == "cuda",
+    )  # fmt: skip
+
+    def load(state: dict[str, Any]) -> None:
+        model.load_state_dict(state["model"])
+        for key, value in state["ema"].items():
+            ema.average[key].copy_(value)
+        optimizer.load_state_dict(state["optimizer"])
+
+    def save() -> dict[str, Any]:
+        return {
+            "model": model.state_dict(),
+            "ema": ema.average,
+            "optimizer": optimizer.state_dict(),
+        }
+
+    run.resume(load)
+
+    def losses(clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z = encode_each(model, clip)
+        noisy = z + settings.latent_noise * torch.randn_like(z)
+        rebuilt, _ = model.decoder(noisy)
+        error = rebuilt.float() - clip
+        return error.square().mean(), error.abs().mean(), z.float().square().mean()
+
+    step_losses = torch.compile(losses) if settings.compile and device.type == "cuda" else losses
+    bf16 = acceleration.pick_dtype(device) == torch.bfloat16
+    for step in run.loop("autoencoder", save, device):
+        draw = torch.Generator().manual_seed(step * run.world_size + run.rank)
+        index = footage.clip_index(settings.clips, settings.length, draw)
+        clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * trapezoid(run.progress)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            l2, l1, size = step_losses(clip)
+            loss = l2 + settings.l1_weight * l1 + settings.latent_pull * size
+        loss.backward()
+        distributed.average_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(model, step)
+        run.log(l2=l2, l1=l1, latent_size=size)
+    model.load_state_dict(ema.average)
+    if run.rank == 0:
+        checkpoint.save_weights(run.folder / "autoencoder.safetensors", model.state_dict())
+    return model
+
+
+def encode_each(model: LightTAE, frames: Tensor) -> Tensor:
+    """Encodes pixels `(N, T, 3, H, W)` frame by frame, each as a stream of its own: `(N, T, C, h, w)`.
+
+    At a time factor of 1 a latent then depends on its frame alone, wherever the frame came from.
+    """
+    z, _ = model.encoder(frames.flatten(0, 1).unsqueeze(1))
+    return z.squeeze(1).unflatten(0, frames.shape[:2])
+
+
+@torch.no_grad()
+def encode_footage(model: LightTAE, footage: Footage, device: torch.device) -> Tensor:
+    """Raw latents `(N, C, h, w)` bfloat16 of all frames, on `device`."""
+    parts = []
+    for chunk in footage.frames.split(256):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            parts.append(encode_each(model, pixels(chunk.to(device))[None])[0].to(torch.bfloat16))
+    return torch.cat(parts)
+
+
+def latent_statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(C,)` of every channel, float32, over a sample of the frames."""
+    sample = latents[:: max(1, len(latents) // 20000)].float()
+    return sample.mean((0, 2, 3)), sample.std((0, 2, 3))

@@ -1,0 +1,491 @@
+"""The collector: films a random player in ViZDoom, as footage to train the freedoom world on.
+
+An episode is one `.npz`, uncompressed: `frames` uint8 (T, 160, 256, 3) RGB, `actions` uint8 (T, 8)
+in the order of `places.BUTTONS`, `place` and `seed`. Action t is held from frame t to frame t+1,
+for two game tics: 17.5 ticks a second. An episode is continuous (no death, no change of level) and
+is a function of its place, seed and length alone. Seeds from 900000 on are kept for held-out
+evaluation: never train on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from world.errors import PlayheadError
+from world.training.places import BUTTONS, DOOM_BUTTONS, PLACES, Place
+
+if TYPE_CHECKING:
+    from vizdoom import DoomGame, GameState
+
+TICS_PER_TICK = 2  # the game runs 35 tics a second
+HEIGHT, WIDTH = 160, 256
+ATTEMPTS = 50  # filmings of one episode, each cut short by the level's exit, before giving up
+
+
+class CollectError(PlayheadError):
+    """Footage cannot be collected as asked."""
+
+
+# ---------------------------------------------------------------------------------- the player
+
+NEAR = 14.0  # depth (ViZDoom's units, at most 85) under which a wall is in the way
+STUCK_TICKS, STUCK_UNITS = 6, 12.0  # moved less than this many map units in so many ticks
+
+
+@dataclass
+class Sense:
+    """What the player goes by: mean depth to the left, ahead and right, and being held up."""
+
+    left: float = 85.0
+    ahead: float = 85.0
+    right: float = 85.0
+    stuck: bool = False
+
+
+# What a mode answers: the buttons to hold now, and for how many ticks.
+Chord = tuple[set[str], int]
+Mode = Callable[[np.random.Generator, Sense], Chord]
+
+
+def ticks(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high + 1))
+
+
+def some(rng: np.random.Generator, **odds: float) -> set[str]:
+    """Each named button with its own chance."""
+    return {button for button, chance in odds.items() if rng.random() < chance}
+
+
+def either(rng: np.random.Generator, verb: str) -> str:
+    """`turn` or `strafe`, one way or the other."""
+    return f"{verb}_{rng.choice(['left', 'right'])}"
+
+
+def explore(rng: np.random.Generator, sense: Sense) -> Chord:
+    way = "turn_left" if sense.left > sense.right else "turn_right"
+    if sense.stuck:  # against a door, a ledge or a thing: try it, or leave it
+        if rng.random() < 0.25:
+            return {"forward", "use"}, ticks(rng, 2, 8)
+        turn = way if rng.random() < 0.7 else either(rng, "turn")
+        return {turn, *some(rng, back=0.6, strafe_left=0.1, strafe_right=0.1)}, ticks(rng, 6, 16)
+    if sense.ahead < NEAR:
+        return {way, *some(rng, forward=0.35, attack=0.1)}, ticks(rng, 3, 10)
+    keys = {"forward"} | some(rng, attack=0.08, use=0.04, strafe_left=0.07, strafe_right=0.07)
+    if rng.random() < 0.35:
+        return keys | {either(rng, "turn")}, ticks(rng, 2, 9)
+    return keys, ticks(rng, 4, 24)
+
+
+def idle(rng: np.random.Generator, sense: Sense) -> Chord:
+    return set(), ticks(rng, 5, 30)
+
+
+def spin(rng: np.random.Generator, sense: Sense) -> Chord:
+    return {either(rng, "turn"), *some(rng, attack=0.15)}, ticks(rng, 8, 30)
+
+
+def dance(rng: np.random.Generator, sense: Sense) -> Chord:
+    keys = some(rng, attack=0.35, turn_left=0.15, turn_right=0.15, forward=0.15, back=0.15)
+    return keys | {either(rng, "strafe")}, ticks(rng, 3, 14)
+
+
+def any_chord(rng: np.random.Generator, sense: Sense) -> Chord:
+    """All 256 sets of buttons alike, opposite ones together too: a person's hand can."""
+    held = rng.random(len(BUTTONS)) < 0.5
+    return {button for button, down in zip(BUTTONS, held, strict=True) if down}, ticks(rng, 2, 14)
+
+
+def shoot(rng: np.random.Generator, sense: Sense) -> Chord:
+    aim = some(rng, turn_left=0.25, turn_right=0.25, forward=0.2)
+    return aim | some(rng, attack=0.75), ticks(rng, 2, 12)
+
+
+def press_use(rng: np.random.Generator, sense: Sense) -> Chord:
+    keys = some(rng, use=0.7, forward=0.6)
+    return (keys | {either(rng, "turn")} if sense.stuck else keys), ticks(rng, 2, 6)
+
+
+def retreat(rng: np.random.Generator, sense: Sense) -> Chord:
+    return {"back", *some(rng, turn_left=0.25, turn_right=0.25, attack=0.2)}, ticks(rng, 4, 20)
+
+
+def tap(rng: np.random.Generator, sense: Sense) -> Chord:
+    """One button, barely touched, then nothing for a moment."""
+    if rng.random() < 0.5:
+        return set(), ticks(rng, 2, 8)
+    return {str(rng.choice(BUTTONS))}, ticks(rng, 1, 2)
+
+
+@dataclass(frozen=True)
+class Habit:
+    """A mode, how often the player falls into it, and for how many ticks it stays."""
+
+    mode: Mode
+    weight: float
+    low: int
+    high: int
+
+
+HABITS = (
+    Habit(explore, 5.0, 40, 160),
+    Habit(idle, 0.6, 8, 40),
+    Habit(spin, 1.0, 10, 50),
+    Habit(dance, 1.2, 20, 80),
+    Habit(any_chord, 2.5, 30, 90),
+    Habit(shoot, 1.2, 15, 50),
+    Habit(press_use, 0.6, 8, 30),
+    Habit(retreat, 0.8, 8, 40),
+    Habit(tap, 1.0, 15, 50),
+)
+
+
+class Player:
+    """A semi-Markov random player: a habit for a while, and within it one chord after another."""
+
+    def __init__(self, rng: np.random.Generator, habits: Sequence[Habit] = HABITS) -> None:
+        self.rng = rng
+        self.habits = habits
+        self.odds = np.array([habit.weight for habit in habits])
+        self.odds /= self.odds.sum()
+        self.habit_left = self.chord_left = 0
+        self.was_stuck = False
+        self.keys: set[str] = set()
+
+    def press(self, sense: Sense) -> np.ndarray:
+        """The buttons held during the coming tick: uint8 (8,)."""
+        if self.habit_left <= 0:
+            self.habit = self.habits[self.rng.choice(len(self.habits), p=self.odds)]
+            self.habit_left = ticks(self.rng, self.habit.low, self.habit.high)
+            self.chord_left = 0
+        # Running into something ends an explorer's chord early; any other habit plays on, so that
+        # footage also shows what pushing at a wall looks like.
+        newly_stuck = sense.stuck and not self.was_stuck and self.habit.mode is explore
+        if self.chord_left <= 0 or newly_stuck:
+            self.keys, self.chord_left = self.habit.mode(self.rng, sense)
+            if self.rng.random() < 0.05:
+                self.chord_left = ticks(self.rng, 1, 2)
+        self.was_stuck = sense.stuck
+        self.habit_left -= 1
+        self.chord_left -= 1
+        return np.array([button in self.keys for button in BUTTONS], dtype=np.uint8)
+
+
+# ------------------------------------------------------------------------------------ the game
+
+
+def import_vizdoom():  # noqa: ANN201 (a module)
+    try:
+        import vizdoom
+    except ImportError as error:
+        raise CollectError(
+            "collecting footage needs the package vizdoom, which is not installed here: "
+            "run pip install 'playhead[train]'."
+        ) from error
+    return vizdoom
+
+
+@contextlib.contextmanager
+def open_game(place: Place, *, objects: bool = False) -> Iterator[DoomGame]:
+    """A running game of `place` with nothing drawn over the picture but the weapon."""
+    vzd = import_vizdoom()
+    root = Path(vzd.__file__).parent
+    game = vzd.DoomGame()
+    game.set_doom_game_path(str(root / (place.wad if place.game else "freedoom2.wad")))
+    if not place.game:
+        game.set_doom_scenario_path(str(root / "scenarios" / place.wad))
+    game.set_doom_map(place.map)
+    game.set_doom_skill(place.skill)
+    game.set_screen_resolution(vzd.ScreenResolution.RES_256X160)
+    game.set_screen_format(vzd.ScreenFormat.RGB24)
+    game.set_depth_buffer_enabled(True)
+    game.set_objects_info_enabled(objects)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_render_hud(False)
+    game.set_render_crosshair(False)
+    game.set_render_messages(False)
+    game.set_render_weapon(True)
+    # A tint of the whole picture for a hurt or a find says nothing of what was pressed.
+    game.set_render_screen_flashes(False)
+    game.set_available_buttons([getattr(vzd.Button, name) for name in DOOM_BUTTONS])
+    game.set_available_game_variables([vzd.GameVariable.POSITION_X, vzd.GameVariable.POSITION_Y])
+    game.set_mode(vzd.Mode.PLAYER)
+    game.set_episode_timeout(0)
+    # One weapon throughout, so that `attack` looks the same wherever it is pressed.
+    game.add_game_args("+neverswitchonpickup 1 +con_midtime 0 +cl_showsecretmessage 0")
+    with tempfile.TemporaryDirectory() as scratch:  # the game writes its settings where it starts
+        game.set_doom_config_path(str(Path(scratch) / "vizdoom.ini"))
+        with contextlib.chdir(scratch):
+            game.init()
+        try:
+            yield game
+        finally:
+            game.close()
+
+
+@functools.cache
+def pickups(place: Place) -> tuple[tuple[int, int], ...]:
+    """Where the map's clips, medikits and the like lie, in map units: ground one can stand on."""
+    kinds = ("Clip", "Shell", "Stimpack", "Medikit", "HealthBonus", "ArmorBonus", "GreenArmor")
+    with open_game(place, objects=True) as game:
+        found = [thing for thing in game.get_state().objects if thing.name in kinds]
+    return tuple(sorted((int(thing.position_x), int(thing.position_y)) for thing in found))
+
+
+class Eyes:
+    """Turns the game's states into what the player senses."""
+
+    def __init__(self) -> None:
+        self.trail: list[np.ndarray] = []  # the last positions, map units
+
+    def look(self, state: GameState) -> Sense:
+        self.trail = [*self.trail[-STUCK_TICKS:], np.array(state.game_variables[:2])]
+        band = state.depth_buffer[72:96:4]  # about the horizon, where walls and not floors are seen
+        moved = float(np.abs(self.trail[-1] - self.trail[0]).max())
+        return Sense(
+            left=float(band[:, :96:4].mean()),
+            ahead=float(band[:, 96:160:4].mean()),
+            right=float(band[:, 160::4].mean()),
+            stuck=len(self.trail) > STUCK_TICKS and moved < STUCK_UNITS,
+        )
+
+
+class Cut(Exception):
+    """The level's exit, or a death, ended the game in the middle of an episode."""
+
+
+def hold(game: DoomGame, action: np.ndarray) -> None:
+    game.make_action(action.tolist(), TICS_PER_TICK)
+    if game.is_episode_finished() or game.is_player_dead():
+        raise Cut
+
+
+def begin(game: DoomGame, place: Place, rng: np.random.Generator) -> None:
+    """Start the level afresh and walk, unseen, so that episodes begin all over the map."""
+    game.set_seed(int(rng.integers(2**31)))
+    game.new_episode()
+    for command in ("god", "sv_infiniteammo 1", "give pistol"):
+        game.send_game_command(command)
+    hold(
+        game, np.zeros(len(BUTTONS), np.uint8)
+    )  # a scenario that takes the weapon away does so now
+    game.send_game_command("use pistol")
+    for _ in range(6):
+        if place.scatter:
+            spots = pickups(place)
+            x, y = spots[rng.integers(len(spots))]
+            game.send_game_command(f"warp {x} {y}")
+        eyes, walker = Eyes(), Player(rng, habits=HABITS[:1])
+        for _ in range(ticks(rng, 40, 160)):  # 40 ticks: the weapon is up by then
+            hold(game, walker.press(eyes.look(game.get_state())))
+        strayed = [np.abs(there - eyes.trail[-1]).max() for there in eyes.trail]
+        if not place.scatter or max(strayed) > STUCK_UNITS:
+            return  # else it is wedged in where it was put: try another spot
+
+
+def film_once(
+    game: DoomGame, place: Place, rng: np.random.Generator, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    frames = np.empty((length, HEIGHT, WIDTH, 3), np.uint8)
+    actions = np.empty((length, len(BUTTONS)), np.uint8)
+    begin(game, place, rng)
+    eyes, player = Eyes(), Player(rng)
+    for t in range(length):
+        state = game.get_state()
+        frames[t] = state.screen_buffer
+        actions[t] = player.press(eyes.look(state))
+        if t + 1 < length:
+            hold(game, actions[t])
+    return frames, actions
+
+
+def film(game: DoomGame, place: Place, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """One continuous episode: frames uint8 (T, 160, 256, 3) and actions uint8 (T, 8).
+
+    A level that ends on the way is filmed again from the start, with a seed derived from this one.
+    """
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([seed, zlib.crc32(place.name.encode()), attempt])
+        with contextlib.suppress(Cut):
+            return film_once(game, place, rng, length)
+    raise CollectError(
+        f"no {length} ticks of '{place.name}' with seed {seed} pass without the level ending: "
+        f"ask for a shorter length."
+    )
+
+
+# ------------------------------------------------------------------------------- the collection
+
+
+def episode_path(out: Path, place: str, seed: int) -> Path:
+    return out / f"{place}-{seed:06d}.npz"
+
+
+def is_whole(path: Path, length: int) -> bool:
+    """Whether `path` is an episode of `length` ticks; reads its actions only."""
+    try:
+        with np.load(path) as episode:
+            return episode["actions"].shape == (length, len(BUTTONS)) and "frames" in episode
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def write_episode(
+    path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int
+) -> None:
+    """Write beside `path`, then rename: a file with its final name is always whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, frames=frames, actions=actions, place=place, seed=seed)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+_stop: Event | None = None  # in a worker: set by the collector when the person has had enough
+
+
+def start_worker(stop: Event) -> None:
+    """Ctrl-C reaches every process of a terminal; only the collector acts on it."""
+    import signal
+
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path) -> int:
+    """In a worker: film some episodes of one place with one game; how many were written."""
+    place = PLACES[place_name]
+    with open_game(place) as game:
+        for done, seed in enumerate(seeds):
+            if _stop is not None and _stop.is_set():
+                return done
+            frames, actions = film(game, place, seed, length)
+            write_episode(episode_path(out, place_name, seed), frames, actions, place_name, seed)
+    return len(seeds)
+
+
+def check(
+    episodes: int, length: int, seed: int, out: Path, places: Sequence[str], workers: int
+) -> None:
+    """Refuse what cannot be collected before anything is written but the folder."""
+    import_vizdoom()
+    for name, value, least in (
+        ("episodes", episodes, 1),
+        ("length", length, 2),
+        ("seed", seed, 0),
+        ("workers", workers, 1),
+        ("places", len(places), 1),
+    ):
+        if value < least:
+            raise CollectError(f"{name} is {value}: ask for {least} or more.")
+    for place in places:
+        if place not in PLACES:
+            known = ", ".join(PLACES)
+            raise CollectError(f"there is no place '{place}': choose among {known}.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise CollectError(
+            f"the folder '{out}' cannot be written ({error.strerror}): choose another with out."
+        ) from error
+
+
+def collect(
+    episodes: int,
+    length: int,
+    seed: int,
+    out: Path | str,
+    places: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> list[Path]:
+    """Film `episodes` episodes of `length` ticks into the folder `out`; their files, in order.
+
+    Episode i is filmed in the i-th place, round and round, with seed `seed + i`. Whole files that
+    are there already are kept, so the same call goes on where an earlier one stopped. Ctrl-C leaves
+    whole files only, says so in one sentence and exits with status 130.
+    Seeds from 900000 on are for held-out evaluation.
+    """
+    out = Path(out)
+    places = tuple(PLACES if places is None else places)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    check(episodes, length, seed, out, places, workers)
+
+    plan = [(places[i % len(places)], seed + i) for i in range(episodes)]
+    files = [episode_path(out, *task) for task in plan]
+    todo = [task for task, file in zip(plan, files, strict=True) if not is_whole(file, length)]
+    runs = split_runs(todo, most=max(1, min(8, len(todo) // (2 * workers * len(places)))))
+
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    progress = Progress(
+        TextColumn("filming"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    pool = ProcessPoolExecutor(min(workers, max(1, len(runs))), context, start_worker, (stop,))
+    with progress:
+        bar = progress.add_task("filming", total=episodes, completed=episodes - len(todo))
+        try:
+            filmed = [pool.submit(film_run, place, seeds, length, out) for place, seeds in runs]
+            for run in as_completed(filmed):
+                progress.advance(bar, run.result())
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            progress.stop()
+            whole = sum(is_whole(file, length) for file in files)
+            progress.console.print(
+                f"Stopped: {whole} of {episodes} episodes are in {out}, all whole; "
+                "the same command goes on from there."
+            )
+            raise SystemExit(130) from None
+        except BrokenProcessPool as error:
+            raise CollectError(
+                "a worker was ended from outside (out of memory?): run the same command again to "
+                "go on, with fewer workers."
+            ) from error
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return files
+
+
+def split_runs(todo: Sequence[tuple[str, int]], most: int) -> list[tuple[str, list[int]]]:
+    """Group the episodes by place, at most `most` a run, keeping the places interleaved.
+
+    >>> split_runs([("a", 0), ("b", 1), ("a", 2), ("b", 3), ("a", 4)], most=2)
+    [('a', [0, 2]), ('b', [1, 3]), ('a', [4])]
+    """
+    runs: list[tuple[str, list[int]]] = []
+    open_runs: dict[str, list[int]] = {}
+    for place, seed in todo:
+        if place not in open_runs or len(open_runs[place]) == most:
+            open_runs[place] = []
+            runs.append((place, open_runs[place]))
+        open_runs[place].append(seed)
+    return runs

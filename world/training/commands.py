@@ -1,0 +1,103 @@
+"""The `train` commands of the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from world.training.run import Run
+from world.world import SHIPPED
+
+app = typer.Typer(no_args_is_help=True, help="Collect footage and train worlds.")
+
+Recipe = Annotated[Path, typer.Option(help="A world.toml that says what to build.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run; a run found there goes on.")]
+Frames = Annotated[Path, typer.Option(help="Folder of episodes.")]
+Steps = Annotated[int | None, typer.Option(help="Stop after so many steps.", min=1)]
+Minutes = Annotated[float | None, typer.Option(help="Stop after so many minutes.", min=0.01)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+Compile = Annotated[bool, typer.Option(help="Compile on a GPU.")]
+
+FREEDOOM = SHIPPED / "freedoom" / "world.toml"
+
+
+@app.command()
+def collect(
+    episodes: Annotated[int, typer.Option(help="How many episodes.")],
+    length: Annotated[int, typer.Option(help="Frames an episode.")],
+    seed: Annotated[int, typer.Option(help="Seed of the first; from 900000 on: held out.")],
+    out: Annotated[Path, typer.Option(help="Folder for the episodes.")],
+    place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
+) -> None:
+    """Film a random player in ViZDoom, an .npz an episode."""
+    from world.training.collect import collect as run
+
+    files = run(episodes, length, seed, out, place, workers)
+    typer.echo(f"{len(files)} episodes in {out}")
+
+
+@app.command()
+def autoencoder(
+    footage: Frames,
+    out: Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    recipe: Recipe = FREEDOOM,
+    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 24,
+    compile: Compile = True,
+    device: Device = "auto",
+) -> None:
+    """Train the encoder and the decoder."""
+    from world.training.autoencoder import AutoencoderTraining
+    from world.training.pipeline import make_autoencoder
+
+    settings = AutoencoderTraining(clips=clips, compile=compile)
+    make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, device)
+
+
+@app.command()
+def generator(
+    footage: Frames,
+    autoencoder: Annotated[Path, typer.Option(help="Weights of the autoencoder.")],
+    out: Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    recipe: Recipe = FREEDOOM,
+    start: Annotated[Path | None, typer.Option(help="Weights of a generator to begin from.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 48,
+    length: Annotated[int, typer.Option(help="Latents a clip.", min=2)] = 24,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    own_context_from: Annotated[
+        float, typer.Option(help="Part of the run after which own predictions serve as context.")
+    ] = 0.4,
+    muon: Annotated[bool, typer.Option(help="Muon for the matrices, else AdamW for all.")] = True,
+    compile: Compile = True,
+    device: Device = "auto",
+) -> None:
+    """Train the generator; the finished world is in OUT/world."""
+    from world.training.generator import GeneratorTraining
+    from world.training.pipeline import make_generator
+
+    settings = GeneratorTraining(
+        clips=clips,
+        length=length,
+        learning_rate=learning_rate,
+        own_context_from=own_context_from,
+        muon=muon,
+        compile=compile,
+    )
+    run = Run(out, steps=steps, minutes=minutes)
+    folder = make_generator(recipe, footage, autoencoder, run, settings, start, device)
+    typer.echo(f"the world is in {folder}")
+
+
+@app.command()
+def inverse(
+    footage: Frames, out: Out, steps: Steps = None, minutes: Minutes = None, device: Device = "auto"
+) -> None:
+    """Train the inverse-dynamics model that measures action following."""
+    from world.training.inverse import InverseTraining
+    from world.training.pipeline import make_inverse
+
+    make_inverse(footage, Run(out, steps=steps, minutes=minutes), InverseTraining(), device)

@@ -1,0 +1,122 @@
+"""Footage: episodes on disk, and all of their frames in one tensor to draw clips from.
+
+An episode is an `.npz` with `frames` uint8 (T, H, W, 3), `actions` uint8 (T, buttons) and `place` str;
+action t is held from frame t to frame t + 1.
+"""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from world.errors import PlayheadError
+
+
+class FootageError(PlayheadError):
+    """Footage cannot be used."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One continuous take."""
+
+    frames: np.ndarray
+    actions: np.ndarray
+    place: str
+
+
+def read_episode(path: Path) -> Episode:
+    """Reads and checks an episode file. Raises FootageError naming the file and what is wrong with it."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            frames, actions = data["frames"], data["actions"]
+            place = str(data["place"]) if "place" in data else ""
+    except FileNotFoundError:
+        raise FootageError(f"{path} is missing") from None
+    except KeyError as error:
+        raise FootageError(f"{path} lacks the array {error}; an episode has frames and actions") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FootageError(f"{path} is no readable .npz episode ({error}); collect it again") from None
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise FootageError(
+            f"{path}: `frames` is {frames.dtype} {frames.shape}, it has to be uint8 (T, H, W, 3)"
+        )
+    if actions.ndim != 2 or len(actions) != len(frames):
+        raise FootageError(
+            f"{path}: `actions` is {actions.shape}, it has to be ({len(frames)}, buttons), one row a frame"
+        )
+    return Episode(frames, actions.astype(np.uint8), place)
+
+
+def episode_files(folder: Path) -> list[Path]:
+    """The episode files of a folder, sorted. Raises FootageError where there are none."""
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise FootageError(f"{folder} holds no .npz episodes; `train collect --out {folder}` makes some")
+    return files
+
+
+class Footage:
+    """Frames `(N, H, W, 3)` uint8 and actions `(N, buttons)` of many episodes, end to end on one device."""
+
+    def __init__(self, frames: Tensor, actions: Tensor, starts: Sequence[int], places: Sequence[str]) -> None:
+        self.frames, self.actions = frames, actions
+        self.starts, self.places = list(starts), list(places)
+        ends = [*self.starts[1:], len(frames)]
+        self.lengths = [e - s for s, e in zip(self.starts, ends, strict=True)]
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> "Footage":
+        """Loads every `world_size`-th episode of a folder, from number `rank` on."""
+        files = episode_files(folder)[rank::world_size]
+        if not files:
+            raise FootageError(f"{folder} has fewer episodes than there are processes; collect more")
+        first = read_episode(files[0])
+        frames = torch.empty((0, *first.frames.shape[1:]), dtype=torch.uint8, device=device)
+        actions, starts, places = [], [], []
+        filled = 0
+        with ThreadPoolExecutor(8) as pool:
+            for path, episode in zip(
+                track(files, "reading footage", disable=rank > 0),
+                pool.map(read_episode, files),
+                strict=True,
+            ):
+                if episode.frames.shape[1:] != first.frames.shape[1:]:
+                    raise FootageError(f"{path}: frames differ in size from those of {files[0].name}")
+                need = filled + len(episode.frames)
+                if need > len(frames):  # sized for all at once where, as usual, episodes are alike
+                    room = max(need, filled + len(episode.frames) * (len(files) - len(starts)))
+                    frames = torch.cat([frames[:filled], frames.new_empty((room - filled, *frames.shape[1:]))])
+                frames[filled:need] = torch.from_numpy(episode.frames).to(device)
+                actions.append(torch.from_numpy(episode.actions))
+                starts.append(filled)
+                places.append(episode.place)
+                filled = need
+        return cls(frames[:filled], torch.cat(actions).to(device), starts, places)
+
+    def clip_index(self, count: int, length: int, generator: torch.Generator) -> Tensor:
+        """Frame indices `(count, length)` of clips drawn uniformly from all that fit, on the CPU."""
+        room = torch.tensor([max(0, n - length + 1) for n in self.lengths])
+        total = int(room.sum())
+        if not total:
+            raise FootageError(f"no episode is {length} frames long; collect longer ones")
+        pick = torch.randint(total, (count,), generator=generator)
+        ends = room.cumsum(0)
+        episode = torch.searchsorted(ends, pick, right=True)
+        start = torch.tensor(self.starts)[episode] + pick - (ends - room)[episode]
+        return start[:, None] + torch.arange(length)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First and past-the-end frame of each episode."""
+        return ((s, s + n) for s, n in zip(self.starts, self.lengths, strict=True))
+
+
+def pixels(frames: Tensor) -> Tensor:
+    """uint8 `(…, H, W, 3)` to float32 `(…, 3, H, W)` in [0, 1]."""
+    return frames.movedim(-1, -3).float() / 255

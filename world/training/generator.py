@@ -1,0 +1,241 @@
+"""Training the generator of a world on latents: flow matching, every frame from its own window of the past.
+
+Context frames carry noise of a level that the generator is told (GameNGen's noise augmentation), and in the
+later part of a run some of them are the generator's own predictions (parallel scheduled sampling), so that
+play on its own frames is nothing new to it.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from world import acceleration, checkpoint
+from world.generator import Generator, GeneratorConfig
+from world.sampler import Schedule, denoise
+from world.training import distributed
+from world.training.footage import Footage
+from world.training.run import Ema, Run, trapezoid
+from world.training.sequence import masked_attend
+
+
+class GeneratorTraining(msgspec.Struct, frozen=True):
+    """Settings of a run. A batch is `clips` clips of `length` latents, on each GPU.
+
+    `own_context` is the share of batches, after `own_context_from` of the run, whose contexts are in part
+    the generator's own predictions; `own_frames` the share of frames replaced in them.
+    """
+
+    clips: int = 48
+    length: int = 24
+    learning_rate: float = 1e-3
+    muon: bool = True
+    shift: float = 3.0
+    pure_noise: float = 0.25
+    context_noise: float = 0.5
+    clean_context: float = 0.3
+    own_context: float = 0.5
+    own_context_from: float = 0.4
+    own_frames: float = 0.7
+    compile: bool = True
+
+
+class Trainer:
+    """The generator, its optimizers and its loss; `train_generator` runs it."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        settings: GeneratorTraining,
+        schedule: Schedule,
+        window: int,
+        size: tuple[int, int],
+        device: torch.device,
+        start: Path | None = None,
+    ) -> None:
+        torch.manual_seed(0)
+        self.settings, self.schedule, self.device = settings, schedule, device
+        self.model = Generator(config)
+        initialise(self.model)
+        if start is not None:
+            weights = {k: v.float() for k, v in checkpoint.read_weights(start).items()}
+            checkpoint.fill(self.model, weights, start)
+        self.model.to(device)
+        distributed.share(self.model)
+        fused = settings.compile and device.type == "cuda"
+        self.attend = masked_attend(
+            settings.length, window, self.model.tokens(*size), device, fused=fused
+        )
+        table = self.model.rope_table(range(settings.length), *size)
+        self.cos_sin = torch.cat([table, table], 1).to(device)
+        if fused:
+            for block in self.model.blocks:
+                block.compile()
+        self.ema = Ema(self.model, 0.9995)
+        self.optimizers = optimizers(self.model, settings, device)
+        self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
+
+    def predict(self, contexts: Tensor, context_levels: Tensor, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
+        """Flow of the targets `x`. Latents `(B, F, C, h, w)`, levels (sigmas) `(B, F)`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            flow = self.model(
+                torch.cat([contexts, x], 1),
+                1000 * torch.cat([context_levels, levels], 1),
+                self.cos_sin,
+                self.attend,
+                torch.cat([actions, actions], 1),
+            )
+        return flow[:, contexts.shape[1] :]
+
+    def levels(self, batch: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sigmas of contexts and of targets, `(batch, F)` each."""
+        s, shape = self.settings, (batch, self.settings.length)
+        u = torch.rand((4, *shape), generator=draw, device=self.device)
+        context = s.context_noise * u[0].square() * (u[1, :, :1] >= s.clean_context)
+        target = s.shift * u[2] / (1 + (s.shift - 1) * u[2])
+        return context, torch.where(u[3] < s.pure_noise, 1.0, target)
+
+    def loss(self, latents: Tensor, actions: Tensor, own: bool, draw: torch.Generator) -> Tensor:
+        """Mean squared error of the flow over one batch of normalised latents `(B, F, C, h, w)`.
+
+        `own`: contexts are in part the generator's own predictions.
+        """
+        settings = self.settings
+
+        def normal() -> Tensor:
+            return torch.randn(latents.shape, generator=draw, device=self.device)
+
+        context_levels, levels = self.levels(len(latents), draw)
+        past = latents
+        if own:
+            with torch.no_grad():
+                dreamt = denoise(
+                    lambda x, t: self.predict(
+                        noised(latents, context_levels, normal()), context_levels, x,
+                        torch.full_like(levels, t / 1000), actions,
+                    ),
+                    [normal() for _ in range(len(self.schedule))],
+                    self.schedule,
+                )  # fmt: skip
+                replaced = torch.rand(levels.shape, generator=draw, device=self.device) < settings.own_frames
+                past = torch.where(replaced[:, :, None, None, None], dreamt, latents)
+        fresh = normal()
+        flow = self.predict(
+            noised(past, context_levels, normal()), context_levels, noised(latents, levels, fresh), levels, actions
+        )
+        # The first frame of a sequence has no past: it teaches nothing that play asks for.
+        return (flow - (fresh - latents))[:, 1:].square().mean()
+
+    def step(self, loss: Tensor, factor: float) -> Tensor:
+        """One optimizer step at `factor` times the learning rate; returns the gradient norm."""
+        loss.backward()
+        distributed.average_gradients(self.model)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.average,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for key, value in state["ema"].items():
+            self.ema.average[key].copy_(value)
+        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(held)
+
+
+def noised(x: Tensor, levels: Tensor, fresh: Tensor) -> Tensor:
+    """Moves latents `(B, F, C, h, w)` to the noise levels `(B, F)`."""
+    sigma = levels[:, :, None, None, None]
+    return (1 - sigma) * x + sigma * fresh
+
+
+def initialise(model: Generator) -> None:
+    """Residual branches start closed: gates at zero, the last projection at zero (as in DiT)."""
+    for block in model.blocks:
+        nn.init.normal_(block.modulation, std=0.02)
+    nn.init.normal_(model.head.modulation, std=0.02)
+    for layer in (model.time_projection[1], model.head.head):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    nn.init.normal_(model.time_projection[1].weight, std=0.01)
+
+
+def optimizers(
+    model: Generator, settings: GeneratorTraining, device: torch.device
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest (or for everything)."""
+    matrices = [
+        p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2
+    ] if settings.muon else []  # fmt: skip
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    lr = settings.learning_rate
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda"
+        )
+    ]
+    if matrices:
+        found.append(
+            torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        )
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group["base_lr"] = lr
+    return found
+
+
+def train_generator(
+    run: Run,
+    latents: Tensor,
+    footage: Footage,
+    config: GeneratorConfig,
+    settings: GeneratorTraining,
+    schedule: Schedule,
+    window: int,
+    device: torch.device,
+    start: Path | None = None,
+) -> Generator:
+    """Trains (or goes on training) in `run.folder`; writes `generator.safetensors` there at every save.
+
+    `latents` `(N, C, h, w)` are normalised, one a frame of `footage`. `start`: weights to begin from.
+    Returns the averaged generator.
+    """
+    size = (latents.shape[-2], latents.shape[-1])
+    trainer = Trainer(config, settings, schedule, window, size, device, start)
+    run.resume(trainer.load_state)
+
+    # The action that led to a frame is the one held on the frame before.
+    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float().to(device)
+
+    def save() -> dict[str, Any]:
+        if run.rank == 0:
+            checkpoint.save_weights(run.folder / "generator.safetensors", trainer.ema.average)
+        return trainer.state()
+
+    for step in run.loop("generator", save, device):
+        number = step * run.world_size + run.rank
+        clips = footage.clip_index(
+            settings.clips, settings.length, torch.Generator().manual_seed(number)
+        ).to(device)
+        draw = torch.Generator(device).manual_seed(number)
+        own = run.progress >= settings.own_context_from and random.Random(number).random() < settings.own_context
+        loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
+        norm = trainer.step(loss, trapezoid(run.progress))
+        trainer.ema.update(trainer.model, step)
+        run.log(loss=loss, gradient=norm)
+    trainer.model.load_state_dict(trainer.ema.average)
+    return trainer.model

@@ -1,0 +1,129 @@
+"""The stages of making a world, each from its folders: what `train …` runs.
+
+Footage to autoencoder; footage and autoencoder to generator and a complete world folder; footage to
+inverse-dynamics model.
+"""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import tomli_w
+import torch
+
+from world import acceleration, checkpoint
+from world.config import WorldConfig, read_config
+from world.errors import PlayheadError
+from world.lighttae import LightTAE
+from world.sampler import Schedule
+from world.training import distributed
+from world.training.autoencoder import (
+    AutoencoderTraining,
+    encode_footage,
+    latent_statistics,
+    train_autoencoder,
+)
+from world.training.footage import Footage
+from world.training.generator import GeneratorTraining, train_generator
+from world.training.inverse import InverseTraining, train_inverse
+from world.training.run import Run
+
+
+def _device(name: str) -> torch.device:
+    """The process's own GPU under torchrun, else the device asked for."""
+    distributed.start()
+    device = acceleration.pick_device(name)
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+
+
+def _footage(folder: Path, run: Run, device: torch.device, frame_bytes: int = 0) -> Footage:
+    """Footage on the GPU where it takes at most half of it, else in main memory."""
+    size = sum(p.stat().st_size for p in folder.glob("*.npz")) / run.world_size
+    fits = device.type == "cuda" and size < 0.5 * torch.cuda.get_device_properties(device).total_memory
+    return Footage.load(folder, device if fits else torch.device("cpu"), run.rank, run.world_size)
+
+
+def make_autoencoder(
+    recipe: Path, footage: Path, run: Run, settings: AutoencoderTraining, device: str = "auto"
+) -> None:
+    """Trains the autoencoder of the world that `recipe` (a world.toml) describes."""
+    config = read_config(recipe)
+    target = _device(device)
+    frames = _footage(footage, run, target)
+    _check_size(config, frames)
+    train_autoencoder(run, frames, config.autoencoder, settings, target)
+
+
+def make_generator(
+    recipe: Path,
+    footage: Path,
+    autoencoder: Path,
+    run: Run,
+    settings: GeneratorTraining,
+    start: Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder."""
+    config = read_config(recipe)
+    target = _device(device)
+    frames = _footage(footage, run, target)
+    _check_size(config, frames)
+    model = LightTAE(config.autoencoder)
+    weights = {k: v.float() for k, v in checkpoint.read_weights(autoencoder).items()}
+    checkpoint.fill(model, weights, autoencoder)
+    latents = encode_footage(model.to(target).eval(), frames, target)
+    mean, std = latent_statistics(latents)
+    distributed.average([mean, std])
+    latents.sub_(mean[:, None, None]).div_(std[:, None, None])
+    frames.frames = frames.frames[:0]  # only the actions are needed from here on
+    torch.cuda.empty_cache()
+
+    config = msgspec.structs.replace(
+        config,
+        latent=msgspec.structs.replace(
+            config.latent, mean=tuple(mean.tolist()), std=tuple(std.tolist())
+        ),
+    )
+    config.check()
+    folder = run.folder / "world"
+    if run.rank == 0:
+        folder.mkdir(exist_ok=True)
+        write_config(folder / "world.toml", config)
+        shutil.copyfile(autoencoder, folder / config.autoencoder_weights)
+    sampling = config.sampling
+    train_generator(
+        run,
+        latents,
+        frames,
+        config.generator,
+        settings,
+        Schedule.from_steps(sampling.steps, sampling.shift),
+        sampling.window,
+        target,
+        start,
+    )
+    if run.rank == 0:
+        shutil.copyfile(run.folder / "generator.safetensors", folder / config.generator_weights)
+    return folder
+
+
+def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str = "auto") -> None:
+    """Trains the inverse-dynamics model on `footage`."""
+    target = _device(device)
+    train_inverse(run, _footage(footage, run, target), settings, target)
+
+
+def write_config(path: Path, config: WorldConfig) -> None:
+    """Writes a world.toml."""
+    path.write_text(tomli_w.dumps(msgspec.to_builtins(config)), "utf-8")
+
+
+def _check_size(config: WorldConfig, footage: Footage) -> None:
+    size, wanted = tuple(footage.frames.shape[1:3]), (config.frame_height, config.frame_width)
+    if size != wanted:
+        raise PlayheadError(f"the footage is {size[0]} x {size[1]}, the recipe wants {wanted[0]} x {wanted[1]}")
+    buttons = footage.actions.shape[1]
+    if buttons != len(config.action.buttons):
+        raise PlayheadError(
+            f"the footage has {buttons} buttons, the recipe {len(config.action.buttons)}: use its own recipe"
+        )

@@ -1,0 +1,169 @@
+"""A training run: a folder with metrics and a checkpoint; it shows progress, can be interrupted, and resumes.
+
+`Run.loop` yields step after step until `steps` are done or `minutes` are over, whichever comes first;
+training code asks it for the learning rate and gives it the losses.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from world.errors import PlayheadError
+from world.training import distributed
+
+
+class Ema:
+    """An exponential moving average of a module's parameters, `average`, updated in place."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Moves towards the module; faster in the first steps, when there is little to remember."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        held = list(self.average.values())
+        new = [v.to(h.dtype) for v, h in zip(module.state_dict().values(), held, strict=True)]
+        torch._foreach_lerp_(held, new, weight)
+
+
+def trapezoid(progress: float, warm_up: float = 0.01, decay: float = 0.4) -> float:
+    """A learning-rate factor: up, flat, then down to 0 over the last `decay` of the run."""
+    return max(0.0, min(1.0, progress / warm_up + 1e-3, (1 - progress) / decay))
+
+
+class Run:
+    """One run in `folder`. `steps` or `minutes` (or both) bound it, counted over all its resumptions."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        steps: int | None = None,
+        minutes: float | None = None,
+        save_every: float = 60.0,
+    ) -> None:
+        if steps is None and minutes is None:
+            raise PlayheadError("a run needs an end: give --steps or --minutes")
+        self.folder, self.steps, self.minutes = folder, steps, minutes
+        self.save_every = save_every
+        self.step, self.seconds = 0, 0.0
+        self.rank, self.world_size = distributed.start()
+        self._interrupted = False
+        self._losses: dict[str, Tensor] = {}
+        self._since = 0
+        if self.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        by_steps = self.step / self.steps if self.steps else 0.0
+        by_time = self.seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def resume(self, load: Callable[[dict[str, Any]], None]) -> bool:
+        """Hands the folder's checkpoint, if there is one, to `load`."""
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file():
+            return False
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen kinds for a damaged file
+            raise PlayheadError(
+                f"{path} cannot be resumed ({type(error).__name__}); delete it or use another --out"
+            ) from None
+        self.step, self.seconds = state["step"], state["seconds"]
+        load(state)
+        return True
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes the checkpoint, whole or not at all."""
+        if self.rank:
+            return
+        temporary = self.folder / "checkpoint.tmp"
+        torch.save({**state, "step": self.step, "seconds": self.seconds}, temporary)
+        temporary.replace(self.folder / "checkpoint.pt")
+
+    def log(self, **losses: Tensor) -> None:
+        """Adds to the means that are written at the next report; costs no synchronisation."""
+        for name, value in losses.items():
+            value = value.detach().float()
+            self._losses[name] = self._losses.get(name, torch.zeros_like(value)) + value
+        self._since += 1
+
+    def report(self, **extra: float) -> dict[str, float]:
+        """Writes the means since the last report, with `extra`, as a line of metrics.jsonl."""
+        means = {k: float(v) / self._since for k, v in self._losses.items()}
+        self._losses, self._since = {}, 0
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **means, **extra}
+        if self.rank == 0:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+        return row
+
+    def loop(self, title: str, save: Callable[[], dict[str, Any]], device: torch.device) -> Iterator[int]:
+        """Yields step numbers; saves every minute, at the end, and when interrupted (then raises)."""
+        with self._catch_signals(), _progress(self.rank) as bar:
+            task = bar.add_task(title, total=1.0, completed=self.progress, note="")
+            clock = time.monotonic()
+            saved = reported = self.seconds
+            while self.progress < 1:
+                yield self.step
+                self.step += 1
+                now = time.monotonic()
+                self.seconds, clock = self.seconds + now - clock, now
+                stop = False
+                if self.step % 10 == 0:  # one vote in ten steps: it synchronises the processes
+                    stop = distributed.agree(self._interrupted, device)
+                elif self.world_size == 1:
+                    stop = self._interrupted
+                if self.seconds - reported > 10:
+                    reported = self.seconds
+                    row = self.report()
+                    note = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "seconds")
+                    bar.update(task, note=note)
+                    if self.rank == 0 and not bar.console.is_terminal:
+                        print(f"{title}: {self.progress:.0%} {row['seconds']:.0f} s  {note}", flush=True)
+                bar.update(task, completed=self.progress)
+                if stop or self.seconds - saved > self.save_every:
+                    saved = self.seconds
+                    self.save(save())
+                if stop:
+                    raise KeyboardInterrupt
+        if self._since:
+            self.report()
+        self.save(save())
+
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        def note(*_: object) -> None:
+            self._interrupted = True
+
+        held = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in held.items():
+                signal.signal(number, handler)
+
+
+def _progress(rank: int) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=rank > 0,
+    )

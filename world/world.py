@@ -1,0 +1,269 @@
+"""A world: a loaded generator and autoencoder, and the five things that can be done with a state of it.
+
+`encode` and `prefill` give a state its past; `denoise`, `decode` and `commit` make one tick. The state holds
+every buffer, allocated once; nothing else here changes while a world is played. Shapes: B sessions stepped
+together, F latents a tick.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world import acceleration, checkpoint
+from world.config import WorldConfig, load_config
+from world.errors import WorldError
+from world.generator import Generator
+from world.kv_cache import KVCache
+from world.lighttae import LightTAE, Memory
+from world.noise import noise
+from world.sampler import Schedule, denoise
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+class WorldState:
+    """Everything that changes while a world is played; buffers are overwritten in place."""
+
+    def __init__(self, world: "World", batch: int) -> None:
+        config, g = world.config, world.generator.config
+        sampling, latent = config.sampling, config.latent
+        self.cache = KVCache(
+            layers=g.layers,
+            batch=batch,
+            heads=g.heads,
+            frames=sampling.window,
+            sink=sampling.sink,
+            tokens=world.tokens,
+            head_dim=g.head_dim,
+            span=sampling.window if sampling.positions == "endless" else None,
+            device=world.device,
+            dtype=world.dtype,
+        )
+        block = (batch, sampling.latents_per_tick, *config.latent_shape)
+        self.batch = batch
+        self.latent = torch.zeros(block, device=world.device)
+        self.noises = torch.zeros((len(world.schedule), *block), device=world.device)
+        self.action = torch.zeros((*block[:2], g.buttons), device=world.device)
+        self.cos_sin = world.rope_table(0)
+        self.decoder_memory: Memory | None = None
+        self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
+        self.graphs = acceleration.Graphs(world.device)
+
+    def state(self) -> dict[str, object]:
+        """A copy of all that the next tick depends on."""
+        memory = self.decoder_memory
+        return {
+            "cache": self.cache.state(),
+            "decoder_memory": None if memory is None else [m.clone() for m in memory],
+        }
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Takes over a copy made by `state`."""
+        self.cache.load_state(state["cache"])  # type: ignore[arg-type]
+        memory = state["decoder_memory"]
+        self.set_decoder_memory(None if memory is None else [m.clone() for m in memory])  # type: ignore[attr-defined]
+
+    def set_decoder_memory(self, memory: Memory | None) -> None:
+        """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
+        if memory is None or self.decoder_memory is None:
+            self.decoder_memory = memory
+            return
+        for held, new in zip(self.decoder_memory, memory, strict=True):
+            held.copy_(new)
+
+
+class World:
+    """A generator, an autoencoder and their configuration on one device."""
+
+    def __init__(
+        self,
+        config: WorldConfig,
+        generator: Generator,
+        autoencoder: LightTAE,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        steps: int | None = None,
+    ) -> None:
+        self.config = config
+        self.device, self.dtype = torch.device(device), dtype
+        self.generator = generator.to(self.device, dtype).eval().requires_grad_(False)
+        self.autoencoder = autoencoder.to(self.device, dtype).eval().requires_grad_(False)
+        latent = config.latent
+        self.tokens = generator.tokens(latent.height, latent.width)
+        self._mean = torch.tensor(latent.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(latent.std, device=self.device)[:, None, None]
+        self._timesteps: dict[tuple[float, int], Tensor] = {}
+        self.set_steps(steps if steps is not None else len(config.sampling.steps))
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        steps: int | None = None,
+    ) -> "World":
+        """Loads a world by the name of a shipped one or by the path of its folder.
+
+        Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
+        """
+        folder = find_world(name)
+        config = load_config(folder / "world.toml")
+        target = acceleration.pick_device(device)
+        with torch.device("meta"):
+            generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
+        for module, file in (
+            (generator, config.generator_weights),
+            (autoencoder, config.autoencoder_weights),
+        ):
+            checkpoint.fill(module, checkpoint.read_weights(folder / file), folder / file)
+        return cls(
+            config, generator, autoencoder, target, dtype or acceleration.pick_dtype(target), steps
+        )
+
+    def set_steps(self, steps: int) -> None:
+        """Chooses how many denoise steps a tick has; states made before keep their own noise buffers."""
+        if not 1 <= steps <= 50:
+            raise WorldError(f"a tick needs 1 to 50 denoise steps, not {steps}; try --steps 2")
+        sampling = self.config.sampling
+        self.schedule = Schedule.from_steps(sampling.steps_for(steps), sampling.shift)
+
+    def new_state(self, batch: int = 1) -> WorldState:
+        """Allocates the state of `batch` sessions that step together."""
+        return WorldState(self, batch)
+
+    def rope_table(self, first: int) -> Tensor:
+        """The rope table of a block whose first latent has absolute index `first`, on the device."""
+        latent = self.config.latent
+        frames = range(first, first + self.config.sampling.latents_per_tick)
+        return self.generator.rope_table(frames, latent.height, latent.width).to(self.device)
+
+    @torch.no_grad()
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Frames uint8 `(T, H, W, 3)` to normalised latents `(T / time factor, C, h, w)`, float32.
+
+        At a time factor of 1 every frame is encoded on its own, so that its latent depends on nothing else.
+
+        Raises WorldError for frames of another shape or type than the world's.
+        """
+        size = (self.config.frame_height, self.config.frame_width, 3)
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size or not len(frames):
+            raise WorldError(
+                f"frames are {frames.dtype} {frames.shape} where the world `{self.config.name}` needs "
+                f"uint8 (T, {', '.join(map(str, size))}); resize them first"
+            )
+        latents: list[Tensor] = []
+        memory: Memory | None = None
+        for chunk in torch.from_numpy(frames).split(16):
+            pixels = chunk.to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
+            if self.config.autoencoder.time_factor == 1:
+                z, _ = self.autoencoder.encoder(pixels[:, None])
+                latents.append(z[:, 0].float())
+            else:
+                z, memory = self.autoencoder.encoder(pixels[None], memory)
+                latents.append(z[0].float())
+        return (torch.cat(latents) - self._mean) / self._std
+
+    @torch.no_grad()
+    def prefill(self, state: WorldState, latents: Tensor, actions: Tensor) -> Tensor:
+        """Commits and decodes a past: latents `(B, T, C, h, w)`, actions `(B, T, buttons)` that led to each.
+
+        T has to be a multiple of the latents a tick. Returns the frames of the last block, as `decode` does.
+        """
+        size = self.config.sampling.latents_per_tick
+        if not latents.shape[1] or latents.shape[1] % size:
+            raise WorldError(
+                f"a context of {latents.shape[1]} latents cannot be committed in blocks of {size}"
+            )
+        blocks = zip(latents.split(size, 1), actions.split(size, 1), strict=True)
+        for block, action in blocks:
+            state.latent.copy_(block)
+            state.action.copy_(action)
+            self.decode(state)
+            self.commit(state)
+        return state.frames
+
+    @torch.no_grad()
+    def denoise(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
+        """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
+        state.action.copy_(actions)
+        shape = state.latent.shape[1:]
+        for step in range(len(self.schedule)):
+            draws = [noise(seed, tick, step, shape) for seed in seeds]
+            state.noises[step].copy_(torch.stack(draws))
+        self._begin(state)
+        key = ("denoise", len(self.schedule), *state.cache.slots, state.cache.visible)
+        state.graphs.run(key, lambda: self._denoise(state))
+
+    @torch.no_grad()
+    def commit(self, state: WorldState) -> None:
+        """Writes `state.latent`'s keys and values to the cache, by a pass at the context noise level."""
+        self._begin(state)
+        key = ("commit", *state.cache.slots, state.cache.visible)
+        state.graphs.run(key, lambda: self._commit(state))
+        state.cache.end()
+
+    @torch.no_grad()
+    def decode(self, state: WorldState) -> Tensor:
+        """Decodes `state.latent` to uint8 frames `(B, frames, H, W, 3)` on the device.
+
+        The very first block of a stream yields fewer frames where the time factor is above 1.
+        """
+        if state.decoder_memory is None:
+            self._decode(state)
+        else:
+            state.graphs.run(("decode",), lambda: self._decode(state))
+        return state.frames
+
+    def _begin(self, state: WorldState) -> None:
+        state.cache.begin(self.config.sampling.latents_per_tick)
+        state.cos_sin.copy_(self.rope_table(state.cache.length))
+
+    def _predict(self, state: WorldState, x: Tensor, timestep: float) -> Tensor:
+        key = (timestep, state.batch)
+        if key not in self._timesteps:
+            self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
+        return self.generator(
+            x, self._timesteps[key], state.cos_sin, state.cache.attend, self._action(state)
+        )
+
+    def _action(self, state: WorldState) -> Tensor | None:
+        return state.action if self.config.generator.buttons else None
+
+    def _denoise(self, state: WorldState) -> None:
+        clean = denoise(lambda x, t: self._predict(state, x, t), state.noises, self.schedule)
+        state.latent.copy_(clean)
+
+    def _commit(self, state: WorldState) -> None:
+        self._predict(state, state.latent, self.config.sampling.context_noise)
+
+    def _decode(self, state: WorldState) -> None:
+        z = (state.latent * self._std + self._mean).to(self.dtype)
+        pixels, memory = self.autoencoder.decoder(z, state.decoder_memory)
+        frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+        if state.frames.shape == frames.shape:
+            state.frames.copy_(frames)
+        else:
+            state.frames = frames.contiguous()
+        state.set_decoder_memory(memory)
+
+
+def shipped_worlds() -> list[str]:
+    """Names of the worlds that come with the project."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/world.toml"))
+
+
+def find_world(name: str | Path) -> Path:
+    """The folder of a world given by name or by path. Raises WorldError listing the known names."""
+    if (SHIPPED / str(name) / "world.toml").is_file():
+        return SHIPPED / str(name)
+    path = Path(name)
+    if path.is_dir():
+        return path
+    raise WorldError(
+        f"there is no world `{name}`; shipped are {', '.join(shipped_worlds()) or 'none'}, "
+        "or give the folder of one"
+    )
