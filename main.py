@@ -1,14 +1,153 @@
 """Playhead's command line: parses, composes, nothing else."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from scenes.commands import app as scenes_app
 from world.errors import PlayheadError
 from world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+app.add_typer(scenes_app, name="scenes")
 app.add_typer(train_app, name="train")
+
+# Commands import what they run only when they run it: `--help` answers without loading torch.
+
+
+@app.command()
+def play(
+    world: Annotated[str | None, typer.Option(help="Name or folder; else the scene's, or freedoom.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or folder; else the world's first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Else the scene's.", min=0)] = None,
+    steps: Annotated[str | None, typer.Option(help="Denoise steps a tick, or auto to hold the rate.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="A key map; see controls/keymaps.")] = None,
+    speed: Annotated[float, typer.Option(help="0.25 (slow motion) to 2.")] = 1.0,
+    fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
+    script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
+    ticks: Annotated[int | None, typer.Option(help="End after so many ticks.", min=1)] = None,
+    screenshots: Annotated[Path, typer.Option(help="Folder for screenshots.")] = Path(),
+) -> None:
+    """Play a world in a window."""
+    from render.play import play as run
+    from render.settings import PlaySettings, parse_steps
+
+    count, auto_steps = parse_steps(steps)
+    run(
+        PlaySettings(
+            world=world,
+            scene=scene,
+            seed=seed,
+            steps=count,
+            auto_steps=auto_steps,
+            keys=keys,
+            speed=speed,
+            fullscreen=fullscreen,
+            device=device,
+            hud=not no_hud,
+            script=script,
+            ticks=ticks,
+            screenshots=screenshots,
+        )
+    )
+
+
+@app.command()
+def rollout(
+    actions: Annotated[str, typer.Option(help="A script (`w*20 w+right*5 space`) or a FILE.npy.")],
+    out: Annotated[Path, typer.Option(help="Frames .npz, film .mp4 or .gif, contact sheet .png.")],
+    world: Annotated[str | None, typer.Option(help="Name or folder; else the scene's.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or folder of the start.")] = None,
+    context: Annotated[Path | None, typer.Option(help="An .npz to start from instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Else the scene's, or 0.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Play a script with nobody watching and keep the frames."""
+    from fractions import Fraction
+
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from controls.keymap import find_keymap
+    from controls.script import format_script, load_actions
+    from engine.rollout import rollout as run
+    from engine.session import Session
+    from render.export import Clip, check_export, exporting
+    from scenes.scene import check_seed, load_scene, read_context
+    from world.errors import ActionError, WorldError
+    from world.world import World
+
+    check_export(out)
+    if (scene is None) == (context is None):
+        raise PlayheadError("a rollout starts from either --scene or --context: give one of them")
+    start = load_scene(scene) if scene is not None else None
+    if world is None and start is None:
+        raise PlayheadError("a rollout from a --context needs a --world")
+    loaded = World.load(world or start.world, device, steps=steps)
+    config = loaded.config
+    held = load_actions(actions, config.action, find_keymap(config.name).aliases)
+    if not held:
+        raise ActionError("--actions holds no tick; give a script such as w*20")
+    past = start.context if start else read_context(context, len(config.action.buttons))
+    if seed is None:
+        seed = start.seed if start else 0
+    check_seed(seed, "--seed")
+    try:
+        session = Session(loaded, past, seed)
+    except WorldError as error:
+        raise WorldError(f"{scene or context} cannot start a session: {error}") from None
+    clip = Clip(
+        size=(config.frame_height, config.frame_width),
+        frames_per_tick=config.frames_per_tick,
+        rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
+        actions=np.array([config.action.encode(action) for action in held], dtype=np.uint8),
+        labels=[f"{tick}  {format_script([action])}" for tick, action in enumerate(held)],
+    )
+    console = Console(stderr=True)
+    with exporting(out, clip) as write:
+        for frames in track(run(session, held), "dreaming", len(held), console=console):
+            write(frames)
+    typer.echo(f"frames in {out}: {clip.shape[0]}")
+
+
+@app.command()
+def worlds() -> None:
+    """List the worlds that come with Playhead."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from world.catalogue import list_worlds
+
+    table = Table("name", "what it is")
+    for entry in list_worlds():
+        config = entry.config
+        weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
+        size = (
+            f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
+            f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
+        )
+        table.add_row(entry.name, "\n".join([config.title, size, config.licence]))
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what was found on this machine, and what is missing for what."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from engine.doctor import examine
+
+    table = Table("part", Column("found", overflow="fold"), Column("lacks", overflow="fold"))
+    for finding in examine():
+        table.add_row(finding.part, finding.found or "nothing", finding.lack)
+    Console().print(table)
 
 
 def main() -> None:

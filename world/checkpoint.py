@@ -24,9 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise WorldError(f"{path} is missing: fetch the world's weights again") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise WorldError(
-            f"{path} is damaged or no safetensors file ({error}); fetch it again"
-        ) from None
+        raise WorldError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from None
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise WorldError(f"{path}: tensor `{key}` holds a NaN or an infinity; fetch the file again")

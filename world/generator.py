@@ -188,9 +188,7 @@ class Generator(nn.Module):
             )
         if config.buttons:
             self.action_embedding = ButtonEmbedding(config.buttons, d)
-        self.time_embedding = nn.Sequential(
-            nn.Linear(config.time_features, d), nn.SiLU(), nn.Linear(d, d)
-        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.time_features, d), nn.SiLU(), nn.Linear(d, d))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = Head(config)
@@ -237,9 +235,7 @@ class Generator(nn.Module):
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
         h = self.patchify(x.to(dtype))
         for layer, block in enumerate(self.blocks):
-            h = block(
-                h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None
-            )
+            h = block(h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None)
         return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
 
     def tokens(self, height: int, width: int) -> int:

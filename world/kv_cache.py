@@ -61,9 +61,7 @@ class KVCache:
     def begin(self, count: int) -> None:
         """Makes room for a block of `count` frames; the oldest ring frames fall out, just enough of them."""
         if count > self.frames - self.sink:
-            raise ValueError(
-                f"a block of {count} frames does not fit a ring of {self.frames - self.sink}"
-            )
+            raise ValueError(f"a block of {count} frames does not fit a ring of {self.frames - self.sink}")
         self.slots = [self.slot(self.length + i) for i in range(count)]
         self.visible = min(self.length + count, self.frames)
         if self.sink_base.shape[3]:
@@ -95,9 +93,7 @@ class KVCache:
         n = self.tokens
         for i, slot in enumerate(self.slots):
             if self.length + i < self.sink and self.sink_base.shape[3]:
-                self.sink_base[..., slot * n : (slot + 1) * n, :] = self.k[
-                    ..., slot * n : (slot + 1) * n, :
-                ]
+                self.sink_base[..., slot * n : (slot + 1) * n, :] = self.k[..., slot * n : (slot + 1) * n, :]
         self.length += len(self.slots)
         self.slots = []
 

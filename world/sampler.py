@@ -37,7 +37,9 @@ class Schedule:
         return len(self.sigmas)
 
 
-def denoise(predict: Callable[[Tensor, float], Tensor], noises: Sequence[Tensor], schedule: Schedule) -> Tensor:
+def denoise(
+    predict: Callable[[Tensor, float], Tensor], noises: Sequence[Tensor], schedule: Schedule
+) -> Tensor:
     """Runs the schedule: `predict(x, timestep)` returns the flow; `noises` holds one draw a step, float32."""
     sigma = schedule.sigmas[0]
     x = noises[0]

@@ -7,6 +7,7 @@ together, F latents a tick.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from world.noise import noise
 from world.sampler import Schedule, denoise
 
 SHIPPED = Path(__file__).parent / "shipped"
+MAX_STEPS = 8
 
 
 class WorldState:
@@ -29,7 +31,7 @@ class WorldState:
 
     def __init__(self, world: "World", batch: int) -> None:
         config, g = world.config, world.generator.config
-        sampling, latent = config.sampling, config.latent
+        sampling = config.sampling
         self.cache = KVCache(
             layers=g.layers,
             batch=batch,
@@ -45,31 +47,40 @@ class WorldState:
         block = (batch, sampling.latents_per_tick, *config.latent_shape)
         self.batch = batch
         self.latent = torch.zeros(block, device=world.device)
-        self.noises = torch.zeros((len(world.schedule), *block), device=world.device)
+        self.schedule = world.schedule(world.steps)
+        self.noises = torch.zeros((MAX_STEPS, *block), device=world.device)
         self.action = torch.zeros((*block[:2], g.buttons), device=world.device)
         self.cos_sin = world.rope_table(0)
         self.decoder_memory: Memory | None = None
+        self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
         self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
         self.graphs = acceleration.Graphs(world.device)
 
-    def state(self) -> dict[str, object]:
+    def restart(self) -> None:
+        """Forgets everything; the buffers stay."""
+        self.cache.length, self.cache.slots = 0, []
+        self.fresh = True
+
+    def state(self) -> dict[str, Any]:
         """A copy of all that the next tick depends on."""
-        memory = self.decoder_memory
+        memory = [] if self.fresh or self.decoder_memory is None else self.decoder_memory
         return {
             "cache": self.cache.state(),
-            "decoder_memory": None if memory is None else [m.clone() for m in memory],
+            "decoder_memory": [m.clone() for m in memory],
+            "fresh": self.fresh,
         }
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Takes over a copy made by `state`."""
-        self.cache.load_state(state["cache"])  # type: ignore[arg-type]
-        memory = state["decoder_memory"]
-        self.set_decoder_memory(None if memory is None else [m.clone() for m in memory])  # type: ignore[attr-defined]
+        self.cache.load_state(state["cache"])
+        self.fresh = state["fresh"]
+        if not self.fresh:
+            self.keep_decoder_memory(state["decoder_memory"])
 
-    def set_decoder_memory(self, memory: Memory | None) -> None:
+    def keep_decoder_memory(self, memory: Memory) -> None:
         """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
-        if memory is None or self.decoder_memory is None:
-            self.decoder_memory = memory
+        if self.decoder_memory is None:
+            self.decoder_memory = [m.clone() for m in memory]
             return
         for held, new in zip(self.decoder_memory, memory, strict=True):
             held.copy_(new)
@@ -96,7 +107,8 @@ class World:
         self._mean = torch.tensor(latent.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(latent.std, device=self.device)[:, None, None]
         self._timesteps: dict[tuple[float, int], Tensor] = {}
-        self.set_steps(steps if steps is not None else len(config.sampling.steps))
+        self.steps = steps if steps is not None else len(config.sampling.steps)
+        self.schedule(self.steps)
 
     @classmethod
     def load(
@@ -120,16 +132,14 @@ class World:
             (autoencoder, config.autoencoder_weights),
         ):
             checkpoint.fill(module, checkpoint.read_weights(folder / file), folder / file)
-        return cls(
-            config, generator, autoencoder, target, dtype or acceleration.pick_dtype(target), steps
-        )
+        return cls(config, generator, autoencoder, target, dtype or acceleration.pick_dtype(target), steps)
 
-    def set_steps(self, steps: int) -> None:
-        """Chooses how many denoise steps a tick has; states made before keep their own noise buffers."""
-        if not 1 <= steps <= 50:
-            raise WorldError(f"a tick needs 1 to 50 denoise steps, not {steps}; try --steps 2")
+    def schedule(self, steps: int) -> Schedule:
+        """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""
+        if not 1 <= steps <= MAX_STEPS:
+            raise WorldError(f"a tick needs 1 to {MAX_STEPS} denoise steps, not {steps}; try --steps 2")
         sampling = self.config.sampling
-        self.schedule = Schedule.from_steps(sampling.steps_for(steps), sampling.shift)
+        return Schedule.from_steps(sampling.steps_for(steps), sampling.shift)
 
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
@@ -191,11 +201,11 @@ class World:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
         state.action.copy_(actions)
         shape = state.latent.shape[1:]
-        for step in range(len(self.schedule)):
+        for step in range(len(state.schedule)):
             draws = [noise(seed, tick, step, shape) for seed in seeds]
             state.noises[step].copy_(torch.stack(draws))
         self._begin(state)
-        key = ("denoise", len(self.schedule), *state.cache.slots, state.cache.visible)
+        key = ("denoise", state.schedule.sigmas, *state.cache.slots, state.cache.visible)
         state.graphs.run(key, lambda: self._denoise(state))
 
     @torch.no_grad()
@@ -212,7 +222,7 @@ class World:
 
         The very first block of a stream yields fewer frames where the time factor is above 1.
         """
-        if state.decoder_memory is None:
+        if state.fresh:
             self._decode(state)
         else:
             state.graphs.run(("decode",), lambda: self._decode(state))
@@ -226,15 +236,14 @@ class World:
         key = (timestep, state.batch)
         if key not in self._timesteps:
             self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
-        return self.generator(
-            x, self._timesteps[key], state.cos_sin, state.cache.attend, self._action(state)
-        )
+        return self.generator(x, self._timesteps[key], state.cos_sin, state.cache.attend, self._action(state))
 
     def _action(self, state: WorldState) -> Tensor | None:
         return state.action if self.config.generator.buttons else None
 
     def _denoise(self, state: WorldState) -> None:
-        clean = denoise(lambda x, t: self._predict(state, x, t), state.noises, self.schedule)
+        draws = state.noises[: len(state.schedule)].unbind(0)
+        clean = denoise(lambda x, t: self._predict(state, x, t), draws, state.schedule)
         state.latent.copy_(clean)
 
     def _commit(self, state: WorldState) -> None:
@@ -242,13 +251,14 @@ class World:
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)
-        pixels, memory = self.autoencoder.decoder(z, state.decoder_memory)
+        pixels, memory = self.autoencoder.decoder(z, None if state.fresh else state.decoder_memory)
         frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         if state.frames.shape == frames.shape:
             state.frames.copy_(frames)
         else:
             state.frames = frames.contiguous()
-        state.set_decoder_memory(memory)
+        state.keep_decoder_memory(memory)
+        state.fresh = False
 
 
 def shipped_worlds() -> list[str]:

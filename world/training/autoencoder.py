@@ -4,7 +4,6 @@ Frames are rebuilt from latents that carry a little noise, so that near latents 
 which is what a generator with small errors needs. Latents are kept near unit size by a weak pull.
 """
 
-from pathlib import Path
 from typing import Any
 
 import msgspec

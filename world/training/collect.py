@@ -283,9 +283,7 @@ def begin(game: DoomGame, place: Place, rng: np.random.Generator) -> None:
     game.new_episode()
     for command in ("god", "sv_infiniteammo 1", "give pistol"):
         game.send_game_command(command)
-    hold(
-        game, np.zeros(len(BUTTONS), np.uint8)
-    )  # a scenario that takes the weapon away does so now
+    hold(game, np.zeros(len(BUTTONS), np.uint8))  # a scenario that takes the weapon away does so now
     game.send_game_command("use pistol")
     for _ in range(6):
         if place.scatter:
@@ -347,9 +345,7 @@ def is_whole(path: Path, length: int) -> bool:
         return False
 
 
-def write_episode(
-    path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int
-) -> None:
+def write_episode(path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int) -> None:
     """Write beside `path`, then rename: a file with its final name is always whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -384,9 +380,7 @@ def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path) -> i
     return len(seeds)
 
 
-def check(
-    episodes: int, length: int, seed: int, out: Path, places: Sequence[str], workers: int
-) -> None:
+def check(episodes: int, length: int, seed: int, out: Path, places: Sequence[str], workers: int) -> None:
     """Refuse what cannot be collected before anything is written but the folder."""
     import_vizdoom()
     for name, value, least in (

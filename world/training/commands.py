@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from world.training.run import Run
-from world.world import SHIPPED
 
 app = typer.Typer(no_args_is_help=True, help="Collect footage and train worlds.")
 
@@ -18,7 +16,7 @@ Minutes = Annotated[float | None, typer.Option(help="Stop after so many minutes.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Compile = Annotated[bool, typer.Option(help="Compile on a GPU.")]
 
-FREEDOOM = SHIPPED / "freedoom" / "world.toml"
+FREEDOOM = Path(__file__).parents[1] / "shipped" / "freedoom" / "world.toml"
 
 
 @app.command()
@@ -51,6 +49,7 @@ def autoencoder(
     """Train the encoder and the decoder."""
     from world.training.autoencoder import AutoencoderTraining
     from world.training.pipeline import make_autoencoder
+    from world.training.run import Run
 
     settings = AutoencoderTraining(clips=clips, compile=compile)
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, device)
@@ -78,6 +77,7 @@ def generator(
     """Train the generator; the finished world is in OUT/world."""
     from world.training.generator import GeneratorTraining
     from world.training.pipeline import make_generator
+    from world.training.run import Run
 
     settings = GeneratorTraining(
         clips=clips,
@@ -89,7 +89,8 @@ def generator(
     )
     run = Run(out, steps=steps, minutes=minutes)
     folder = make_generator(recipe, footage, autoencoder, run, settings, start, device)
-    typer.echo(f"the world is in {folder}")
+    if run.rank == 0:
+        typer.echo(f"the world is in {folder}")
 
 
 @app.command()
@@ -99,5 +100,6 @@ def inverse(
     """Train the inverse-dynamics model that measures action following."""
     from world.training.inverse import InverseTraining
     from world.training.pipeline import make_inverse
+    from world.training.run import Run
 
     make_inverse(footage, Run(out, steps=steps, minutes=minutes), InverseTraining(), device)

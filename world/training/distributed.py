@@ -43,10 +43,10 @@ def share(module: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def agree(flag: bool, device: torch.device) -> bool:
-    """True everywhere if it is true anywhere."""
+def highest(values: list[float], device: torch.device) -> list[float]:
+    """The highest of each value over all processes."""
     if not dist.is_initialized():
-        return flag
-    vote = torch.tensor(float(flag), device=device)
-    dist.all_reduce(vote, dist.ReduceOp.MAX)
-    return bool(vote.item())
+        return values
+    votes = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return votes.tolist()

@@ -92,7 +92,9 @@ class Footage:
                 need = filled + len(episode.frames)
                 if need > len(frames):  # sized for all at once where, as usual, episodes are alike
                     room = max(need, filled + len(episode.frames) * (len(files) - len(starts)))
-                    frames = torch.cat([frames[:filled], frames.new_empty((room - filled, *frames.shape[1:]))])
+                    frames = torch.cat(
+                        [frames[:filled], frames.new_empty((room - filled, *frames.shape[1:]))]
+                    )
                 frames[filled:need] = torch.from_numpy(episode.frames).to(device)
                 actions.append(torch.from_numpy(episode.actions))
                 starts.append(filled)

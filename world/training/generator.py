@@ -66,9 +66,7 @@ class Trainer:
         self.model.to(device)
         distributed.share(self.model)
         fused = settings.compile and device.type == "cuda"
-        self.attend = masked_attend(
-            settings.length, window, self.model.tokens(*size), device, fused=fused
-        )
+        self.attend = masked_attend(settings.length, window, self.model.tokens(*size), device, fused=fused)
         table = self.model.rope_table(range(settings.length), *size)
         self.cos_sin = torch.cat([table, table], 1).to(device)
         if fused:
@@ -78,7 +76,9 @@ class Trainer:
         self.optimizers = optimizers(self.model, settings, device)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
 
-    def predict(self, contexts: Tensor, context_levels: Tensor, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
+    def predict(
+        self, contexts: Tensor, context_levels: Tensor, x: Tensor, levels: Tensor, actions: Tensor
+    ) -> Tensor:
         """Flow of the targets `x`. Latents `(B, F, C, h, w)`, levels (sigmas) `(B, F)`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             flow = self.model(
@@ -124,7 +124,11 @@ class Trainer:
                 past = torch.where(replaced[:, :, None, None, None], dreamt, latents)
         fresh = normal()
         flow = self.predict(
-            noised(past, context_levels, normal()), context_levels, noised(latents, levels, fresh), levels, actions
+            noised(past, context_levels, normal()),
+            context_levels,
+            noised(latents, levels, fresh),
+            levels,
+            actions,
         )
         # The first frame of a sequence has no past: it teaches nothing that play asks for.
         return (flow - (fresh - latents))[:, 1:].square().mean()
@@ -184,14 +188,10 @@ def optimizers(
     rest = [p for p in model.parameters() if id(p) not in chosen]
     lr = settings.learning_rate
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda"
-        )
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     ]
     if matrices:
-        found.append(
-            torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        )
+        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
     for optimizer in found:
         for group in optimizer.param_groups:
             group["base_lr"] = lr
@@ -228,11 +228,14 @@ def train_generator(
 
     for step in run.loop("generator", save, device):
         number = step * run.world_size + run.rank
-        clips = footage.clip_index(
-            settings.clips, settings.length, torch.Generator().manual_seed(number)
-        ).to(device)
+        clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
+            device
+        )
         draw = torch.Generator(device).manual_seed(number)
-        own = run.progress >= settings.own_context_from and random.Random(number).random() < settings.own_context
+        own = (
+            run.progress >= settings.own_context_from
+            and random.Random(step).random() < settings.own_context
+        )
         loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
         norm = trainer.step(loss, trapezoid(run.progress))
         trainer.ema.update(trainer.model, step)

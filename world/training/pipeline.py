@@ -75,14 +75,12 @@ def make_generator(
     mean, std = latent_statistics(latents)
     distributed.average([mean, std])
     latents.sub_(mean[:, None, None]).div_(std[:, None, None])
-    frames.frames = frames.frames[:0]  # only the actions are needed from here on
+    frames.frames = frames.frames[:0].clone()  # only the actions are needed from here on
     torch.cuda.empty_cache()
 
     config = msgspec.structs.replace(
         config,
-        latent=msgspec.structs.replace(
-            config.latent, mean=tuple(mean.tolist()), std=tuple(std.tolist())
-        ),
+        latent=msgspec.structs.replace(config.latent, mean=tuple(mean.tolist()), std=tuple(std.tolist())),
     )
     config.check()
     folder = run.folder / "world"
@@ -121,7 +119,9 @@ def write_config(path: Path, config: WorldConfig) -> None:
 def _check_size(config: WorldConfig, footage: Footage) -> None:
     size, wanted = tuple(footage.frames.shape[1:3]), (config.frame_height, config.frame_width)
     if size != wanted:
-        raise PlayheadError(f"the footage is {size[0]} x {size[1]}, the recipe wants {wanted[0]} x {wanted[1]}")
+        raise PlayheadError(
+            f"the footage is {size[0]} x {size[1]}, the recipe wants {wanted[0]} x {wanted[1]}"
+        )
     buttons = footage.actions.shape[1]
     if buttons != len(config.action.buttons):
         raise PlayheadError(

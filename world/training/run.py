@@ -120,13 +120,14 @@ class Run:
             while self.progress < 1:
                 yield self.step
                 self.step += 1
-                now = time.monotonic()
-                self.seconds, clock = self.seconds + now - clock, now
                 stop = False
-                if self.step % 10 == 0:  # one vote in ten steps: it synchronises the processes
-                    stop = distributed.agree(self._interrupted, device)
-                elif self.world_size == 1:
-                    stop = self._interrupted
+                # The clock decides how far a run is, so all processes have to read the same one: they
+                # agree on it, and on whether to stop, every ten steps.
+                if self.world_size == 1 or self.step % 10 == 0:
+                    now = time.monotonic()
+                    seconds = self.seconds + now - clock
+                    self.seconds, vote = distributed.highest([seconds, float(self._interrupted)], device)
+                    clock, stop = now, vote > 0
                 if self.seconds - reported > 10:
                     reported = self.seconds
                     row = self.report()

@@ -1,0 +1,181 @@
+"""A key map: which keys hold which button of a world, and which call which function of the window.
+
+It is data, a readable TOML file: see `keymaps/freedoom.toml`. Keys have pygame's names there, and are
+pygame's key codes from here on.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pygame
+
+from controls.gamepad_names import GAMEPAD_NAMES
+from world.errors import ActionError
+
+SHIPPED = Path(__file__).parent / "keymaps"
+DEFAULT = SHIPPED / "freedoom.toml"
+
+FUNCTIONS = {
+    "pause": "pause and go on",
+    "single_step": "play a single tick",
+    "slower": "slow motion",
+    "faster": "faster again",
+    "restart": "restart the scene",
+    "new_seed": "restart with a new seed",
+    "next_scene": "next scene",
+    "previous_scene": "previous scene",
+    "more_steps": "more denoise steps",
+    "fewer_steps": "fewer denoise steps",
+    "auto_steps": "steps that keep the rate",
+    "hud": "show or hide the HUD",
+    "help": "show or hide this help",
+    "fullscreen": "fullscreen",
+    "screenshot": "save a screenshot",
+    "quit": "quit",
+}
+"""The window's functions, and what each does."""
+
+Names = Mapping[str, tuple[str, ...]]
+Code = TypeVar("Code", int, str)
+
+
+class KeymapFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tables of a key map's file. Without a `[window]` the shipped one counts."""
+
+    buttons: dict[str, tuple[str, ...]]
+    gamepad: dict[str, tuple[str, ...]] = {}
+    window: dict[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Keymap:
+    """A checked key map: button or function to key names, in the file's order."""
+
+    path: Path
+    buttons: Names
+    gamepad: Names
+    window: Names
+
+    def check(self, buttons: Iterable[str]) -> None:
+        """Raises ActionError for a button that a world with these `buttons` does not have."""
+        known = tuple(buttons)
+        for table, names in (("buttons", self.buttons), ("gamepad", self.gamepad)):
+            for name in names:
+                if name not in known:
+                    raise ActionError(
+                        f"{self.path}: [{table}] names `{name}`, but this world's buttons are "
+                        f"{', '.join(known)}; correct it there, or give another file by --keys"
+                    )
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Key names and the button that each holds, as scripts may name them."""
+        return {key: button for button, keys in self.buttons.items() for key in keys}
+
+    @cached_property
+    def held_by_key(self) -> dict[int, frozenset[str]]:
+        """Key codes and the buttons that each holds."""
+        return _invert(self.buttons, key_code)
+
+    @cached_property
+    def held_by_gamepad(self) -> dict[str, frozenset[str]]:
+        """Names of a gamepad's parts and the buttons that each holds."""
+        return _invert(self.gamepad, str)
+
+    @cached_property
+    def function_of_key(self) -> dict[int, str]:
+        """Key codes and the window's function that each calls."""
+        return {key_code(key): function for function, keys in self.window.items() for key in keys}
+
+
+def find_keymap(world: str) -> Keymap:
+    """The shipped key map of a world, or else that of freedoom."""
+    own = SHIPPED / f"{Path(world).name}.toml"
+    return load_keymap(own if own.is_file() else DEFAULT)
+
+
+def load_keymap(path: Path) -> Keymap:
+    """Reads a key map. Raises ActionError naming the file, what is wrong in it and the mend."""
+    fields = _read(path)
+    for table, names in (("buttons", fields.buttons), ("window", fields.window or {})):
+        for key in _keys(names):
+            _check_key(path, table, key)
+    for part in _keys(fields.gamepad):
+        if part not in GAMEPAD_NAMES:
+            raise ActionError(
+                f"{path}: [gamepad] has no part `{part}`; a gamepad has {', '.join(GAMEPAD_NAMES)}"
+            )
+    window = _inherited_window(fields) if fields.window is None else fields.window
+    keymap = Keymap(path, fields.buttons, fields.gamepad, window)
+    _check_window(keymap)
+    return keymap
+
+
+def key_code(name: str) -> int:
+    """pygame's code of a key. Raises ValueError for a name that pygame does not know."""
+    return pygame.key.key_code(name)
+
+
+def _read(path: Path) -> KeymapFields:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), KeymapFields, strict=True)
+    except FileNotFoundError:
+        raise ActionError(f"{path} is missing: it has to be a key map, such as {DEFAULT}") from None
+    except OSError as error:
+        raise ActionError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ActionError(f"{path} is not a usable key map: {error}; correct it there") from None
+
+
+def _check_key(path: Path, table: str, key: str) -> None:
+    try:
+        key_code(key)
+    except ValueError:
+        raise ActionError(
+            f"{path}: [{table}] has an unknown key `{key}`; keys have pygame's names, such as w, up, space, "
+            "left shift, page up, f1"
+        ) from None
+
+
+def _check_window(keymap: Keymap) -> None:
+    seen: dict[int, str] = {}
+    for function, keys in keymap.window.items():
+        if function not in FUNCTIONS:
+            raise ActionError(
+                f"{keymap.path}: [window] names `{function}`, but its functions are {', '.join(FUNCTIONS)}"
+            )
+        for key in keys:
+            other = seen.setdefault(key_code(key), function)
+            if other != function:
+                raise ActionError(
+                    f"{keymap.path}: the key `{key}` calls both `{other}` and `{function}`; keep one of them"
+                )
+            if key_code(key) in keymap.held_by_key:
+                raise ActionError(
+                    f"{keymap.path}: the key `{key}` is in [buttons] and calls `{function}`; keep one of them"
+                )
+
+
+def _inherited_window(fields: KeymapFields) -> Names:
+    """The shipped window functions, less the keys that this key map holds buttons with."""
+    taken = {key_code(key) for key in _keys(fields.buttons)}
+    shipped = _read(DEFAULT).window or {}
+    return {f: tuple(key for key in keys if key_code(key) not in taken) for f, keys in shipped.items()}
+
+
+def _keys(names: Names) -> list[str]:
+    return [key for keys in names.values() for key in keys]
+
+
+def _invert(names: Names, code: Callable[[str], Code]) -> dict[Code, frozenset[str]]:
+    """From the codes of keys to the buttons that each holds."""
+    held: dict[Code, frozenset[str]] = {}
+    for button, keys in names.items():
+        for key in keys:
+            held[code(key)] = held.get(code(key), frozenset()) | {button}
+    return held

@@ -1,0 +1,41 @@
+"""The player at this machine: keyboard and gamepads, after a script if there is one."""
+
+from typing import TYPE_CHECKING
+
+import pygame
+
+from controls.gamepad import Gamepads
+from controls.held import Held
+from controls.keyboard import Keyboard
+from controls.keymap import Keymap
+
+if TYPE_CHECKING:  # both import torch, and a window opens before that
+    from controls.script import ScriptSource
+    from world.action import Action
+
+
+class Player:
+    """A source of actions that the window feeds with its events. Needs pygame's video to be initialised.
+
+    `key_time` is when the newest event that the last sample obeys happened, None if there was none.
+    """
+
+    def __init__(self, keymap: Keymap) -> None:
+        self._held = Held()
+        self._devices = (Keyboard(keymap, self._held), Gamepads(keymap, self._held))
+        self.script: ScriptSource | None = None
+        self.key_time: float | None = None
+
+    def feed(self, event: pygame.Event) -> None:
+        """Takes in an event of the window."""
+        for device in self._devices:
+            device.feed(event)
+
+    def sample(self) -> "Action":
+        """The script's next action; once that is done, what is held."""
+        held = self._held.sample()
+        if self.script is not None and not self.script.done:
+            self.key_time = None
+            return self.script.sample()
+        self.key_time = self._held.changed_at
+        return held

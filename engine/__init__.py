@@ -1,0 +1,1 @@
+"""What keeps a session alive: session, clock and loop."""

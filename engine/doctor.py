@@ -1,0 +1,164 @@
+"""What this machine has: every part Playhead can use; for each that is missing, its use and how to get it."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from world.acceleration import pick_device, pick_dtype
+from world.catalogue import list_worlds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A part, what was found of it, and what it lacks: for what, and how to get it. Both may be empty."""
+
+    part: str
+    found: str
+    lack: str = ""
+
+
+def examine() -> list[Finding]:
+    """Looks at everything. Never raises: a part that cannot be looked at says why."""
+    return [finding for part, look in _PARTS.items() for finding in _safely(part, look)]
+
+
+def _safely(part: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    try:
+        return list(look())
+    except Exception as error:  # a broken driver or package must not hide the other findings
+        reason = next(iter(str(error).splitlines()), "")
+        return [Finding(part, "", f"does not work here: {type(error).__name__} {reason}".rstrip())]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Iterable[Finding]:
+    yield Finding("Python", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("Playhead", _version("playhead") or "run from its folder, not installed")
+    yield Finding("torch", torch.__version__)
+
+
+def _processor() -> Iterable[Finding]:
+    dtype = str(pick_dtype(torch.device("cpu"))).removeprefix("torch.")
+    found = (
+        f"{os.cpu_count()} processors, {torch.get_num_threads()} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()}, computes in {dtype}"
+    )
+    slow = "bfloat16 instructions (AVX-512 BF16 or AMX), which make a tick faster: another processor has them"
+    yield Finding("CPU", found, "" if dtype == "bfloat16" else slow)
+
+
+def _gpu() -> Iterable[Finding]:
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        dtype = str(pick_dtype(torch.device("cuda", index))).removeprefix("torch.")
+        yield Finding(
+            f"GPU {index}",
+            f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, capability {gpu.major}.{gpu.minor}, "
+            f"CUDA {torch.version.cuda}, computes in {dtype}",
+        )
+    if not torch.cuda.device_count():
+        mend = "install its driver" if torch.version.cuda else "install a torch that is built for CUDA"
+        lack = f"an NVIDIA GPU, for hundreds of ticks a second and for training; if there is one, {mend}"
+        yield Finding("GPU", "", lack)
+
+
+def _attention() -> Iterable[Finding]:
+    device = pick_device()
+    q = torch.zeros(1, 2, 64, 64, device=device, dtype=pick_dtype(device))
+    works = []
+    for backend in _BACKENDS:
+        with warnings.catch_warnings(), sdpa_kernel([backend]):
+            warnings.simplefilter("ignore")
+            try:
+                torch.nn.functional.scaled_dot_product_attention(q, q, q)
+            except RuntimeError:
+                continue
+        works.append(_BACKENDS[backend])
+    yield Finding("attention", f"torch on {device.type}: {', '.join(works)}")
+    for package in ("sageattention", "triton"):
+        version = _version(package)
+        if version:
+            yield Finding(package, version)
+        elif torch.cuda.is_available():
+            lack = "faster attention on an NVIDIA GPU: pip install 'playhead[gpu]' (Linux)"
+            yield Finding(package, "", lack)
+        else:
+            yield Finding(package, "", "nothing here: it needs an NVIDIA GPU")
+
+
+def _window() -> Iterable[Finding]:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    pygame = importlib.import_module("pygame")
+    sdl = ".".join(map(str, pygame.get_sdl_version()))
+    yield Finding("pygame-ce", f"{pygame.version.ver}, SDL {sdl}")
+    screens = [
+        f"{name}={os.environ[name]}" for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)
+    ]
+    lack = "a screen, for `play`; without one use `rollout`, or Xvfb"
+    if sys.platform == "linux" and not screens:
+        yield Finding("display", "", lack)
+        return
+    try:
+        pygame.display.init()
+        driver, sizes = pygame.display.get_driver(), pygame.display.get_desktop_sizes()
+        pygame.display.quit()
+    except pygame.error as error:
+        yield Finding("display", ", ".join(screens), f"{lack} ({error})")
+        return
+    seen = driver not in ("dummy", "offscreen")
+    size = " and ".join(f"{width} x {height}" for width, height in sizes)
+    yield Finding("display", ", ".join([*screens, size, f"video driver {driver}"]), "" if seen else lack)
+
+
+def _video() -> Iterable[Finding]:
+    av = importlib.import_module("av")
+    encoder = "libx264" in av.codecs_available
+    lack = "an H.264 encoder, for .mp4 files: pip install --force-reinstall av"
+    found = f"{av.__version__}, H.264 encoder libx264" if encoder else av.__version__
+    yield Finding("PyAV", found, "" if encoder else lack)
+
+
+def _training() -> Iterable[Finding]:
+    version = _version("vizdoom")
+    lack = "filming with `train collect`: pip install 'playhead[train]'"
+    yield Finding("ViZDoom", version or "", "" if version else lack)
+
+
+def _worlds() -> Iterable[Finding]:
+    for entry in list_worlds():
+        lack = f"its weights, without which it cannot be played: git checkout -- world/shipped/{entry.name}"
+        found = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
+        yield Finding(f"world {entry.name}", found, "" if entry.weights else lack)
+
+
+_BACKENDS = {
+    SDPBackend.CUDNN_ATTENTION: "cuDNN",
+    SDPBackend.FLASH_ATTENTION: "flash",
+    SDPBackend.EFFICIENT_ATTENTION: "memory-efficient",
+    SDPBackend.MATH: "plain",
+}
+
+_PARTS = {
+    "Python": _python,
+    "CPU": _processor,
+    "GPU": _gpu,
+    "attention": _attention,
+    "window": _window,
+    "PyAV": _video,
+    "ViZDoom": _training,
+    "worlds": _worlds,
+}

@@ -1,0 +1,293 @@
+"""The loop: plays a session in real time, on a thread of its own.
+
+Each tick waits for its deadline, samples the input as late as possible, steps the session, hands the frames
+over and only then commits. The thread owns the session; others see `Tick`s, `Stats` and the end.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from engine.auto_steps import AutoSteps
+from engine.clock import FASTEST, SLOWEST, Clock, check_speed
+from engine.stats import Meter, Stats, percentile
+from world.errors import PlayheadError
+
+if TYPE_CHECKING:  # both import torch, and a window opens before that
+    from engine.session import Session
+    from world.action import Action
+
+
+class ActionSource(Protocol):
+    """Where actions come from: a keyboard, a script, a recording, another program."""
+
+    def sample(self) -> "Action":
+        """What is held during the coming tick; called once a tick, right before it."""
+        ...
+
+
+class LoopError(PlayheadError):
+    """A session could not go on, through no fault of its user."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a tick happened: seconds of the loop's clock.
+
+    `late`: by how much it began after its deadline. `period`: the time to expect until the next tick's
+    frames. `key`: when the newest key event that it obeys happened, if there was one.
+    """
+
+    sampled: float
+    ready: float
+    late: float
+    period: float
+    key: float | None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One tick, handed over: frames uint8 `(frames_per_tick, H, W, 3)`, not to be written to.
+
+    Where a session begins (a start, a restart, another scene) there is no `action`, and the frames are the
+    last ones of its context.
+    """
+
+    number: int
+    seed: int
+    steps: int
+    action: "Action | None"
+    frames: np.ndarray
+    timing: Timing
+
+
+class Loop:
+    """Plays the session that `open_session` returns, with the actions of `source`.
+
+    `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
+    many ticks. `complain` is told the sentence of a command that could not be carried out; the session goes
+    on as it was. Any other error ends the loop and is raised by `join`.
+    """
+
+    def __init__(
+        self,
+        open_session: "Callable[[], Session]",
+        source: ActionSource,
+        *,
+        key_time: Callable[[], float | None] = lambda: None,
+        speed: float = 1.0,
+        auto_steps: bool = False,
+        last: int | None = None,
+        complain: Callable[[str], None] = lambda sentence: None,
+        make_clock: Callable[[float, float], Clock] = Clock,
+    ) -> None:
+        self._open, self._source, self._key_time = open_session, source, key_time
+        self._speed, self._start_auto, self._last = check_speed(speed), auto_steps, last
+        self._complain, self._make_clock = complain, make_clock
+        self._receivers: list[Callable[[Tick], None]] = []
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = self._paused = False
+        self._single_steps = 0
+        self._played = 0
+        self._held: tuple[str, ...] = ()
+        self._error: BaseException | None = None
+        self.stats: Stats | None = None
+        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+
+    def subscribe(self, receive: Callable[[Tick], None]) -> None:
+        """Has `receive` called with every tick, on the loop's thread, before the commit; may not block."""
+        self._receivers.append(receive)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Waits for the end. Raises the error that brought it about, if one did, as a PlayheadError."""
+        self._thread.join()
+        if isinstance(self._error, PlayheadError):
+            raise self._error
+        if self._error is not None:
+            number = self.stats.tick if self.stats else 0
+            reason = next(iter(str(self._error).splitlines()), "")
+            sentence = f"the session broke off after tick {number}: {type(self._error).__name__}: {reason}"
+            raise LoopError(sentence) from self._error
+
+    def stop(self) -> None:
+        """Ends the loop after the tick under way."""
+        self._stopping = True
+        self._commands.put(lambda: None)  # wakes a pause
+
+    def toggle_pause(self) -> None:
+        self._commands.put(self._toggle_pause)
+
+    def single_step(self) -> None:
+        """Plays one tick and then stands still."""
+        self._commands.put(self._single_step)
+
+    def change_speed(self, factor: float) -> None:
+        """Multiplies the speed, within the clock's range."""
+        self._commands.put(lambda: self._change_speed(factor))
+
+    def change_steps(self, by: int) -> None:
+        """Adds to the denoise steps a tick, and holds them there."""
+        self._commands.put(lambda: self._set_steps(self._session.steps + by))
+
+    def toggle_auto_steps(self) -> None:
+        """Lets the machine's speed choose the denoise steps, at most the world's own; or gives those back."""
+        self._commands.put(self._toggle_auto_steps)
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begins the scene again, with the same seed or with another."""
+        self._commands.put(lambda: self._restart(seed))
+
+    def switch(self, open_session: "Callable[[], Session]") -> None:
+        """Goes on with another session; if that cannot be opened, with this one."""
+        self._commands.put(lambda: self._switch(open_session))
+
+    def _run(self) -> None:
+        try:
+            self._enter(self._open(), self._start_auto)
+            while not self._finished():
+                late = 0.0 if self._paused else self._clock.wait()
+                self._obey()
+                if self._may_tick():
+                    self._tick(late)
+        except BaseException as error:
+            self._error = error
+
+    def _finished(self) -> bool:
+        return self._stopping or (self._last is not None and self._played >= self._last)
+
+    def _obey(self) -> None:
+        """Carries out the commands that have come in; while paused, waits for one."""
+        waiting = self._paused and not self._single_steps and not self._stopping
+        while waiting or not self._commands.empty():
+            waiting = False
+            try:
+                self._commands.get()()
+            except PlayheadError as error:
+                self._complain(str(error))
+            self._publish()
+
+    def _may_tick(self) -> bool:
+        if self._stopping:
+            return False
+        if not self._paused:
+            return True
+        if not self._single_steps:
+            return False
+        self._single_steps -= 1
+        return True
+
+    def _tick(self, late: float) -> None:
+        session, clock, meter = self._session, self._clock, self._meter
+        sampled = clock.now()
+        action = self._source.sample()
+        key = self._key_time()
+        steps = session.steps
+        frames = session.step(action)
+        ready = clock.now()
+        period = max(clock.period, percentile(meter.tick_times, 50) or 0.0)
+        timing = Timing(sampled, ready, late, period, key)
+        self._hand_over(Tick(session.tick, session.seed, steps, action, frames, timing))
+        session.finish()
+        self._played += 1
+        self._held = tuple(sorted(action.buttons))
+        tick_time = clock.now() - sampled
+        meter.add(ready, tick_time, clock.period, None if key is None else ready - key)
+        if self._auto is not None and not self._paused:
+            session.steps = self._auto.update(tick_time, clock.period)
+        self._publish()
+
+    def _enter(self, session: "Session", auto_steps: bool) -> None:
+        self._session = session
+        self._clock = self._make_clock(session.world.config.ticks_per_second, self._speed)
+        self._meter = Meter()
+        self._auto = AutoSteps(session.steps) if auto_steps else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hands over the last frames of the context, from which the session goes on."""
+        session, now = self._session, self._clock.now()
+        timing = Timing(now, now, 0.0, self._clock.period, None)
+        self._hand_over(Tick(session.tick, session.seed, session.steps, None, session.frames, timing))
+        self._held = ()
+        self._rest()
+        self._publish()
+
+    def _hand_over(self, tick: Tick) -> None:
+        for receive in self._receivers:
+            receive(tick)
+
+    def _rest(self) -> None:
+        """Makes up for no time that was spent on something else than ticks."""
+        self._clock.restart()
+        self._meter.interrupt()
+
+    def _toggle_pause(self) -> None:
+        self._paused = not self._paused
+        self._single_steps = 0
+        self._rest()
+
+    def _single_step(self) -> None:
+        self._paused = True
+        self._single_steps += 1
+        self._meter.interrupt()
+
+    def _change_speed(self, factor: float) -> None:
+        self._speed = self._clock.speed = min(max(self._speed * factor, SLOWEST), FASTEST)
+        self._meter.interrupt()
+
+    def _set_steps(self, steps: int) -> None:
+        self._session.steps = steps
+        self._auto = None
+
+    def _toggle_auto_steps(self) -> None:
+        most = self._session.world.steps
+        self._session.steps = most
+        self._auto = AutoSteps(most) if self._auto is None else None
+
+    def _restart(self, seed: int | None) -> None:
+        self._session.reset(self._session.seed if seed is None else seed)
+        self._begin()
+
+    def _switch(self, open_session: "Callable[[], Session]") -> None:
+        try:
+            session = open_session()
+        except PlayheadError:
+            self._rest()
+            raise
+        if session.world is self._session.world and self._auto is None:
+            session.steps = self._session.steps
+        self._enter(session, self._auto is not None)
+
+    def _publish(self) -> None:
+        session, clock, meter = self._session, self._clock, self._meter
+        wanted_rate = 1 / clock.period
+        self.stats = Stats(
+            tick=session.tick,
+            seed=session.seed,
+            steps=session.steps,
+            auto=self._auto is not None,
+            paused=self._paused,
+            speed=clock.speed,
+            held=self._held,
+            budget=clock.period,
+            rate=meter.rate,
+            wanted_rate=wanted_rate,
+            tick_p50=percentile(meter.tick_times, 50),
+            tick_p99=percentile(meter.tick_times, 99),
+            key_p50=percentile(meter.key_times, 50),
+            key_p99=percentile(meter.key_times, 99),
+            missed=meter.missed,
+            counted=len(meter.tick_times),
+            slow=meter.slow(wanted_rate),
+        )

@@ -1,0 +1,20 @@
+"""A rollout: a session played through a list of actions with nobody watching."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from engine.session import Session
+from world.action import Action
+
+
+def rollout(session: Session, actions: Sequence[Action]) -> Iterator[np.ndarray]:
+    """Steps through `actions`; yields each tick's frames, uint8 `(frames_per_tick, H, W, 3)`.
+
+    Raises ActionError before the first tick if any action is not of the session's world. What comes out
+    depends on the world, the context, the seed, the steps and the actions so far, and on nothing else.
+    """
+    space = session.world.config.action
+    for action in actions:
+        space.check(action)
+    return (session.step(action) for action in actions)

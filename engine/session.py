@@ -1,0 +1,118 @@
+"""The session: the only owner of mutable state (a world's state, the tick counter, the seed)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world.action import Action
+from world.context import Context
+from world.errors import WorldError
+from world.world import World
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything needed to continue bit for bit. Immutable: it may be restored any number of times."""
+
+    tick: int
+    seed: int
+    frames: np.ndarray
+    state: dict[str, Any]
+
+
+class Session:
+    """One player's world, stepped a tick at a time.
+
+    `step` returns as soon as the frames are there; the commit of that tick is left to `finish`, which the
+    loop calls once the frames have been handed over (every other method finishes first by itself).
+    """
+
+    def __init__(self, world: World, context: Context, seed: int) -> None:
+        self.world = world
+        self.context = context
+        self._state = world.new_state()
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Returns to the context, with another seed if one is given. Returns the context's last frame(s)."""
+        if seed is not None:
+            if not 0 <= seed < 2**64:
+                raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
+            self.seed = seed
+        context = self.context
+        latents = self.world.encode(context.frames)
+        rows = torch.from_numpy(np.asarray(context.actions, dtype=np.float32))
+        buttons = self.world.config.generator.buttons
+        if rows.shape != (len(context.frames), buttons):
+            raise WorldError(
+                f"the context's actions are {tuple(rows.shape)} where its {len(context.frames)} frames need "
+                f"({len(context.frames)}, {buttons})"
+            )
+        led = torch.cat([torch.zeros(1, buttons), rows[:-1]])[:: len(context.frames) // len(latents)]
+        self._state.restart()
+        self.world.prefill(self._state, latents[None], led[None].to(latents.device))
+        self.tick = 0
+        self._pending = False
+        self.frames = self._take_frames()
+        return self.frames
+
+    def step(self, action: Action) -> np.ndarray:
+        """Dreams one tick under `action`. Returns its frames, uint8 `(frames_per_tick, H, W, 3)`."""
+        rows = self.world.config.action.tensor(action).expand(
+            1, self.world.config.sampling.latents_per_tick, -1
+        )
+        self.finish()
+        self.world.denoise(self._state, rows, [self.seed], self.tick)
+        self.world.decode(self._state)
+        self._pending = True
+        self.tick += 1
+        self.frames = self._take_frames()
+        return self.frames
+
+    @property
+    def steps(self) -> int:
+        """Denoise steps a tick. May be changed between ticks; it changes the numbers."""
+        return len(self._state.schedule)
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._state.schedule = self.world.schedule(count)
+
+    def finish(self) -> None:
+        """Commits the last tick, if that is still to be done."""
+        if self._pending:
+            self._pending = False
+            self.world.commit(self._state)
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that the future depends on."""
+        self.finish()
+        return Snapshot(self.tick, self.seed, self.frames, self._state.state())
+
+    def restore(self, snapshot: Snapshot) -> np.ndarray:
+        """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
+        self._pending = False
+        self._state.load_state(snapshot.state)
+        self.tick, self.seed, self.frames = snapshot.tick, snapshot.seed, snapshot.frames
+        return self.frames
+
+    def fork(self) -> "Session":
+        """A second session with the same past and its own future; the weights are shared."""
+        twin = object.__new__(Session)
+        twin.world, twin.context = self.world, self.context
+        twin._state = self.world.new_state()
+        twin.restore(self.snapshot())
+        return twin
+
+    def warm_up(self) -> None:
+        """Runs every shape and cache slot of the tick path twice, so that no later tick is slower; then resets."""
+        for _ in range(2 * self.world.config.sampling.window if self._state.graphs.enabled else 2):
+            self.step(Action())
+        self.reset()
+
+    def _take_frames(self) -> np.ndarray:
+        frames: Tensor = self._state.frames[0]
+        return frames.cpu().numpy().copy() if frames.device.type == "cpu" else frames.cpu().numpy()

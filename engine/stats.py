@@ -1,0 +1,88 @@
+"""How well the loop keeps up, measured over its last ticks."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WINDOW = 120
+"""Ticks that the percentiles look back: seven seconds of freedoom."""
+RATE_WINDOW = 36
+"""Ticks that the rate looks back: two seconds of freedoom."""
+ENOUGH = 9
+"""Ticks before a verdict on the rate."""
+KEEPS_UP = 0.95
+"""The part of the wanted rate below which the world is said to run slow."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a loop is doing and how well. Times in seconds; `None` where nothing was measured yet.
+
+    `tick_p50`, `tick_p99`: a tick's time from the sample of the input to the end of its commit, which has
+    to stay below `budget`. `key_p50`, `key_p99`: from a key event to the first frame that obeys it.
+    `missed` of the last `counted` ticks overran their budget.
+    """
+
+    tick: int
+    seed: int
+    steps: int
+    auto: bool
+    paused: bool
+    speed: float
+    held: tuple[str, ...]
+    budget: float
+    rate: float | None
+    wanted_rate: float
+    tick_p50: float | None
+    tick_p99: float | None
+    key_p50: float | None
+    key_p99: float | None
+    missed: int
+    counted: int
+    slow: bool
+
+
+class Meter:
+    """Rolling measurements of a loop."""
+
+    def __init__(self) -> None:
+        self.tick_times: deque[float] = deque(maxlen=WINDOW)
+        self.key_times: deque[float] = deque(maxlen=WINDOW)
+        self._missed: deque[bool] = deque(maxlen=WINDOW)
+        self._ready: deque[float] = deque(maxlen=RATE_WINDOW)
+
+    def add(self, ready: float, tick_time: float, budget: float, key_time: float | None) -> None:
+        """Takes in a tick: when its frames were handed over, its time, its budget, and the key's if any."""
+        self._ready.append(ready)
+        self.tick_times.append(tick_time)
+        self._missed.append(tick_time > budget)
+        if key_time is not None:
+            self.key_times.append(key_time)
+
+    def interrupt(self) -> None:
+        """Forgets the rate, whose next tick is no neighbour of the last: after a pause or another speed."""
+        self._ready.clear()
+
+    @property
+    def missed(self) -> int:
+        return sum(self._missed)
+
+    @property
+    def rate(self) -> float | None:
+        """Ticks per second achieved."""
+        if len(self._ready) < 2 or self._ready[-1] == self._ready[0]:
+            return None
+        return (len(self._ready) - 1) / (self._ready[-1] - self._ready[0])
+
+    def slow(self, wanted_rate: float) -> bool:
+        """Whether the rate that is wanted is clearly not reached."""
+        rate = self.rate
+        return rate is not None and len(self._ready) >= ENOUGH and rate < KEEPS_UP * wanted_rate
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The smallest value that at least `percent` of the values do not exceed."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]

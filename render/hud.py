@@ -1,0 +1,107 @@
+"""The HUD: how well the world is dreamed, what is held, and what the player ought to know."""
+
+import pygame
+
+from engine.stats import Stats
+from render.text import ACCENT, GREY, SHADE, WARNING, WHITE, draw_label, panel, render_text, text_size
+
+GROOVE = (255, 255, 255, 40)
+
+
+def draw_hud(screen: pygame.Surface, stats: Stats, scene: str) -> None:
+    """Draws the figures at the top left and the held buttons at the bottom left."""
+    size = text_size(screen.get_size())
+    _draw_figures(screen, stats, scene, size)
+    _draw_held(screen, stats.held, size)
+
+
+def draw_state(screen: pygame.Surface, stats: Stats, warn: bool) -> None:
+    """Draws at the top right what is not as usual: a pause, slow motion and, if `warn`, a slow machine."""
+    size = text_size(screen.get_size())
+    right, top = screen.get_width() - size // 2, size // 2
+    states = []
+    if stats.paused:
+        states.append(("paused", WHITE))
+    if stats.speed != 1:
+        states.append((f"{stats.speed:g}x speed", ACCENT))
+    if warn and stats.slow and not stats.paused:
+        states.append((f"running slow: {stats.rate:.1f} of {stats.wanted_rate:.1f} ticks/s", WARNING))
+    for text, colour in states:
+        top = draw_label(screen, text, size, colour, topright=(right, top)).bottom + size // 3
+
+
+def draw_note(screen: pygame.Surface, note: str) -> None:
+    """Draws a passing remark at the bottom, in as many lines as it needs."""
+    size = text_size(screen.get_size())
+    bottom = screen.get_height() - size // 2
+    for line in reversed(_wrap(note, size, screen.get_width() - 2 * size)):
+        place = (screen.get_width() // 2, bottom)
+        bottom = draw_label(screen, line, size, WHITE, (*SHADE[:3], 220), midbottom=place).top
+
+
+def figures(stats: Stats) -> list[tuple[str, str]]:
+    """The HUD's figures: a name and a value each, in milliseconds and ticks per second."""
+    rate = "-" if stats.rate is None else f"{stats.rate:.1f}"
+    rows = [
+        ("tick", f"{_ms(stats.tick_p50)} ms p50   {_ms(stats.tick_p99)} ms p99"),
+        ("budget", f"{_ms(stats.budget)} ms   missed {stats.missed} of {stats.counted}"),
+        ("rate", f"{rate} of {stats.wanted_rate:.1f} ticks/s"),
+        ("steps", f"{stats.steps}{' (auto)' if stats.auto else ''}"),
+    ]
+    if stats.key_p50 is not None:
+        rows.append(("key to frame", f"{_ms(stats.key_p50)} ms p50   {_ms(stats.key_p99)} ms p99"))
+    return [*rows, ("seed", f"{stats.seed}   tick {stats.tick}")]
+
+
+def _draw_figures(screen: pygame.Surface, stats: Stats, scene: str, size: int) -> None:
+    title = render_text(scene, size)
+    small = max(size - 2, 12)
+    rows = [(render_text(n, small, GREY), render_text(v, small)) for n, v in figures(stats)]
+    pad, gap, bar = size // 2, max(size // 5, 2), max(size // 3, 4)
+    names = render_text("key to frame", small).get_width() + pad
+    width = max(title.get_width(), small * 17, *(names + value.get_width() for _, value in rows))
+    height = title.get_height() + bar + 2 * pad + sum(value.get_height() + gap for _, value in rows) - gap
+    screen.blit(panel((width + 2 * pad, height + 2 * pad), size // 3), (pad, pad))
+    x, y = 2 * pad, 2 * pad
+    screen.blit(title, (x, y))
+    y += title.get_height() + pad
+    _draw_budget(screen, pygame.Rect(x, y, width, bar), stats)
+    y += bar + pad
+    for name, value in rows:
+        screen.blit(name, (x, y))
+        screen.blit(value, (x + names, y))
+        y += value.get_height() + gap
+
+
+def _draw_budget(screen: pygame.Surface, bar: pygame.Rect, stats: Stats) -> None:
+    """The budget bar: its length is the budget, filled to the tick time's p50, with a mark at the p99."""
+    screen.blit(panel(bar.size, bar.height // 2, GROOVE), bar)
+    if stats.tick_p50 is None or stats.tick_p99 is None:
+        return
+    colour = ACCENT if stats.tick_p99 <= stats.budget else WARNING
+    filled = bar.copy()
+    filled.width = max(bar.height, round(bar.width * min(1.0, stats.tick_p50 / stats.budget)))
+    pygame.draw.rect(screen, colour, filled, border_radius=bar.height // 2)
+    mark = bar.left + round((bar.width - 2) * min(1.0, stats.tick_p99 / stats.budget))
+    pygame.draw.line(screen, WHITE, (mark, bar.top - 2), (mark, bar.bottom + 1), 2)
+
+
+def _draw_held(screen: pygame.Surface, held: tuple[str, ...], size: int) -> None:
+    left, bottom = size // 2, screen.get_height() - size // 2
+    for button in held:
+        left = draw_label(screen, button.replace("_", " "), size, bottomleft=(left, bottom)).right + size // 3
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f}"
+
+
+def _wrap(text: str, size: int, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and render_text(longer, size).get_width() > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

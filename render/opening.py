@@ -1,0 +1,89 @@
+"""Opening a scene to play: loads its world and dreams a first frame. Imports torch only then."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from controls.keymap import Keymap
+from controls.player import Player
+from render.settings import PlaySettings
+from world.errors import PlayheadError
+
+if TYPE_CHECKING:
+    from engine.session import Session
+    from scenes.scene import Scene
+    from world.world import World
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and which part (0 to 1) of it all is done."""
+
+FIRST_WORLD = "freedoom"
+
+
+class Opening:
+    """Opens the sessions of one `play`: the first, and those of the scenes that are switched to."""
+
+    def __init__(self, settings: PlaySettings, keymap: Keymap, player: Player, progress: Progress) -> None:
+        self._settings, self._keymap, self._player, self._progress = settings, keymap, player, progress
+        self._world: World | None = None
+        self.scene: Scene | None = None
+
+    @property
+    def title(self) -> str:
+        """The title of the scene that is played."""
+        return self.scene.title if self.scene else ""
+
+    def first(self) -> "Session":
+        """Loads the world and opens the first scene."""
+        settings, progress = self._settings, self._progress
+        from scenes.scene import load_scene
+
+        scene = load_scene(settings.scene) if settings.scene else None
+        progress("starting torch", 0.05)
+        from world.world import World
+
+        name = settings.world or (scene.world if scene else FIRST_WORLD)
+        progress(f"loading the world {name}", 0.5)
+        self._world = World.load(name, settings.device, steps=settings.steps)
+        config = self._world.config
+        self._keymap.check(config.action.buttons)
+        if settings.script is not None:
+            from controls.script import ScriptSource, load_actions
+
+            actions = load_actions(settings.script, config.action, self._keymap.aliases)
+            self._player.script = ScriptSource(actions)
+        scene = scene or self._scenes()[0]
+        if scene.world != config.name:
+            raise PlayheadError(
+                f"the scene `{scene.name}` is one of the world `{scene.world}`, not of `{config.name}`; "
+                "leave out --world, or choose another --scene"
+            )
+        return self._open(scene, scene.seed if settings.seed is None else settings.seed)
+
+    def neighbour(self, by: int) -> "Session":
+        """Opens the scene that comes `by` after the present one among those of the same world."""
+        scenes = self._scenes()
+        names = [s.name for s in scenes]
+        here = names.index(self.scene.name) if self.scene and self.scene.name in names else -1
+        scene = scenes[(here + by) % len(scenes)]
+        return self._open(scene, scene.seed)
+
+    def _scenes(self) -> "list[Scene]":
+        from scenes.scene import list_scenes
+
+        assert self._world is not None
+        name = self._world.config.name
+        scenes = [scene for scene in list_scenes() if scene.world == name]
+        if not scenes:
+            raise PlayheadError(f"no scene of the world `{name}` ships; give the folder of one by --scene")
+        return scenes
+
+    def _open(self, scene: "Scene", seed: int) -> "Session":
+        from engine.session import Session
+
+        assert self._world is not None
+        self._progress(f"entering {scene.title}", 0.7)
+        session = Session(self._world, scene.context, seed)
+        self._progress("dreaming the first frame", 0.85)
+        session.warm_up()
+        self.scene = scene
+        return session

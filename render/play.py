@@ -1,0 +1,208 @@
+"""Playing in a window: the window's thread shows what the loop hands over and passes on what is pressed."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pygame
+
+from controls.keymap import Keymap, find_keymap, load_keymap
+from controls.player import Player
+from engine.clock import check_speed
+from engine.loop import Loop, Tick
+from engine.mailbox import Mailbox
+from engine.stats import Stats
+from render.hud import draw_hud, draw_note, draw_state
+from render.opening import FIRST_WORLD, Opening
+from render.pacer import Pacer
+from render.picture import draw_picture
+from render.screens import draw_help, draw_loading
+from render.settings import PlaySettings
+from render.window import WAKE, Window, save_screenshot, wake
+from world.errors import PlayheadError
+
+ASPECT = (256, 160)
+"""The picture that the window opens for, before the world is known: width and height."""
+REFRESH = 0.25
+"""Seconds between two looks at what changes without an event: figures, notes, the loop's end."""
+NOTE_SECONDS = 4.0
+MAX_NEW_SEED = 1_000_000
+"""A new seed is small enough to be remembered and typed."""
+
+
+def play(settings: PlaySettings) -> None:
+    """Opens a window and plays in it until it is closed. Raises PlayheadError for whatever prevents that."""
+    check_speed(settings.speed)
+    window = Window(ASPECT, settings.fullscreen)
+    try:
+        keymap = load_keymap(settings.keys) if settings.keys else find_keymap(settings.world or FIRST_WORLD)
+        Play(window, settings, keymap).run()
+    finally:
+        window.close()
+
+class Play:
+    """One play, from the start-up's first stage to the end. Lives on the window's thread.
+
+    The loop's thread reaches it in three ways only: ticks through the mailbox, remarks and stages of the
+    opening by a single assignment each.
+    """
+
+    def __init__(self, window: Window, settings: PlaySettings, keymap: Keymap) -> None:
+        self._window, self._settings, self._keymap = window, settings, keymap
+        self._player = Player(keymap)
+        self._opening = Opening(settings, keymap, self._player, self._progress)
+        self._loop = loop = Loop(
+            self._opening.first,
+            self._player,
+            key_time=lambda: self._player.key_time,
+            speed=settings.speed,
+            auto_steps=settings.auto_steps,
+            last=settings.ticks,
+            complain=self._say,
+        )
+        self._mailbox: Mailbox[Tick] = Mailbox()
+        loop.subscribe(self._receive)
+        self._pacer = Pacer()
+        self._tick: Tick | None = None
+        self._frame: np.ndarray | None = None
+        self._drawn: Stats | None = None
+        self._stage = ("opening", 0.0)
+        self._note = ("", 0.0)
+        self._stale = True
+        self._hud, self._help = settings.hud, False
+        self._quitting = self._screenshot_wanted = False
+        self._functions: dict[str, Callable[[], None]] = {
+            "pause": loop.toggle_pause,
+            "single_step": loop.single_step,
+            "slower": lambda: loop.change_speed(0.5),
+            "faster": lambda: loop.change_speed(2),
+            "restart": loop.restart,
+            "new_seed": lambda: loop.restart(secrets.randbelow(MAX_NEW_SEED)),
+            "next_scene": lambda: loop.switch(lambda: self._opening.neighbour(1)),
+            "previous_scene": lambda: loop.switch(lambda: self._opening.neighbour(-1)),
+            "more_steps": lambda: loop.change_steps(1),
+            "fewer_steps": lambda: loop.change_steps(-1),
+            "auto_steps": loop.toggle_auto_steps,
+            "hud": self._toggle_hud,
+            "help": self._toggle_help,
+            "fullscreen": window.toggle_fullscreen,
+            "screenshot": self._want_screenshot,
+            "quit": self._quit,
+        }
+
+    def run(self) -> None:
+        """Plays until the window is closed or the loop ends. Raises the loop's error, if it had one."""
+        self._draw()
+        self._loop.start()
+        try:
+            while self._loop.alive and not self._quitting:
+                for event in self._window.events(self._patience()):
+                    self._handle(event)
+                self._update()
+            self._update()
+        finally:
+            self._loop.stop()
+            self._window.close()
+            self._loop.join()
+
+    def _receive(self, tick: Tick) -> None:
+        """On the loop's thread: leaves a tick for the window."""
+        if self._mailbox.put(tick):
+            wake()
+
+    def _progress(self, stage: str, part: float) -> None:
+        """On the loop's thread: a stage of the opening begins."""
+        if self._tick is None:
+            self._stage = (stage, part)
+        else:
+            self._say(stage)
+        wake()
+
+    def _say(self, note: str) -> None:
+        """On any thread: shows a note for a while."""
+        self._note = (note, time.perf_counter() + NOTE_SECONDS)
+        self._stale = True
+
+    def _patience(self) -> float:
+        """Seconds that may be slept through if no event comes."""
+        until_frame = self._pacer.wait(time.perf_counter())
+        return REFRESH if until_frame is None else min(REFRESH, until_frame)
+
+    def _handle(self, event: pygame.Event) -> None:
+        if event.type == pygame.QUIT:
+            self._quit()
+        elif event.type == pygame.KEYDOWN and event.key in self._keymap.function_of_key:
+            self._functions[self._keymap.function_of_key[event.key]]()
+            self._stale = True
+        elif event.type in (pygame.VIDEORESIZE, pygame.VIDEOEXPOSE, WAKE):
+            self._stale = True
+        self._player.feed(event)
+
+    def _update(self) -> None:
+        """Takes what is new, and draws if anything is."""
+        now = time.perf_counter()
+        tick = self._mailbox.take()
+        if tick is not None:
+            self._pacer.put(tick.frames, now, tick.timing.period)
+            if tick.action is None:
+                self._announce(tick)
+            self._tick = tick
+        frame = self._pacer.take(now)
+        if frame is not None:
+            self._frame = frame
+        if self._note[0] and now > self._note[1]:
+            self._note = ("", 0.0)
+            self._stale = True
+        if self._stale or frame is not None or self._loop.stats is not self._drawn:
+            self._draw()
+
+    def _announce(self, tick: Tick) -> None:
+        """Says what begins, and the first time also where help is to be had."""
+        keys = self._keymap.window.get("help")
+        more = f"{keys[0]} shows the keys" if self._tick is None and keys else f"seed {tick.seed}"
+        self._say(f"{self._opening.title}  ·  {more}")
+
+    def _draw(self) -> None:
+        screen, stats = self._window.screen, self._loop.stats
+        self._stale, self._drawn = False, stats
+        if self._frame is None or stats is None:
+            draw_loading(screen, *self._stage)
+        else:
+            draw_picture(screen, self._frame)
+            if not self._help:
+                self._draw_figures(screen, stats)
+            if self._screenshot_wanted:
+                self._save_screenshot(screen)
+        if self._help:
+            draw_help(screen, self._keymap)
+        elif self._note[0]:
+            draw_note(screen, self._note[0])
+        self._window.show()
+
+    def _draw_figures(self, screen: pygame.Surface, stats: Stats) -> None:
+        if self._hud:
+            draw_hud(screen, stats, self._opening.title)
+        draw_state(screen, stats, warn=self._hud)
+
+    def _save_screenshot(self, screen: pygame.Surface) -> None:
+        """Saves what is seen, notes and help aside."""
+        self._screenshot_wanted = False
+        scene = self._opening.scene
+        name = f"playhead-{scene.name if scene else 'scene'}-{self._tick.number if self._tick else 0:06d}"
+        try:
+            self._say(f"saved {save_screenshot(screen, self._settings.screenshots, name)}")
+        except PlayheadError as error:
+            self._say(str(error))
+
+    def _want_screenshot(self) -> None:
+        self._screenshot_wanted = True
+
+    def _toggle_hud(self) -> None:
+        self._hud = not self._hud
+
+    def _toggle_help(self) -> None:
+        self._help = not self._help
+
+    def _quit(self) -> None:
+        self._quitting = True

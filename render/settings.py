@@ -1,0 +1,38 @@
+"""What can be chosen about a play."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from world.errors import WorldError
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """The options of the command `play`. None: the scene's, the world's or the shipped one.
+
+    `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
+    before the keys count.
+    """
+
+    world: str | None = None
+    scene: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    auto_steps: bool = False
+    keys: Path | None = None
+    speed: float = 1.0
+    fullscreen: bool = False
+    device: str = "auto"
+    hud: bool = True
+    script: str | None = None
+    ticks: int | None = None
+    screenshots: Path = Path()
+
+
+def parse_steps(text: str | None) -> tuple[int | None, bool]:
+    """The option `--steps`: denoise steps a tick (None: the world's own), and whether they are automatic."""
+    if text is None or text == "auto":
+        return None, text == "auto"
+    if not text.isdecimal() or not int(text):
+        raise WorldError(f"--steps is a whole number from 1 on, or auto, not `{text}`; try --steps 2")
+    return int(text), False

@@ -1,0 +1,70 @@
+"""Video on disk, encoded as the frames come: H.264 in .mp4, and .gif for pages that play nothing else."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+
+
+class VideoWriter:
+    """Encodes frames uint8 `(n, H, W, 3)` into `path` at `rate` frames a second; memory does not grow.
+
+    `form` is `mp4` or `gif`. The file is complete once `close` has been called.
+    """
+
+    def __init__(self, path: Path, form: str, size: tuple[int, int], rate: Fraction) -> None:
+        height, width = size
+        self._container = av.open(str(path), "w", format=form, options=_MUXER[form])
+        self._stream = self._container.add_stream(_ENCODER[form], rate=rate, options=_OPTIONS[form])
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = _PIXELS[form]
+        self._time_base = 1 / rate
+        self._count = 0
+        self._palette = _palette_graph(width, height, self._time_base) if form == "gif" else None
+
+    def write(self, frames: np.ndarray) -> None:
+        """Appends frames."""
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = self._count, self._time_base
+            self._count += 1
+            if self._palette is not None:
+                self._palette.push(frame)
+                frame = self._palette.pull()
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Flushes the encoder and ends the file."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_MUXER = {"mp4": {"movflags": "faststart"}, "gif": {"loop": "0"}}
+_ENCODER = {"mp4": "libx264", "gif": "gif"}
+_PIXELS = {"mp4": "yuv420p", "gif": "pal8"}
+_OPTIONS = {"mp4": {"crf": "16", "preset": "medium"}, "gif": {}}
+
+
+def _palette_graph(width: int, height: int, time_base: Fraction) -> av.filter.Graph:
+    """A filter that gives every frame the 256 colours that suit it, so that none has to wait for the last."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=time_base)
+    split = graph.add("split")
+    make = graph.add("palettegen", "stats_mode=single")
+    use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(make, 1, 0)
+    make.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    return graph

@@ -1,0 +1,106 @@
+"""The window: opens on the display, gives its events, and shows surfaces. Used by one thread only."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pygame
+
+from world.errors import PlayheadError
+
+TITLE = "Playhead"
+WAKE = pygame.event.custom_type()
+"""An event that another thread posts to have the window look at what is new."""
+
+
+class Window:
+    """A resizable window of pygame. `screen` is the surface to draw on; it changes with the window's size."""
+
+    def __init__(self, aspect: tuple[int, int], fullscreen: bool = False) -> None:
+        """Opens with room for a picture of `aspect` `(width, height)` pixels, several times enlarged.
+
+        Raises PlayheadError where there is no display to open on.
+        """
+        if not _has_display():
+            raise _no_display("DISPLAY and WAYLAND_DISPLAY are not set")
+        try:
+            pygame.display.init()
+            self._windowed = _comfortable(aspect, pygame.display.get_desktop_sizes()[0])
+            pygame.display.set_caption(TITLE)
+            self._fullscreen = fullscreen
+            self._open()
+        except pygame.error as error:
+            raise _no_display(str(error)) from None
+        pygame.font.init()
+
+    @property
+    def screen(self) -> pygame.Surface:
+        return pygame.display.get_surface()
+
+    def toggle_fullscreen(self) -> None:
+        if not self._fullscreen:
+            self._windowed = self.screen.get_size()
+        self._fullscreen = not self._fullscreen
+        self._open()
+
+    def events(self, seconds: float) -> list[pygame.Event]:
+        """Sleeps until there are events, at most so many seconds, and returns them all."""
+        first = pygame.event.wait(max(1, round(seconds * 1000)))
+        return [e for e in (first, *pygame.event.get()) if e.type != pygame.NOEVENT]
+
+    def show(self) -> None:
+        """Brings what was drawn to the display."""
+        pygame.display.flip()
+
+    def close(self) -> None:
+        pygame.quit()
+
+    def _open(self) -> None:
+        if self._fullscreen:
+            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
+        else:
+            pygame.display.set_mode(self._windowed, pygame.RESIZABLE)
+        pygame.mouse.set_visible(not self._fullscreen)
+
+
+def wake() -> None:
+    """Wakes `Window.events`; may be called by any thread, also when the window is closed already."""
+    with contextlib.suppress(pygame.error):
+        pygame.event.post(pygame.Event(WAKE))
+
+
+def save_screenshot(picture: pygame.Surface, folder: Path, name: str) -> Path:
+    """Writes `folder`/`name`.png, or with a number behind the name where that is taken. Returns the path.
+
+    Raises PlayheadError where nothing can be written.
+    """
+    path = folder / f"{name}.png"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pygame.image.save(picture, path)
+    except (OSError, pygame.error) as error:
+        raise PlayheadError(f"{path} cannot be written ({error}); choose another --screenshots") from None
+    return path
+
+
+def _has_display() -> bool:
+    """Linux only opens a window through X11 or Wayland; SDL_VIDEODRIVER names something else on purpose."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in names)
+
+
+def _no_display(reason: str) -> PlayheadError:
+    return PlayheadError(
+        f"there is no display to open a window on ({reason}); `rollout` plays without one, into a file"
+    )
+
+
+def _comfortable(aspect: tuple[int, int], desktop: tuple[int, int]) -> tuple[int, int]:
+    """The largest whole multiple of `aspect` within two thirds of the desktop."""
+    scale = max(1, min(2 * desktop[0] // (3 * aspect[0]), 2 * desktop[1] // (3 * aspect[1])))
+    return aspect[0] * scale, aspect[1] * scale

@@ -1,0 +1,1 @@
+"""Where a session starts: the scene format and the catalogue."""

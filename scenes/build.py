@@ -1,0 +1,76 @@
+"""Builds a scene by cutting its context out of an episode."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import tomli_w
+
+from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_seed
+from world.training.footage import Episode, read_episode
+
+
+def cut_scene(
+    episode: Path, frame: int, length: int, fields: SceneFields, out: Path, force: bool = False
+) -> Path:
+    """Writes a scene that opens on frame number `frame` of an episode; returns its folder, `out` / its name.
+
+    The context is the `length` frames that end there. The folder appears whole or not at all; one that is
+    there already is replaced only with `force`. Raises SceneError before anything is written.
+    """
+    _check(fields, frame, length)
+    folder = out / fields.name
+    if folder.exists() and not force:
+        raise SceneError(f"{folder} is there already; choose another --name, or add --force to replace it")
+    if folder.exists() and not (folder / SCENE_FILE).is_file():
+        raise SceneError(f"{folder} is there and is no scene; choose another --name or --out")
+    take = read_episode(episode)
+    if frame >= len(take.frames):
+        raise SceneError(f"{episode} has frames 0 to {len(take.frames) - 1}, so none numbered {frame}")
+    try:
+        _write(take, slice(frame + 1 - length, frame + 1), fields, folder)
+    except OSError as error:
+        raise SceneError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    return folder
+
+
+def _check(fields: SceneFields, frame: int, length: int) -> None:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", fields.name):
+        raise SceneError(f"`{fields.name}` is no scene name; use small letters, digits and single hyphens")
+    if not fields.title.strip():
+        raise SceneError("a scene needs a --title that is not blank")
+    check_seed(fields.seed, "--seed")
+    if length < 1:
+        raise SceneError(f"a context needs at least 1 frame, not --length {length}")
+    if frame < length - 1:
+        raise SceneError(
+            f"--frame {frame} leaves no room for {length} frames that end there; take {length - 1} or later"
+        )
+
+
+def _write(take: Episode, window: slice, fields: SceneFields, folder: Path) -> None:
+    """Writes beside `folder`, then renames; a folder that is replaced goes only once the new one is there."""
+    draft, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        draft.mkdir(parents=True)
+        (draft / SCENE_FILE).write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
+        np.savez_compressed(
+            draft / fields.context,
+            frames=take.frames[window],
+            actions=take.actions[window],
+            place=take.place,
+        )
+        if folder.exists():
+            folder.rename(old)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,152 @@
+"""A scene: where a session starts. A folder with a readable `scene.toml` and a context beside it.
+
+`scene.toml` names the world, the seed and the context file; the context is an `.npz` with `frames` uint8
+`(T, H, W, 3)`, `actions` uint8 `(T, buttons)` and `place` str: a short episode. Nothing here loads a model.
+"""
+
+import tomllib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from world.context import Context
+from world.errors import PlayheadError
+
+SHIPPED = Path(__file__).parent / "shipped"
+SCENE_FILE = "scene.toml"
+MAX_SEED = 2**64 - 1
+_DAMAGE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a file that is no .npz, or one that was cut or changed."""
+
+
+class SceneError(PlayheadError):
+    """A scene or a context cannot be used."""
+
+
+class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a `scene.toml` holds, all of it required; `context` is the name of a file beside it."""
+
+    name: str
+    title: str
+    description: str
+    world: str
+    seed: int
+    context: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A checked scene. `place` says where its footage was taken, for reading only."""
+
+    name: str
+    title: str
+    description: str
+    world: str
+    seed: int
+    place: str
+    context: Context
+
+
+def scene_names() -> list[str]:
+    """Names of the scenes that come with the project."""
+    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{SCENE_FILE}"))
+
+
+def list_scenes() -> list[Scene]:
+    """Every shipped scene, by name."""
+    return [load_scene(name) for name in scene_names()]
+
+
+def find_scene(name: str | Path) -> Path:
+    """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
+    if str(name) in scene_names():
+        return SHIPPED / str(name)
+    path = Path(name)
+    folder = path.parent if path.name == SCENE_FILE else path
+    if folder.is_dir():
+        return folder
+    raise SceneError(
+        f"there is no scene `{name}`; shipped are {', '.join(scene_names()) or 'none'}, "
+        "or give the folder of one"
+    )
+
+
+def load_scene(name: str | Path) -> Scene:
+    """Loads a scene by the name of a shipped one or by the path of its folder.
+
+    Raises SceneError, naming the file, the field and the mend, for anything missing, damaged or out of range.
+    """
+    folder = find_scene(name)
+    fields = _read_fields(folder / SCENE_FILE)
+    context, place = _read_arrays(folder / fields.context)
+    return Scene(fields.name, fields.title, fields.description, fields.world, fields.seed, place, context)
+
+
+def read_context(path: Path, buttons: int) -> Context:
+    """Reads a context file; where it has no `actions`, none of `buttons` is held.
+
+    Raises SceneError naming the file and what it has to be.
+    """
+    return _read_arrays(path, buttons)[0]
+
+
+def check_seed(seed: int, where: str) -> None:
+    """Raises SceneError, beginning with `where`, for a seed outside 64 bits."""
+    if not 0 <= seed <= MAX_SEED:
+        raise SceneError(f"{where} {seed} is no seed; it has to be a whole number from 0 to 2^64 - 1")
+
+
+def _read_fields(path: Path) -> SceneFields:
+    try:
+        fields = msgspec.convert(tomllib.loads(path.read_text("utf-8")), SceneFields, strict=True)
+    except FileNotFoundError:
+        raise SceneError(f"{path} is missing: a scene's folder needs a {SCENE_FILE}") from None
+    except OSError as error:
+        raise SceneError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise SceneError(f"{path} is not a usable scene: {error}; correct it there") from None
+    check_seed(fields.seed, f"{path}: `seed`")
+    for field in ("name", "world", "context"):
+        if not getattr(fields, field).strip():
+            raise SceneError(f"{path}: `{field}` is empty; correct it there")
+    if Path(fields.context).name != fields.context:
+        raise SceneError(f"{path}: `context` is `{fields.context}`; it has to be a file beside {SCENE_FILE}")
+    return fields
+
+
+def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
+    """The context and the place of an `.npz`; without `buttons` the file has to have actions itself."""
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no zip archive of arrays")
+            file.seek(0)
+            data = np.load(file, allow_pickle=False)
+            for array in ("frames", "actions") if buttons is None else ("frames",):
+                if array not in data:
+                    raise SceneError(f"{path} has no array `{array}`; a context has frames and actions")
+            frames = data["frames"]
+            actions = data["actions"] if "actions" in data else np.zeros((len(frames), buttons), np.uint8)
+            place = str(data["place"]) if "place" in data else ""
+    except SceneError:
+        raise
+    except FileNotFoundError:
+        raise SceneError(f"{path} is missing: it has to be the .npz that the session starts from") from None
+    except _DAMAGE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        raise SceneError(f"{path} is damaged or no .npz ({reason}); make it again") from None
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        found = f"{frames.dtype} {frames.shape}"
+        raise SceneError(f"{path}: `frames` is {found}; it has to be uint8 (T, H, W, 3)")
+    if actions.dtype.kind not in "bui" or actions.ndim != 2 or len(actions) != len(frames):
+        raise SceneError(
+            f"{path}: `actions` is {actions.dtype} {actions.shape}; it has to be uint8 "
+            f"({len(frames)}, buttons), one row a frame"
+        )
+    if actions.size and (actions.min() < 0 or actions.max() > 1):
+        raise SceneError(f"{path}: `actions` has the value {actions.max()}; a button is 0 or 1")
+    return Context(frames, actions.astype(np.uint8)), place

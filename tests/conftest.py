@@ -1,0 +1,97 @@
+"""What many tests share: a world small enough to be built from random weights in a moment."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import tomli_w
+import torch
+
+from world.action import ActionSpace
+from world.checkpoint import save_weights
+from world.config import LatentConfig, SamplingConfig, WorldConfig
+from world.context import Context
+from world.generator import Generator, GeneratorConfig
+from world.lighttae import LightTAE, LightTAEConfig
+from world.world import World
+
+BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_right", "attack", "use")
+
+
+def make_tiny_world(seed: int = 0, time_factor: int = 1) -> World:
+    """A world of 64 x 64 pixels, 4 tokens a frame and random weights, shaped like `freedoom`.
+
+    `time_factor` 1 or 2: frames a tick.
+    """
+    grows = (False, False, time_factor == 2)
+    config = WorldConfig(
+        name="tiny",
+        title="A tiny world of random weights",
+        licence="none",
+        frame_height=64,
+        frame_width=64,
+        ticks_per_second=17.5,
+        latent=LatentConfig(8, 4, 4, (0.0,) * 8, (1.0,) * 8),
+        generator=GeneratorConfig(
+            dim=32, heads=2, layers=2, ffn_dim=64, in_channels=8, out_channels=8, buttons=len(BUTTONS)
+        ),
+        autoencoder=LightTAEConfig(
+            latent_channels=8,
+            patch=4,
+            encoder_widths=(8, 8, 8, 8),
+            decoder_widths=(8, 8, 8, 8),
+            encoder_space=(False, True, True),
+            decoder_space=(True, True, False),
+            encoder_time=grows,
+            decoder_time=grows,
+        ),
+        sampling=SamplingConfig(latents_per_tick=1, steps=(1000.0, 500.0), shift=3.0, window=6),
+        action=ActionSpace(BUTTONS),
+    )
+    config.check()
+    random_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
+    # Fresh weights predict zeros and decode to grey, whatever is held: make what is held visible.
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.5)
+        for parameter in autoencoder.decoder.parameters():
+            parameter.mul_(2)
+    torch.random.set_rng_state(random_state)
+    return World(config, generator, autoencoder)
+
+
+def save_world(world: World, folder: Path) -> Path:
+    """Writes a world's folder, as `World.load` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "world.toml").write_text(tomli_w.dumps(msgspec.to_builtins(world.config)), "utf-8")
+    save_weights(folder / world.config.generator_weights, world.generator.state_dict())
+    save_weights(folder / world.config.autoencoder_weights, world.autoencoder.state_dict())
+    return folder
+
+
+def make_tiny_context(length: int = 4, seed: int = 0) -> Context:
+    """Random frames `(length, 64, 64, 3)` and actions `(length, 8)` for a tiny world."""
+    draws = np.random.default_rng(seed)
+    frames = draws.integers(0, 256, (length, 64, 64, 3), dtype=np.uint8)
+    return Context(frames, draws.integers(0, 2, (length, len(BUTTONS)), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session")
+def tiny_world() -> World:
+    """Shared by every test: play it through a Session of your own, change nothing in it."""
+    return make_tiny_world()
+
+
+@pytest.fixture(scope="session")
+def tiny_world_folder(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny world on disk (weights rounded to bfloat16 by the saving)."""
+    return save_world(tiny_world, tmp_path_factory.mktemp("worlds") / "tiny")
+
+
+@pytest.fixture
+def tiny_context() -> Context:
+    return make_tiny_context()

@@ -1,0 +1,343 @@
+"""Parity with the public reference implementations: `python -m tests.parity DIR`.
+
+DIR is a folder of the golden format (`tests.golden_format`). Its model is built here from the very classes
+that play uses, filled by the recipe and run the same way, in float32 on the CPU; then every stored result is
+compared.
+
+Exit status: 0 within the folder's limits, 1 beyond them, 2 if DIR is no such folder or not supported yet.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tests.golden_format import (
+    GoldenError,
+    Header,
+    Meta,
+    PassesMeta,
+    RolloutMeta,
+    TaeMeta,
+    Tensors,
+    WanConfig,
+    fill_by_recipe,
+    need,
+    read_meta,
+    read_tensors,
+)
+from world.errors import PlayheadError
+from world.generator import Generator
+from world.kv_cache import KVCache
+from world.lighttae import LightTAE
+from world.sampler import Schedule, denoise
+
+
+class Player:
+    """A generator, its cache and its context: blocks of latents `(1, F, C, h, w)` go through it in order."""
+
+    def __init__(
+        self, generator: Generator, context: Tensor, frames: int, sink: int, height: int, width: int
+    ) -> None:
+        config = generator.config
+        self.generator, self.height, self.width = generator, height, width
+        self.context = generator.embed_context(context)
+        self.cache = KVCache(
+            layers=config.layers,
+            batch=1,
+            heads=config.heads,
+            frames=frames,
+            sink=sink,
+            tokens=generator.tokens(height, width),
+            head_dim=config.head_dim,
+        )
+        self.flows: list[Tensor] = []  # what each pass since `begin` returned
+
+    def begin(self, count: int) -> None:
+        """Starts a block of `count` frames."""
+        frames = range(self.cache.length, self.cache.length + count)
+        self.cos_sin = self.generator.rope_table(frames, self.height, self.width)
+        self.cache.begin(count)
+        self.flows = []
+
+    def predict(self, x: Tensor, timestep: float) -> Tensor:
+        """One pass over the block under way."""
+        timesteps = torch.full(x.shape[:2], timestep)
+        flow = self.generator(x, timesteps, self.cos_sin, self.cache.attend, context=self.context)
+        self.flows.append(flow)
+        return flow
+
+    def commit(self, clean: Tensor, timestep: float) -> None:
+        """Writes a clean block to the cache."""
+        self.predict(clean, timestep)
+        self.cache.end()
+
+    def keys_values(self, names: Iterable[str]) -> Tensors:
+        """The traces among `names` that show the cache: `(1, tokens, heads, head_dim)`, oldest first."""
+        found = {}
+        for name in names:
+            match = re.fullmatch(r"(?:trace\.)?kv_layer(\d+)_([kv])(?:_final)?", name)
+            if match and int(match[1]) < self.generator.config.layers:
+                found[name] = self.cache.ordered(int(match[1]))["kv".index(match[2])].transpose(1, 2)
+        return found
+
+
+def watch(generator: Generator, names: Iterable[str]) -> Tensors:
+    """A dict that from now on holds what the modules that traces are named after last put out."""
+    seen: Tensors = {}
+    modules = dict(generator.named_modules())
+    for name in {
+        name.partition(".")[2] for name in names if name.startswith(("trace_first.", "trace_last."))
+    }:
+        if name == "patch_embedding":  # whose result is what the first block takes in
+            modules["blocks.0"].register_forward_pre_hook(
+                lambda _module, inputs: seen.update(patch_embedding=inputs[0])
+            )
+        elif name.removesuffix(".out") in modules:
+            modules[name.removesuffix(".out")].register_forward_hook(
+                lambda _module, _inputs, output, name=name: seen.update({name: output})
+            )
+    return seen
+
+
+def build_generator(meta: RolloutMeta | PassesMeta, height: int, width: int) -> tuple[Generator, list[str]]:
+    """The generator that a folder describes, filled, and what contradicts the folder's listing."""
+    config = meta.config.generator()
+    if config.in_channels != config.out_channels:
+        raise GoldenError("`config.in_dim` and `config.out_dim` of a text-to-video model have to be equal")
+    if height % config.patch or width % config.patch:
+        raise GoldenError(f"a latent of {height} x {width} does not split into patches of {config.patch}")
+    try:
+        with torch.device("meta"):
+            generator = Generator(config)
+    except ValueError as error:
+        raise GoldenError(f"`config` describes no generator: {error}") from None
+    return generator, fill_by_recipe(generator, meta)
+
+
+def need_context(io: Tensors, config: WanConfig) -> Tensor:
+    """The stored text rows, at most `text_len` of them."""
+    context = need(io, "prompt_embeds", 1, None, config.text_dim)
+    if context.shape[1] > config.text_len:
+        raise GoldenError(
+            f"`prompt_embeds` has {context.shape[1]} rows, more than `text_len` {config.text_len}"
+        )
+    return context
+
+
+def split_blocks(frames: int, size: int, first_alone: bool = False) -> list[slice]:
+    """Consecutive blocks of `size` out of `frames` frames, the first perhaps of a single frame."""
+    starts = [*([0] if first_alone else []), *range(int(first_alone), frames, size)]
+    blocks = [slice(a, b) for a, b in zip(starts, [*starts[1:], frames], strict=True)]
+    if any(block.stop - block.start != size for block in blocks[int(first_alone) :]):
+        raise GoldenError(f"{frames} latent frames do not split into blocks of {size}")
+    return blocks
+
+
+def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+    """Given frames, then generated blocks: results by name, and what contradicts the listing."""
+    p, steps, n = meta.pipeline, meta.schedule, meta.pipeline.num_frame_per_block
+    c, h, w = meta.config.in_dim, p.latent_height, p.latent_width
+    window = meta.config.local_attn_size if meta.config.local_attn_size > 0 else p.kv_cache_frames
+    if n < 1 or not steps.denoising_step_list:
+        raise GoldenError("`num_frame_per_block` has to be at least 1, `denoising_step_list` needs a step")
+    if not 0 <= meta.config.sink_size <= window - n:
+        raise GoldenError(f"a cache of {window} frames has no room for `sink_size` and a block of {n}")
+    if not steps.warp_denoising_step or steps.num_train_timesteps != 1000:
+        raise GoldenError("`schedule` is not the warped one of 1000 timesteps: not supported yet")
+    if p.independent_first_frame and not p.num_initial_latent_frames:
+        raise GoldenError("`pipeline.independent_first_frame` without given frames is not supported yet")
+    schedule = Schedule.from_steps(steps.denoising_step_list, steps.timestep_shift)
+    blocks = split_blocks(p.num_latent_frames, n)
+    noise = need(io, "noise", 1, p.num_latent_frames, c, h, w)
+    if len(schedule) > 1:
+        renoise = need(io, "renoise", len(blocks), len(schedule) - 1, n, c, h, w)
+    else:
+        renoise = noise.new_empty(len(blocks), 0, n, c, h, w)
+    context = need_context(io, meta.config)
+
+    generator, wrong = build_generator(meta, h, w)
+    seen, firsts = watch(generator, io), {}
+    player = Player(generator, context, window, meta.config.sink_size, h, w)
+    output, flows = [], []
+
+    if p.num_initial_latent_frames:
+        given = need(io, "initial_latent", 1, p.num_initial_latent_frames, c, h, w)
+        for block in split_blocks(p.num_initial_latent_frames, n, p.independent_first_frame):
+            player.begin(block.stop - block.start)
+            player.commit(given[:, block], 0.0)
+        output.append(given)
+
+    lasts: Tensors = {}
+
+    def predict(x: Tensor, timestep: float) -> Tensor:
+        flow = player.predict(x, timestep)
+        if len(player.flows) == 1:
+            lasts.update(seen)
+        return flow
+
+    for block, fresh in zip(blocks, renoise, strict=True):
+        player.begin(n)
+        clean = denoise(predict, [noise[:, block], *fresh.unsqueeze(1)], schedule)
+        firsts = firsts or dict(lasts)
+        player.commit(clean, steps.context_noise)
+        output.append(clean)
+        flows.append(torch.cat(player.flows))
+    table = torch.tensor(Schedule.from_steps(range(1000, 0, -1), steps.timestep_shift).sigmas)
+    found = {
+        "output_latents": torch.cat(output, 1),
+        "schedule.sigmas": table,
+        "schedule.timesteps": 1000 * table,
+        "trace.flow_pred": torch.stack(flows),
+        **player.keys_values(io),
+        **{f"trace_first.{name}": tensor for name, tensor in firsts.items()},
+        **{f"trace_last.{name}": tensor for name, tensor in lasts.items()},
+    }
+    return found, wrong
+
+
+def run_passes(meta: PassesMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+    """Single passes through one cache, each a one-step denoising whose result is not committed anew."""
+    c, h, w = meta.config.in_dim, meta.latent_height, meta.latent_width
+    inputs = [need(io, f"pass{i}.x", 1, p.num_frames, c, h, w) for i, p in enumerate(meta.passes)]
+    context = need_context(io, meta.config)
+    generator, wrong = build_generator(meta, h, w)
+    player = Player(generator, context, sum(p.num_frames for p in meta.passes), 0, h, w)
+    found: Tensors = {}
+    for i, (p, x) in enumerate(zip(meta.passes, inputs, strict=True)):
+        player.begin(p.num_frames)
+        found[f"pass{i}.pred_x0"] = denoise(player.predict, [x], Schedule((p.timestep / 1000,)))
+        found[f"pass{i}.flow_pred"] = player.flows[0]
+        player.cache.end()
+    return found | player.keys_values(io), wrong
+
+
+def run_autoencoder(meta: TaeMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+    """Decodes a clip at once, untrimmed and latent by latent; encodes one; undoes LightX2V's scaling."""
+    config = meta.config.lighttae()
+    latents = need(io, "decode.latents", 1, None, config.latent_channels, None, None)
+    with torch.device("meta"):
+        model = LightTAE(config)
+    wrong = fill_by_recipe(model, meta)
+    parts, memory = [], None
+    for latent in latents.split(1, 1):
+        frames, memory = model.decoder(latent, memory)
+        parts.append(frames)
+    assert memory is not None
+    empty = [torch.zeros_like(past) for past in memory]  # a stream that is under way is not trimmed
+    found = {
+        "decode.raw": model.decoder(latents, empty)[0],
+        "decode.video": model.decoder(latents)[0].clamp(0, 1),
+        "decode.video_streaming": torch.cat(parts, 1).clamp(0, 1),
+    }
+    if "encode.video" in io:
+        video = need(io, "encode.video", 1, None, 3, None, None)
+        found["encode.latents"] = model.encoder(video)[0]
+    if "latents_mean" in io and "latents_std" in io:
+        mean, std = (need(io, f"latents_{s}", config.latent_channels)[:, None, None] for s in ("mean", "std"))
+        scaled = model.decoder(latents * std + mean)[0].clamp(0, 1) * 2 - 1
+        found["lightx2v.decode_need_scaled"] = scaled.transpose(1, 2)
+    return found, wrong
+
+
+class Row(NamedTuple):
+    """One compared tensor: its largest absolute error and its relative L2 error."""
+
+    name: str
+    max_abs: float
+    rel_l2: float
+
+
+def compare(name: str, found: Tensor, stored: Tensor) -> Row:
+    """The errors of `found`; traces are stored flatter than they are found."""
+    if found.numel() != stored.numel():
+        return Row(name, float("inf"), float("inf"))
+    stored = stored.double().flatten()
+    error = found.double().flatten() - stored
+    return Row(name, float(error.abs().max()), float(error.norm() / stored.norm()))
+
+
+class Report(NamedTuple):
+    """A row a compared tensor, what contradicts the folder's listing, and the tensors left uncompared."""
+
+    limits: tuple[float, float]
+    rows: list[Row]
+    wrong: list[str]
+    left_out: list[str]
+
+    def within(self, row: Row) -> bool:
+        return row.max_abs <= self.limits[0] and row.rel_l2 <= self.limits[1]  # a NaN is not
+
+    @property
+    def passes(self) -> bool:
+        return not self.wrong and all(map(self.within, self.rows))
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"{'':{width}}  {'max abs':>8} {'limit':>8}  {'rel L2':>8} {'limit':>8}"]
+        for row in self.rows:
+            lines.append(
+                f"{row.name:{width}}  {row.max_abs:8.1e} {self.limits[0]:8.1e}  {row.rel_l2:8.1e} "
+                f"{self.limits[1]:8.1e}{'' if self.within(row) else '  FAIL'}"
+            )
+        lines += [f"not compared: {name}" for name in self.left_out]
+        lines += [f"{line}  FAIL" for line in self.wrong]
+        return "\n".join([*lines, "pass" if self.passes else "FAIL"])
+
+
+RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors], tuple[Tensors, list[str]]]]] = {
+    ("self-forcing", "rollout"): (RolloutMeta, run_rollout),
+    ("self-forcing", "passes"): (PassesMeta, run_passes),
+    ("taehv-wan2.1", "autoencoder"): (TaeMeta, run_autoencoder),
+}
+"""What is supported, by `family` and `kind`."""
+
+
+@torch.inference_mode()
+def check(folder: Path) -> Report:
+    """Rebuilds, runs and compares a golden folder. Raises GoldenError if that cannot be done with it."""
+    path = folder / "meta.json"
+    header = read_meta(path, Header)
+    if (header.family, header.kind) not in RUNS:
+        raise GoldenError(
+            f"{path}: family `{header.family}`, kind `{header.kind}` is not supported yet; "
+            f"supported are {', '.join(' '.join(pair) for pair in RUNS)}"
+        )
+    described, run = RUNS[header.family, header.kind]
+    meta = read_meta(path, described)
+    io = read_tensors(folder / "io.safetensors")
+    found, wrong = run(meta, io)
+    for name in meta.outputs:
+        if name not in io or name not in found:
+            raise GoldenError(
+                f"{path} lists the output `{name}`, which is not in io.safetensors or not known"
+            )
+    order = [*meta.outputs, *sorted(found.keys() - set(meta.outputs))]
+    return Report(
+        limits=(meta.tolerances.suggested_atol_float32, meta.tolerances.suggested_rel_l2_float32),
+        rows=[compare(name, found[name], io[name]) for name in order if name in io],
+        wrong=wrong,
+        left_out=[name for name in meta.traces if name not in found],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description="Checks a golden folder.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with meta.json and io.safetensors")
+    folder = parser.parse_args(arguments).folder
+    try:
+        report = check(folder)
+    except PlayheadError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.passes else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

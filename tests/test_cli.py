@@ -1,0 +1,242 @@
+"""What the command line promises, by running it: results that repeat, and one sentence for bad input."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from scenes.scene import scene_names
+from tests.conftest import make_tiny_context
+from world.checkpoint import read_weights, save_weights
+from world.world import SHIPPED
+
+ROOT = Path(__file__).parents[1]
+MAIN = [sys.executable, str(ROOT / "main.py")]
+WALK = "w*40 d*1 w*9"
+WALK_CHANGED = "w*40 a*1 w*9"
+
+
+def run(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*MAIN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def refusal(*arguments: object, folder: Path | None = None) -> str:
+    """The sentence that a command ends in: one line, status 2, no traceback."""
+    done = run(*arguments, folder=folder)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("playhead: "), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@dataclass(frozen=True)
+class Start:
+    """A world and what to start it from, as arguments of `rollout`."""
+
+    world: Path
+    context: Path
+
+    def rollout(self, actions: object, out: Path, *more: object) -> tuple[object, ...]:
+        start = ("rollout", "--world", self.world, "--context", self.context)
+        return (*start, "--actions", actions, "--out", out, "--device", "cpu", *more)
+
+
+@pytest.fixture(scope="module")
+def start(tiny_world_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    file = tmp_path_factory.mktemp("start") / "context.npz"
+    context = make_tiny_context(8)
+    np.savez(file, frames=context.frames, actions=context.actions)
+    return Start(tiny_world_folder, file)
+
+
+@pytest.fixture
+def copy(tiny_world_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny world to be damaged."""
+    return Path(shutil.copytree(tiny_world_folder, tmp_path / "copy"))
+
+
+def same_twice_and_different_after_tick_40(arguments: tuple[object, ...], folder: Path) -> None:
+    films = []
+    for name, actions in (("first", WALK), ("again", WALK), ("other", WALK_CHANGED)):
+        out = folder / f"{name}.npz"
+        done = run(*arguments, "--device", "cpu", "--seed", 3, "--actions", actions, "--out", out)
+        assert done.returncode == 0, done.stderr
+        with np.load(out) as data:
+            films.append(data["frames"])
+    first, again, other = films
+    assert len(first) == 50
+    assert np.array_equal(first, again)
+    assert np.array_equal(first[:40], other[:40])
+    assert all(not np.array_equal(a, b) for a, b in zip(first[40:], other[40:], strict=True))
+
+
+def test_rollouts_of_two_processes_are_bit_identical_up_to_a_changed_key(start: Start, tmp_path: Path) -> None:
+    arguments = ("rollout", "--world", start.world, "--context", start.context)
+    same_twice_and_different_after_tick_40(arguments, tmp_path)
+
+
+@pytest.mark.skipif(
+    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(), reason="freedoom's weights are not here"
+)
+def test_rollouts_of_the_shipped_world_are_bit_identical_up_to_a_changed_key(tmp_path: Path) -> None:
+    scene = scene_names()[0]
+    same_twice_and_different_after_tick_40(("rollout", "--world", "freedoom", "--scene", scene), tmp_path)
+
+
+def test_an_array_plays_like_the_script_that_says_the_same(start: Start, tmp_path: Path) -> None:
+    rows = np.zeros((6, 8), np.uint8)
+    rows[:4, 0] = 1
+    np.save(tmp_path / "keys.npy", rows)
+    for name, actions in (("script", "forward*4 .*2"), ("array", tmp_path / "keys.npy")):
+        assert run(*start.rollout(actions, tmp_path / f"{name}.npz")).returncode == 0
+    assert (tmp_path / "script.npz").read_bytes() == (tmp_path / "array.npz").read_bytes()
+
+
+def test_a_film_has_a_frame_for_every_tick(start: Start, tmp_path: Path) -> None:
+    done = run(*start.rollout("w*25", tmp_path / "out.mp4"))
+    assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 25
+
+
+def test_help_answers_without_loading_torch() -> None:
+    program = "import sys, main; print({'torch', 'pygame', 'av', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n"
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("rollout", "scenes", "worlds", "doctor", "train"):
+        assert command in done.stdout
+
+
+def test_scenes_are_listed_and_pictured(tmp_path: Path) -> None:
+    done = run("scenes", "--thumbnails", tmp_path / "thumbnails")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in scene_names())
+    assert {file.stem for file in (tmp_path / "thumbnails").iterdir()} == set(scene_names())
+
+
+def test_worlds_are_listed() -> None:
+    done = run("worlds")
+    assert done.returncode == 0, done.stderr
+    for words in ("freedoom", "256 x 160", "17.5 ticks/s", "M parameters", "Apache-2.0"):
+        assert words in done.stdout
+
+
+def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
+    headless = {key: value for key, value in os.environ.items() if "DISPLAY" not in key}
+    done = subprocess.run([*MAIN, "doctor"], capture_output=True, text=True, env=headless, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for part in ("Python", "torch", "CPU", "GPU", "attention", "sageattention", "triton", "pygame-ce"):
+        assert part in done.stdout
+    for part in ("display", "rollout", "PyAV", "ViZDoom", "world", "freedoom"):
+        assert part in done.stdout
+
+
+def test_a_scene_is_cut_from_an_episode_and_played(start: Start, tmp_path: Path) -> None:
+    cut = ("scenes", "new", "--from", start.context, "--frame", 7, "--name", "cellar", "--title", "The cellar")
+    assert run(*cut, "--world", start.world, folder=tmp_path).returncode == 0
+    out = ("--actions", "w*3", "--out", "out.png", "--device", "cpu")
+    assert run("rollout", "--scene", "cellar", *out, folder=tmp_path).returncode == 0
+    assert "cellar" in refusal(*cut, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cellar", "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--steps": "0"}, ["1 to 8 denoise steps", "not 0"]),
+        ({"--world": "atlantis"}, ["no world `atlantis`", "freedoom"]),
+        ({"--world": None}, ["--world"]),
+        ({"--actions": "w jump*2"}, ["`jump`", "forward", "space"]),
+        ({"--actions": ""}, ["--actions"]),
+        ({"--actions": "keys.npy"}, ["keys.npy is missing"]),
+        ({"--seed": "-1"}, ["--seed -1", "0 to 2^64 - 1"]),
+        ({"--device": "abacus"}, ["no usable device `abacus`"]),
+        ({"--out": "out.avi"}, ["out.avi", ".npz, .mp4, .gif, .png"]),
+        ({"--out": "missing/out.npz"}, ["folder missing is missing"]),
+        ({"--scene": "red-circle"}, ["either --scene or --context"]),
+        ({"--context": None}, ["either --scene or --context"]),
+        ({"--context": None, "--scene": "atlantis"}, ["no scene `atlantis`", *scene_names()]),
+        ({"--context": None, "--scene": scene_names()[0]}, [scene_names()[0], "(8, 160, 256, 3)", "64, 64"]),
+        ({"--context": "missing.npz"}, ["missing.npz is missing"]),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(
+    change: dict[str, str | None], words: list[str], start: Start, tmp_path: Path
+) -> None:
+    whole = {"--world": start.world, "--context": start.context, "--actions": "w*3", "--out": "out.npz"}
+    given = {key: value for key, value in {**whole, "--device": "cpu", **change}.items() if value is not None}
+    said = refusal("rollout", *(part for pair in given.items() for part in pair), folder=tmp_path)
+    assert all(word in said for word in words), said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 64, 3), (4, 64, 64), (4, 64, 64, 4)])
+def test_a_context_of_another_shape_is_told_the_right_one(
+    shape: tuple[int, ...], start: Start, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "wrong.npz", frames=np.zeros(shape, np.uint8))
+    said = refusal(*Start(start.world, tmp_path / "wrong.npz").rollout("w", tmp_path / "out.png"))
+    assert "wrong.npz" in said
+    assert str(shape) in said
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_truncated_weights_are_named(copy: Path, start: Start, tmp_path: Path) -> None:
+    file = copy / "generator.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    assert "generator.safetensors is damaged" in said
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_weights_with_a_nan_are_named_with_the_tensor(copy: Path, start: Start, tmp_path: Path) -> None:
+    file = copy / "autoencoder.safetensors"
+    weights = {key: tensor.clone() for key, tensor in read_weights(file).items()}
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] = torch.nan
+    save_weights(file, weights)
+    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    assert "autoencoder.safetensors" in said
+    assert f"`{name}` holds a NaN" in said
+
+
+def test_missing_weights_are_named(copy: Path, start: Start, tmp_path: Path) -> None:
+    (copy / "generator.safetensors").unlink()
+    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    assert "generator.safetensors is missing" in said
+
+
+def test_a_missing_field_of_a_world_is_named(copy: Path, start: Start, tmp_path: Path) -> None:
+    lines = (copy / "world.toml").read_text("utf-8").splitlines()
+    (copy / "world.toml").write_text("\n".join(x for x in lines if not x.startswith("shift")), "utf-8")
+    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    assert "world.toml" in said
+    assert "`shift`" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_leaves_no_half_file(start: Start, tmp_path: Path) -> None:
+    command = [*MAIN, *map(str, start.rollout("w*100000", tmp_path / "out.mp4"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []

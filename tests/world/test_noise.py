@@ -1,0 +1,136 @@
+"""`noise(seed, tick, step)` is the only randomness there is, and a function of its arguments alone."""
+
+import math
+import random
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from world.noise import noise
+
+ROOT = Path(__file__).parents[2]
+MANY = 100_000
+
+places = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
+shapes = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+
+
+def draw(*place: int) -> np.ndarray:
+    return noise(*place, (MANY,)).double().numpy()
+
+
+@settings(max_examples=50, deadline=None)
+@given(places, shapes)
+def test_the_same_arguments_give_the_same_bits(place: tuple[int, int, int], shape: list[int]) -> None:
+    first, again = noise(*place, shape), noise(*place, shape)
+    assert torch.equal(first, again)
+    assert first.shape == tuple(shape) and first.dtype == torch.float32
+    assert torch.isfinite(first).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(places, places)
+def test_other_arguments_give_other_noise(a: tuple[int, int, int], b: tuple[int, int, int]) -> None:
+    assert (a == b) == bool((noise(*a, (16,)) == noise(*b, (16,))).any())
+
+
+@settings(max_examples=50, deadline=None)
+@given(places)
+def test_each_argument_matters(place: tuple[int, int, int]) -> None:
+    seed, tick, step = place
+    here = noise(seed, tick, step, (16,))
+    for other in ((seed + 1, tick, step), (seed, tick + 1, step), (seed, tick, step + 1)):
+        assert not (here == noise(*other, (16,))).any()
+
+
+def test_ticks_may_be_drawn_in_any_order() -> None:
+    grid = [(tick, step) for tick in range(20) for step in range(4)]
+    in_order = {place: noise(7, *place, (3, 5)) for place in grid}
+    random.Random(0).shuffle(grid)
+    for place in grid:
+        assert torch.equal(noise(7, *place, (3, 5)), in_order[place])
+
+
+def test_the_global_generators_neither_matter_nor_move() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = noise(1, 2, 3, (8,))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert torch.equal(noise(1, 2, 3, (8,)), first)
+
+
+def test_another_process_draws_the_same_bits() -> None:
+    code = "from world.noise import noise; print(noise(2**63 + 5, 10**9, 3, (4, 5)).numpy().tobytes().hex())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == noise(2**63 + 5, 10**9, 3, (4, 5)).numpy().tobytes().hex()
+
+
+@pytest.mark.parametrize(
+    ("place", "first"),
+    [
+        (
+            (0, 0, 0),
+            [
+                "0x1.2468940000000p+1",
+                "-0x1.8ca8ce0000000p+0",
+                "0x1.ecb1a00000000p+0",
+                "-0x1.53d7480000000p-1",
+            ],
+        ),
+        (
+            (1234, 56, 3),
+            ["0x1.9b3b460000000p-1", "0x1.c951540000000p-1", "0x1.ea66200000000p-3", "0x1.b924180000000p-7"],
+        ),
+        (
+            (18446744073709551615, 1000000000, 1),
+            [
+                "0x1.37d6440000000p+0",
+                "0x1.3cf2900000000p-1",
+                "-0x1.3e40140000000p-1",
+                "-0x1.63c4680000000p+0",
+            ],
+        ),
+    ],
+)
+def test_the_values_never_change(place: tuple[int, int, int], first: list[str]) -> None:
+    """Recordings hold no noise, only its arguments: other values here would change every one of them."""
+    assert [value.hex() for value in noise(*place, (4,)).tolist()] == first
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 0, 0), (2**64 - 1, 10**6, 3)])
+def test_it_is_standard_normal(place: tuple[int, int, int]) -> None:
+    """Mean, variance, skewness and kurtosis within five standard errors; the distribution within 1 %."""
+    x = draw(*place)
+    for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((x**power).mean() - moment) < 5 * math.sqrt(spread / MANY)
+    expected = torch.special.ndtr(torch.from_numpy(np.sort(x))).numpy()
+    assert np.abs(expected - (np.arange(MANY) + 0.5) / MANY).max() < 0.01
+
+
+def test_neighbouring_draws_are_independent() -> None:
+    """Neither values nor magnitudes of neighbouring seeds, ticks and steps go together, nor do neighbours."""
+    draws = [draw(5, 9, 2), draw(6, 9, 2), draw(5, 10, 2), draw(5, 9, 3), draw(5, 2, 9), draw(9, 5, 2)]
+    x = draws[0]
+    half = MANY // 2
+    pairs = [*combinations(draws, 2), (x[1:], x[:-1]), (x[:half], x[half:])]
+    for a, b in pairs:
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / math.sqrt(len(a))
+        assert abs(np.corrcoef(a**2, b**2)[0, 1]) < 5 / math.sqrt(len(a))
+
+
+def test_no_draw_is_a_shifted_copy_of_a_neighbour() -> None:
+    """Two streams that overlapped would share values; distinct ones share next to none by chance."""
+    draws = [draw(5, 9, 2), draw(6, 9, 2), draw(5, 10, 2), draw(5, 9, 3)]
+    for a, b in combinations(draws, 2):
+        assert len(np.intersect1d(a, b)) < 0.02 * MANY

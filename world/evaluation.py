@@ -1,0 +1,229 @@
+"""How good a world is, measured on episodes it has never seen.
+
+From the first frames of a held-out clip the world dreams on under the clip's own actions. Against the real
+continuation: PSNR by horizon, beside the decoder's ceiling and the copy of the last real frame. Far beyond
+it (the clip's actions start over): sharpness and colour against real footage of the place, and action
+following, judged by the inverse-dynamics model that ships with the world.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world import checkpoint
+from world.errors import PlayheadError
+from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
+from world.metrics import colour, psnr, sharpness
+from world.training.footage import Episode, episode_files, read_episode
+from world.world import World, WorldState, find_world
+
+CONTEXT = 8
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+LOOKS = (16, 64, 256, 1024)
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A piece of a held-out episode: `CONTEXT` frames of past and the real frames that follow."""
+
+    frames: Tensor
+    actions: Tensor
+    place: str
+
+
+@dataclass
+class Scores:
+    """The measures of one place, or of all. Keys are horizons or ticks."""
+
+    clips: int = 0
+    ceiling: float = float("nan")
+    dreamed: dict[int, float] = field(default_factory=dict)
+    copied: dict[int, float] = field(default_factory=dict)
+    sharpness: dict[int, float] = field(default_factory=dict)
+    colour: dict[int, float] = field(default_factory=dict)
+    contrast: dict[int, float] = field(default_factory=dict)
+    following: dict[int, float] = field(default_factory=dict)
+    following_real: float = float("nan")
+    following_buttons: dict[str, float] = field(default_factory=dict)
+
+
+def cut_clips(folder: Path, per_place: int) -> list[Clip]:
+    """`per_place` clips of each place, as evenly over its episodes as possible."""
+    length = CONTEXT + max(HORIZONS)
+    by_place: dict[str, list[Episode]] = {}
+    for path in episode_files(folder):
+        episode = read_episode(path)
+        if len(episode.frames) >= length:
+            by_place.setdefault(episode.place or "unnamed", []).append(episode)
+    if not by_place:
+        raise PlayheadError(f"no episode in {folder} is {length} frames long; collect longer ones")
+    clips = []
+    for place, episodes in sorted(by_place.items()):
+        for number in range(per_place):
+            episode = episodes[number % len(episodes)]
+            turns = -(-per_place // len(episodes))
+            start = (len(episode.frames) - length) * (number // len(episodes)) // turns
+            part = slice(start, start + length)
+            clips.append(
+                Clip(torch.from_numpy(episode.frames[part]), torch.from_numpy(episode.actions[part]), place)
+            )
+    return clips
+
+
+class Evaluation:
+    """One evaluation of `world` on `clips`, all clips dreamed side by side for `ticks` ticks."""
+
+    def __init__(self, world: World, clips: Sequence[Clip], inverse: InverseDynamics | None) -> None:
+        self.world, self.clips = world, clips
+        self.inverse = inverse
+        self.places = [clip.place for clip in clips]
+        self.real = torch.stack([clip.frames for clip in clips])  # (B, T, H, W, 3)
+        self.actions = torch.stack([clip.actions for clip in clips])  # (B, T, buttons)
+        self.ticks = 0
+        self.dreamed: dict[int, Tensor] = {}
+        self.copied: dict[int, Tensor] = {}
+        self.looks: dict[int, tuple[Tensor, Tensor]] = {}
+        self.held: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def action(self, tick: int) -> Tensor:
+        """Actions `(B, buttons)` held during `tick`; the clip's own, over and over."""
+        span = self.real.shape[1] - CONTEXT
+        return self.actions[:, CONTEXT - 1 + tick % span]
+
+    def ceiling(self) -> Tensor:
+        """PSNR `(B)` of real frames that were only encoded and decoded, after the context."""
+        found = []
+        for frames in self.real:
+            world, state = self.world, self.world.new_state()
+            rebuilt = []
+            for latent in world.encode(frames.numpy()):
+                state.latent.copy_(latent[None, None])
+                rebuilt.append(world.decode(state)[0, 0].cpu())
+            found.append(psnr(torch.stack(rebuilt), frames)[CONTEXT:].mean())
+        return torch.stack(found)
+
+    def _start(self) -> WorldState:
+        latents = torch.stack([self.world.encode(clip[:CONTEXT].numpy()) for clip in self.real])
+        led = torch.cat([torch.zeros_like(self.actions[:, :1]), self.actions[:, : CONTEXT - 1]], 1).float()
+        state = self.world.new_state(len(self.clips))
+        self.world.prefill(state, latents, led.to(latents.device))
+        return state
+
+    def run(self, ticks: int, progress: Callable[[int], None] = lambda tick: None) -> None:
+        """Dreams `ticks` ticks and measures on the way; frames are not kept."""
+        state = self._start()
+        seeds = range(len(self.clips))
+        last = self.real[:, CONTEXT - 1]
+        recent = [self.real[:, CONTEXT - 1]]
+        window_start = 0  # the tick whose frame `recent[0]` shows; 0 is the last real frame
+        for tick in range(1, ticks + 1):
+            action = self.action(tick - 1).float()[:, None].to(state.action.device)
+            self.world.denoise(state, action, seeds, tick - 1)
+            frame = self.world.decode(state)[:, 0].cpu()
+            self.world.commit(state)
+            recent.append(frame)
+            if tick in HORIZONS:
+                truth = self.real[:, CONTEXT - 1 + tick]
+                self.dreamed[tick], self.copied[tick] = psnr(frame, truth), psnr(last, truth)
+            if tick in LOOKS:
+                around = torch.stack(recent[-8:], 1)
+                self.looks[tick] = sharpness(around).mean(1), colour(around).mean(1)
+            if tick % CHUNK == 0:
+                if tick in LOOKS:
+                    self._judge(tick, recent, window_start)
+                recent, window_start = recent[-(BEFORE + 1) :], tick - BEFORE
+            progress(tick)
+
+    def _judge(self, tick: int, recent: list[Tensor], first: int) -> None:
+        """Which buttons the frames of the last chunk show, beside those that were held."""
+        if self.inverse is None:
+            return
+        count = len(recent) - BEFORE - AFTER
+        held = torch.stack([self.action(first + BEFORE + i) for i in range(count)], 1) > 0
+        clips = torch.stack(recent, 1)
+        self.held[tick] = self._seen(clips), held
+
+    def _seen(self, clips: Tensor) -> Tensor:
+        assert self.inverse is not None
+        device = next(self.inverse.parameters()).device
+        return torch.stack([held_buttons(self.inverse, clip.to(device)).cpu() for clip in clips])
+
+    def scores(self, place: str | None = None, ceiling: Tensor | None = None) -> Scores:
+        """The scores of one place, or of all places."""
+        chosen = [i for i, p in enumerate(self.places) if place in (None, p)]
+        pick = torch.tensor(chosen)
+        real = self.real[pick]
+        real_sharp, real_colour = sharpness(real).mean(1), colour(real).mean(1)
+        result = Scores(clips=len(chosen))
+        if ceiling is not None:
+            result.ceiling = float(ceiling[pick].mean())
+        for horizon, values in self.dreamed.items():
+            result.dreamed[horizon] = float(values[pick].mean())
+            result.copied[horizon] = float(self.copied[horizon][pick].mean())
+        for tick, (sharp, look) in self.looks.items():
+            result.sharpness[tick] = float(sharp[pick].mean() / real_sharp.mean())
+            difference = (look[pick].mean(0) - real_colour.mean(0)).abs()
+            result.colour[tick] = float(difference[:3].mean() / real_colour.mean(0)[:3].mean())
+            result.contrast[tick] = float(look[pick, 3].mean() / real_colour[:, 3].mean())
+        if self.inverse is not None:
+            held = self.actions[pick, BEFORE : real.shape[1] - AFTER] > 0
+            result.following_real = _macro(f1(self._seen(real).flatten(0, 1), held.flatten(0, 1)))
+            for tick, (seen, held) in self.held.items():
+                each = f1(seen[pick].flatten(0, 1), held[pick].flatten(0, 1))
+                result.following[tick] = _macro(each)
+                if tick == min(self.held):
+                    names = self.world.config.action.buttons
+                    result.following_buttons = dict(zip(names, each.tolist(), strict=True))
+        return result
+
+
+def _macro(scores: Tensor) -> float:
+    return float(scores.nanmean())
+
+
+def load_inverse(world: str | Path, buttons: int, device: torch.device) -> InverseDynamics | None:
+    """The inverse-dynamics model in a world's folder, or None where it has none."""
+    path = find_world(world) / "inverse.safetensors"
+    if not path.is_file():
+        return None
+    model = InverseDynamics(buttons)
+    checkpoint.fill(model, {k: v.float() for k, v in checkpoint.read_weights(path).items()}, path)
+    return model.to(device).eval()
+
+
+def evaluate(
+    world: World,
+    inverse: InverseDynamics | None,
+    episodes: Path,
+    *,
+    per_place: int = 4,
+    ticks: int = 1024,
+    progress: Callable[[int], None] = lambda tick: None,
+) -> dict[str, Scores]:
+    """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
+    clips = cut_clips(episodes, per_place)
+    wanted = len(world.config.action.buttons)
+    if clips[0].actions.shape[1] != wanted:
+        raise PlayheadError(
+            f"the episodes in {episodes} have {clips[0].actions.shape[1]} buttons where the world "
+            f"`{world.config.name}` has {wanted}; evaluate it on footage of its own game"
+        )
+    evaluation = Evaluation(world, clips, inverse)
+    ceiling = evaluation.ceiling()
+    evaluation.run(ticks, progress)
+    result = {place: evaluation.scores(place, ceiling) for place in sorted(set(evaluation.places))}
+    result["all"] = evaluation.scores(None, ceiling)
+    return result
+
+
+def as_numbers(scores: Scores) -> dict[str, object]:
+    """Scores as plain JSON values."""
+    return {
+        k: {str(i): round(j, 4) for i, j in v.items()} if isinstance(v, dict) else np.round(v, 4).item()
+        for k, v in vars(scores).items()
+    }

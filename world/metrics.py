@@ -1,0 +1,25 @@
+"""Measures of pictures: error, sharpness and colour. Frames are uint8 `(…, H, W, 3)`."""
+
+import torch
+from torch import Tensor
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each frame, `(…)`; identical frames count as 60 dB."""
+    error = (a.float() - b.float()).square().mean((-3, -2, -1)) / 255**2
+    return -10 * torch.log10(error.clamp_min(1e-6))
+
+
+def sharpness(frames: Tensor) -> Tensor:
+    """Mean absolute Laplacian of the brightness of each frame, `(…)`, in grey levels."""
+    grey = frames.float().mean(-1)
+    centre = 4 * grey[..., 1:-1, 1:-1]
+    around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
+    return (centre - around).abs().mean((-2, -1))
+
+
+def colour(frames: Tensor) -> Tensor:
+    """Mean red, green and blue, and the contrast (standard deviation of brightness), `(…, 4)`."""
+    pixels = frames.float()
+    contrast = pixels.mean(-1).flatten(-2).std(-1)
+    return torch.cat([pixels.mean((-3, -2)), contrast.unsqueeze(-1)], -1)
