@@ -1,5 +1,6 @@
 """Playhead's command line: parses, composes, nothing else."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,10 @@ app.add_typer(scenes_app, name="scenes")
 app.add_typer(train_app, name="train")
 
 # Commands import what they run only when they run it: `--help` answers without loading torch.
+
+# Torch's threads would wait for each other by spinning, which makes ticks many times slower as soon as
+# another program wants the core. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @app.command()
@@ -68,6 +73,7 @@ def rollout(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
+    import warnings
     from fractions import Fraction
 
     import numpy as np
@@ -91,7 +97,10 @@ def rollout(
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = World.load(world or start.world, device, steps=steps)
     config = loaded.config
-    held = load_actions(actions, config.action, find_keymap(config.name).aliases)
+    with warnings.catch_warnings():  # pygame doubts its key names while no window is open
+        warnings.simplefilter("ignore")
+        keys = find_keymap(config.name).aliases
+    held = load_actions(actions, config.action, keys)
     if not held:
         raise ActionError("--actions holds no tick; give a script such as w*20")
     past = start.context if start else read_context(context, len(config.action.buttons))

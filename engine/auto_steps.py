@@ -6,7 +6,8 @@ LATE_AFTER = 12
 """Ticks that are looked at before steps are given up: two thirds of a second of freedoom."""
 ROOM_AFTER = 60
 """Ticks of clear room before a step is taken back, to begin with."""
-LONGEST = 3600
+LONGEST = 1200
+"""Ticks that are waited at most between two tries: about a minute."""
 CLEAR_ROOM = 0.85
 """The part of the budget that a tick may be expected to take with one step more."""
 

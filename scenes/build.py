@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_seed
+from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields
 from world.training.footage import Episode, read_episode
 
 
@@ -40,9 +40,7 @@ def cut_scene(
 def _check(fields: SceneFields, frame: int, length: int) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", fields.name):
         raise SceneError(f"`{fields.name}` is no scene name; use small letters, digits and single hyphens")
-    if not fields.title.strip():
-        raise SceneError("a scene needs a --title that is not blank")
-    check_seed(fields.seed, "--seed")
+    check_fields(fields, fields.name)
     if length < 1:
         raise SceneError(f"a context needs at least 1 frame, not --length {length}")
     if frame < length - 1:

@@ -27,10 +27,16 @@ def scenes(
         table.add_row(scene.name, scene.title, scene.world, scene.place, str(scene.seed))
     if thumbnails is not None:
         from render.sheet import write_png
+        from scenes.scene import SceneError
 
-        thumbnails.mkdir(parents=True, exist_ok=True)
-        for scene in found:
-            write_png(thumbnails / f"{scene.name}.png", scene.context.frames[-1])
+        try:
+            thumbnails.mkdir(parents=True, exist_ok=True)
+            for scene in found:
+                write_png(thumbnails / f"{scene.name}.png", scene.context.frames[-1])
+        except OSError as error:
+            raise SceneError(
+                f"{thumbnails} cannot be written ({error.strerror}); choose another folder"
+            ) from error
     Console().print(table)
 
 

@@ -100,6 +100,16 @@ def check_seed(seed: int, where: str) -> None:
         raise SceneError(f"{where} {seed} is no seed; it has to be a whole number from 0 to 2^64 - 1")
 
 
+def check_fields(fields: SceneFields, where: str) -> None:
+    """Raises SceneError, beginning with `where`, for a field whose value cannot be used."""
+    for field in ("name", "title", "world", "context"):
+        if not getattr(fields, field).strip():
+            raise SceneError(f"{where}: `{field}` is empty; give it a value")
+    check_seed(fields.seed, f"{where}: `seed`")
+    if Path(fields.context).name != fields.context:
+        raise SceneError(f"{where}: `context` is `{fields.context}`; it has to be a file beside {SCENE_FILE}")
+
+
 def _read_fields(path: Path) -> SceneFields:
     try:
         fields = msgspec.convert(tomllib.loads(path.read_text("utf-8")), SceneFields, strict=True)
@@ -109,12 +119,7 @@ def _read_fields(path: Path) -> SceneFields:
         raise SceneError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise SceneError(f"{path} is not a usable scene: {error}; correct it there") from None
-    check_seed(fields.seed, f"{path}: `seed`")
-    for field in ("name", "world", "context"):
-        if not getattr(fields, field).strip():
-            raise SceneError(f"{path}: `{field}` is empty; correct it there")
-    if Path(fields.context).name != fields.context:
-        raise SceneError(f"{path}: `context` is `{fields.context}`; it has to be a file beside {SCENE_FILE}")
+    check_fields(fields, str(path))
     return fields
 
 

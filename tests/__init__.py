@@ -1,0 +1,6 @@
+"""Promises and the tests that hold them."""
+
+import os
+
+# Threads that wait by spinning take the core from each other on a busy machine; see main.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

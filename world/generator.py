@@ -60,8 +60,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return rms_norm(x, self.eps) * self.weight
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """`x` over the root mean square of its last axis, computed in float32."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
 
 
 class _Attention(nn.Module):
@@ -70,7 +74,7 @@ class _Attention(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         d = config.dim
-        self.heads = config.heads
+        self.heads, self.eps = config.heads, config.eps
         self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(d, config.eps), RMSNorm(d, config.eps)
 
@@ -83,11 +87,36 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
+    _joined: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def join(self) -> None:
+        """Lays q, k and v side by side in memory, so that one product serves all three.
+
+        The parameters become views of the joined tensors: nothing is stored twice. For weights that no
+        longer change.
+        """
+        self._joined = weight, bias, gain = self.joined()
+        for part, at in zip((self.q, self.k, self.v), range(3), strict=True):
+            d = part.weight.shape[0]
+            part.weight.data, part.bias.data = weight[at * d : (at + 1) * d], bias[at * d : (at + 1) * d]
+        self.norm_q.weight.data, self.norm_k.weight.data = gain.unbind()
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight `(3 D, D)` and bias `(3 D)` of q, k, v, and the gains `(2, D)` of the norms of q and k."""
+        if self._joined is not None:
+            return self._joined
+        parts = (self.q, self.k, self.v)
+        weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+        return weight, bias, torch.stack([self.norm_q.weight, self.norm_k.weight])
+
     def forward(self, x: Tensor, layer: int, cos_sin: Tensor, attend: Attend) -> Tensor:
-        """`x` `(B, L, D)`; `cos_sin` is the rope table `(2, L, head_dim / 2)` of these tokens."""
-        q = rope.rotate(self.split(self.norm_q(self.q(x))), cos_sin)
-        k = rope.rotate(self.split(self.norm_k(self.k(x))), cos_sin)
-        return self.merge(attend(layer, q, k, self.split(self.v(x))))
+        """`x` `(B, L, D)`; `cos_sin` is the rope table `(2, L, head_dim)` of these tokens."""
+        weight, bias, gain = self.joined()
+        qkv = F.linear(x, weight, bias).unflatten(-1, (3, -1))  # (B, L, 3, D)
+        qk = rms_norm(qkv[:, :, :2], self.eps) * gain
+        qk = qk.unflatten(-1, (self.heads, -1)).permute(2, 0, 3, 1, 4)  # (2, B, heads, L, head_dim)
+        q, k = rope.rotate(qk, cos_sin).unbind()
+        return self.merge(attend(layer, q, k, self.split(qkv[:, :, 2])))
 
 
 class CrossAttention(_Attention):
@@ -238,11 +267,16 @@ class Generator(nn.Module):
             h = block(h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None)
         return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
 
+    def join(self) -> None:
+        """Prepares weights that no longer change for speed; the state dict stays as it is."""
+        for block in self.blocks:
+            block.self_attn.join()
+
     def tokens(self, height: int, width: int) -> int:
         """Tokens of one latent frame of `height` x `width`."""
         return (height // self.config.patch) * (width // self.config.patch)
 
     def rope_table(self, frames: Sequence[int], height: int, width: int) -> Tensor:
-        """The rope table `(2, tokens, head_dim / 2)` of latent frames at absolute indices `frames`."""
+        """The rope table `(2, tokens, head_dim)` of latent frames at absolute indices `frames`."""
         p = self.config.patch
         return rope.table(rope.grid_angles(frames, height // p, width // p, self.config.head_dim))

@@ -43,12 +43,16 @@ def time_angles(shift: int, head_dim: int) -> Tensor:
 
 
 def table(angles: Tensor) -> Tensor:
-    """Cosines and sines `(2, …)` of `angles`, float32."""
-    return torch.stack([angles.cos(), angles.sin()]).float()
+    """What `rotate` needs of angles `(…, pairs)`: float32 `(2, …, 2 * pairs)`.
+
+    The cosine of each pair twice, and its sine with the sign that the pair's partner takes.
+    """
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)]).flatten(-2).float()
 
 
 def rotate(x: Tensor, cos_sin: Tensor) -> Tensor:
-    """Turns the pairs of `x` `(…, tokens, head_dim)` by a table `(2, tokens, head_dim / 2)`; keeps the dtype."""
+    """Turns the pairs of `x` `(…, tokens, head_dim)` by a table `(2, tokens, head_dim)`; keeps the dtype."""
     cos, sin = cos_sin
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
+    partners = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * cos, partners, sin).to(x.dtype)

@@ -101,6 +101,7 @@ class World:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
         self.generator = generator.to(self.device, dtype).eval().requires_grad_(False)
+        self.generator.join()
         self.autoencoder = autoencoder.to(self.device, dtype).eval().requires_grad_(False)
         latent = config.latent
         self.tokens = generator.tokens(latent.height, latent.width)

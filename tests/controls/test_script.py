@@ -12,7 +12,14 @@ from world.action import Action, ActionSpace
 from world.errors import ActionError
 
 SPACE = ActionSpace(("forward", "back", "turn_left", "turn_right", "attack", "use"))
-KEYS = {"w": "forward", "s": "back", "left": "turn_left", "right": "turn_right", "space": "attack", "left ctrl": "attack"}
+KEYS = {
+    "w": "forward",
+    "s": "back",
+    "left": "turn_left",
+    "right": "turn_right",
+    "space": "attack",
+    "left ctrl": "attack",
+}
 
 actions = st.lists(st.frozensets(st.sampled_from(SPACE.buttons)).map(Action), max_size=40)
 

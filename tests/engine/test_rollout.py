@@ -37,9 +37,7 @@ def test_the_same_again_is_the_same_and_another_seed_is_not(tiny_world: World, t
 
 
 @pytest.mark.parametrize("button", BUTTONS[1:])
-def test_a_changed_key_changes_the_future_only(
-    button: str, tiny_world: World, tiny_context: Context
-) -> None:
+def test_a_changed_key_changes_the_future_only(button: str, tiny_world: World, tiny_context: Context) -> None:
     changed = [*WALK[:20], Action(frozenset({button})), *WALK[21:]]
     frames, others = (play(tiny_world, tiny_context, actions) for actions in (WALK, changed))
     assert np.array_equal(frames[:20], others[:20])

@@ -57,8 +57,9 @@ def test_force_replaces_scenes_only(episode: Path, tmp_path: Path) -> None:
         (12, 0, FIELDS, "at least 1 frame"),
         (12, 8, SceneFields("The Cellar", "t", "", "freedoom", 0, "context.npz"), "is no scene name"),
         (12, 8, SceneFields("../cellar", "t", "", "freedoom", 0, "context.npz"), "is no scene name"),
-        (12, 8, SceneFields("cellar", " ", "", "freedoom", 0, "context.npz"), "--title"),
-        (12, 8, SceneFields("cellar", "t", "", "freedoom", -1, "context.npz"), "--seed -1"),
+        (12, 8, SceneFields("cellar", " ", "", "freedoom", 0, "context.npz"), "`title` is empty"),
+        (12, 8, SceneFields("cellar", "t", "", "freedoom", -1, "context.npz"), "`seed` -1"),
+        (12, 8, SceneFields("cellar", "t", "", "", 0, "context.npz"), "`world` is empty"),
     ],
 )
 def test_a_scene_that_cannot_be_cut_leaves_nothing(

@@ -1,0 +1,375 @@
+"""The loop: a session in real time, on its own thread, with fresh input and commits off the path."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from engine.loop import Loop, LoopError, Tick
+from engine.session import Session
+from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
+from tests.engine.fake_time import FakeTime
+from world.action import Action
+from world.errors import PlayheadError, WorldError
+
+NOTHING = Action()
+RIGHT = Action(frozenset({"turn_right"}))
+
+
+class Holding:
+    """A source that holds what it was last told."""
+
+    def __init__(self, action: Action = NOTHING) -> None:
+        self.action = action
+
+    def sample(self) -> Action:
+        return self.action
+
+
+class Cycling:
+    """A source that holds each button in turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def sample(self) -> Action:
+        self.count += 1
+        return Action(frozenset({BUTTONS[self.count % len(BUTTONS)]}))
+
+
+class Slow(Session):
+    """A session whose passes take `cost` seconds of a fake time each."""
+
+    def __init__(self, world, context, seed, fake: FakeTime, cost: float) -> None:
+        self.fake, self.cost = fake, cost
+        super().__init__(world, context, seed)
+
+    def step(self, action: Action) -> np.ndarray:
+        self.fake.seconds += self.cost * self.steps
+        return super().step(action)
+
+    def finish(self) -> None:
+        if self._pending:
+            self.fake.seconds += self.cost
+        super().finish()
+
+
+def play(open_session: Callable[[], Session], source, ticks: int, *, then=None, **options) -> list[Tick]:
+    """What a loop of so many ticks hands over; `then(loop, tick)` may give commands as it does."""
+    options.setdefault("make_clock", FakeTime().clock)
+    loop = Loop(open_session, source, last=ticks, **options)
+    handed_over: list[Tick] = []
+    loop.subscribe(handed_over.append)
+    if then:
+        loop.subscribe(lambda tick: then(loop, tick))
+    loop.start()
+    loop.join()
+    return handed_over
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for another thread; only a broken loop needs all of the time."""
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the loop did not get there in half a minute")
+
+
+@pytest.fixture
+def session(tiny_world, tiny_context) -> Session:
+    return Session(tiny_world, tiny_context, seed=3)
+
+
+def test_a_loop_plays_exactly_what_stepping_by_hand_plays(tiny_world, tiny_context, session):
+    ticks = play(lambda: session, Cycling(), 12)
+    again, source = Session(tiny_world, tiny_context, seed=3), Cycling()
+    assert np.array_equal(ticks[0].frames, again.frames)
+    for tick in ticks[1:]:
+        assert np.array_equal(tick.frames, again.step(source.sample()))
+
+
+def test_a_tick_tells_all_that_it_was_made_from(session):
+    ticks = play(lambda: session, Cycling(), 3)
+    assert [tick.number for tick in ticks] == [0, 1, 2, 3]
+    assert [tick.action and sorted(tick.action.buttons) for tick in ticks] == [
+        None, ["back"], ["turn_left"], ["turn_right"],
+    ]  # fmt: skip
+    assert {(tick.seed, tick.steps) for tick in ticks} == {(3, 2)}
+
+
+def test_input_is_sampled_after_the_wait_and_the_commit_follows_the_hand_over(tiny_world, tiny_context):
+    log: list[str] = []
+    fake = FakeTime()
+
+    class Watched(Session):
+        def step(self, action):
+            log.append("step")
+            return super().step(action)
+
+        def finish(self):
+            if self._pending:
+                log.append("commit")
+            super().finish()
+
+    class Source(Holding):
+        def sample(self):
+            log.append("sample")
+            return super().sample()
+
+    def sleep(seconds):
+        log.append("sleep")
+        FakeTime.sleep(fake, seconds)
+
+    fake.sleep = sleep
+    play(
+        lambda: Watched(tiny_world, tiny_context, 0),
+        Source(),
+        3,
+        then=lambda loop, tick: log.append("hand over"),
+        make_clock=fake.clock,
+    )
+    assert log[0] == "hand over"  # the context's last frame: something to see at once
+    assert log[1:5] == ["sample", "step", "hand over", "commit"]
+    assert log[5:] == ["sleep", "sample", "step", "hand over", "commit"] * 2
+
+
+def test_a_tick_of_two_frames_is_handed_over_whole():
+    world = make_tiny_world(time_factor=2)
+    ticks = play(lambda: Session(world, make_tiny_context(), 0), Holding(), 3)
+    assert {tick.frames.shape for tick in ticks} == {(2, 64, 64, 3)}
+
+
+def test_ticks_come_at_the_rate_of_the_world(session):
+    fake = FakeTime()
+    ticks = play(lambda: session, Holding(), 10, make_clock=fake.clock)
+    sampled = [tick.timing.sampled for tick in ticks[1:]]
+    assert np.diff(sampled) == pytest.approx(1 / 17.5)
+
+
+def test_slow_motion_and_its_end(session):
+    fake = FakeTime()
+
+    def then(loop, tick):
+        if tick.number == 4:
+            loop.change_speed(0.5)
+        if tick.number == 8:
+            loop.change_speed(100)
+
+    ticks = play(lambda: session, Holding(), 12, then=then, make_clock=fake.clock)
+    intervals = np.diff([tick.timing.sampled for tick in ticks[1:]]) * 17.5
+    # A command counts after the wait that it comes in, so one tick later.
+    assert intervals == pytest.approx([1, 1, 1, 1, 2, 2, 2, 2, 0.5, 0.5, 0.5], abs=1e-6)
+
+
+def test_a_pause_holds_the_world_and_single_steps_move_it_tick_by_tick(session):
+    loop = Loop(lambda: session, Holding(), last=6, make_clock=FakeTime().clock)
+    ticks: list[Tick] = []
+    loop.subscribe(ticks.append)
+    loop.subscribe(lambda tick: loop.toggle_pause() if tick.number == 2 else None)
+    loop.start()
+    wait_until(lambda: loop.stats is not None and loop.stats.paused)
+    assert ticks[-1].number == 2
+    for number in (3, 4):
+        loop.single_step()
+        wait_until(lambda number=number: loop.stats.tick == number)
+        assert loop.stats.paused
+    loop.toggle_pause()
+    loop.join()
+    assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_single_steps_in_quick_succession_are_all_played(session):
+    loop = Loop(lambda: session, Holding(), last=3, make_clock=FakeTime().clock)
+    for _ in range(3):
+        loop.single_step()
+    loop.start()
+    loop.join()
+    assert session.tick == 3
+
+
+def test_what_is_held_in_a_paused_tick_counts(session):
+    source = Holding()
+    loop = Loop(lambda: session, source, last=1, make_clock=FakeTime().clock)
+    ticks: list[Tick] = []
+    loop.subscribe(ticks.append)
+    loop.toggle_pause()
+    loop.start()
+    wait_until(lambda: loop.stats is not None and loop.stats.paused)
+    source.action = RIGHT
+    loop.single_step()
+    loop.join()
+    assert ticks[-1].action == RIGHT
+    assert loop.stats.held == ("turn_right",)
+
+
+def test_a_restart_begins_the_same_dream_again_and_another_seed_another(session):
+    def then(loop, tick):
+        if len(seen) == 5:
+            loop.restart()
+        if len(seen) == 10:
+            loop.restart(seed=99)
+
+    seen: list[Tick] = []
+    play(lambda: session, Holding(RIGHT), 12, then=lambda loop, tick: (seen.append(tick), then(loop, tick)))
+    begins = [i for i, tick in enumerate(seen) if tick.action is None]
+    assert begins == [0, 5, 10]
+    assert [seen[i].seed for i in begins] == [3, 3, 99]
+    first, second, third = (np.stack([tick.frames for tick in seen[i : i + 5]]) for i in begins)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, third)
+
+
+def test_another_scene_takes_over_with_the_steps_that_were_chosen(tiny_world, session):
+    other = Session(tiny_world, make_tiny_context(seed=5), seed=8)
+
+    def then(loop, tick):
+        if tick.number == 2 and tick.seed == 3:
+            loop.change_steps(1)
+            loop.switch(lambda: other)
+
+    ticks = play(lambda: session, Holding(), 4, then=then)
+    assert [(tick.seed, tick.number, tick.steps) for tick in ticks] == [
+        (3, 0, 2), (3, 1, 2), (3, 2, 2), (8, 0, 3), (8, 1, 3), (8, 2, 3),
+    ]  # fmt: skip
+
+
+def test_a_scene_that_cannot_be_opened_leaves_the_session_as_it_was(session):
+    complaints: list[str] = []
+
+    def broken():
+        raise WorldError("the scene is damaged; make it again")
+
+    ticks = play(
+        lambda: session,
+        Holding(),
+        4,
+        then=lambda loop, tick: loop.switch(broken) if tick.number == 2 else None,
+        complain=complaints.append,
+    )
+    assert complaints == ["the scene is damaged; make it again"]
+    assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4]
+
+
+def test_steps_that_no_world_has_are_refused_and_the_session_goes_on(session):
+    complaints: list[str] = []
+    ticks = play(
+        lambda: session,
+        Holding(),
+        4,
+        then=lambda loop, tick: loop.change_steps(-2) if tick.number == 2 else None,
+        complain=complaints.append,
+    )
+    assert len(complaints) == 1 and "1 to 8 denoise steps, not 0" in complaints[0]
+    assert [tick.steps for tick in ticks] == [2] * 5
+
+
+def test_automatic_steps_hold_the_rate_of_a_slow_machine(tiny_world, tiny_context):
+    fake = FakeTime()
+    ticks = play(
+        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.4 / 17.5),  # two passes fit, three do not
+        Holding(),
+        80,
+        make_clock=fake.clock,
+        auto_steps=True,
+    )
+    assert (ticks[1].steps, ticks[-1].steps) == (2, 1)
+    ready = [tick.timing.ready for tick in ticks[-20:]]
+    assert np.diff(ready) == pytest.approx(1 / 17.5)
+
+
+def test_automatic_steps_can_be_turned_on_and_off(session):
+    states: list[bool] = []
+
+    def then(loop, tick):
+        states.append(loop.stats is not None and loop.stats.auto)
+        if tick.number in (2, 6):
+            loop.toggle_auto_steps()
+
+    play(lambda: session, Holding(), 9, then=then)
+    assert states == [False] * 3 + [True] * 4 + [False] * 3
+
+
+def test_a_machine_that_is_too_slow_slows_the_world_down_and_says_so(tiny_world, tiny_context):
+    fake = FakeTime()
+    loop = Loop(
+        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.5 / 17.5),
+        Holding(),
+        last=40,
+        make_clock=fake.clock,
+    )
+    loop.start()
+    loop.join()
+    stats = loop.stats
+    assert stats.slow
+    assert stats.rate == pytest.approx(17.5 / 1.5)
+    assert stats.tick_p50 == pytest.approx(1.5 * stats.budget)
+    assert (stats.missed, stats.counted) == (40, 40)
+    assert stats.steps == 2
+
+
+def test_latency_is_measured_from_the_key_to_the_frames(tiny_world, tiny_context):
+    fake = FakeTime()
+    loop = Loop(
+        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.01),
+        Holding(),
+        last=5,
+        key_time=lambda: fake.seconds - 0.005,
+        make_clock=fake.clock,
+    )
+    loop.start()
+    loop.join()
+    assert loop.stats.key_p50 == pytest.approx(0.005 + 2 * 0.01)  # two denoise steps; the commit is not in it
+
+
+def test_an_error_in_the_thread_surfaces_as_one_sentence(session):
+    class Breaking(Holding):
+        def sample(self):
+            if session.tick == 2:
+                raise RuntimeError("CUDA error: device lost\nwith a second line")
+            return Action()
+
+    with pytest.raises(LoopError) as raised:
+        play(lambda: session, Breaking(), 10)
+    assert str(raised.value) == "the session broke off after tick 2: RuntimeError: CUDA error: device lost"
+    assert isinstance(raised.value.__cause__, RuntimeError)
+
+
+def test_what_prevents_the_start_is_raised_as_it_is():
+    def broken():
+        raise WorldError("generator.safetensors is truncated; get it again")
+
+    with pytest.raises(PlayheadError, match=r"^generator\.safetensors is truncated; get it again$"):
+        play(broken, Holding(), 1)
+
+
+def test_a_subscriber_that_breaks_is_no_silent_end(session):
+    def then(loop, tick):
+        raise KeyError("gone")
+
+    with pytest.raises(LoopError, match="KeyError"):
+        play(lambda: session, Holding(), 3, then=then)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_stop_ends_the_thread_also_in_a_pause(session, paused):
+    threads = threading.active_count()
+    loop = Loop(lambda: session, Holding(), make_clock=FakeTime().clock)
+    if paused:
+        loop.toggle_pause()
+    loop.start()
+    wait_until(lambda: loop.stats is not None and loop.stats.paused == paused)
+    loop.stop()
+    loop.join()
+    assert not loop.alive
+    assert threading.active_count() == threads
+
+
+def test_the_last_tick_is_committed_when_the_loop_ends(tiny_world, tiny_context, session):
+    play(lambda: session, Holding(RIGHT), 5)
+    by_hand = Session(tiny_world, tiny_context, seed=3)
+    for _ in range(5):
+        by_hand.step(RIGHT)
+    assert np.array_equal(session.step(RIGHT), by_hand.step(RIGHT))

@@ -1,0 +1,119 @@
+"""A desktop for tests: a display of Xvfb, a `play` on it, and xdotool at its keyboard."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pygame
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+"""Seconds after which something that should have happened is said not to happen."""
+Seen = TypeVar("Seen")
+
+
+def lacking() -> str:
+    """What of the tools is missing here, as the reason of a skip; empty if nothing is, or where none may be."""
+    missing = [tool for tool in ("Xvfb", "xdotool") if not shutil.which(tool)]
+    return "" if "PLAYHEAD_CI" in os.environ else " and ".join(missing) and f"needs {' and '.join(missing)}"
+
+
+def wait_for(look: Callable[[], Seen], what: str) -> Seen:
+    """What `look` sees, as soon as that is anything."""
+    for _ in range(int(PATIENCE / 0.02)):
+        seen = look()
+        if seen:
+            return seen
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen in {PATIENCE:g} s")
+
+
+@contextmanager
+def display() -> Iterator[str]:
+    """An X display of 1280 x 800 that nobody sees. Yields its name."""
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    try:
+        with os.fdopen(read) as pipe:
+            number = pipe.readline().strip()
+        assert number, "Xvfb did not start"
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+class Player:
+    """A `play` in a process of its own, and somebody at its keyboard."""
+
+    def __init__(self, screen: str, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "DISPLAY": screen}
+        self.env.pop("SDL_VIDEODRIVER", None)
+        command = [sys.executable, "main.py", "play", "--screenshots", str(folder), *options]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.window = wait_for(self._find_window, "the window's opening")
+        self.type("windowfocus", self.window)  # there is no window manager to give it the focus
+
+    def type(self, *command: str) -> str:
+        done = subprocess.run(["xdotool", *command], env=self.env, capture_output=True, text=True)
+        return done.stdout
+
+    def press(self, *keys: str) -> None:
+        self.type("key", *keys)
+
+    def resize(self, width: int, height: int) -> None:
+        self.type("windowsize", "--sync", self.window, str(width), str(height))
+
+    def screenshot(self, tick: int) -> np.ndarray:
+        """Has a screenshot taken that shows tick number `tick`: pixels `(H, W, 3)`. Removes its file."""
+
+        def look() -> Path | None:
+            self.press("F12")
+            assert self.process.poll() is None, self.process.communicate()[1]
+            time.sleep(0.1)
+            return next(iter(self.folder.glob(f"*-{tick:06d}.png")), None)
+
+        path = wait_for(look, f"a screenshot of tick {tick}")
+        time.sleep(0.1)  # for a second press under way
+        pixels = pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1)
+        for path in self.folder.glob("*.png"):
+            path.unlink()
+        return pixels
+
+    def step(self, tick: int) -> np.ndarray:
+        """In a pause: plays one tick, which is number `tick`, and returns its screenshot."""
+        self.press("period")
+        return self.screenshot(tick)
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end. Returns the exit status and what was said on stderr."""
+        _, said = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, said
+
+    def _find_window(self) -> str:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        return self.type("search", "--onlyvisible", "--pid", str(self.process.pid)).strip()
+
+
+@contextmanager
+def playing(screen: str, folder: Path, *options: str) -> Iterator[Player]:
+    """A `play` that ends with the test at the latest."""
+    player = Player(screen, folder, *options)
+    try:
+        yield player
+    finally:
+        if player.process.poll() is None:
+            player.process.kill()
+            player.process.communicate()

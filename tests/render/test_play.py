@@ -1,0 +1,184 @@
+"""A real window, real keys: what a person at the keyboard is promised."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import tomli_w
+
+from engine.session import Session
+from scenes.scene import SceneFields
+from tests.conftest import make_tiny_context
+from tests.render.desktop import Player, display, lacking, playing, wait_for
+from world.action import Action
+from world.world import SHIPPED, World
+
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
+
+needs_freedoom = pytest.mark.skipif(
+    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(),
+    reason="the world freedoom has no weights yet",
+)
+RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    with display() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """A scene of the tiny world."""
+    folder = tmp_path_factory.mktemp("scene")
+    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
+    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
+    context = make_tiny_context()
+    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
+    return folder
+
+
+@pytest.fixture
+def options(tiny_world_folder, scene) -> list[str]:
+    return ["--world", str(tiny_world_folder), "--scene", str(scene)]
+
+
+def box(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is not black."""
+    bright = pixels.max(-1) > 8
+    columns, rows = np.flatnonzero(bright.any(0)), np.flatnonzero(bright.any(1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def middle(pixels: np.ndarray, scale: int, size: int = 64) -> np.ndarray:
+    """The frame `(size, size, 3)` that is shown `scale` times enlarged in the middle of the window."""
+    height, width, _ = pixels.shape
+    top, left = (height - scale * size) // 2, (width - scale * size) // 2
+    return pixels[top : top + scale * size : scale, left : left + scale * size : scale]
+
+
+def test_the_keys_that_are_held_are_what_the_world_dreams(screen, tmp_path, options, tiny_world_folder, scene):
+    """Paused from the start, then right held for five single ticks: the very frames of the same session."""
+    with playing(screen, tmp_path, *options, "--no-hud") as player:
+        player.press("p")
+        player.screenshot(tick=0)
+        player.type("keydown", "Right")
+        seen = [middle(player.step(tick), scale=7) for tick in range(1, 6)]
+        player.type("keyup", "Right")
+        seen.append(middle(player.step(6), scale=7))
+        player.press("Escape")
+        assert player.end() == (0, "")
+    session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
+    expected = [session.step(action)[0] for action in [RIGHT] * 5 + [Action()]]
+    assert np.array_equal(seen, expected)
+
+
+def test_a_tap_between_two_ticks_is_dreamed(screen, tmp_path, options, tiny_world_folder):
+    with playing(screen, tmp_path, *options, "--no-hud") as player:
+        player.press("p")
+        player.screenshot(tick=0)
+        player.press("Left")
+        tapped = middle(player.step(1), scale=7)
+        idle = middle(player.step(2), scale=7)
+        player.press("Escape")
+        assert player.end() == (0, "")
+    session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
+    assert np.array_equal([tapped, idle], [session.step(LEFT)[0], session.step(Action())[0]])
+
+
+def test_what_the_window_does_at_the_touch_of_a_key(screen, tmp_path, options):
+    """HUD, sizes, steps that do not exist, a scene that is not there, restart: and the world goes on."""
+    with playing(screen, tmp_path, *options, "--speed", "0.5") as player:
+        player.press("p")
+        with_hud = player.screenshot(tick=0)
+        player.press("h")
+        without = player.screenshot(tick=0)
+        height, width, _ = without.shape
+        assert (with_hud != without)[: height // 2, : width // 2].any()
+        player.press("h")
+        assert np.array_equal(player.screenshot(tick=0), with_hud)
+        player.press("h")
+
+        for size in ((640, 360), (300, 500), (320, 320)):
+            player.resize(*size)
+            pixels = wait_for(lambda size=size: sized(player, size), f"a window of {size}")
+            pixels[: size[1] // 5, size[0] // 2 :] = 0  # "paused", "0.5x speed"
+            left, top, right, bottom = box(pixels)
+            assert abs((left + right) - size[0]) <= 2 and abs((top + bottom) - size[1]) <= size[1] // 5 + 2
+            assert right - left == pytest.approx(min(size), rel=0.1)
+
+        player.press("bracketleft", "bracketleft", "Next", "F1", "F1", "equal", "minus", "n", "r")
+        player.screenshot(tick=0)
+        player.step(1)
+        player.type("windowquit", player.window)
+        assert player.end() == (0, "")
+
+
+def sized(player: Player, size: tuple[int, int]) -> np.ndarray | None:
+    pixels = player.screenshot(tick=0)
+    return pixels if pixels.shape[:2] == size[::-1] else None
+
+
+def test_a_play_of_so_many_ticks_ends_by_itself(screen, tmp_path, options):
+    with playing(screen, tmp_path, *options, "--ticks", "5", "--script", "w*3 right") as player:
+        assert player.end() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--steps", "9"], "1 to 8 denoise steps, not 9"),
+        (["--script", "w*2 jump"], "`jump`"),
+        (["--keys", "{keys}"], "unknown key `hyper`"),
+        (["--scene", "nowhere"], "there is no scene `nowhere`"),
+        (["--device", "abacus"], "no usable device `abacus`"),
+    ],
+)
+def test_what_cannot_be_played_closes_the_window_with_one_sentence(screen, tmp_path, options, extra, sentence):
+    keys = tmp_path / "keys.toml"
+    keys.write_text('[buttons]\nforward = ["hyper"]\n')
+    extra = [option.format(keys=keys) for option in extra]
+    with playing(screen, tmp_path, *options, *extra) as player:
+        status, said = player.end()
+    assert status == 2
+    assert sentence in said and said.count("\n") == 1
+
+
+def shift(before: np.ndarray, after: np.ndarray) -> float:
+    """By how many pixels the view moved to the right from one frame `(H, W, 3)` to the next.
+
+    Phase correlation of the rows around the horizon, where what is far away moves as the view turns.
+    """
+    height, width, _ = before.shape
+    band = slice(height // 4, height * 5 // 8)
+    window = np.hanning(width)
+    a, b = (np.fft.rfft((f[band].mean(-1) - f[band].mean()) * window) for f in (before, after))
+    cross = (a.conj() * b).sum(0)
+    peak = np.fft.irfft(cross / (np.abs(cross) + 1e-9), n=width)
+    peak = np.convolve(np.r_[peak, peak[:4]], np.ones(5) / 5, mode="valid")
+    reach = width // 4
+    moves = np.r_[-reach:reach]
+    return float(moves[peak[moves].argmax()]) + 2
+
+
+def turned(screen: str, folder: Path, key: str, ticks: int = 10) -> list[float]:
+    """Holds `key` in the shipped world; the shift of the view from tick to tick."""
+    with playing(screen, folder, "--no-hud", "--seed", "1") as player:
+        player.press("p")
+        pixels = [player.screenshot(tick=0)]
+        player.type("keydown", key)
+        pixels += [player.step(tick) for tick in range(1, ticks + 1)]
+        player.press("Escape")
+        assert player.end() == (0, "")
+    return [shift(before, after) for before, after in zip(pixels, pixels[1:], strict=False)]
+
+
+@needs_freedoom
+def test_holding_right_turns_the_view_right_and_left_left(screen, tmp_path):
+    """When the view turns right, what is seen moves left."""
+    right, left = turned(screen, tmp_path, "Right"), turned(screen, tmp_path, "Left")
+    assert np.median(right) < 0 < np.median(left)

@@ -1,0 +1,129 @@
+"""Around the window: what is drawn over the picture, screenshots, options, and no display."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pygame
+import pytest
+
+from controls.keymap import find_keymap
+from engine.stats import Stats
+from render.hud import draw_hud, draw_note, draw_state, figures
+from render.screens import draw_help, draw_loading
+from render.settings import parse_steps
+from render.window import save_screenshot
+from world.errors import PlayheadError, WorldError
+
+ROOT = Path(__file__).parents[2]
+STATS = Stats(
+    tick=1234, seed=42, steps=2, auto=False, paused=False, speed=1.0, held=("forward", "turn_right"),
+    budget=0.057, rate=17.49, wanted_rate=17.5, tick_p50=0.0412, tick_p99=0.0488, key_p50=0.051,
+    key_p99=0.093, missed=3, counted=120, slow=False,
+)  # fmt: skip
+SIZES = [(256, 160), (480, 300), (768, 480), (1920, 1080), (300, 700)]
+
+
+@pytest.fixture(autouse=True)
+def fonts():
+    pygame.font.init()
+
+
+def test_the_figures_are_in_milliseconds_and_say_what_they_are():
+    text = dict(figures(STATS))
+    assert text["tick"] == "41 ms p50   49 ms p99"
+    assert text["budget"] == "57 ms   missed 3 of 120"
+    assert text["rate"] == "17.5 of 17.5 ticks/s"
+    assert text["steps"] == "2"
+    assert text["key to frame"] == "51 ms p50   93 ms p99"
+    assert text["seed"].startswith("42")
+
+
+def test_what_was_not_measured_has_no_figure():
+    text = dict(figures(replace(STATS, rate=None, tick_p50=None, key_p50=None, auto=True)))
+    assert text["rate"].startswith("- of")
+    assert text["steps"] == "2 (auto)"
+    assert "key to frame" not in text
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_everything_is_drawn_in_windows_of_any_size(size):
+    keymap = find_keymap("freedoom")
+    for draw in (
+        lambda screen: draw_hud(screen, STATS, "The acid canyon"),
+        lambda screen: draw_state(screen, replace(STATS, paused=True, speed=0.25), warn=True),
+        lambda screen: draw_state(screen, replace(STATS, slow=True), warn=True),
+        lambda screen: draw_note(screen, "a sentence that is longer than small windows are wide " * 3),
+        lambda screen: draw_help(screen, keymap),
+        lambda screen: draw_loading(screen, "loading the world freedoom", 0.5),
+    ):
+        screen = pygame.Surface(size, depth=32)
+        draw(screen)
+        assert pygame.surfarray.array3d(screen).any()
+
+
+def test_as_long_as_all_is_as_usual_no_state_is_drawn():
+    screen = pygame.Surface((480, 300), depth=32)
+    draw_state(screen, STATS, warn=True)
+    assert not pygame.surfarray.array3d(screen).any()
+
+
+def test_screenshots_never_overwrite_one_another(tmp_path):
+    picture = pygame.Surface((8, 8), depth=32)
+    paths = [save_screenshot(picture, tmp_path / "new", "a-000001") for _ in range(3)]
+    assert [p.name for p in paths] == ["a-000001.png", "a-000001-2.png", "a-000001-3.png"]
+    assert pygame.image.load(paths[2]).get_size() == (8, 8)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlayheadError, match=r"cannot be written.*--screenshots"):
+        save_screenshot(pygame.Surface((8, 8)), tmp_path / "file", "a")
+
+
+def test_steps_are_a_number_or_auto():
+    assert parse_steps(None) == (None, False)
+    assert parse_steps("auto") == (None, True)
+    assert parse_steps("3") == (3, False)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_other_steps_are_refused(text):
+    with pytest.raises(WorldError, match="--steps is a whole number from 1 on, or auto"):
+        parse_steps(text)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs the project's Python where there is no display."""
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can be without a display")
+def test_without_a_display_play_says_so_and_names_rollout():
+    ended = run("main.py", "play")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert "no display" in ended.stderr and "rollout" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--speed", "3", "a speed is a factor from 0.25 to 2"),
+        ("--steps", "0", "--steps is a whole number from 1 on"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_a_window_opens(option, value, sentence):
+    ended = run("main.py", "play", option, value)
+    assert ended.returncode == 2
+    assert sentence in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_the_window_and_the_help_need_no_torch():
+    ended = run("-c", "import sys, main, render.play; sys.exit('torch' in sys.modules)")
+    assert ended.returncode == 0, ended.stderr
