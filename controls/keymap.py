@@ -5,6 +5,7 @@ pygame's key codes from here on.
 """
 
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,7 +119,9 @@ def load_keymap(path: Path) -> Keymap:
 
 def key_code(name: str) -> int:
     """pygame's code of a key. Raises ValueError for a name that pygame does not know."""
-    return pygame.key.key_code(name)
+    with warnings.catch_warnings():  # that there is no window yet does not matter to a name
+        warnings.simplefilter("ignore")
+        return pygame.key.key_code(name)
 
 
 def _read(path: Path) -> KeymapFields:

@@ -192,6 +192,8 @@ class Loop:
         sampled = clock.now()
         action = self._source.sample()
         key = self._key_time()
+        if key is not None and key < self._moving_since:
+            key = None  # it did not wait for a tick: the world stood still
         steps = session.steps
         frames = session.step(action)
         ready = clock.now()
@@ -231,6 +233,7 @@ class Loop:
         """Makes up for no time that was spent on something else than ticks."""
         self._clock.restart()
         self._meter.interrupt()
+        self._moving_since = self._clock.now()
 
     def _toggle_pause(self) -> None:
         self._paused = not self._paused
@@ -240,7 +243,7 @@ class Loop:
     def _single_step(self) -> None:
         self._paused = True
         self._single_steps += 1
-        self._meter.interrupt()
+        self._rest()
 
     def _change_speed(self, factor: float) -> None:
         self._speed = self._clock.speed = min(max(self._speed * factor, SLOWEST), FASTEST)

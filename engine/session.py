@@ -1,5 +1,6 @@
 """The session: the only owner of mutable state (a world's state, the tick counter, the seed)."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from world.action import Action
 from world.context import Context
 from world.errors import WorldError
 from world.world import World
+
+COMMITS = ThreadPoolExecutor(1, "commit")
+"""The thread on which commits run beside decodes."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,17 @@ class Snapshot:
 class Session:
     """One player's world, stepped a tick at a time.
 
-    `step` returns as soon as the frames are there; the commit of that tick is left to `finish`, which the
-    loop calls once the frames have been handed over (every other method finishes first by itself).
+    `step` returns as soon as the frames are there. The commit of that tick is left to `finish`, which the
+    loop calls once the frames have been handed over (every other method finishes first by itself); where the
+    decode leaves cores free, it is under way on those already.
     """
 
     def __init__(self, world: World, context: Context, seed: int) -> None:
         self.world = world
         self.context = context
         self._state = world.new_state()
+        self._commit: Future[None] | None = None
+        self._pending = False
         self.reset(seed)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
@@ -52,10 +59,10 @@ class Session:
                 f"({len(context.frames)}, {buttons})"
             )
         led = torch.cat([torch.zeros(1, buttons), rows[:-1]])[:: len(context.frames) // len(latents)]
+        self.finish()
         self._state.restart()
         self.world.prefill(self._state, latents[None], led[None].to(latents.device))
         self.tick = 0
-        self._pending = False
         self.frames = self._take_frames()
         return self.frames
 
@@ -66,8 +73,10 @@ class Session:
         )
         self.finish()
         self.world.denoise(self._state, rows, [self.seed], self.tick)
-        self.world.decode(self._state)
         self._pending = True
+        if self.world.side_by_side:
+            self._commit = COMMITS.submit(self.world.commit, self._state)
+        self.world.decode(self._state)
         self.tick += 1
         self.frames = self._take_frames()
         return self.frames
@@ -83,9 +92,14 @@ class Session:
 
     def finish(self) -> None:
         """Commits the last tick, if that is still to be done."""
-        if self._pending:
-            self._pending = False
+        if not self._pending:
+            return
+        self._pending = False
+        under_way, self._commit = self._commit, None
+        if under_way is None:
             self.world.commit(self._state)
+        else:
+            under_way.result()
 
     def snapshot(self) -> Snapshot:
         """A copy of everything that the future depends on."""
@@ -94,7 +108,7 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> np.ndarray:
         """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
-        self._pending = False
+        self.finish()
         self._state.load_state(snapshot.state)
         self.tick, self.seed, self.frames = snapshot.tick, snapshot.seed, snapshot.frames
         return self.frames
@@ -104,11 +118,12 @@ class Session:
         twin = object.__new__(Session)
         twin.world, twin.context = self.world, self.context
         twin._state = self.world.new_state()
+        twin._commit, twin._pending = None, False
         twin.restore(self.snapshot())
         return twin
 
     def warm_up(self) -> None:
-        """Runs every shape and cache slot of the tick path twice, so that no later tick is slower; then resets."""
+        """Runs every shape and cache slot of the tick path twice, then resets: no later tick is slower."""
         for _ in range(2 * self.world.config.sampling.window if self._state.graphs.enabled else 2):
             self.step(Action())
         self.reset()

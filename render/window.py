@@ -1,6 +1,7 @@
 """The window: opens on the display, gives its events, and shows surfaces. Used by one thread only."""
 
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -80,10 +81,14 @@ def save_screenshot(picture: pygame.Surface, folder: Path, name: str) -> Path:
     while path.exists():
         number += 1
         path = folder / f"{name}-{number}.png"
+    png = io.BytesIO()
+    pygame.image.save(picture, png, path.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pygame.image.save(picture, path)
-    except (OSError, pygame.error) as error:
+        draft = path.with_suffix(".tmp")  # whoever waits for the file finds it whole
+        draft.write_bytes(png.getvalue())
+        draft.replace(path)
+    except OSError as error:
         raise PlayheadError(f"{path} cannot be written ({error}); choose another --screenshots") from None
     return path
 

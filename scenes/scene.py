@@ -61,6 +61,14 @@ def list_scenes() -> list[Scene]:
     return [load_scene(name) for name in scene_names()]
 
 
+def scenes_of(world: str) -> list[Scene]:
+    """The shipped scenes of a world, by name. Raises SceneError where there are none."""
+    found = [scene for scene in list_scenes() if scene.world == world]
+    if not found:
+        raise SceneError(f"no scene of the world `{world}` ships; give the folder of one by --scene")
+    return found
+
+
 def find_scene(name: str | Path) -> Path:
     """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
     if str(name) in scene_names():

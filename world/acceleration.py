@@ -1,5 +1,6 @@
-"""What a device can do for speed: which number type to use, and CUDA graphs of the tick path."""
+"""What a device can do for speed: number type, cores, and CUDA graphs of the tick path."""
 
+import os
 from collections.abc import Callable, Hashable
 
 import torch
@@ -27,6 +28,18 @@ def pick_dtype(device: torch.device) -> torch.dtype:
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )
     return torch.bfloat16 if native else torch.float32
+
+
+def share_cores() -> bool:
+    """Leaves half of the processor's cores to the other half of a tick. Returns whether there are two halves.
+
+    A commit and a decode do not depend on each other and run side by side, each on half of the cores.
+    Torch's threads wait for one another by spinning, so a pool over all cores loses many times its speed
+    as soon as anything else, such as the window, takes a core; half of them stay clear of that.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // 2))
+    return cores > 1
 
 
 class Graphs:

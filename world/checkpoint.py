@@ -31,6 +31,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_float(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file as float32, for training to go on from."""
+    return {key: tensor.float() for key, tensor in read_weights(path).items()}
+
+
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Loads `tensors` into `module`. Raises WorldError naming the first key that does not fit."""
     wanted = module.state_dict()

@@ -69,7 +69,7 @@ def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table
         )
     if not judged:
         return [error, looks]
-    following = Table(title="Action following: mean F1 over the buttons, judged by the inverse-dynamics model")
+    following = Table(title="Action following: mean F1 of the buttons that the inverse-dynamics model sees")
     for name in ("place", "real footage", *(f"to tick {t}" for t in overall.following)):
         following.add_column(name, justify="right")
     for place, s in scores.items():

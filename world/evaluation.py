@@ -192,7 +192,7 @@ def load_inverse(world: str | Path, buttons: int, device: torch.device) -> Inver
     if not path.is_file():
         return None
     model = InverseDynamics(buttons)
-    checkpoint.fill(model, {k: v.float() for k, v in checkpoint.read_weights(path).items()}, path)
+    checkpoint.fill(model, checkpoint.read_float(path), path)
     return model.to(device).eval()
 
 

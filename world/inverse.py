@@ -4,6 +4,8 @@ It sees four frames around a tick and is trained on real footage; on dreamed foo
 well the dream obeys its keys (as MineWorld and GameWorld Score measure action following).
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class InverseDynamics(nn.Module):
         super().__init__()
         widths = (3 * (BEFORE + 1 + AFTER), 32, 64, 96, 128)
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 5 if n_in < 32 else 3, stride=2, padding=2 if n_in < 32 else 1)]
             layers += [nn.GroupNorm(8, n_out), nn.ReLU(inplace=True)]
         self.trunk = nn.Sequential(*layers)

@@ -98,7 +98,7 @@ class KVCache:
         self.slots = []
 
     def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Copies of a layer's committed keys and values, oldest frame first: `(B, heads, tokens, head_dim)`."""
+        """Copies of a layer's committed keys and values, oldest first: `(B, heads, tokens, head_dim)`."""
         held = range(max(self.sink, self.length - (self.frames - self.sink)), self.length)
         slots = [self.slot(f) for f in [*range(min(self.sink, self.length)), *held]]
         index = torch.cat([torch.arange(s * self.tokens, (s + 1) * self.tokens) for s in slots])

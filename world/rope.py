@@ -25,7 +25,7 @@ def axis_angles(positions: Sequence[int], pairs: int) -> Tensor:
 
 
 def grid_angles(frames: Sequence[int], height: int, width: int, head_dim: int) -> Tensor:
-    """Angles `(len(frames) * height * width, head_dim / 2)` of a block's tokens, in (frame, row, column) order."""
+    """Angles `(frames * height * width, head_dim / 2)` of a block's tokens, by frame, row and column."""
     t, h, w = split_pairs(head_dim)
     shape = (len(frames), height, width)
     parts = (

@@ -324,6 +324,15 @@ def test_latency_is_measured_from_the_key_to_the_frames(tiny_world, tiny_context
     assert loop.stats.key_p50 == pytest.approx(0.005 + 2 * 0.01)  # two denoise steps; the commit is not in it
 
 
+def test_a_key_pressed_while_the_world_stood_still_waited_for_no_tick(session):
+    fake = FakeTime()
+    fake.seconds = 100.0
+    loop = Loop(lambda: session, Holding(), last=5, key_time=lambda: 99.0, make_clock=fake.clock)
+    loop.start()
+    loop.join()
+    assert loop.stats.key_p50 is None
+
+
 def test_an_error_in_the_thread_surfaces_as_one_sentence(session):
     class Breaking(Holding):
         def sample(self):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,16 +21,16 @@ Seen = TypeVar("Seen")
 
 
 def lacking() -> str:
-    """What of the tools is missing here, as the reason of a skip; empty if nothing is, or where none may be."""
+    """What is missing here, as the reason of a skip; empty if nothing is, or where nothing may be."""
     missing = [tool for tool in ("Xvfb", "xdotool") if not shutil.which(tool)]
     return "" if "PLAYHEAD_CI" in os.environ else " and ".join(missing) and f"needs {' and '.join(missing)}"
 
 
-def wait_for(look: Callable[[], Seen], what: str) -> Seen:
-    """What `look` sees, as soon as that is anything."""
+def wait_for(look: Callable[[], Seen | None], what: str) -> Seen:
+    """What `look` sees, as soon as that is not None."""
     for _ in range(int(PATIENCE / 0.02)):
         seen = look()
-        if seen:
+        if seen is not None:
             return seen
         time.sleep(0.02)
     raise AssertionError(f"{what} did not happen in {PATIENCE:g} s")
@@ -63,34 +64,35 @@ class Player:
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.window = wait_for(self._find_window, "the window's opening")
-        self.type("windowfocus", self.window)  # there is no window manager to give it the focus
+
+    @cached_property
+    def window(self) -> str:
+        """The window's number, once it is open; there is no window manager to give it the focus."""
+        window = wait_for(self._find_window, "the window's opening")
+        self.type("windowfocus", "--sync", window)
+        return window
 
     def type(self, *command: str) -> str:
         done = subprocess.run(["xdotool", *command], env=self.env, capture_output=True, text=True)
         return done.stdout
 
     def press(self, *keys: str) -> None:
+        assert self.window
         self.type("key", *keys)
 
     def resize(self, width: int, height: int) -> None:
         self.type("windowsize", "--sync", self.window, str(width), str(height))
 
     def screenshot(self, tick: int) -> np.ndarray:
-        """Has a screenshot taken that shows tick number `tick`: pixels `(H, W, 3)`. Removes its file."""
-
-        def look() -> Path | None:
+        """Takes screenshots until one shows tick number `tick`: its pixels `(H, W, 3)`. Leaves no file."""
+        for _ in range(1000):
             self.press("F12")
-            assert self.process.poll() is None, self.process.communicate()[1]
-            time.sleep(0.1)
-            return next(iter(self.folder.glob(f"*-{tick:06d}.png")), None)
-
-        path = wait_for(look, f"a screenshot of tick {tick}")
-        time.sleep(0.1)  # for a second press under way
-        pixels = pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1)
-        for path in self.folder.glob("*.png"):
+            path = wait_for(self._find_screenshot, f"a screenshot of tick {tick}")
+            pixels = pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1)
             path.unlink()
-        return pixels
+            if path.stem.endswith(f"-{tick:06d}"):
+                return pixels
+        raise AssertionError(f"tick {tick} did not come")
 
     def step(self, tick: int) -> np.ndarray:
         """In a pause: plays one tick, which is number `tick`, and returns its screenshot."""
@@ -102,9 +104,13 @@ class Player:
         _, said = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, said
 
-    def _find_window(self) -> str:
+    def _find_screenshot(self) -> Path | None:
         assert self.process.poll() is None, self.process.communicate()[1]
-        return self.type("search", "--onlyvisible", "--pid", str(self.process.pid)).strip()
+        return next(self.folder.glob("*.png"), None)
+
+    def _find_window(self) -> str | None:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        return self.type("search", "--onlyvisible", "--pid", str(self.process.pid)).strip() or None
 
 
 @contextmanager

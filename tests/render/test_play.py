@@ -1,5 +1,9 @@
 """A real window, real keys: what a person at the keyboard is promised."""
 
+import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import tomli_w
 from engine.session import Session
 from scenes.scene import SceneFields
 from tests.conftest import make_tiny_context
-from tests.render.desktop import Player, display, lacking, playing, wait_for
+from tests.render.desktop import ROOT, Player, display, lacking, playing, wait_for
 from world.action import Action
 from world.world import SHIPPED, World
 
@@ -61,7 +65,7 @@ def middle(pixels: np.ndarray, scale: int, size: int = 64) -> np.ndarray:
     return pixels[top : top + scale * size : scale, left : left + scale * size : scale]
 
 
-def test_the_keys_that_are_held_are_what_the_world_dreams(screen, tmp_path, options, tiny_world_folder, scene):
+def test_the_keys_that_are_held_are_what_the_world_dreams(screen, tmp_path, options, tiny_world_folder):
     """Paused from the start, then right held for five single ticks: the very frames of the same session."""
     with playing(screen, tmp_path, *options, "--no-hud") as player:
         player.press("p")
@@ -114,8 +118,29 @@ def test_what_the_window_does_at_the_touch_of_a_key(screen, tmp_path, options):
         player.press("bracketleft", "bracketleft", "Next", "F1", "F1", "equal", "minus", "n", "r")
         player.screenshot(tick=0)
         player.step(1)
-        player.type("windowquit", player.window)
+        player.press("Escape")
         assert player.end() == (0, "")
+
+
+def test_closing_the_window_ends_at_any_time(tiny_world_folder, scene):
+    """The close button, pressed as soon as the window is there, while the world is still being loaded."""
+    code = f"""
+import threading, time, pygame
+from pathlib import Path
+from render.play import play
+from render.settings import PlaySettings
+
+def close():
+    while not (pygame.display.get_init() and pygame.display.get_surface()):
+        time.sleep(0.01)
+    pygame.event.post(pygame.Event(pygame.QUIT))
+
+threading.Thread(target=close).start()
+play(PlaySettings(world={str(tiny_world_folder)!r}, scene={str(scene)!r}))
+"""
+    env = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def sized(player: Player, size: tuple[int, int]) -> np.ndarray | None:
@@ -138,7 +163,7 @@ def test_a_play_of_so_many_ticks_ends_by_itself(screen, tmp_path, options):
         (["--device", "abacus"], "no usable device `abacus`"),
     ],
 )
-def test_what_cannot_be_played_closes_the_window_with_one_sentence(screen, tmp_path, options, extra, sentence):
+def test_what_cannot_be_played_ends_in_one_sentence(screen, tmp_path, options, extra, sentence):
     keys = tmp_path / "keys.toml"
     keys.write_text('[buttons]\nforward = ["hyper"]\n')
     extra = [option.format(keys=keys) for option in extra]
@@ -165,7 +190,7 @@ def shift(before: np.ndarray, after: np.ndarray) -> float:
     return float(moves[peak[moves].argmax()]) + 2
 
 
-def turned(screen: str, folder: Path, key: str, ticks: int = 10) -> list[float]:
+def turned(screen: str, folder: Path, key: str, ticks: int = 8) -> list[float]:
     """Holds `key` in the shipped world; the shift of the view from tick to tick."""
     with playing(screen, folder, "--no-hud", "--seed", "1") as player:
         player.press("p")
@@ -174,7 +199,7 @@ def turned(screen: str, folder: Path, key: str, ticks: int = 10) -> list[float]:
         pixels += [player.step(tick) for tick in range(1, ticks + 1)]
         player.press("Escape")
         assert player.end() == (0, "")
-    return [shift(before, after) for before, after in zip(pixels, pixels[1:], strict=False)]
+    return [shift(before, after) for before, after in itertools.pairwise(pixels)]
 
 
 @needs_freedoom

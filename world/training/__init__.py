@@ -1,1 +1,1 @@
-"""Making worlds: collecting footage, training the autoencoder, the generator and the inverse-dynamics model."""
+"""Making worlds: collecting footage, training autoencoder, generator and inverse-dynamics model."""

@@ -4,6 +4,7 @@ Frames are rebuilt from latents that carry a little noise, so that near latents 
 which is what a generator with small errors needs. Latents are kept near unit size by a weak pull.
 """
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,24 +21,32 @@ from world.training.run import Ema, Run, trapezoid
 class AutoencoderTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU."""
 
-    clips: int = 24
+    clips: int = 16
     length: int = 5
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 1.5e-3
     latent_noise: float = 0.05
-    latent_pull: float = 1e-4
+    latent_pull: float = 1e-5
     l1_weight: float = 0.05
     compile: bool = True
 
 
 def train_autoencoder(
-    run: Run, footage: Footage, config: LightTAEConfig, settings: AutoencoderTraining, device: torch.device
+    run: Run,
+    footage: Footage,
+    config: LightTAEConfig,
+    settings: AutoencoderTraining,
+    device: torch.device,
+    start: Path | None = None,
 ) -> LightTAE:
-    """Trains (or goes on training) in `run.folder`; writes `autoencoder.safetensors` there at the end.
+    """Trains (or goes on training) in `run.folder`; writes `autoencoder.safetensors` there at every save.
 
-    Returns the averaged model, on `device`.
+    `start`: weights to begin from. Returns the averaged model, on `device`.
     """
     torch.manual_seed(0)
-    model = LightTAE(config).to(device, memory_format=torch.channels_last)
+    model = LightTAE(config)
+    if start is not None:
+        checkpoint.fill(model, checkpoint.read_float(start), start)
+    model.to(device, memory_format=torch.channels_last)
     distributed.share(model)
     ema = Ema(model)
     optimizer = torch.optim.AdamW(
@@ -52,6 +61,8 @@ def train_autoencoder(
         optimizer.load_state_dict(state["optimizer"])
 
     def save() -> dict[str, Any]:
+        if run.rank == 0:
+            checkpoint.save_weights(run.folder / "autoencoder.safetensors", ema.average)
         return {
             "model": model.state_dict(),
             "ema": ema.average,
@@ -86,8 +97,6 @@ def train_autoencoder(
         ema.update(model, step)
         run.log(l2=l2, l1=l1, latent_size=size)
     model.load_state_dict(ema.average)
-    if run.rank == 0:
-        checkpoint.save_weights(run.folder / "autoencoder.safetensors", model.state_dict())
     return model
 
 

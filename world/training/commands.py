@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-
 app = typer.Typer(no_args_is_help=True, help="Collect footage and train worlds.")
 
 Recipe = Annotated[Path, typer.Option(help="A world.toml that says what to build.")]
@@ -42,7 +41,8 @@ def autoencoder(
     steps: Steps = None,
     minutes: Minutes = None,
     recipe: Recipe = FREEDOOM,
-    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 24,
+    start: Annotated[Path | None, typer.Option(help="Weights of an autoencoder to begin from.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -52,7 +52,7 @@ def autoencoder(
     from world.training.run import Run
 
     settings = AutoencoderTraining(clips=clips, compile=compile)
-    make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, device)
+    make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
 
 
 @app.command()

@@ -61,8 +61,7 @@ class Trainer:
         self.model = Generator(config)
         initialise(self.model)
         if start is not None:
-            weights = {k: v.float() for k, v in checkpoint.read_weights(start).items()}
-            checkpoint.fill(self.model, weights, start)
+            checkpoint.fill(self.model, checkpoint.read_float(start), start)
         self.model.to(device)
         distributed.share(self.model)
         fused = settings.compile and device.type == "cuda"
@@ -233,8 +232,7 @@ def train_generator(
         )
         draw = torch.Generator(device).manual_seed(number)
         own = (
-            run.progress >= settings.own_context_from
-            and random.Random(step).random() < settings.own_context
+            run.progress >= settings.own_context_from and random.Random(step).random() < settings.own_context
         )
         loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
         norm = trainer.step(loss, trapezoid(run.progress))

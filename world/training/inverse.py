@@ -23,7 +23,7 @@ class InverseTraining(msgspec.Struct, frozen=True):
 def train_inverse(
     run: Run, footage: Footage, settings: InverseTraining, device: torch.device
 ) -> InverseDynamics:
-    """Trains (or goes on training) in `run.folder`; writes `inverse.safetensors` there at the end."""
+    """Trains (or goes on training) in `run.folder`; writes `inverse.safetensors` there at every save."""
     torch.manual_seed(0)
     model = InverseDynamics(footage.actions.shape[1]).to(device)
     distributed.share(model)
@@ -37,6 +37,8 @@ def train_inverse(
         optimizer.load_state_dict(state["optimizer"])
 
     def save() -> dict[str, Any]:
+        if run.rank == 0:
+            checkpoint.save_weights(run.folder / "inverse.safetensors", ema.average)
         return {"model": model.state_dict(), "ema": ema.average, "optimizer": optimizer.state_dict()}
 
     run.resume(load)
@@ -58,6 +60,4 @@ def train_inverse(
         ema.update(model, step)
         run.log(loss=loss)
     model.load_state_dict(ema.average)
-    if run.rank == 0:
-        checkpoint.save_weights(run.folder / "inverse.safetensors", model.state_dict())
     return model

@@ -36,7 +36,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
 
 
-def _footage(folder: Path, run: Run, device: torch.device, frame_bytes: int = 0) -> Footage:
+def _footage(folder: Path, run: Run, device: torch.device) -> Footage:
     """Footage on the GPU where it takes at most half of it, else in main memory."""
     size = sum(p.stat().st_size for p in folder.glob("*.npz")) / run.world_size
     fits = device.type == "cuda" and size < 0.5 * torch.cuda.get_device_properties(device).total_memory
@@ -44,14 +44,19 @@ def _footage(folder: Path, run: Run, device: torch.device, frame_bytes: int = 0)
 
 
 def make_autoencoder(
-    recipe: Path, footage: Path, run: Run, settings: AutoencoderTraining, device: str = "auto"
+    recipe: Path,
+    footage: Path,
+    run: Run,
+    settings: AutoencoderTraining,
+    start: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Trains the autoencoder of the world that `recipe` (a world.toml) describes."""
     config = read_config(recipe)
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
-    train_autoencoder(run, frames, config.autoencoder, settings, target)
+    train_autoencoder(run, frames, config.autoencoder, settings, target, start)
 
 
 def make_generator(
@@ -69,8 +74,7 @@ def make_generator(
     frames = _footage(footage, run, target)
     _check_size(config, frames)
     model = LightTAE(config.autoencoder)
-    weights = {k: v.float() for k, v in checkpoint.read_weights(autoencoder).items()}
-    checkpoint.fill(model, weights, autoencoder)
+    checkpoint.fill(model, checkpoint.read_float(autoencoder), autoencoder)
     latents = encode_footage(model.to(target).eval(), frames, target)
     mean, std = latent_statistics(latents)
     distributed.average([mean, std])

@@ -28,7 +28,7 @@ def visible(frames: int, window: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def masked_attend(frames: int, window: int, tokens: int, device: torch.device, fused: bool) -> Attend:
-    """An `Attend` over a doubled sequence. `fused` uses compiled flex attention, which skips what is masked."""
+    """An `Attend` over a doubled sequence. `fused`: compiled flex attention, which skips what is masked."""
     seen = visible(frames, window).to(device)
     if not fused:
         mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)

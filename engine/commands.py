@@ -1,0 +1,69 @@
+"""The `rollout` command of the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rollout(
+    actions: Annotated[str, typer.Option(help="A script (`w*20 w+right*5 space`) or a FILE.npy.")],
+    out: Annotated[Path, typer.Option(help="Frames .npz, film .mp4 or .gif, contact sheet .png.")],
+    world: Annotated[str | None, typer.Option(help="Name or folder; else the scene's.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or folder of the start.")] = None,
+    context: Annotated[Path | None, typer.Option(help="An .npz to start from instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Else the scene's, or 0.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Play a script with nobody watching and keep the frames."""
+    import warnings
+    from fractions import Fraction
+
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from controls.keymap import find_keymap
+    from controls.script import format_script, load_actions
+    from engine.rollout import rollout as run
+    from engine.session import Session
+    from render.export import Clip, check_export, exporting
+    from scenes.scene import check_seed, load_scene, read_context
+    from world.errors import ActionError, PlayheadError, WorldError
+    from world.world import World
+
+    check_export(out)
+    if (scene is None) == (context is None):
+        raise PlayheadError("a rollout starts from either --scene or --context: give one of them")
+    start = load_scene(scene) if scene is not None else None
+    if world is None and start is None:
+        raise PlayheadError("a rollout from a --context needs a --world")
+    loaded = World.load(world or start.world, device, steps=steps)
+    config = loaded.config
+    with warnings.catch_warnings():  # pygame doubts its key names while no window is open
+        warnings.simplefilter("ignore")
+        keys = find_keymap(config.name).aliases
+    held = load_actions(actions, config.action, keys)
+    if not held:
+        raise ActionError("--actions holds no tick; give a script such as w*20")
+    past = start.context if start else read_context(context, len(config.action.buttons))
+    if seed is None:
+        seed = start.seed if start else 0
+    check_seed(seed, "--seed")
+    try:
+        session = Session(loaded, past, seed)
+    except WorldError as error:
+        raise WorldError(f"{scene or context} cannot start a session: {error}") from None
+    clip = Clip(
+        size=(config.frame_height, config.frame_width),
+        frames_per_tick=config.frames_per_tick,
+        rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
+        actions=np.array([config.action.encode(action) for action in held], dtype=np.uint8),
+        labels=[f"{tick}  {format_script([action])}" for tick, action in enumerate(held)],
+    )
+    console = Console(stderr=True)
+    with exporting(out, clip) as write:
+        for frames in track(run(session, held), "dreaming", len(held), console=console):
+            write(frames)
+    typer.echo(f"frames in {out}: {clip.shape[0]}")

@@ -1,0 +1,149 @@
+"""Measuring play: the real loop and a real window, with nothing to wait for between ticks.
+
+Every tick is drawn with its HUD and shown, on the display or, where there is none, on SDL's dummy one.
+"""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from engine.clock import Clock
+from engine.loop import Loop, Tick
+from engine.mailbox import Mailbox
+from engine.session import Session
+from engine.stats import percentile
+from render.hud import draw_hud
+from render.picture import draw_picture
+from render.window import Window, wake
+from scenes.scene import Scene
+from world.action import Action, ActionSpace
+from world.world import World
+
+SETTLE = 20
+"""Ticks that are not counted: the first ones find cold caches."""
+
+
+class Wanderer:
+    """A source of actions that never ends: random chords of the world's buttons, held for a while each."""
+
+    def __init__(self, space: ActionSpace, seed: int = 0) -> None:
+        self._space, self._random = space, np.random.default_rng(seed)
+        self._action, self._left = Action(), 0
+
+    def sample(self) -> Action:
+        if not self._left:
+            count = int(self._random.integers(0, 3))
+            self._action = Action(frozenset(self._random.choice(self._space.buttons, count).tolist()))
+            self._left = int(self._random.integers(3, 20))
+        self._left -= 1
+        return self._action
+
+
+class Unpaced(Clock):
+    """A clock whose next tick is always due."""
+
+    def wait(self) -> float:
+        return 0.0
+
+
+@dataclass
+class Measured:
+    """Times in seconds, a list entry a tick; all but `start` begin when the input is sampled."""
+
+    start: float = 0.0
+    to_frame: list[float] = field(default_factory=list)
+    to_display: list[float] = field(default_factory=list)
+    apart: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Ticks per second, commit and display included."""
+        return len(self.apart) / sum(self.apart)
+
+
+def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured:
+    """Plays `ticks` ticks as fast as they come. `began`: when the process started to load, for `start`."""
+    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    config = world.config
+    window = Window((config.frame_width, config.frame_height))
+    mailbox: Mailbox[Tick] = Mailbox()
+    measured = Measured()
+    previous: float | None = None
+
+    def receive(tick: Tick) -> None:
+        if mailbox.put(tick):
+            wake()
+
+    def count(tick: Tick) -> None:
+        nonlocal previous
+        if tick.action is None or tick.number <= SETTLE:
+            return
+        measured.to_frame.append(tick.timing.ready - tick.timing.sampled)
+        if previous is not None:
+            measured.apart.append(tick.timing.ready - previous)
+        previous = tick.timing.ready
+
+    def open_session() -> Session:
+        session = Session(world, scene.context, scene.seed)
+        session.warm_up()
+        return session
+
+    loop = Loop(open_session, Wanderer(config.action), last=ticks + SETTLE, make_clock=Unpaced)
+    loop.subscribe(receive)
+    loop.subscribe(count)
+    try:
+        loop.start()
+        while loop.alive:
+            window.events(0.25)
+            tick = mailbox.take()
+            if tick is None:
+                continue
+            draw_picture(window.screen, tick.frames[-1])
+            if loop.stats is not None:
+                draw_hud(window.screen, loop.stats, scene.title)
+            window.show()
+            shown = time.perf_counter()
+            if tick.number == 1 and tick.action is not None:
+                measured.start = shown - began
+            if tick.action is not None and tick.number > SETTLE:
+                measured.to_display.append(shown - tick.timing.sampled)
+    finally:
+        loop.stop()
+        window.close()
+        loop.join()
+    return measured
+
+
+def hardware(device: torch.device) -> str:
+    """The machine in a line."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return f"{len(names)} x {names[0]}"
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def resident_memory() -> float:
+    """The most memory that this process has had in main memory, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def spread(times: Sequence[float]) -> str:
+    """p50 / p95 / p99 in milliseconds."""
+    return " / ".join(f"{1000 * (percentile(times, p) or float('nan')):.1f}" for p in (50, 95, 99))
