@@ -33,7 +33,7 @@ def draw_state(screen: pygame.Surface, stats: Stats, warn: bool) -> None:
 def draw_note(screen: pygame.Surface, note: str) -> None:
     """Draws a passing remark at the bottom, in as many lines as it needs."""
     size = text_size(screen.get_size())
-    bottom = screen.get_height() - size // 2
+    bottom = screen.get_height() - 3 * size  # above the held buttons
     for line in reversed(_wrap(note, size, screen.get_width() - 2 * size)):
         place = (screen.get_width() // 2, bottom)
         bottom = draw_label(screen, line, size, WHITE, (*SHADE[:3], 220), midbottom=place).top

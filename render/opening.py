@@ -35,7 +35,7 @@ class Opening:
     def first(self) -> "Session":
         """Loads the world and opens the first scene."""
         settings, progress = self._settings, self._progress
-        from scenes.scene import load_scene
+        from scenes.scene import load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
         progress("starting torch", 0.05)
@@ -51,7 +51,7 @@ class Opening:
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
-        scene = scene or self._scenes()[0]
+        scene = scene or scenes_of(config.name)[0]
         if scene.world != config.name:
             raise PlayheadError(
                 f"the scene `{scene.name}` is one of the world `{scene.world}`, not of `{config.name}`; "
@@ -61,21 +61,14 @@ class Opening:
 
     def neighbour(self, by: int) -> "Session":
         """Opens the scene that comes `by` after the present one among those of the same world."""
-        scenes = self._scenes()
+        from scenes.scene import scenes_of
+
+        assert self._world is not None
+        scenes = scenes_of(self._world.config.name)
         names = [s.name for s in scenes]
         here = names.index(self.scene.name) if self.scene and self.scene.name in names else -1
         scene = scenes[(here + by) % len(scenes)]
         return self._open(scene, scene.seed)
-
-    def _scenes(self) -> "list[Scene]":
-        from scenes.scene import list_scenes
-
-        assert self._world is not None
-        name = self._world.config.name
-        scenes = [scene for scene in list_scenes() if scene.world == name]
-        if not scenes:
-            raise PlayheadError(f"no scene of the world `{name}` ships; give the folder of one by --scene")
-        return scenes
 
     def _open(self, scene: "Scene", seed: int) -> "Session":
         from engine.session import Session

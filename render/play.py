@@ -130,12 +130,12 @@ class Play:
         return REFRESH if until_frame is None else min(REFRESH, until_frame)
 
     def _handle(self, event: pygame.Event) -> None:
-        if event.type == pygame.QUIT:
+        if event.type in (pygame.QUIT, pygame.WINDOWCLOSE):
             self._quit()
         elif event.type == pygame.KEYDOWN and event.key in self._keymap.function_of_key:
             self._functions[self._keymap.function_of_key[event.key]]()
             self._stale = True
-        elif event.type in (pygame.VIDEORESIZE, pygame.VIDEOEXPOSE, WAKE):
+        elif event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED, WAKE):
             self._stale = True
         self._player.feed(event)
 

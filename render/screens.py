@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import pygame
 
 from controls.keymap import FUNCTIONS, Keymap
-from render.text import ACCENT, GREY, SHADE, WHITE, panel, render_text, text_size
+from render.text import ACCENT, BACKGROUND, GREY, SHADE, WHITE, panel, render_text, text_size
 
-BACKGROUND = (14, 16, 21)
 GROOVE = (44, 48, 58)
 
 Rows = list[tuple[tuple[str, ...], str]]

@@ -8,7 +8,8 @@ WHITE = (240, 242, 245)
 GREY = (168, 174, 184)
 ACCENT = (112, 200, 255)
 WARNING = (255, 184, 77)
-SHADE = (10, 12, 16, 176)
+BACKGROUND = (14, 16, 21)
+SHADE = (10, 12, 16, 196)
 """The background of text over the picture: dark, and seen through."""
 
 

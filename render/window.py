@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pygame
 
+from render.text import ACCENT, BACKGROUND
 from world.errors import PlayheadError
 
 TITLE = "Playhead"
+SMALLEST = (384, 240)
+"""Below this the help could no longer be read."""
 WAKE = pygame.event.custom_type()
 """An event that another thread posts to have the window look at what is new."""
 
@@ -23,27 +26,35 @@ class Window:
 
         Raises PlayheadError where there is no display to open on.
         """
-        if not _has_display():
-            raise _no_display("DISPLAY and WAYLAND_DISPLAY are not set")
+        if sys.platform.startswith("linux"):
+            if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")):
+                raise _no_display("DISPLAY and WAYLAND_DISPLAY are not set")
+            # Else SDL shows surfaces through OpenGL, which without a GPU takes milliseconds from the world.
+            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         try:
             pygame.display.init()
-            self._windowed = _comfortable(aspect, pygame.display.get_desktop_sizes()[0])
-            pygame.display.set_caption(TITLE)
+            size = _comfortable(aspect, pygame.display.get_desktop_sizes()[0])
+            self._window = pygame.Window(TITLE, size, resizable=True, fullscreen_desktop=fullscreen)
+            self._window.minimum_size = SMALLEST
+            self._window.set_icon(_icon())
             self._fullscreen = fullscreen
-            self._open()
+            self._window.get_surface()
         except pygame.error as error:
             raise _no_display(str(error)) from None
+        pygame.mouse.set_visible(not fullscreen)
         pygame.font.init()
 
     @property
     def screen(self) -> pygame.Surface:
-        return pygame.display.get_surface()
+        return self._window.get_surface()
 
     def toggle_fullscreen(self) -> None:
-        if not self._fullscreen:
-            self._windowed = self.screen.get_size()
         self._fullscreen = not self._fullscreen
-        self._open()
+        if self._fullscreen:
+            self._window.set_fullscreen(desktop=True)
+        else:
+            self._window.set_windowed()
+        pygame.mouse.set_visible(not self._fullscreen)
 
     def events(self, seconds: float) -> list[pygame.Event]:
         """Sleeps until there are events, at most so many seconds, and returns them all."""
@@ -52,17 +63,10 @@ class Window:
 
     def show(self) -> None:
         """Brings what was drawn to the display."""
-        pygame.display.flip()
+        self._window.flip()
 
     def close(self) -> None:
         pygame.quit()
-
-    def _open(self) -> None:
-        if self._fullscreen:
-            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
-        else:
-            pygame.display.set_mode(self._windowed, pygame.RESIZABLE)
-        pygame.mouse.set_visible(not self._fullscreen)
 
 
 def wake() -> None:
@@ -93,16 +97,18 @@ def save_screenshot(picture: pygame.Surface, folder: Path, name: str) -> Path:
     return path
 
 
-def _has_display() -> bool:
-    """Linux only opens a window through X11 or Wayland; SDL_VIDEODRIVER names something else on purpose."""
-    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in names)
-
-
 def _no_display(reason: str) -> PlayheadError:
     return PlayheadError(
         f"there is no display to open a window on ({reason}); `rollout` plays without one, into a file"
     )
+
+
+def _icon() -> pygame.Surface:
+    """A playhead: a triangle on a dark tile."""
+    icon = pygame.Surface((64, 64), pygame.SRCALPHA)
+    pygame.draw.rect(icon, BACKGROUND, icon.get_rect(), border_radius=14)
+    pygame.draw.polygon(icon, ACCENT, [(22, 16), (22, 48), (48, 32)])
+    return icon
 
 
 def _comfortable(aspect: tuple[int, int], desktop: tuple[int, int]) -> tuple[int, int]:

@@ -103,7 +103,7 @@ class Evaluation:
             rebuilt = []
             for latent in world.encode(frames.numpy()):
                 state.latent.copy_(latent[None, None])
-                rebuilt.append(world.decode(state)[0, 0].cpu())
+                rebuilt.append(world.decode(state)[0, 0].to("cpu", copy=True))
             found.append(psnr(torch.stack(rebuilt), frames)[CONTEXT:].mean())
         return torch.stack(found)
 
@@ -124,7 +124,7 @@ class Evaluation:
         for tick in range(1, ticks + 1):
             action = self.action(tick - 1).float()[:, None].to(state.action.device)
             self.world.denoise(state, action, seeds, tick - 1)
-            frame = self.world.decode(state)[:, 0].cpu()
+            frame = self.world.decode(state)[:, 0].to("cpu", copy=True)
             self.world.commit(state)
             recent.append(frame)
             if tick in HORIZONS:

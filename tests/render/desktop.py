@@ -40,7 +40,7 @@ def wait_for(look: Callable[[], Seen | None], what: str) -> Seen:
 def display() -> Iterator[str]:
     """An X display of 1280 x 800 that nobody sees. Yields its name."""
     read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
     os.close(write)
     try:

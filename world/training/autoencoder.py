@@ -81,7 +81,8 @@ def train_autoencoder(
     step_losses = torch.compile(losses) if settings.compile and device.type == "cuda" else losses
     bf16 = acceleration.pick_dtype(device) == torch.bfloat16
     for step in run.loop("autoencoder", save, device):
-        draw = torch.Generator().manual_seed(step * run.world_size + run.rank)
+        # Seeded anew for each step, so that a resumed run draws what an unbroken one would.
+        draw = torch.manual_seed(step * run.world_size + run.rank)
         index = footage.clip_index(settings.clips, settings.length, draw)
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
         for group in optimizer.param_groups:

@@ -103,3 +103,31 @@ def inverse(
     from world.training.run import Run
 
     make_inverse(footage, Run(out, steps=steps, minutes=minutes), InverseTraining(), device)
+
+
+@app.command()
+def distill(
+    world: Annotated[Path, typer.Option(help="Folder of a trained world.")],
+    footage: Frames,
+    out: Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    clips: Annotated[int, typer.Option(help="Rollouts a batch and GPU.", min=1)] = 32,
+    length: Annotated[int, typer.Option(help="Latents a rollout, its real past included.", min=10)] = 24,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the student.")] = 1e-4,
+    critic_steps: Annotated[int, typer.Option(help="Critic updates for one of the student.", min=1)] = 4,
+    compile: Compile = True,
+    device: Device = "auto",
+) -> None:
+    """Teach a world's generator to live on its own frames (Self Forcing, DMD); the result is in OUT/world."""
+    from world.training.distill import DistillTraining
+    from world.training.pipeline import make_distilled
+    from world.training.run import Run
+
+    settings = DistillTraining(
+        clips=clips, length=length, learning_rate=learning_rate, critic_steps=critic_steps, compile=compile
+    )
+    run = Run(out, steps=steps, minutes=minutes)
+    folder = make_distilled(world, footage, run, settings, device)
+    if run.rank == 0:
+        typer.echo(f"the world is in {folder}")

@@ -1,10 +1,9 @@
 """Footage: episodes on disk, and all of their frames in one tensor to draw clips from.
 
-An episode is an `.npz` with `frames` uint8 (T, H, W, 3), `actions` uint8 (T, buttons) and `place` str;
-action t is held from frame t to frame t + 1.
+An episode is an `.npz` with `frames` uint8 (T, H, W, 3), `actions` uint8 (T, buttons), `place` str and
+`seed`; action t is held from frame t to frame t + 1. Seeds from `HELD_OUT` on are never trained on.
 """
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from rich.progress import track
 from torch import Tensor
 
 from world.errors import PlayheadError
+
+HELD_OUT = 900_000
 
 
 class FootageError(PlayheadError):
@@ -29,20 +30,26 @@ class Episode:
     frames: np.ndarray
     actions: np.ndarray
     place: str
+    seed: int | None
 
 
 def read_episode(path: Path) -> Episode:
     """Reads and checks an episode file. Raises FootageError naming the file and what is wrong with it."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            frames, actions = data["frames"], data["actions"]
+            arrays = {name: data[name] for name in ("frames", "actions") if name in data}
             place = str(data["place"]) if "place" in data else ""
+            seed = int(data["seed"]) if "seed" in data else None
     except FileNotFoundError:
         raise FootageError(f"{path} is missing") from None
-    except KeyError as error:
-        raise FootageError(f"{path} lacks the array {error}; an episode has frames and actions") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FootageError(f"{path} is no readable .npz episode ({error}); collect it again") from None
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+        raise FootageError(
+            f"{path} is no readable .npz episode ({type(error).__name__}); collect it again"
+        ) from None
+    for name in ("frames", "actions"):
+        if name not in arrays:
+            raise FootageError(f"{path} lacks the array `{name}`; an episode has frames and actions")
+    frames, actions = arrays["frames"], arrays["actions"]
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise FootageError(
             f"{path}: `frames` is {frames.dtype} {frames.shape}, it has to be uint8 (T, H, W, 3)"
@@ -51,7 +58,7 @@ def read_episode(path: Path) -> Episode:
         raise FootageError(
             f"{path}: `actions` is {actions.shape}, it has to be ({len(frames)}, buttons), one row a frame"
         )
-    return Episode(frames, actions.astype(np.uint8), place)
+    return Episode(frames, actions.astype(np.uint8), place, seed)
 
 
 def episode_files(folder: Path) -> list[Path]:
@@ -73,7 +80,7 @@ class Footage:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> "Footage":
-        """Loads every `world_size`-th episode of a folder, from number `rank` on."""
+        """Loads every `world_size`-th episode of a folder, from number `rank` on, to train on."""
         files = episode_files(folder)[rank::world_size]
         if not files:
             raise FootageError(f"{folder} has fewer episodes than there are processes; collect more")
@@ -89,6 +96,13 @@ class Footage:
             ):
                 if episode.frames.shape[1:] != first.frames.shape[1:]:
                     raise FootageError(f"{path}: frames differ in size from those of {files[0].name}")
+                if episode.actions.shape[1] != first.actions.shape[1]:
+                    raise FootageError(f"{path}: the number of buttons differs from that of {files[0].name}")
+                if episode.seed is not None and episode.seed >= HELD_OUT:
+                    raise FootageError(
+                        f"{path} has seed {episode.seed}, and seeds from {HELD_OUT} on are held out for "
+                        "evaluation; train on others"
+                    )
                 need = filled + len(episode.frames)
                 if need > len(frames):  # sized for all at once where, as usual, episodes are alike
                     room = max(need, filled + len(episode.frames) * (len(files) - len(starts)))

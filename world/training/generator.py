@@ -159,6 +159,16 @@ class Trainer:
             optimizer.load_state_dict(held)
 
 
+def led_actions(footage: Footage, device: torch.device) -> Tensor:
+    """The action that led to each frame `(N, buttons)`: the one held on the frame before.
+
+    To an episode's first frame, as to the first frame of a context in play, none did.
+    """
+    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float().to(device)
+    led[footage.starts] = 0
+    return led
+
+
 def noised(x: Tensor, levels: Tensor, fresh: Tensor) -> Tensor:
     """Moves latents `(B, F, C, h, w)` to the noise levels `(B, F)`."""
     sigma = levels[:, :, None, None, None]
@@ -217,8 +227,7 @@ def train_generator(
     trainer = Trainer(config, settings, schedule, window, size, device, start)
     run.resume(trainer.load_state)
 
-    # The action that led to a frame is the one held on the frame before.
-    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float().to(device)
+    led = led_actions(footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:

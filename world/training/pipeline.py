@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import tomli_w
 import torch
+from torch import Tensor
 
 from world import acceleration, checkpoint
-from world.config import WorldConfig, read_config
-from world.errors import PlayheadError
+from world.config import WorldConfig, load_config, read_config
+from world.errors import PlayheadError, WorldError
 from world.lighttae import LightTAE
 from world.sampler import Schedule
 from world.training import distributed
@@ -23,6 +24,7 @@ from world.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
+from world.training.distill import DistillTraining, distill
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
@@ -52,7 +54,7 @@ def make_autoencoder(
     device: str = "auto",
 ) -> None:
     """Trains the autoencoder of the world that `recipe` (a world.toml) describes."""
-    config = read_config(recipe)
+    config = read_recipe(recipe)
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
@@ -69,24 +71,20 @@ def make_generator(
     device: str = "auto",
 ) -> Path:
     """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder."""
-    config = read_config(recipe)
+    config = read_recipe(recipe)
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
-    model = LightTAE(config.autoencoder)
-    checkpoint.fill(model, checkpoint.read_float(autoencoder), autoencoder)
-    latents = encode_footage(model.to(target).eval(), frames, target)
+    latents = _raw_latents(config, autoencoder, frames, target)
     mean, std = latent_statistics(latents)
     distributed.average([mean, std])
+    if not (std > 0).all():
+        raise WorldError(f"{autoencoder} encodes footage with a channel that never changes; train it longer")
     latents.sub_(mean[:, None, None]).div_(std[:, None, None])
-    frames.frames = frames.frames[:0].clone()  # only the actions are needed from here on
-    torch.cuda.empty_cache()
-
     config = msgspec.structs.replace(
         config,
         latent=msgspec.structs.replace(config.latent, mean=tuple(mean.tolist()), std=tuple(std.tolist())),
     )
-    config.check()
     folder = run.folder / "world"
     if run.rank == 0:
         folder.mkdir(exist_ok=True)
@@ -109,10 +107,64 @@ def make_generator(
     return folder
 
 
+def make_distilled(
+    world: Path, footage: Path, run: Run, settings: DistillTraining, device: str = "auto"
+) -> Path:
+    """Distils the generator of a world's folder on rollouts of its own; returns the new world's folder."""
+    config = load_config(world / "world.toml")
+    read_recipe(world / "world.toml")
+    target = _device(device)
+    frames = _footage(footage, run, target)
+    _check_size(config, frames)
+    latents = _raw_latents(config, world / config.autoencoder_weights, frames, target)
+    mean, std = (
+        torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
+    )
+    latents.sub_(mean).div_(std)
+    start = world / config.generator_weights
+    distill(run, latents, frames, config.generator, settings, config.sampling, target, start)
+    folder = run.folder / "world"
+    if run.rank == 0:
+        shutil.copytree(world, folder, dirs_exist_ok=True)
+        shutil.copyfile(run.folder / "generator.safetensors", folder / config.generator_weights)
+    return folder
+
+
 def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str = "auto") -> None:
     """Trains the inverse-dynamics model on `footage`."""
     target = _device(device)
     train_inverse(run, _footage(footage, run, target), settings, target)
+
+
+def _raw_latents(config: WorldConfig, weights: Path, footage: Footage, device: torch.device) -> Tensor:
+    """Encodes all footage `(N, C, h, w)`, and lets its frames go: only the actions are needed from then on."""
+    model = LightTAE(config.autoencoder)
+    checkpoint.fill(model, checkpoint.read_float(weights), weights)
+    latents = encode_footage(model.to(device).eval(), footage, device)
+    footage.frames = footage.frames[:0].clone()
+    torch.cuda.empty_cache()
+    return latents
+
+
+def read_recipe(path: Path) -> WorldConfig:
+    """Reads the world.toml of a world to be trained; `latent.mean` and `latent.std` need not be there yet.
+
+    Raises WorldError for what contradicts itself or cannot be trained here.
+    """
+    config = read_config(path)
+    channels, sampling = config.latent.channels, config.sampling
+    latent = msgspec.structs.replace(config.latent, mean=(0.0,) * channels, std=(1.0,) * channels)
+    config = msgspec.structs.replace(config, latent=latent)
+    try:
+        config.check()
+    except ValueError as error:
+        raise WorldError(f"{path} contradicts itself: {error}; correct it there") from None
+    if (sampling.latents_per_tick, sampling.sink, config.autoencoder.time_factor) != (1, 0, 1):
+        raise WorldError(
+            f"{path} cannot be trained: training makes worlds of one latent a tick, without a sink, with a "
+            "frame a latent; correct it there"
+        )
+    return config
 
 
 def write_config(path: Path, config: WorldConfig) -> None:

@@ -59,10 +59,13 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.rank, self.world_size = distributed.start()
         self._interrupted = False
-        self._losses: dict[str, Tensor] = {}
-        self._since = 0
-        if self.rank == 0:
+        self._losses: dict[str, tuple[Tensor, int]] = {}
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlayheadError(
+                f"the folder {folder} cannot be made ({error.strerror}); use another --out"
+            ) from None
 
     @property
     def progress(self) -> float:
@@ -78,12 +81,13 @@ class Run:
             return False
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen kinds for a damaged file
+            self.step, self.seconds = state["step"], state["seconds"]
+            load(state)
+        except Exception as error:  # torch raises a dozen kinds for a damaged file or one of other settings
             raise PlayheadError(
-                f"{path} cannot be resumed ({type(error).__name__}); delete it or use another --out"
+                f"{path} cannot be resumed ({type(error).__name__}): it is damaged or of other settings; "
+                "delete it or use another --out"
             ) from None
-        self.step, self.seconds = state["step"], state["seconds"]
-        load(state)
         return True
 
     def save(self, state: dict[str, Any]) -> None:
@@ -97,16 +101,15 @@ class Run:
     def log(self, **losses: Tensor) -> None:
         """Adds to the means that are written at the next report; costs no synchronisation."""
         for name, value in losses.items():
-            value = value.detach().float()
-            self._losses[name] = self._losses.get(name, torch.zeros_like(value)) + value
-        self._since += 1
+            total, count = self._losses.get(name, (0.0, 0))
+            self._losses[name] = (total + value.detach().float(), count + 1)
 
     def report(self, **extra: float) -> dict[str, float]:
-        """Writes the means since the last report, with `extra`, as a line of metrics.jsonl."""
-        means = {k: float(v) / self._since for k, v in self._losses.items()}
-        self._losses, self._since = {}, 0
+        """Writes the means since the last report, where there are any, with `extra`, to metrics.jsonl."""
+        means = {name: float(total) / count for name, (total, count) in self._losses.items()}
+        self._losses = {}
         row = {"step": self.step, "seconds": round(self.seconds, 1), **means, **extra}
-        if self.rank == 0:
+        if self.rank == 0 and means:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
         return row
@@ -140,9 +143,9 @@ class Run:
                     saved = self.seconds
                     self.save(save())
                 if stop:
+                    self.report()
                     raise KeyboardInterrupt
-        if self._since:
-            self.report()
+        self.report()
         self.save(save())
 
     @contextmanager

@@ -1,0 +1,155 @@
+"""Attention: the bfloat16 way of the CPU is close to the exact one, and only reads what it is given."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.session import Session
+from scenes.scene import scenes_of
+from world import kv_cache
+from world.action import Action
+from world.attention import attention
+from world.kv_cache import KVCache
+from world.world import World
+
+modest = settings(max_examples=40, deadline=None)
+
+
+class Shape(NamedTuple):
+    """Queries of one block, and a cache of `capacity` tokens of which the first `keys` are visible."""
+
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    capacity: int
+    head_dim: int
+    seed: int
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Shape:
+    """Any batch and head, from one key to more than the shipped world's window holds."""
+    keys = draw(st.integers(1, 700))
+    return Shape(
+        batch=draw(st.integers(1, 3)),
+        heads=draw(st.integers(1, 4)),
+        queries=draw(st.integers(8, 60)),
+        keys=keys,
+        capacity=keys + draw(st.integers(0, 100)),
+        head_dim=2 * draw(st.integers(4, 64)),
+        seed=draw(st.integers(0, 2**32)),
+    )
+
+
+def draws(shape: Shape, sharpness: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """bfloat16 queries, and keys and values as views of a longer cache, the rest of which is no number."""
+    draw = torch.Generator().manual_seed(shape.seed)
+    queries = torch.randn((shape.batch, shape.heads, shape.queries, shape.head_dim), generator=draw)
+    cache = torch.randn((2, shape.batch, shape.heads, shape.capacity, shape.head_dim), generator=draw)
+    cache[:, :, :, shape.keys :] = torch.nan
+    k, v = cache.to(torch.bfloat16)[..., : shape.keys, :].unbind()
+    return (sharpness * queries).to(torch.bfloat16), k, v
+
+
+def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention by its definition, in float64."""
+    q, k, v = q.double(), k.double(), v.double()
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """Relative L1 error."""
+    return float((found.double() - wanted).abs().sum() / wanted.abs().sum())
+
+
+@pytest.mark.parametrize(("sharpness", "limit"), [(0.0, 0.01), (0.3, 0.01), (1.0, 0.01), (3.0, 0.03)])
+@modest
+@given(shape=shapes())
+def test_bfloat16_on_the_cpu_is_close_to_exact(sharpness: float, limit: float, shape: Shape) -> None:
+    """From equal weights on all keys (sharpness 0) to nearly all weight on one (3); within 1 % at 1."""
+    q, k, v = draws(shape, sharpness)
+    found = attention(q, k, v)
+    assert found.dtype == torch.bfloat16
+    assert found.shape == q.shape
+    assert relative_error(found, exact(q, k, v)) < limit
+
+
+def test_bfloat16_is_within_a_hundredth_of_exact_in_every_layer_of_the_shipped_world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World.load("freedoom", "cpu", dtype=torch.bfloat16)
+    world.side_by_side = False
+    session = Session(world, scenes_of("freedoom")[0].context, 0)
+    errors: list[float] = []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        found = attention(q, k, v)
+        errors.append(relative_error(found, exact(q, k, v)))
+        return found
+
+    monkeypatch.setattr(kv_cache, "attention", watched)
+    session.step(Action(frozenset({"forward"})))
+    assert len(errors) == session.steps * world.config.generator.layers
+    assert max(errors) < 0.01
+
+
+@modest
+@given(shapes())
+def test_attention_only_reads(shape: Shape) -> None:
+    """The cache must never change under attention, in either number type: see law 6 of the design."""
+    for dtype in (torch.bfloat16, torch.float32):
+        q, k, v = (part.to(dtype) for part in draws(shape))
+        before = [part.clone() for part in (q, k, v)]
+        first = attention(q, k, v)
+        assert all(torch.equal(part, kept) for part, kept in zip((q, k, v), before, strict=True))
+        assert torch.equal(first, attention(q, k, v))
+
+
+@modest
+@given(shapes())
+def test_sessions_stepped_together_do_not_see_each_other(shape: Shape) -> None:
+    q, k, v = draws(shape)
+    together = attention(q, k, v)
+    for i in range(shape.batch):
+        alone = attention(q[i : i + 1], k[i : i + 1], v[i : i + 1])
+        assert relative_error(together[i : i + 1], alone.double()) < 0.01
+
+
+def test_a_window_that_fills_and_turns_over_stays_close_to_exact() -> None:
+    """Through the cache itself: bfloat16 against float64 at every frame, before and after eviction."""
+    tokens, heads, head_dim = 6, 2, 16
+    cache = KVCache(
+        layers=1,
+        batch=2,
+        heads=heads,
+        frames=4,
+        sink=1,
+        tokens=tokens,
+        head_dim=head_dim,
+        dtype=torch.bfloat16,
+    )
+    draw = torch.Generator().manual_seed(0)
+    for frame in range(9):
+        q, k, v = torch.randn((3, 2, heads, tokens, head_dim), generator=draw).to(torch.bfloat16)
+        cache.begin(1)
+        found = cache.attend(0, q, k, v)
+        cache.end()
+        keys, values = cache.ordered(0)
+        assert keys.shape[2] == tokens * min(frame + 1, 4)
+        assert relative_error(found, exact(q, keys, values)) < 0.01
+
+
+def test_a_mask_hides_what_it_says_in_either_number_type() -> None:
+    """Training's mask: the same as attending to the keys that it lets through."""
+    draw = torch.Generator().manual_seed(0)
+    for dtype in (torch.bfloat16, torch.float32):
+        q, k, v = torch.randn((3, 2, 3, 8, 16), generator=draw).to(dtype)
+        mask = torch.zeros(8, 8, dtype=torch.bool)
+        mask[:, [0, 3, 4]] = True
+        found = attention(q, k, v, mask)
+        assert relative_error(found, exact(q, k[:, :, [0, 3, 4]], v[:, :, [0, 3, 4]])) < 0.01
