@@ -34,7 +34,7 @@ from world.training.autoencoder import (
     train_autoencoder,
 )
 from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, train_generator
+from world.training.generator import GeneratorTraining, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.pipeline import write_config
 from world.training.run import Run, trapezoid
@@ -120,7 +120,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 def test_the_autoencoder_learns_to_rebuild_footage(footage: Footage, tmp_path: Path) -> None:
     run = Watched(tmp_path, steps=80)
     autoencoder(run, footage)
-    assert run.fall("l2") < 0.4
+    assert run.fall("l2") < 0.5
 
 
 @pytest.mark.parametrize("muon", [True, False], ids=["Muon", "AdamW"])
@@ -133,23 +133,28 @@ def test_the_generator_learns_to_denoise(
     assert run.fall("loss") < 0.75
 
 
-def test_the_generator_learns_what_the_buttons_do(footage: Footage, latents: Tensor, tmp_path: Path) -> None:
-    """After training, the wrong actions predict the next frame worse than the held ones."""
-    from world.training.generator import Trainer
+def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Path) -> None:
+    """A frame is predicted best with what was held on the frame before it: neither later nor sooner."""
+    lit = footage.actions[:-1, [0, 2, 6]].float()  # latents that show the three lamps and nothing else
+    lamps = torch.cat([torch.zeros(1, 3), lit]).repeat(1, 3)[:, :8, None, None].expand(-1, -1, 4, 4)
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, muon=False, pure_noise=1)
+    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
+    run = Watched(tmp_path, steps=100)
+    trained = train_generator(run, lamps, footage, CONFIG.generator, settings, schedule, 6, CPU)
 
-    trained = generator(Watched(tmp_path, steps=150), footage, latents)
-    settings = GeneratorTraining(length=8, clean_context=1.0)
-    trainer = Trainer(CONFIG.generator, settings, Schedule((1.0,)), 6, (4, 4), CPU)
+    trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
     trainer.model.load_state_dict(trained.state_dict())
-    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float()
-    clips = footage.clip_index(32, 8, torch.Generator().manual_seed(5))
-    other = 1 - led
-    losses = []
-    for actions in (led, other):
-        with torch.no_grad():
-            draw = torch.Generator().manual_seed(0)
-            losses.append(float(trainer.loss(latents[clips].float(), actions[clips], False, draw)))
-    assert losses[0] < 0.9 * losses[1]
+    clips = footage.clip_index(48, 9, torch.Generator().manual_seed(5))[:, 1:]
+
+    @torch.no_grad()
+    def loss(actions: Tensor) -> float:
+        draw = torch.Generator().manual_seed(0)
+        return float(trainer.loss(lamps[clips], actions.float(), False, draw))
+
+    led = footage.actions[clips - 1]
+    assert loss(footage.actions[clips]) > 1.3 * loss(led)
+    assert loss(torch.cat([led[:, :1], led[:, :-1]], 1)) > 1.3 * loss(led)
+    assert loss(torch.zeros_like(led)) > 1.3 * loss(led)
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
