@@ -3,10 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imports torch, and a window opens before that
-    from world.action import Action
+from world.action import Action
 
 
 class Held:
@@ -44,10 +42,8 @@ class Held:
                 self._down.clear()
                 self._newest = self._now()
 
-    def sample(self) -> "Action":
+    def sample(self) -> Action:
         """The buttons held now, and those tapped since the last sample."""
-        from world.action import Action
-
         with self._lock:
             buttons = frozenset(self._tapped).union(*self._down.values())
             self._tapped.clear()

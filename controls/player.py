@@ -1,17 +1,13 @@
 """The player at this machine: keyboard and gamepads, after a script if there is one."""
 
-from typing import TYPE_CHECKING
-
 import pygame
 
 from controls.gamepad import Gamepads
 from controls.held import Held
 from controls.keyboard import Keyboard
 from controls.keymap import Keymap
-
-if TYPE_CHECKING:  # both import torch, and a window opens before that
-    from controls.script import ScriptSource
-    from world.action import Action
+from controls.script import ScriptSource
+from world.action import Action
 
 
 class Player:
@@ -31,7 +27,7 @@ class Player:
         for device in self._devices:
             device.feed(event)
 
-    def sample(self) -> "Action":
+    def sample(self) -> Action:
         """The script's next action; once that is done, what is held."""
         held = self._held.sample()
         if self.script is not None and not self.script.done:

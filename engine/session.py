@@ -123,10 +123,15 @@ class Session:
         return twin
 
     def warm_up(self) -> None:
-        """Runs every shape and cache slot of the tick path twice, then resets: no later tick is slower."""
-        for _ in range(2 * self.world.config.sampling.window if self._state.graphs.enabled else 2):
-            self.step(Action())
-        self.reset()
+        """Runs what play will run, from the context on, until nothing of it is new; then resets.
+
+        Where the tick path is recorded as graphs, that is every cache slot, filling and full, and twice.
+        """
+        graphs = self._state.graphs.enabled
+        for _ in range(2 if graphs else 1):
+            for _ in range(2 * self.world.config.sampling.window if graphs else 2):
+                self.step(Action())
+            self.reset()
 
     def _take_frames(self) -> np.ndarray:
         frames: Tensor = self._state.frames[0]

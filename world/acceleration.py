@@ -37,9 +37,13 @@ def share_cores() -> bool:
     Torch's threads wait for one another by spinning, so a pool over all cores loses many times its speed
     as soon as anything else, such as the window, takes a core; half of them stay clear of that.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // 2))
-    return cores > 1
+    torch.set_num_threads(max(1, cores() // 2))
+    return cores() > 1
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Graphs:

@@ -1,12 +1,14 @@
 """Actions: what the player holds during a tick, in the words of the world that is played."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
-import torch
-from torch import Tensor
 
 from world.errors import ActionError
+
+if TYPE_CHECKING:  # a window and its key map open before torch is there
+    from torch import Tensor
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -41,6 +43,8 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ActionError(f"an action of this world has {len(self.buttons)} values, not {len(values)}")
         return Action(frozenset(n for n, v in zip(self.buttons, values, strict=True) if v > 0.5))
 
-    def tensor(self, action: Action) -> Tensor:
+    def tensor(self, action: Action) -> "Tensor":
         """`(1, 1, buttons)` float32."""
+        import torch
+
         return torch.tensor(self.encode(action), dtype=torch.float32)[None, None]

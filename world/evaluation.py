@@ -6,15 +6,15 @@ it (the clip's actions start over): sharpness and colour against real footage of
 following, judged by the inverse-dynamics model that ships with the world.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from world import checkpoint
+from world import acceleration, checkpoint
 from world.errors import PlayheadError
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from world.metrics import colour, psnr, sharpness
@@ -207,12 +207,17 @@ def evaluate(
 ) -> dict[str, Scores]:
     """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
     clips = cut_clips(episodes, per_place)
-    wanted = len(world.config.action.buttons)
-    if clips[0].actions.shape[1] != wanted:
-        raise PlayheadError(
-            f"the episodes in {episodes} have {clips[0].actions.shape[1]} buttons where the world "
-            f"`{world.config.name}` has {wanted}; evaluate it on footage of its own game"
-        )
+    config = world.config
+    wanted = (config.frame_height, config.frame_width, len(config.action.buttons))
+    for clip in clips:
+        found = (*clip.frames.shape[1:3], clip.actions.shape[1])
+        if found != wanted:
+            raise PlayheadError(
+                f"{episodes} has an episode of {found[0]} x {found[1]} pixels and {found[2]} buttons where "
+                f"the world `{config.name}` has {wanted[0]} x {wanted[1]} and {wanted[2]}; evaluate it on "
+                "footage of its own game"
+            )
+    torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
     evaluation = Evaluation(world, clips, inverse)
     ceiling = evaluation.ceiling()
     evaluation.run(ticks, progress)
@@ -222,8 +227,12 @@ def evaluate(
 
 
 def as_numbers(scores: Scores) -> dict[str, object]:
-    """Scores as plain JSON values."""
+    """Scores as plain JSON values; None for what there was nothing to measure by."""
+
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else round(value, 4)
+
     return {
-        k: {str(i): round(j, 4) for i, j in v.items()} if isinstance(v, dict) else np.round(v, 4).item()
+        k: {str(i): number(j) for i, j in v.items()} if isinstance(v, dict) else number(v)
         for k, v in vars(scores).items()
     }

@@ -130,8 +130,7 @@ class World:
         folder = find_world(name)
         config = load_config(folder / "world.toml")
         target = acceleration.pick_device(device)
-        with torch.device("meta"):
-            generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
+        generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
         for module, file in (
             (generator, config.generator_weights),
             (autoencoder, config.autoencoder_weights),

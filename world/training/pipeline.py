@@ -137,7 +137,7 @@ def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str
 
 
 def _raw_latents(config: WorldConfig, weights: Path, footage: Footage, device: torch.device) -> Tensor:
-    """Encodes all footage `(N, C, h, w)`, and lets its frames go: only the actions are needed from then on."""
+    """Encodes all footage `(N, C, h, w)` and lets its frames go: from then on only actions are needed."""
     model = LightTAE(config.autoencoder)
     checkpoint.fill(model, checkpoint.read_float(weights), weights)
     latents = encode_footage(model.to(device).eval(), footage, device)

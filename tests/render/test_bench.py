@@ -1,0 +1,115 @@
+"""What `bench play` prints: every line, with numbers that can belong together."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from render.bench import SETTLE, Wanderer
+from tests.conftest import BUTTONS
+from world.action import Action, ActionSpace
+from world.world import SHIPPED
+
+ROOT = Path(__file__).parents[2]
+TICKS = 50
+needs_weights = pytest.mark.skipif(
+    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(), reason="freedoom's weights are not here"
+)
+
+
+def bench(*options: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "SDL_VIDEODRIVER": "dummy", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "main.py", "bench", "play", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
+
+
+@needs_weights
+def test_bench_play_prints_every_line_with_numbers_that_agree() -> None:
+    done = bench("--ticks", str(TICKS), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = {line[:13].strip(): line[13:].strip() for line in done.stdout.splitlines() if line[:1].islower()}
+    assert list(lines) == [
+        "hardware",
+        "world",
+        "measured",
+        "rate",
+        "tick",
+        "key to frame",
+        "key to screen",
+        "start",
+        "memory",
+    ]
+    assert re.search(r"\d+ threads?, torch \d+\.\d+", lines["hardware"])
+    assert lines["world"].startswith("freedoom, 256 x 160, 2 steps a tick, ")
+    assert number(lines["measured"]) == TICKS - 1  # times between frames: one fewer than frames
+    assert "the world's own: 17.5" in lines["rate"]
+
+    rate, tick = number(lines["rate"]), spread(lines["tick"])
+    frame, screen = spread(lines["key to frame"]), spread(lines["key to screen"])
+    for p50, p95, p99 in (tick, frame, screen):
+        assert 0 < p50 <= p95 <= p99
+    # The mean of a tick, which the rate is one over, is at least half the median and at most the slowest tick.
+    assert 1000 / tick[2] * 0.95 <= rate <= 2000 / tick[0] * 1.05
+    assert frame[0] <= tick[0]  # the frame is handed over before its tick is done
+    assert frame[0] < screen[0]
+    assert number(lines["start"]) > 0
+    assert 100 < number(lines["memory"]) < 20_000
+
+
+def number(words: str) -> float:
+    """The first number in `words`."""
+    found = re.search(r"\d+(\.\d+)?", words)
+    assert found, words
+    return float(found[0])
+
+
+def spread(words: str) -> tuple[float, float, float]:
+    """p50, p95 and p99 in milliseconds."""
+    found = re.match(r"([\d.]+) / ([\d.]+) / ([\d.]+) ms", words)
+    assert found, words
+    p50, p95, p99 = map(float, found.groups())
+    return p50, p95, p99
+
+
+def test_too_few_ticks_to_say_anything_are_refused() -> None:
+    done = bench("--ticks", "10")
+    assert done.returncode == 2
+    assert "10" in done.stderr and "50" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--world", "atlantis"), "no world `atlantis`"),
+        (("--scene", "atlantis"), "`atlantis`"),
+        (("--steps", "0"), "not 0; try --steps 2"),
+    ],
+)
+@needs_weights
+def test_what_is_unknown_ends_in_one_sentence(options: tuple[str, ...], words: str) -> None:
+    done = bench(*options, "--device", "cpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("playhead: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr
+
+
+def test_the_wanderer_holds_every_button_and_combinations_and_nothing() -> None:
+    """What is measured is play: chords that change, and pauses."""
+    space = ActionSpace(BUTTONS)
+    wanderer, again = Wanderer(space), Wanderer(space)
+    actions = [wanderer.sample() for _ in range(3000)]
+    assert actions == [again.sample() for _ in range(3000)]
+    assert {name for action in actions for name in action.buttons} == set(BUTTONS)
+    assert {len(action.buttons) for action in actions} == {0, 1, 2}
+    assert Action() in actions
+    changes = sum(a != b for a, b in zip(actions, actions[1:], strict=False))
+    assert 3000 / 20 < changes < 3000 / 3
+
+
+def test_the_first_ticks_are_not_counted() -> None:
+    assert SETTLE > 0
