@@ -4,7 +4,6 @@ It is data, a readable TOML file: see `keymaps/freedoom.toml`. Keys have pygame'
 pygame's key codes from here on.
 """
 
-import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pygame
 
 from controls.gamepad_names import GAMEPAD_NAMES
 from world.errors import ActionError
+from world.tomlfile import read_toml
 
 SHIPPED = Path(__file__).parent / "keymaps"
 DEFAULT = SHIPPED / "freedoom.toml"
@@ -125,14 +125,7 @@ def key_code(name: str) -> int:
 
 
 def _read(path: Path) -> KeymapFields:
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), KeymapFields, strict=True)
-    except FileNotFoundError:
-        raise ActionError(f"{path} is missing: it has to be a key map, such as {DEFAULT}") from None
-    except OSError as error:
-        raise ActionError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise ActionError(f"{path} is not a usable key map: {error}; correct it there") from None
+    return read_toml(path, KeymapFields, "key map", f"it has to be a key map, such as {DEFAULT}", ActionError)
 
 
 def _check_key(path: Path, table: str, key: str) -> None:

@@ -4,7 +4,6 @@
 `(T, H, W, 3)`, `actions` uint8 `(T, buttons)` and `place` str: a short episode. Nothing here loads a model.
 """
 
-import tomllib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from world.context import Context
 from world.errors import PlayheadError
+from world.tomlfile import read_toml
 
 SHIPPED = Path(__file__).parent / "shipped"
 SCENE_FILE = "scene.toml"
@@ -119,14 +119,8 @@ def check_fields(fields: SceneFields, where: str) -> None:
 
 
 def _read_fields(path: Path) -> SceneFields:
-    try:
-        fields = msgspec.convert(tomllib.loads(path.read_text("utf-8")), SceneFields, strict=True)
-    except FileNotFoundError:
-        raise SceneError(f"{path} is missing: a scene's folder needs a {SCENE_FILE}") from None
-    except OSError as error:
-        raise SceneError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise SceneError(f"{path} is not a usable scene: {error}; correct it there") from None
+    missing = f"a scene's folder needs a {SCENE_FILE}"
+    fields = read_toml(path, SceneFields, "scene", missing, SceneError)
     check_fields(fields, str(path))
     return fields
 

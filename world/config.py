@@ -1,6 +1,5 @@
 """A world's configuration: the readable `world.toml` beside its weights."""
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ from world.action import ActionSpace
 from world.errors import WorldError
 from world.generator import GeneratorConfig
 from world.lighttae import LightTAEConfig
+from world.tomlfile import read_toml
 
 
 class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,14 +112,8 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_config(path: Path) -> WorldConfig:
     """Reads a `world.toml`. Raises WorldError naming the file, the field and the mend."""
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), WorldConfig, strict=True)
-    except FileNotFoundError:
-        raise WorldError(f"{path} is missing: a world folder needs a world.toml") from None
-    except OSError as error:
-        raise WorldError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise WorldError(f"{path} is not a usable world configuration: {error}; correct it there") from None
+    missing = "a world folder needs a world.toml"
+    return read_toml(path, WorldConfig, "world configuration", missing, WorldError)
 
 
 def load_config(path: Path) -> WorldConfig:

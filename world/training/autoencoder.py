@@ -13,9 +13,9 @@ from torch import Tensor
 
 from world import acceleration, checkpoint
 from world.lighttae import LightTAE, LightTAEConfig
-from world.training import distributed
 from world.training.footage import Footage, pixels
-from world.training.run import Ema, Run, trapezoid
+from world.training.learner import Learner
+from world.training.run import Run, trapezoid
 
 
 class AutoencoderTraining(msgspec.Struct, frozen=True):
@@ -47,29 +47,17 @@ def train_autoencoder(
     if start is not None:
         checkpoint.fill(model, checkpoint.read_float(start), start)
     model.to(device, memory_format=torch.channels_last)
-    distributed.share(model)
-    ema = Ema(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01,
         fused=device.type == "cuda",
     )  # fmt: skip
-
-    def load(state: dict[str, Any]) -> None:
-        model.load_state_dict(state["model"])
-        for key, value in state["ema"].items():
-            ema.average[key].copy_(value)
-        optimizer.load_state_dict(state["optimizer"])
+    learner = Learner(model, [optimizer], decay=0.999, clip=0.5)
+    run.resume(learner.load_state)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            checkpoint.save_weights(run.folder / "autoencoder.safetensors", ema.average)
-        return {
-            "model": model.state_dict(),
-            "ema": ema.average,
-            "optimizer": optimizer.state_dict(),
-        }
-
-    run.resume(load)
+            learner.keep(run.folder / "autoencoder.safetensors")
+        return learner.state()
 
     def losses(clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z = encode_each(model, clip)
@@ -85,19 +73,13 @@ def train_autoencoder(
         draw = torch.manual_seed(step * run.world_size + run.rank)
         index = footage.clip_index(settings.clips, settings.length, draw)
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * trapezoid(run.progress)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             l2, l1, size = step_losses(clip)
             loss = l2 + settings.l1_weight * l1 + settings.latent_pull * size
         loss.backward()
-        distributed.average_gradients(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update(model, step)
+        learner.step(trapezoid(run.progress))
         run.log(l2=l2, l1=l1, latent_size=size)
-    model.load_state_dict(ema.average)
+    learner.take_average()
     return model
 
 

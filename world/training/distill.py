@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from world import acceleration, checkpoint
 from world.config import SamplingConfig
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
-from world.training import distributed
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, Trainer, led_actions, noised
-from world.training.run import Ema, Run, trapezoid
+from world.training.learner import Learner
+from world.training.run import Run, trapezoid
 from world.training.self_rollout import SelfRollout
 
 
@@ -75,11 +75,11 @@ class Distiller:
         self.student = Generator(config)
         checkpoint.fill(self.student, checkpoint.read_float(start), start)
         self.student.to(device)
-        self.ema = Ema(self.student, 0.99)
         self.rollout = SelfRollout(self.student, sampling, schedule)
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=settings.learning_rate, betas=(0.0, 0.99), weight_decay=0.01
         )
+        self.learner = Learner(self.student, [optimizer], decay=0.99)
         self.dtype = acceleration.pick_dtype(device)
         self.autocast = self.dtype == torch.bfloat16
 
@@ -92,7 +92,8 @@ class Distiller:
     def critic_step(self, dream: Tensor, actions: Tensor, factor: float, draw: torch.Generator) -> Tensor:
         """Teaches the critic the student's distribution; returns its loss."""
         loss = self.critic.loss(dream, actions, False, draw)
-        self.critic.step(loss, factor)
+        loss.backward()
+        self.critic.learner.step(factor)
         return loss.detach()
 
     @torch.no_grad()
@@ -133,31 +134,17 @@ class Distiller:
             ticks = self.rollout.ticks(dream[:, :past], actions, seeds, exits, self.dtype)
             for tick, clean in enumerate(ticks):
                 clean.backward(share * direction[:, past + tick : past + tick + 1])
-        distributed.average_gradients(self.student)
-        norm = nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return self.learner.step(factor)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "student": self.student.state_dict(),
-            "ema": self.ema.average,
-            "optimizer": self.optimizer.state_dict(),
-            "critic": self.critic.state(),
-        }
+        return {"student": self.learner.state(), "critic": self.critic.learner.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.student.load_state_dict(state["student"])
-        for key, value in state["ema"].items():
-            self.ema.average[key].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.critic.load_state(state["critic"])
+        self.learner.load_state(state["student"])
+        self.critic.learner.load_state(state["critic"])
 
 
 def distill(
@@ -181,7 +168,7 @@ def distill(
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            checkpoint.save_weights(run.folder / "generator.safetensors", distiller.ema.average)
+            distiller.learner.keep(run.folder / "generator.safetensors")
         return distiller.state()
 
     for step in run.loop("distillation", save, device):
@@ -201,5 +188,4 @@ def distill(
         if (step + 1) % settings.critic_steps == 0:
             direction = distiller.direction(dream, actions, past, draw)
             norm = distiller.student_step(dream, direction, actions, seeds, exits, past, factor)
-            distiller.ema.update(distiller.student, step)
             run.log(student=norm, gap=direction.abs().mean())

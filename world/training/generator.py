@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from world import acceleration, checkpoint
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule, denoise
-from world.training import distributed
 from world.training.footage import Footage
-from world.training.run import Ema, Run, trapezoid
+from world.training.learner import Learner
+from world.training.run import Run, trapezoid
 from world.training.sequence import masked_attend
 
 
@@ -63,7 +63,6 @@ class Trainer:
         if start is not None:
             checkpoint.fill(self.model, checkpoint.read_float(start), start)
         self.model.to(device)
-        distributed.share(self.model)
         fused = settings.compile and device.type == "cuda"
         self.attend = masked_attend(settings.length, window, self.model.tokens(*size), device, fused=fused)
         table = self.model.rope_table(range(settings.length), *size)
@@ -71,8 +70,7 @@ class Trainer:
         if fused:
             for block in self.model.blocks:
                 block.compile()
-        self.ema = Ema(self.model, 0.9995)
-        self.optimizers = optimizers(self.model, settings, device)
+        self.learner = Learner(self.model, optimizers(self.model, settings, device), decay=0.9995)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
 
     def predict(
@@ -132,32 +130,6 @@ class Trainer:
         # The first frame of a sequence has no past: it teaches nothing that play asks for.
         return (flow - (fresh - latents))[:, 1:].square().mean()
 
-    def step(self, loss: Tensor, factor: float) -> Tensor:
-        """One optimizer step at `factor` times the learning rate; returns the gradient norm."""
-        loss.backward()
-        distributed.average_gradients(self.model)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.average,
-            "optimizers": [o.state_dict() for o in self.optimizers],
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        for key, value in state["ema"].items():
-            self.ema.average[key].copy_(value)
-        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(held)
-
 
 def led_actions(footage: Footage, device: torch.device) -> Tensor:
     """The action that led to each frame `(N, buttons)`: the one held on the frame before.
@@ -201,9 +173,6 @@ def optimizers(
     ]
     if matrices:
         found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
-    for optimizer in found:
-        for group in optimizer.param_groups:
-            group["base_lr"] = lr
     return found
 
 
@@ -225,14 +194,14 @@ def train_generator(
     """
     size = (latents.shape[-2], latents.shape[-1])
     trainer = Trainer(config, settings, schedule, window, size, device, start)
-    run.resume(trainer.load_state)
-
+    learner = trainer.learner
+    run.resume(learner.load_state)
     led = led_actions(footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            checkpoint.save_weights(run.folder / "generator.safetensors", trainer.ema.average)
-        return trainer.state()
+            learner.keep(run.folder / "generator.safetensors")
+        return learner.state()
 
     for step in run.loop("generator", save, device):
         number = step * run.world_size + run.rank
@@ -244,8 +213,7 @@ def train_generator(
             run.progress >= settings.own_context_from and random.Random(step).random() < settings.own_context
         )
         loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
-        norm = trainer.step(loss, trapezoid(run.progress))
-        trainer.ema.update(trainer.model, step)
-        run.log(loss=loss, gradient=norm)
-    trainer.model.load_state_dict(trainer.ema.average)
+        loss.backward()
+        run.log(loss=loss, gradient=learner.step(trapezoid(run.progress)))
+    learner.take_average()
     return trainer.model

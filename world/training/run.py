@@ -14,26 +14,10 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from world.errors import PlayheadError
 from world.training import distributed
-
-
-class Ema:
-    """An exponential moving average of a module's parameters, `average`, updated in place."""
-
-    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
-        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Moves towards the module; faster in the first steps, when there is little to remember."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        held = list(self.average.values())
-        new = [v.to(h.dtype) for v, h in zip(module.state_dict().values(), held, strict=True)]
-        torch._foreach_lerp_(held, new, weight)
 
 
 def trapezoid(progress: float, warm_up: float = 0.01, decay: float = 0.4) -> float:

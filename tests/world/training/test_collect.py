@@ -13,12 +13,7 @@ import numpy as np
 import pytest
 
 from world.training.collect import (
-    HABITS,
     CollectError,
-    Habit,
-    Player,
-    Sense,
-    any_chord,
     collect,
     episode_path,
     film,
@@ -26,6 +21,7 @@ from world.training.collect import (
     open_game,
 )
 from world.training.places import BUTTONS, DOOM_BUTTONS, PLACES
+from world.training.player import HABITS, Habit, Player, Sense, any_chord
 
 ROOT = Path(__file__).parents[3]
 

@@ -33,6 +33,7 @@ from world.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
+from world.training.distill import DistillTraining, distill
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
@@ -47,22 +48,25 @@ STEPS, STOP = 14, 6
 
 
 class Watched(Run):
-    """A run that remembers its losses, and may be interrupted from the keyboard during step number `stop`."""
+    """A run that remembers its losses, and may be interrupted from the keyboard after `stop` steps."""
 
     def __init__(self, folder: Path, steps: int, stop: int | None = None) -> None:
         super().__init__(folder, steps=steps)
         self.stop = stop
-        self.losses: list[dict[str, float]] = []
+        self.losses: dict[str, list[float]] = {}
+        self.seen: set[int] = set()
 
     def log(self, **losses: Tensor) -> None:
         super().log(**losses)
-        self.losses.append({name: float(value.detach()) for name, value in losses.items()})
-        if len(self.losses) == self.stop:
+        self.seen.add(self.step)
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(float(value.detach()))
+        if self.step + 1 == self.stop:
             signal.raise_signal(signal.SIGINT)
 
     def fall(self, name: str) -> float:
         """The mean loss of the last tenth of the steps, as a part of that of the first tenth."""
-        values = [losses[name] for losses in self.losses]
+        values = self.losses[name]
         count = len(values) // 10
         return sum(values[-count:]) / sum(values[:count])
 
@@ -96,18 +100,41 @@ def inverse(run: Run, footage: Footage) -> nn.Module:
     return train_inverse(run, footage, InverseTraining(clips=8), CPU)
 
 
-Stage = Callable[[Run, Footage, Tensor], nn.Module]
+def distilled(run: Run, footage: Footage, latents: Tensor) -> None:
+    start = run.folder / "start" / "generator.safetensors"
+    start.parent.mkdir(exist_ok=True)
+    save_weights(start, make_tiny_world().generator.state_dict())
+    settings = DistillTraining(clips=2, length=6, past=3, critic_steps=2)
+    distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start)
+
+
+Stage = Callable[[Run, Footage, Tensor], object]
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
     "generator": generator,
     "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
+    "distill": distilled,
     "inverse": lambda run, footage, latents: inverse(run, footage),
 }
 every_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 
 
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def same(a: object, b: object) -> bool:
+    """Whether two checkpoints or state dicts hold the same, bit for bit."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return a == b
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a run resumes from, but for the time it took."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    del state["seconds"]
+    return state
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -129,7 +156,7 @@ def test_the_generator_learns_to_denoise(
 ) -> None:
     run = Watched(tmp_path, steps=60)
     generator(run, footage, latents, muon)
-    assert run.losses[0]["loss"] == pytest.approx(2, abs=0.1)  # it begins by predicting 0: noise and latents
+    assert run.losses["loss"][0] == pytest.approx(2, abs=0.1)  # it begins by predicting 0: noise and latents
     assert run.fall("loss") < 0.75
 
 
@@ -173,15 +200,17 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     stage: Stage, footage: Footage, latents: Tensor, tmp_path: Path
 ) -> None:
-    """Interrupted and resumed, or in one go: the same weights, bit for bit."""
-    straight = stage(Watched(tmp_path / "straight", STEPS), footage, latents)
+    """Interrupted and resumed, or in one go: the same weights and optimizers, bit for bit."""
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    stage(Watched(straight, STEPS), footage, latents)
     with pytest.raises(KeyboardInterrupt):
-        stage(Watched(tmp_path / "halves", STEPS, stop=STOP), footage, latents)
-    again = Watched(tmp_path / "halves", STEPS)
-    resumed = stage(again, footage, latents)
-    assert len(again.losses) == STEPS - STOP
-    assert same(straight.state_dict(), resumed.state_dict())
-    (one,), (other,) = ((tmp_path / name).glob("*.safetensors") for name in ("straight", "halves"))
+        stage(Watched(halves, STEPS, stop=STOP), footage, latents)
+    assert read_checkpoint(halves)["step"] == STOP
+    again = Watched(halves, STEPS)
+    stage(again, footage, latents)
+    assert again.seen == set(range(STOP, STEPS))
+    assert same(read_checkpoint(straight), read_checkpoint(halves))
+    (one,), (other,) = (folder.glob("*.safetensors") for folder in (straight, halves))
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -196,9 +225,10 @@ def test_an_interrupted_run_leaves_the_weights_and_metrics_up_to_there(
     assert read_weights(weights)
     (row,) = metrics(tmp_path)
     assert row["step"] == STOP
-    for name in run.losses[0]:
-        assert row[name] == pytest.approx(sum(x[name] for x in run.losses) / STOP, rel=1e-3, abs=1e-6)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".pt", ".jsonl"}
+    for name, values in run.losses.items():
+        assert row[name] == pytest.approx(sum(values) / len(values), rel=1e-3, abs=1e-6)
+    files = {path.suffix for path in tmp_path.iterdir() if path.is_file()}
+    assert files == {".safetensors", ".pt", ".jsonl"}  # and nothing half written
 
 
 def test_signals_are_the_callers_again_after_a_run(footage: Footage, tmp_path: Path) -> None:
@@ -213,7 +243,7 @@ def test_a_finished_run_stays_as_it_is(footage: Footage, tmp_path: Path) -> None
     first = autoencoder(Watched(tmp_path, 3), footage)
     again = Watched(tmp_path, 3)
     assert same(first.state_dict(), autoencoder(again, footage).state_dict())
-    assert again.losses == []
+    assert not again.seen
     assert len(metrics(tmp_path)) == 1
 
 
@@ -221,7 +251,7 @@ def test_a_finished_run_can_be_lengthened(footage: Footage, tmp_path: Path) -> N
     autoencoder(Watched(tmp_path, 3), footage)
     longer = Watched(tmp_path, 8)
     autoencoder(longer, footage)
-    assert len(longer.losses) == 5
+    assert longer.seen == {3, 4, 5, 6, 7}
     assert [row["step"] for row in metrics(tmp_path)] == [3, 8]
     assert all(np.isfinite(list(row.values())).all() for row in metrics(tmp_path))
 
@@ -243,7 +273,7 @@ def test_a_run_begins_from_given_weights(footage: Footage, tmp_path: Path) -> No
     second = Watched(tmp_path / "second", 4)
     start = tmp_path / "first" / "autoencoder.safetensors"
     train_autoencoder(second, footage, CONFIG.autoencoder, settings, CPU, start)
-    assert second.losses[0]["l2"] < 0.7 * run.losses[0]["l2"]
+    assert second.losses["l2"][0] < 0.7 * run.losses["l2"][0]
 
 
 def test_no_action_leads_over_the_border_of_an_episode(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""The random player that collects footage: habits of pressing keys that cover every set of buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from world.training.places import BUTTONS
+
+NEAR = 14.0  # depth (ViZDoom's units, at most 85) under which a wall is in the way
+STUCK_TICKS, STUCK_UNITS = 6, 12.0  # moved less than this many map units in so many ticks
+
+
+@dataclass
+class Sense:
+    """What the player goes by: mean depth to the left, ahead and right, and being held up."""
+
+    left: float = 85.0
+    ahead: float = 85.0
+    right: float = 85.0
+    stuck: bool = False
+
+
+# What a mode answers: the buttons to hold now, and for how many ticks.
+Chord = tuple[set[str], int]
+Mode = Callable[[np.random.Generator, Sense], Chord]
+
+
+def ticks(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high + 1))
+
+
+def some(rng: np.random.Generator, **odds: float) -> set[str]:
+    """Each named button with its own chance."""
+    return {button for button, chance in odds.items() if rng.random() < chance}
+
+
+def either(rng: np.random.Generator, verb: str) -> str:
+    """`turn` or `strafe`, one way or the other."""
+    return f"{verb}_{rng.choice(['left', 'right'])}"
+
+
+def explore(rng: np.random.Generator, sense: Sense) -> Chord:
+    way = "turn_left" if sense.left > sense.right else "turn_right"
+    if sense.stuck:  # against a door, a ledge or a thing: try it, or leave it
+        if rng.random() < 0.25:
+            return {"forward", "use"}, ticks(rng, 2, 8)
+        turn = way if rng.random() < 0.7 else either(rng, "turn")
+        return {turn, *some(rng, back=0.6, strafe_left=0.1, strafe_right=0.1)}, ticks(rng, 6, 16)
+    if sense.ahead < NEAR:
+        return {way, *some(rng, forward=0.35, attack=0.1)}, ticks(rng, 3, 10)
+    keys = {"forward"} | some(rng, attack=0.08, use=0.04, strafe_left=0.07, strafe_right=0.07)
+    if rng.random() < 0.35:
+        return keys | {either(rng, "turn")}, ticks(rng, 2, 9)
+    return keys, ticks(rng, 4, 24)
+
+
+def idle(rng: np.random.Generator, sense: Sense) -> Chord:
+    return set(), ticks(rng, 5, 30)
+
+
+def spin(rng: np.random.Generator, sense: Sense) -> Chord:
+    return {either(rng, "turn"), *some(rng, attack=0.15)}, ticks(rng, 8, 30)
+
+
+def dance(rng: np.random.Generator, sense: Sense) -> Chord:
+    keys = some(rng, attack=0.35, turn_left=0.15, turn_right=0.15, forward=0.15, back=0.15)
+    return keys | {either(rng, "strafe")}, ticks(rng, 3, 14)
+
+
+def any_chord(rng: np.random.Generator, sense: Sense) -> Chord:
+    """All 256 sets of buttons alike, opposite ones together too: a person's hand can."""
+    held = rng.random(len(BUTTONS)) < 0.5
+    return {button for button, down in zip(BUTTONS, held, strict=True) if down}, ticks(rng, 2, 14)
+
+
+def shoot(rng: np.random.Generator, sense: Sense) -> Chord:
+    aim = some(rng, turn_left=0.25, turn_right=0.25, forward=0.2)
+    return aim | some(rng, attack=0.75), ticks(rng, 2, 12)
+
+
+def press_use(rng: np.random.Generator, sense: Sense) -> Chord:
+    keys = some(rng, use=0.7, forward=0.6)
+    return (keys | {either(rng, "turn")} if sense.stuck else keys), ticks(rng, 2, 6)
+
+
+def retreat(rng: np.random.Generator, sense: Sense) -> Chord:
+    return {"back", *some(rng, turn_left=0.25, turn_right=0.25, attack=0.2)}, ticks(rng, 4, 20)
+
+
+def tap(rng: np.random.Generator, sense: Sense) -> Chord:
+    """One button, barely touched, then nothing for a moment."""
+    if rng.random() < 0.5:
+        return set(), ticks(rng, 2, 8)
+    return {str(rng.choice(BUTTONS))}, ticks(rng, 1, 2)
+
+
+@dataclass(frozen=True)
+class Habit:
+    """A mode, how often the player falls into it, and for how many ticks it stays."""
+
+    mode: Mode
+    weight: float
+    low: int
+    high: int
+
+
+HABITS = (
+    Habit(explore, 5.0, 40, 160),
+    Habit(idle, 0.6, 8, 40),
+    Habit(spin, 1.0, 10, 50),
+    Habit(dance, 1.2, 20, 80),
+    Habit(any_chord, 2.5, 30, 90),
+    Habit(shoot, 1.2, 15, 50),
+    Habit(press_use, 0.6, 8, 30),
+    Habit(retreat, 0.8, 8, 40),
+    Habit(tap, 1.0, 15, 50),
+)
+
+
+class Player:
+    """A semi-Markov random player: a habit for a while, and within it one chord after another."""
+
+    def __init__(self, rng: np.random.Generator, habits: Sequence[Habit] = HABITS) -> None:
+        self.rng = rng
+        self.habits = habits
+        self.odds = np.array([habit.weight for habit in habits])
+        self.odds /= self.odds.sum()
+        self.habit_left = self.chord_left = 0
+        self.was_stuck = False
+        self.keys: set[str] = set()
+
+    def press(self, sense: Sense) -> np.ndarray:
+        """The buttons held during the coming tick: uint8 (8,)."""
+        if self.habit_left <= 0:
+            self.habit = self.habits[self.rng.choice(len(self.habits), p=self.odds)]
+            self.habit_left = ticks(self.rng, self.habit.low, self.habit.high)
+            self.chord_left = 0
+        # Running into something ends an explorer's chord early; any other habit plays on, so that
+        # footage also shows what pushing at a wall looks like.
+        newly_stuck = sense.stuck and not self.was_stuck and self.habit.mode is explore
+        if self.chord_left <= 0 or newly_stuck:
+            self.keys, self.chord_left = self.habit.mode(self.rng, sense)
+            if self.rng.random() < 0.05:
+                self.chord_left = ticks(self.rng, 1, 2)
+        self.was_stuck = sense.stuck
+        self.habit_left -= 1
+        self.chord_left -= 1
+        return np.array([button in self.keys for button in BUTTONS], dtype=np.uint8)
