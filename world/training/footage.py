@@ -33,13 +33,17 @@ class Episode:
     seed: int | None
 
 
-def read_episode(path: Path) -> Episode:
+def read_episode(path: Path, tries: int = 3) -> Episode:
     """Reads and checks an episode file. Raises FootageError naming the file and what is wrong with it."""
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in ("frames", "actions") if name in data}
             place = str(data["place"]) if "place" in data else ""
             seed = int(data["seed"]) if "seed" in data else None
+    except SystemError:  # threads that parse headers at once may trip one another (CPython issue 106905)
+        if tries > 1:
+            return read_episode(path, tries - 1)
+        raise
     except FileNotFoundError:
         raise FootageError(f"{path} is missing") from None
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file

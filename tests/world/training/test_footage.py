@@ -177,6 +177,22 @@ def test_damage_anywhere_is_one_sentence_or_no_damage_to_the_content(
         assert np.array_equal(episode.actions, ACTIONS)
 
 
+def test_threads_of_python_that_trip_each_other_up_do_not_stop_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython issue 106905: parsing in several threads at once fails now and then, whatever the file."""
+    write_footage(tmp_path, 1, 6)
+    load, falls = np.load, [SystemError("AST constructor recursion depth mismatch")] * 2
+
+    def stumble(*given: object, **more: object) -> object:
+        if falls:
+            raise falls.pop()
+        return load(*given, **more)
+
+    monkeypatch.setattr(np, "load", stumble)
+    assert np.array_equal(read_episode(tmp_path / "wall-000000.npz").frames, FRAMES)
+
+
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(FootageError, match=r"holds no \.npz episodes; `train collect --out"):
         episode_files(tmp_path)

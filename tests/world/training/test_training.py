@@ -235,7 +235,7 @@ def test_signals_are_the_callers_again_after_a_run(footage: Footage, tmp_path: P
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     autoencoder(Watched(tmp_path, 2), footage)
     with pytest.raises(KeyboardInterrupt):
-        autoencoder(Watched(tmp_path, 4, stop=1), footage)
+        autoencoder(Watched(tmp_path, 4, stop=3), footage)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -306,7 +306,9 @@ class Commands:
         """What is given after `train`; an option of None is left out."""
         given: dict[str, object] = {"footage": self.footage, "out": out, "steps": 4, "device": "cpu"}
         if stage != "inverse":
-            given |= {"recipe": self.recipe, "clips": 2}
+            given |= {"clips": 2}
+        if stage in ("autoencoder", "generator"):
+            given |= {"recipe": self.recipe}
         if stage == "generator":
             given |= {"autoencoder": self.autoencoder, "length": 6}
         given |= options
@@ -353,6 +355,17 @@ def test_the_stages_leave_a_world_that_loads_and_plays(
     assert latents.mean((0, 2, 3)).abs().max() < 0.1
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.1
     assert load_config(folder / "world.toml").generator == CONFIG.generator
+
+    # And what it learns from its own dreams is the same world with another generator.
+    arguments = commands.arguments("distill", tmp_path / "d", world=folder, length=10)
+    status, out, err = train(arguments)
+    assert status == 0, err
+    distilled = tmp_path / "d" / "world"
+    assert f"the world is in {distilled}" in out.replace("\n", " ")
+    for file in ("world.toml", "autoencoder.safetensors"):
+        assert (distilled / file).read_bytes() == (folder / file).read_bytes()
+    assert not same(*(read_weights(f / "generator.safetensors") for f in (distilled, folder)))
+    Session(World.load(distilled, "cpu"), Context(frames, actions), 0).step(Action())
 
 
 def test_the_inverse_dynamics_model_is_trained_from_the_command_line(
@@ -467,6 +480,7 @@ def test_footage_that_is_not_the_recipes_is_refused(
         ("autoencoder", {"footage": "nowhere"}, ["nowhere holds no .npz episodes", "train collect"]),
         ("generator", {"length": 13}, ["no episode is 13 frames long"]),
         ("inverse", {"device": "abacus"}, ["no usable device `abacus`"]),
+        ("distill", {"world": "nowhere", "length": 10}, ["nowhere/world.toml is missing"]),
     ],
 )
 def test_what_is_missing_or_too_short_is_named(
