@@ -1,9 +1,11 @@
 """What a device can do for speed: number type, cores, and CUDA graphs of the tick path."""
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import torch
+from torch import nn
 
 from world.errors import WorldError
 
@@ -39,6 +41,23 @@ def share_cores() -> bool:
     """
     torch.set_num_threads(max(1, cores() // 2))
     return cores() > 1
+
+
+def pack(layers: Sequence[nn.Linear], rows: int) -> None:
+    """Has layers multiply from weights laid out as the CPU's kernels want them, for inputs of about `rows`.
+
+    Torch lays them out anew in every call otherwise, which takes a quarter of the time in bfloat16 and more
+    than half in float32. The parameters stay as they are; the copy costs their memory once more. Nothing is
+    done where torch was built without these kernels.
+    """
+    kernels = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(kernels, "_reorder_linear_weight")):
+        return
+    for layer in layers:
+        weight = kernels._reorder_linear_weight(layer.weight.detach(), rows)
+        layer.forward = partial(
+            kernels._linear_pointwise, W=weight, B=layer.bias, attr="none", scalars=[], algorithm=""
+        )
 
 
 def cores() -> int:

@@ -15,14 +15,15 @@ from world.tomlfile import read_toml
 class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One latent frame `(channels, height, width)`.
 
-    The generator works on `(z - mean) / std`, channel by channel; the autoencoder on z.
+    The generator works on `(z - mean) / std`, channel by channel; the autoencoder on z. A recipe, which says
+    what is to be trained, may leave both out.
     """
 
     channels: int
     height: int
     width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -87,32 +87,39 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    _joined: tuple[Tensor, Tensor, Tensor] | None = None
+    _joined: tuple[nn.Linear, Tensor] | None = None
 
-    def join(self) -> None:
-        """Lays q, k and v side by side in memory, so that one product serves all three.
+    def join(self) -> nn.Linear:
+        """Lays q, k and v side by side in memory, so that one product serves all three; returns that layer.
 
         The parameters become views of the joined tensors: nothing is stored twice. For weights that no
         longer change.
         """
-        self._joined = weight, bias, gain = self.joined()
-        for part, at in zip((self.q, self.k, self.v), range(3), strict=True):
-            d = part.weight.shape[0]
-            part.weight.data, part.bias.data = weight[at * d : (at + 1) * d], bias[at * d : (at + 1) * d]
+        weight, bias, gain = self._side_by_side()
+        d = weight.shape[1]
+        layer = nn.Linear(d, 3 * d, device="meta")
+        layer.weight, layer.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        for part, w, b in zip((self.q, self.k, self.v), weight.split(d), bias.split(d), strict=True):
+            part.weight.data, part.bias.data = w, b
         self.norm_q.weight.data, self.norm_k.weight.data = gain.unbind()
+        self._joined = layer, gain
+        return layer
 
-    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weight `(3 D, D)` and bias `(3 D)` of q, k, v, and the gains `(2, D)` of the norms of q and k."""
-        if self._joined is not None:
-            return self._joined
         parts = (self.q, self.k, self.v)
         weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
         return weight, bias, torch.stack([self.norm_q.weight, self.norm_k.weight])
 
     def forward(self, x: Tensor, layer: int, cos_sin: Tensor, attend: Attend) -> Tensor:
         """`x` `(B, L, D)`; `cos_sin` is the rope table `(2, L, head_dim)` of these tokens."""
-        weight, bias, gain = self.joined()
-        qkv = F.linear(x, weight, bias).unflatten(-1, (3, -1))  # (B, L, 3, D)
+        if self._joined is not None:
+            project, gain = self._joined
+            qkv = project(x)
+        else:
+            weight, bias, gain = self._side_by_side()
+            qkv = F.linear(x, weight, bias)
+        qkv = qkv.unflatten(-1, (3, -1))  # (B, L, 3, D)
         qk = rms_norm(qkv[:, :, :2], self.eps) * gain
         qk = qk.unflatten(-1, (self.heads, -1)).permute(2, 0, 3, 1, 4)  # (2, B, heads, L, head_dim)
         q, k = rope.rotate(qk, cos_sin).unbind()
@@ -267,10 +274,15 @@ class Generator(nn.Module):
             h = block(h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None)
         return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
 
-    def join(self) -> None:
-        """Prepares weights that no longer change for speed; the state dict stays as it is."""
+    def join(self) -> list[nn.Linear]:
+        """Prepares weights that no longer change for speed; the state dict stays as it is.
+
+        Returns the layers through which every token goes.
+        """
+        layers: list[nn.Linear] = []
         for block in self.blocks:
-            block.self_attn.join()
+            layers += [block.self_attn.join(), block.self_attn.o, block.ffn[0], block.ffn[2]]
+        return layers
 
     def tokens(self, height: int, width: int) -> int:
         """Tokens of one latent frame of `height` x `width`."""

@@ -104,13 +104,17 @@ class World:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
         self.generator = generator.to(self.device, dtype).eval().requires_grad_(False)
-        self.generator.join()
-        self.autoencoder = autoencoder.to(self.device, dtype).eval().requires_grad_(False)
+        layers = self.generator.join()
+        # Convolutions are a quarter faster with the channels innermost.
+        self.autoencoder = autoencoder.to(self.device, dtype, memory_format=torch.channels_last)
+        self.autoencoder.eval().requires_grad_(False)
         latent = config.latent
         self.tokens = generator.tokens(latent.height, latent.width)
         self._mean = torch.tensor(latent.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(latent.std, device=self.device)[:, None, None]
         self.side_by_side = self.device.type == "cpu" and acceleration.share_cores()
+        if self.device.type == "cpu":
+            acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)

@@ -44,17 +44,12 @@ def make_clip(frames: int, seed: int, batch: int = 2) -> Clip:
 
 @cache
 def generator(layers: int = 2) -> Generator:
-    """A tiny generator, every weight of which counts."""
-    model = make_tiny_world().generator
-    return model if layers == 2 else _shallow(model)
-
-
-def _shallow(model: Generator) -> Generator:
-    shallow = Generator(msgspec.structs.replace(model.config, layers=1)).requires_grad_(False)
-    shallow.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if not k.startswith("blocks.1.")}, strict=True
-    )
-    return shallow
+    """A tiny generator of up to two layers, every weight of which counts."""
+    whole = make_tiny_world().generator
+    model = Generator(msgspec.structs.replace(whole.config, layers=layers)).requires_grad_(False)
+    kept = model.state_dict().keys()
+    model.load_state_dict({key: weight for key, weight in whole.state_dict().items() if key in kept})
+    return model
 
 
 def trainer(frames: int, window: int, layers: int = 2) -> Trainer:
@@ -182,6 +177,18 @@ def test_all_tokens_of_a_frame_see_alike(frames: int, window: int, tokens: int) 
     read = masked_attend(frames, window, tokens, CPU, fused=False)(0, q, q, v)[0, 0] > 0
     wanted = visible(frames, window)
     assert torch.equal(read, wanted.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("frames", "window", "tokens"), [(6, 3, 4), (24, 16, 10), (9, 12, 7)])
+def test_the_kernel_of_a_gpu_lets_through_the_same(
+    frames: int, window: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flex attention with its block mask, here not compiled, against the plain mask."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    q, k, v = torch.randn((3, 2, 2, 2 * frames * tokens, 16), generator=torch.Generator().manual_seed(0))
+    plain, fused = (masked_attend(frames, window, tokens, CPU, fused=way) for way in (False, True))
+    assert torch.allclose(plain(0, q, k, v), fused(0, q, k, v), atol=1e-5)
 
 
 def changed_targets(before: Clip, after: Clip, window: int, layers: int = 2) -> set[int]:

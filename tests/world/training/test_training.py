@@ -26,7 +26,7 @@ from world.context import Context
 from world.errors import PlayheadError
 from world.lighttae import LightTAE
 from world.sampler import Schedule
-from world.training import distributed
+from world.training import distributed, pipeline
 from world.training.autoencoder import (
     AutoencoderTraining,
     encode_footage,
@@ -334,8 +334,17 @@ def train(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_the_stages_leave_a_world_that_loads_and_plays(
-    commands: Commands, train: Callable[..., Any], tmp_path: Path
+    commands: Commands, train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trained_on: list[Tensor] = []
+    for stage in (train_generator, distill):
+
+        def watched(run: Run, latents: Tensor, *rest: Any, stage: Callable[..., Any] = stage) -> object:
+            trained_on.append(latents.float())
+            return stage(run, latents, *rest)
+
+        monkeypatch.setattr(pipeline, stage.__name__, watched)
+
     status, _, err = train(commands.arguments("autoencoder", tmp_path / "a"))
     assert status == 0, err
     made = tmp_path / "a" / "autoencoder.safetensors"
@@ -350,8 +359,10 @@ def test_the_stages_leave_a_world_that_loads_and_plays(
     session = Session(world, Context(frames, actions), 0)
     played = session.step(Action(frozenset({"forward"})))
     assert played.shape == (1, 64, 64, 3)
-    # The generator works on latents of mean 0 and deviation 1, whatever the autoencoder makes.
+    # The generator was trained on what the world encodes, to mean 0 and deviation 1.
     latents = world.encode(np.concatenate([film(12, seed)[0] for seed in range(3)]))
+    assert torch.allclose(latents, trained_on[0], atol=0.1)
+    assert (latents - trained_on[0]).abs().mean() < 0.01
     assert latents.mean((0, 2, 3)).abs().max() < 0.1
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.1
     assert load_config(folder / "world.toml").generator == CONFIG.generator
@@ -364,6 +375,7 @@ def test_the_stages_leave_a_world_that_loads_and_plays(
     assert f"the world is in {distilled}" in out.replace("\n", " ")
     for file in ("world.toml", "autoencoder.safetensors"):
         assert (distilled / file).read_bytes() == (folder / file).read_bytes()
+    assert torch.equal(*trained_on)
     assert not same(*(read_weights(f / "generator.safetensors") for f in (distilled, folder)))
     Session(World.load(distilled, "cpu"), Context(frames, actions), 0).step(Action())
 
