@@ -23,6 +23,7 @@ class Snapshot:
 
     tick: int
     seed: int
+    steps: int
     frames: np.ndarray
     state: dict[str, Any]
 
@@ -59,7 +60,7 @@ class Session:
                 f"({len(context.frames)}, {buttons})"
             )
         led = torch.cat([torch.zeros(1, buttons), rows[:-1]])[:: len(context.frames) // len(latents)]
-        self.finish()
+        self._drop_commit()
         self._state.restart()
         self.world.prefill(self._state, latents[None], led[None].to(latents.device))
         self.tick = 0
@@ -91,26 +92,36 @@ class Session:
         self._state.schedule = self.world.schedule(count)
 
     def finish(self) -> None:
-        """Commits the last tick, if that is still to be done."""
+        """Commits the last tick, if that is still to be done.
+
+        A commit that fails raises here, and again whenever the session is to go on: it lacks its last tick
+        until it is reset or restored.
+        """
         if not self._pending:
             return
-        self._pending = False
-        under_way, self._commit = self._commit, None
-        if under_way is None:
+        if self._commit is None:
             self.world.commit(self._state)
         else:
-            under_way.result()
+            self._commit.result()
+        self._drop_commit()
+
+    def _drop_commit(self) -> None:
+        """Lets the commit under way, if there is one, come to its end, whatever that is."""
+        if self._commit is not None:
+            self._commit.exception()
+        self._commit, self._pending = None, False
 
     def snapshot(self) -> Snapshot:
         """A copy of everything that the future depends on."""
         self.finish()
-        return Snapshot(self.tick, self.seed, self.frames, self._state.state())
+        return Snapshot(self.tick, self.seed, self.steps, self.frames, self._state.state())
 
     def restore(self, snapshot: Snapshot) -> np.ndarray:
         """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
-        self.finish()
+        self._drop_commit()
         self._state.load_state(snapshot.state)
-        self.tick, self.seed, self.frames = snapshot.tick, snapshot.seed, snapshot.frames
+        self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
+        self.frames = snapshot.frames
         return self.frames
 
     def fork(self) -> "Session":

@@ -31,7 +31,7 @@ def evaluate(
     from world.world import World
 
     loaded = World.load(world, device=device, steps=steps)
-    inverse = load_inverse(world, len(loaded.config.action.buttons), loaded.device)
+    inverse = load_inverse(world, loaded.device)
     steps_of_bar = iter(track(range(ticks), "dreaming", console=Console(stderr=True)))
     scores = measure(
         loaded,

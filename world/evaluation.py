@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
+from world.config import read_config
 from world.errors import PlayheadError
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from world.metrics import colour, psnr, sharpness
@@ -186,12 +187,14 @@ def _macro(scores: Tensor) -> float:
     return float(scores.nanmean())
 
 
-def load_inverse(world: str | Path, buttons: int, device: torch.device) -> InverseDynamics | None:
+def load_inverse(world: str | Path, device: torch.device) -> InverseDynamics | None:
     """The inverse-dynamics model in a world's folder, or None where it has none."""
-    path = find_world(world) / "inverse.safetensors"
-    if not path.is_file():
+    folder = find_world(world)
+    config = read_config(folder / "world.toml")
+    if not config.inverse_weights or not (folder / config.inverse_weights).is_file():
         return None
-    model = InverseDynamics(buttons)
+    path = folder / config.inverse_weights
+    model = InverseDynamics(len(config.action.buttons))
     checkpoint.fill(model, checkpoint.read_float(path), path)
     return model.to(device).eval()
 
@@ -206,8 +209,13 @@ def evaluate(
     progress: Callable[[int], None] = lambda tick: None,
 ) -> dict[str, Scores]:
     """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
-    clips = cut_clips(episodes, per_place)
     config = world.config
+    if config.frames_per_tick != 1:
+        raise PlayheadError(
+            f"the world `{config.name}` makes {config.frames_per_tick} frames a tick; only worlds of one "
+            "frame a tick can be evaluated"
+        )
+    clips = cut_clips(episodes, per_place)
     wanted = (config.frame_height, config.frame_width, len(config.action.buttons))
     for clip in clips:
         found = (*clip.frames.shape[1:3], clip.actions.shape[1])

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from world.errors import PlayheadError
-from world.training.places import BUTTONS, DOOM_BUTTONS, PLACES, Place
+from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
 from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Player, Sense, ticks
 
 if TYPE_CHECKING:
@@ -248,6 +248,11 @@ def check(episodes: int, length: int, seed: int, out: Path, places: Sequence[str
     ):
         if value < least:
             raise CollectError(f"{name} is {value}: ask for {least} or more.")
+    if seed < HELD_OUT < seed + episodes:
+        raise CollectError(
+            f"seeds {seed} to {seed + episodes - 1} are in part held out (from {HELD_OUT} on): "
+            "collect the two kinds apart."
+        )
     for place in places:
         if place not in PLACES:
             known = ", ".join(PLACES)

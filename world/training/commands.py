@@ -107,7 +107,7 @@ def inverse(
 
 @app.command()
 def distill(
-    world: Annotated[Path, typer.Option(help="Folder of a trained world.")],
+    world: Annotated[str, typer.Option(help="Name or folder of a trained world.")],
     footage: Frames,
     out: Out,
     steps: Steps = None,

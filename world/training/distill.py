@@ -63,7 +63,7 @@ class Distiller:
             length=settings.length,
             learning_rate=settings.critic_rate,
             muon=False,
-            context_noise=0.0,
+            context_sigma=0.0,
             compile=settings.compile,
         )
 
@@ -156,8 +156,9 @@ def distill(
     sampling: SamplingConfig,
     device: torch.device,
     start: Path,
+    out: Path,
 ) -> None:
-    """Distils `start` (weights of a trained generator) in `run.folder`; writes `generator.safetensors` there.
+    """Distils `start` (weights of a trained generator) in `run.folder`; writes the result to `out`.
 
     `latents` `(N, C, h, w)` are normalised, one a frame of `footage`. A step of the run is one update of the
     critic; every `critic_steps`-th also updates the student.
@@ -168,7 +169,7 @@ def distill(
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            distiller.learner.keep(run.folder / "generator.safetensors")
+            distiller.learner.keep(out)
         return distiller.state()
 
     for step in run.loop("distillation", save, device):

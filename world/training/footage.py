@@ -4,7 +4,7 @@ An episode is an `.npz` with `frames` uint8 (T, H, W, 3), `actions` uint8 (T, bu
 `seed`; action t is held from frame t to frame t + 1. Seeds from `HELD_OUT` on are never trained on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,7 @@ from rich.progress import track
 from torch import Tensor
 
 from world.errors import PlayheadError
-
-HELD_OUT = 900_000
+from world.training.places import HELD_OUT
 
 
 class FootageError(PlayheadError):
@@ -120,21 +119,21 @@ class Footage:
                 filled = need
         return cls(frames[:filled], torch.cat(actions).to(device), starts, places)
 
+    def check_length(self, length: int) -> None:
+        """Raises FootageError if no episode holds a clip of `length` frames."""
+        if max(self.lengths) < length:
+            raise FootageError(f"no episode is {length} frames long; collect longer ones")
+
     def clip_index(self, count: int, length: int, generator: torch.Generator) -> Tensor:
         """Frame indices `(count, length)` of clips drawn uniformly from all that fit, on the CPU."""
+        self.check_length(length)
         room = torch.tensor([max(0, n - length + 1) for n in self.lengths])
         total = int(room.sum())
-        if not total:
-            raise FootageError(f"no episode is {length} frames long; collect longer ones")
         pick = torch.randint(total, (count,), generator=generator)
         ends = room.cumsum(0)
         episode = torch.searchsorted(ends, pick, right=True)
         start = torch.tensor(self.starts)[episode] + pick - (ends - room)[episode]
         return start[:, None] + torch.arange(length)
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """First and past-the-end frame of each episode."""
-        return ((s, s + n) for s, n in zip(self.starts, self.lengths, strict=True))
 
 
 def pixels(frames: Tensor) -> Tensor:

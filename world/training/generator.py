@@ -6,6 +6,7 @@ play on its own frames is nothing new to it.
 """
 
 import random
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from world.training.sequence import masked_attend
 class GeneratorTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` latents, on each GPU.
 
+    Noise levels (sigmas): a target's is drawn uniformly and warped by `shift`, or is pure noise with chance
+    `pure_noise`; a context frame's is below `context_sigma`, or zero for a share `clean_context` of clips.
     `own_context` is the share of batches, after `own_context_from` of the run, whose contexts are in part
     the generator's own predictions; `own_frames` the share of frames replaced in them.
     """
@@ -35,7 +38,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     muon: bool = True
     shift: float = 3.0
     pure_noise: float = 0.25
-    context_noise: float = 0.5
+    context_sigma: float = 0.5
     clean_context: float = 0.3
     own_context: float = 0.5
     own_context_from: float = 0.4
@@ -70,8 +73,12 @@ class Trainer:
         if fused:
             for block in self.model.blocks:
                 block.compile()
-        self.learner = Learner(self.model, optimizers(self.model, settings, device), decay=0.9995)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Made when it is first asked for: a model that only predicts needs none."""
+        return Learner(self.model, optimizers(self.model, self.settings, self.device), decay=0.9995)
 
     def predict(
         self, contexts: Tensor, context_levels: Tensor, x: Tensor, levels: Tensor, actions: Tensor
@@ -91,7 +98,7 @@ class Trainer:
         """Sigmas of contexts and of targets, `(batch, F)` each."""
         s, shape = self.settings, (batch, self.settings.length)
         u = torch.rand((4, *shape), generator=draw, device=self.device)
-        context = s.context_noise * u[0].square() * (u[1, :, :1] >= s.clean_context)
+        context = s.context_sigma * u[0].square() * (u[1, :, :1] >= s.clean_context)
         target = s.shift * u[2] / (1 + (s.shift - 1) * u[2])
         return context, torch.where(u[3] < s.pure_noise, 1.0, target)
 
@@ -152,10 +159,10 @@ def initialise(model: Generator) -> None:
     for block in model.blocks:
         nn.init.normal_(block.modulation, std=0.02)
     nn.init.normal_(model.head.modulation, std=0.02)
-    for layer in (model.time_projection[1], model.head.head):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
     nn.init.normal_(model.time_projection[1].weight, std=0.01)
+    nn.init.zeros_(model.time_projection[1].bias)
+    nn.init.zeros_(model.head.head.weight)
+    nn.init.zeros_(model.head.head.bias)
 
 
 def optimizers(
@@ -185,9 +192,10 @@ def train_generator(
     schedule: Schedule,
     window: int,
     device: torch.device,
+    out: Path,
     start: Path | None = None,
 ) -> Generator:
-    """Trains (or goes on training) in `run.folder`; writes `generator.safetensors` there at every save.
+    """Trains (or goes on training) in `run.folder`; writes the averaged weights to `out` at every save.
 
     `latents` `(N, C, h, w)` are normalised, one a frame of `footage`. `start`: weights to begin from.
     Returns the averaged generator.
@@ -200,7 +208,7 @@ def train_generator(
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            learner.keep(run.folder / "generator.safetensors")
+            learner.keep(out)
         return learner.state()
 
     for step in run.loop("generator", save, device):

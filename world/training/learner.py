@@ -80,8 +80,11 @@ class Learner:
         self.model.load_state_dict(state["model"])
         for key, value in state["average"].items():
             self.average[key].copy_(value)
+        peaks = [group["peak"] for group in self._groups()]
         for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(held)
+        for group, peak in zip(self._groups(), peaks, strict=True):
+            group["peak"] = peak  # that of this run, should it be another one
         self.steps = state["steps"]
 
     def _groups(self) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from world import acceleration, checkpoint
 from world.config import WorldConfig, load_config, read_config
 from world.errors import PlayheadError, WorldError
+from world.inverse import AFTER, BEFORE
 from world.lighttae import LightTAE
 from world.sampler import Schedule
 from world.training import distributed
@@ -29,6 +30,7 @@ from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
+from world.world import find_world
 
 
 def _device(name: str) -> torch.device:
@@ -58,6 +60,7 @@ def make_autoencoder(
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
+    frames.check_length(settings.length)
     train_autoencoder(run, frames, config.autoencoder, settings, target, start)
 
 
@@ -75,6 +78,7 @@ def make_generator(
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
+    frames.check_length(settings.length)
     latents = _raw_latents(config, autoencoder, frames, target)
     mean, std = latent_statistics(latents)
     distributed.average([mean, std])
@@ -100,40 +104,46 @@ def make_generator(
         Schedule.from_steps(sampling.steps, sampling.shift),
         sampling.window,
         target,
+        folder / config.generator_weights,
         start,
     )
-    if run.rank == 0:
-        shutil.copyfile(run.folder / "generator.safetensors", folder / config.generator_weights)
     return folder
 
 
 def make_distilled(
-    world: Path, footage: Path, run: Run, settings: DistillTraining, device: str = "auto"
+    world: str | Path, footage: Path, run: Run, settings: DistillTraining, device: str = "auto"
 ) -> Path:
-    """Distils the generator of a world's folder on rollouts of its own; returns the new world's folder."""
+    """Distils the generator of a world (name or folder) on rollouts of its own; returns the new folder."""
+    world = find_world(world)
     config = load_config(world / "world.toml")
     read_recipe(world / "world.toml")
     target = _device(device)
     frames = _footage(footage, run, target)
     _check_size(config, frames)
+    frames.check_length(settings.length)
     latents = _raw_latents(config, world / config.autoencoder_weights, frames, target)
     mean, std = (
         torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
     )
     latents.sub_(mean).div_(std)
     start = world / config.generator_weights
-    distill(run, latents, frames, config.generator, settings, config.sampling, target, start)
     folder = run.folder / "world"
     if run.rank == 0:
-        shutil.copytree(world, folder, dirs_exist_ok=True)
-        shutil.copyfile(run.folder / "generator.safetensors", folder / config.generator_weights)
+        folder.mkdir(exist_ok=True)
+        for name in ("world.toml", config.autoencoder_weights, config.inverse_weights):
+            if name and (world / name).is_file():
+                shutil.copyfile(world / name, folder / name)
+    out = folder / config.generator_weights
+    distill(run, latents, frames, config.generator, settings, config.sampling, target, start, out)
     return folder
 
 
 def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str = "auto") -> None:
     """Trains the inverse-dynamics model on `footage`."""
     target = _device(device)
-    train_inverse(run, _footage(footage, run, target), settings, target)
+    frames = _footage(footage, run, target)
+    frames.check_length(BEFORE + 1 + AFTER)
+    train_inverse(run, frames, settings, target)
 
 
 def _raw_latents(config: WorldConfig, weights: Path, footage: Footage, device: torch.device) -> Tensor:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HELD_OUT = 900_000
+"""Episodes of this seed and above are kept for evaluation."""
+
 BUTTONS = (
     "forward",
     "back",

@@ -5,6 +5,7 @@ training code asks it for the learning rate and gives it the losses.
 """
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -58,11 +60,11 @@ class Run:
         by_time = self.seconds / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
-    def resume(self, load: Callable[[dict[str, Any]], None]) -> bool:
+    def resume(self, load: Callable[[dict[str, Any]], None]) -> None:
         """Hands the folder's checkpoint, if there is one, to `load`."""
         path = self.folder / "checkpoint.pt"
         if not path.is_file():
-            return False
+            return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.step, self.seconds = state["step"], state["seconds"]
@@ -72,7 +74,6 @@ class Run:
                 f"{path} cannot be resumed ({type(error).__name__}): it is damaged or of other settings; "
                 "delete it or use another --out"
             ) from None
-        return True
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes the checkpoint, whole or not at all."""
@@ -88,11 +89,20 @@ class Run:
             total, count = self._losses.get(name, (0.0, 0))
             self._losses[name] = (total + value.detach().float(), count + 1)
 
-    def report(self, **extra: float) -> dict[str, float]:
-        """Writes the means since the last report, where there are any, with `extra`, to metrics.jsonl."""
+    def report(self) -> dict[str, float]:
+        """Writes the means since the last report, where there are any, to metrics.jsonl.
+
+        Raises PlayheadError where one is no number any more: the checkpoint then keeps what was before.
+        """
         means = {name: float(total) / count for name, (total, count) in self._losses.items()}
         self._losses = {}
-        row = {"step": self.step, "seconds": round(self.seconds, 1), **means, **extra}
+        lost = [name for name, value in means.items() if not math.isfinite(value)]
+        if lost:
+            raise PlayheadError(
+                f"the run in {self.folder} has diverged before step {self.step} ({lost[0]} is no number); "
+                "go on from its last checkpoint with a lower learning rate"
+            )
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **means}
         if self.rank == 0 and means:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
@@ -125,9 +135,9 @@ class Run:
                 bar.update(task, completed=self.progress)
                 if stop or self.seconds - saved > self.save_every:
                     saved = self.seconds
+                    self.report()
                     self.save(save())
                 if stop:
-                    self.report()
                     raise KeyboardInterrupt
         self.report()
         self.save(save())
@@ -153,5 +163,6 @@ def _progress(rank: int) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
         disable=rank > 0,
     )

@@ -94,7 +94,8 @@ def autoencoder(run: Run, footage: Footage) -> LightTAE:
 def generator(run: Run, footage: Footage, latents: Tensor, muon: bool = True) -> nn.Module:
     settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=muon)
     schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
-    return train_generator(run, latents, footage, CONFIG.generator, settings, schedule, 6, CPU)
+    out = run.folder / "generator.safetensors"
+    return train_generator(run, latents, footage, CONFIG.generator, settings, schedule, 6, CPU, out)
 
 
 def inverse(run: Run, footage: Footage) -> nn.Module:
@@ -106,7 +107,8 @@ def distilled(run: Run, footage: Footage, latents: Tensor) -> None:
     start.parent.mkdir(exist_ok=True)
     save_weights(start, make_tiny_world().generator.state_dict())
     settings = DistillTraining(clips=2, length=6, past=3, critic_steps=2)
-    distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start)
+    out = run.folder / "generator.safetensors"
+    distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start, out)
 
 
 Stage = Callable[[Run, Footage, Tensor], object]
@@ -168,7 +170,8 @@ def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Pa
     settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, muon=False, pure_noise=1)
     schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
     run = Watched(tmp_path, steps=100)
-    trained = train_generator(run, lamps, footage, CONFIG.generator, settings, schedule, 6, CPU)
+    out = tmp_path / "generator.safetensors"
+    trained = train_generator(run, lamps, footage, CONFIG.generator, settings, schedule, 6, CPU, out)
 
     trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
     trainer.model.load_state_dict(trained.state_dict())
@@ -496,7 +499,7 @@ def test_footage_that_is_not_the_recipes_is_refused(
         ("autoencoder", {"footage": "nowhere"}, ["nowhere holds no .npz episodes", "train collect"]),
         ("generator", {"length": 13}, ["no episode is 13 frames long"]),
         ("inverse", {"device": "abacus"}, ["no usable device `abacus`"]),
-        ("distill", {"world": "nowhere", "length": 10}, ["nowhere/world.toml is missing"]),
+        ("distill", {"world": "nowhere", "length": 10}, ["there is no world `nowhere`"]),
     ],
 )
 def test_what_is_missing_or_too_short_is_named(
