@@ -5,7 +5,6 @@ Every tick is drawn with its HUD and shown, on the display or, where there is no
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -138,8 +137,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def resident_memory() -> float:
-    """The most memory that this process has had in main memory, in MB."""
+def resident_memory() -> float | None:
+    """The most memory that this process has had in main memory, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 

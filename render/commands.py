@@ -42,4 +42,6 @@ def bench_play(
     typer.echo(f"key to frame  {bench.spread(measured.to_frame)} ms, from the input's sample to the frame")
     typer.echo(f"key to screen {bench.spread(measured.to_display)} ms, to the end of the window's flip")
     typer.echo(f"start         {measured.start:.1f} s from loading to the first dreamed frame on screen")
-    typer.echo(f"memory        {bench.resident_memory():.0f} MB resident at most")
+    memory = bench.resident_memory()
+    if memory is not None:
+        typer.echo(f"memory        {memory:.0f} MB resident at most")
