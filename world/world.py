@@ -54,6 +54,7 @@ class WorldState:
         self.decoder_memory: Memory | None = None
         self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
         self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
+        self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
         self.graphs = acceleration.Graphs(world.device)
 
     def restart(self) -> None:
@@ -230,10 +231,13 @@ class World:
 
         The very first block of a stream yields fewer frames where the time factor is above 1.
         """
+        factor = self.config.autoencoder.time_factor
+        count = state.latent.shape[1] * factor - (factor - 1 if state.fresh else 0)
         if state.fresh:
             self._decode(state)
         else:
             state.graphs.run(("decode",), lambda: self._decode(state))
+        state.frames = state.pictures[count]
         return state.frames
 
     def _begin(self, state: WorldState) -> None:
@@ -261,10 +265,10 @@ class World:
         z = (state.latent * self._std + self._mean).to(self.dtype)
         pixels, memory = self.autoencoder.decoder(z, None if state.fresh else state.decoder_memory)
         frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
-        if state.frames.shape == frames.shape:
-            state.frames.copy_(frames)
-        else:
-            state.frames = frames.contiguous()
+        count = frames.shape[1]
+        if count not in state.pictures:
+            state.pictures[count] = torch.empty_like(frames, memory_format=torch.contiguous_format)
+        state.pictures[count].copy_(frames)
         state.keep_decoder_memory(memory)
         state.fresh = False
 
