@@ -4,7 +4,7 @@
 `clean = x - sigma * flow`. Between steps the estimate is noised again with fresh noise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +37,27 @@ class Schedule:
         return len(self.sigmas)
 
 
-def denoise(
+def estimates(
     predict: Callable[[Tensor, float], Tensor], noises: Sequence[Tensor], schedule: Schedule
-) -> Tensor:
-    """Runs the schedule: `predict(x, timestep)` returns the flow; `noises` holds one draw a step, float32."""
+) -> Iterator[Tensor]:
+    """Runs the schedule: yields each step's estimate of the clean latents, the last being the result.
+
+    `predict(x, timestep)` returns the flow; `noises` holds one draw a step, float32. No gradient passes from
+    one step to the next.
+    """
     sigma = schedule.sigmas[0]
     x = noises[0]
     clean = x - sigma * predict(x, 1000 * sigma)
+    yield clean
     for sigma, fresh in zip(schedule.sigmas[1:], noises[1:], strict=True):
-        x = (1 - sigma) * clean + sigma * fresh
+        x = (1 - sigma) * clean.detach() + sigma * fresh
         clean = x - sigma * predict(x, 1000 * sigma)
+        yield clean
+
+
+def denoise(
+    predict: Callable[[Tensor, float], Tensor], noises: Sequence[Tensor], schedule: Schedule
+) -> Tensor:
+    """The last of the `estimates`."""
+    *_, clean = estimates(predict, noises, schedule)
     return clean

@@ -83,7 +83,7 @@ class Distiller:
         self.dtype = acceleration.pick_dtype(device)
         self.autocast = self.dtype == torch.bfloat16
 
-    def dream(self, past: Tensor, actions: Tensor, seeds: list[int], exits: list[int]) -> Tensor:
+    def dream(self, past: Tensor, actions: Tensor, seeds: list[int], exits: Tensor) -> Tensor:
         """The student's rollout after `past`, without gradients: all of it, `(B, F, C, h, w)`."""
         with torch.no_grad(), self._autocast():
             ticks = list(self.rollout.ticks(past, actions, seeds, exits, self.dtype))
@@ -121,7 +121,7 @@ class Distiller:
         direction: Tensor,
         actions: Tensor,
         seeds: list[int],
-        exits: list[int],
+        exits: Tensor,
         past: int,
         factor: float,
     ) -> Tensor:
@@ -176,11 +176,14 @@ def distill(
         number = step * run.world_size + run.rank
         choice = random.Random(step)  # the same on every process: all do the same amount of work
         past = choice.randint(1, settings.past)
-        exits = [choice.randint(1, len(sampling.steps)) for _ in range(settings.length - past)]
         clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
             device
         )
         draw = torch.Generator(device).manual_seed(number)
+        shape = (settings.clips, settings.length - past)
+        exits = torch.randint(
+            1, len(sampling.steps) + 1, shape, generator=torch.Generator().manual_seed(number)
+        )
         seeds = [number * settings.clips + i for i in range(settings.clips)]
         actions = led[clips]
         dream = distiller.dream(latents[clips[:, :past]].float(), actions, seeds, exits)

@@ -1,10 +1,11 @@
 """Self-rollout: the generator dreams on from its own frames while it is trained (Self Forcing).
 
-The ticks run through `KVCache` and `sampler.denoise`, as in play, eviction included. A tick leaves the
-schedule at a random step; a gradient flows through that step alone, and never into the cache.
+The ticks run through `KVCache` and the sampler, as in play, eviction included. Every session leaves a tick's
+schedule after a step of its own; a gradient flows through that step alone, and never into the cache.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from world.config import SamplingConfig
 from world.generator import Generator
 from world.kv_cache import KVCache
 from world.noise import noise
-from world.sampler import Schedule, denoise
+from world.sampler import Schedule, estimates
 
 
 class SelfRollout:
@@ -39,40 +40,44 @@ class SelfRollout:
         )
 
     def ticks(
-        self, past: Tensor, actions: Tensor, seeds: list[int], exits: list[int], dtype: torch.dtype
+        self, past: Tensor, actions: Tensor, seeds: list[int], exits: Tensor, dtype: torch.dtype
     ) -> Iterator[Tensor]:
         """Dreams on from `past` `(B, P, C, h, w)`: yields each tick's latent `(B, 1, C, h, w)`.
 
-        `actions` `(B, P + ticks, buttons)` led to each frame. `exits` holds a step, from 1 on, for each tick.
-        Under `torch.enable_grad` a latent carries the gradient of its exit step; call `backward` on it
-        before the next, so that memory does not grow with the rollout. Equal seeds give equal rollouts.
+        `actions` `(B, P + ticks, buttons)` led to each frame. `exits` `(B, ticks)` says after which step,
+        from 1 on, each session leaves each tick. Under `torch.enable_grad` a latent carries the gradient of its
+        exit step; call `backward` on it before the next, so that memory does not grow with the rollout.
+        Equal seeds and exits give equal rollouts.
         """
         cache = self.cache(past, dtype)
         for frame in range(past.shape[1]):
             self._commit(cache, past[:, frame : frame + 1], actions[:, frame : frame + 1])
-        wanted = torch.is_grad_enabled()
-        for tick, exit_step in enumerate(exits):
+        shape = (1, *past.shape[2:])
+        for tick, leave in enumerate(exits.unbind(1)):
             action = actions[:, past.shape[1] + tick][:, None]
-            shape = (1, *past.shape[2:])
+            last = int(leave.max())
             draws = [
                 torch.stack([noise(seed, tick, step, shape) for seed in seeds]).to(past.device)
-                for step in range(exit_step)
+                for step in range(last)
             ]
             cache.begin(1)
-            predict = self._last_with_gradient(cache, past, action, exit_step, wanted)
-            clean = denoise(predict, draws, Schedule(self.schedule.sigmas[:exit_step]))
+            predict = self._exits_with_gradient(cache, action, set(leave.tolist()))
+            each = estimates(predict, draws, Schedule(self.schedule.sigmas[:last]))
+            leave = leave.to(past.device)[:, None, None, None, None]
+            clean = torch.zeros_like(draws[0])
+            for step, estimate in enumerate(each, 1):
+                clean = torch.where(leave == step, estimate, clean)
             yield clean
             self._commit(cache, clean.detach(), action)
 
-    def _last_with_gradient(
-        self, cache: KVCache, like: Tensor, action: Tensor, exit_step: int, wanted: bool
+    def _exits_with_gradient(
+        self, cache: KVCache, action: Tensor, exits: set[int]
     ) -> Callable[[Tensor, float], Tensor]:
-        calls = 0
+        """A `predict` that records gradients, where they are wanted at all, in the steps of `exits` alone."""
+        wanted, calls = torch.is_grad_enabled(), count(1)
 
         def predict(x: Tensor, timestep: float) -> Tensor:
-            nonlocal calls
-            calls += 1
-            with torch.set_grad_enabled(wanted and calls == exit_step):
+            with torch.set_grad_enabled(wanted and next(calls) in exits):
                 return self._flow(cache, x, timestep, action)
 
         return predict

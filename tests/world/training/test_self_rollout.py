@@ -28,6 +28,11 @@ def setting():
     return world, generator, past, actions
 
 
+def both(step: int) -> torch.Tensor:
+    """Both sessions leave every tick after `step`."""
+    return torch.full((BATCH, TICKS), step)
+
+
 def rollout_of(world, generator) -> SelfRollout:
     sampling = world.config.sampling
     return SelfRollout(generator, sampling, Schedule.from_steps(sampling.steps, sampling.shift))
@@ -44,13 +49,14 @@ def test_a_rollout_in_training_is_the_rollout_of_play_bit_for_bit(setting):
         world.commit(state)
     with torch.no_grad():
         rollout = rollout_of(world, generator)
-        trained = list(rollout.ticks(past, actions, [5, 6], [2] * TICKS, torch.float32))
+        trained = list(rollout.ticks(past, actions, [5, 6], both(2), torch.float32))
     assert all(torch.equal(a, b) for a, b in zip(played, trained, strict=True))
 
 
 def test_asking_for_gradients_changes_no_number(setting):
     world, generator, past, actions = setting
-    rollout, exits = rollout_of(world, generator), [1, 2, 2, 1, 2, 1, 2]
+    rollout = rollout_of(world, generator)
+    exits = torch.tensor([[1, 2, 2, 1, 2, 1, 2], [2, 2, 1, 1, 1, 2, 1]])
     with torch.no_grad():
         plain = list(rollout.ticks(past, actions, [5, 6], exits, torch.float32))
     with_gradient = [c.detach() for c in rollout.ticks(past, actions, [5, 6], exits, torch.float32)]
@@ -70,7 +76,7 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting, monkeypatch):
         return flow(cache, x, timestep, action)
 
     monkeypatch.setattr(rollout, "_flow", watched)
-    for clean in rollout.ticks(past, actions, [5, 6], [2, 2, 2, 2, 2, 2, 2], torch.float32):
+    for clean in rollout.ticks(past, actions, [5, 6], both(2), torch.float32):
         assert not caches[0].k.requires_grad and not caches[0].v.requires_grad
         generator.zero_grad()
         clean.sum().backward()
@@ -90,6 +96,19 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting, monkeypatch):
             torch.testing.assert_close(found[name], parameter.grad)
 
 
+def test_every_session_leaves_after_a_step_of_its_own(setting):
+    """A session's rollout does not depend on when the session beside it leaves."""
+    world, generator, past, actions = setting
+    rollout = rollout_of(world, generator)
+    with torch.no_grad():
+        exits = torch.tensor([[1, 2, 1, 2, 1, 2, 1], [2, 1, 2, 1, 2, 1, 2]])
+        mixed = torch.cat(list(rollout.ticks(past, actions, [5, 6], exits, torch.float32)), 1)
+        for i, seed in enumerate((5, 6)):
+            one = slice(i, i + 1)
+            alone = rollout.ticks(past[one], actions[one], [seed], exits[one], torch.float32)
+            torch.testing.assert_close(torch.cat(list(alone), 1), mixed[one], atol=1e-5, rtol=1e-5)
+
+
 def distiller(world, tmp_path) -> Distiller:
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
@@ -102,7 +121,7 @@ def distiller(world, tmp_path) -> Distiller:
 def test_a_student_that_dreams_like_its_teacher_is_left_alone(setting, tmp_path):
     world, _, past, actions = setting
     three = distiller(world, tmp_path)
-    dream = three.dream(past, actions, [1, 2], [2] * TICKS)
+    dream = three.dream(past, actions, [1, 2], both(2))
     direction = three.direction(dream, actions, PAST, torch.Generator().manual_seed(0))
     assert torch.count_nonzero(direction) == 0  # critic and teacher begin as the same model
 
@@ -110,7 +129,7 @@ def test_a_student_that_dreams_like_its_teacher_is_left_alone(setting, tmp_path)
 def test_the_critic_learns_the_student_and_the_teacher_stays(setting, tmp_path):
     world, _, past, actions = setting
     three = distiller(world, tmp_path)
-    dream = three.dream(past, actions, [1, 2], [2] * TICKS)
+    dream = three.dream(past, actions, [1, 2], both(2))
     before = {k: v.clone() for k, v in three.teacher.model.state_dict().items()}
     losses = [
         float(three.critic_step(dream, actions, 1.0, torch.Generator().manual_seed(0))) for _ in range(12)
@@ -129,7 +148,7 @@ def test_a_student_moves_against_the_direction(setting, tmp_path):
     target = torch.zeros(BATCH, PAST + TICKS, *world.config.latent_shape)
     distances = []
     for _ in range(12):
-        dream = three.dream(past, actions, [1, 2], [2] * TICKS)
+        dream = three.dream(past, actions, [1, 2], both(2))
         distances.append(float((dream - target)[:, PAST:].square().mean()))
-        three.student_step(dream, dream - target, actions, [1, 2], [2] * TICKS, PAST, 1.0)
+        three.student_step(dream, dream - target, actions, [1, 2], both(2), PAST, 1.0)
     assert distances[-1] < 0.9 * distances[0]
