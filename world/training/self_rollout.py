@@ -45,8 +45,8 @@ class SelfRollout:
         """Dreams on from `past` `(B, P, C, h, w)`: yields each tick's latent `(B, 1, C, h, w)`.
 
         `actions` `(B, P + ticks, buttons)` led to each frame. `exits` `(B, ticks)` says after which step,
-        from 1 on, each session leaves each tick. Under `torch.enable_grad` a latent carries the gradient of its
-        exit step; call `backward` on it before the next, so that memory does not grow with the rollout.
+        from 1 on, each session leaves each tick. Under `torch.enable_grad` a latent carries the gradient of
+        its exit step; call `backward` on it before the next, so that memory does not grow with the rollout.
         Equal seeds and exits give equal rollouts.
         """
         cache = self.cache(past, dtype)
