@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from engine.commands import rollout
 from render.commands import app as bench_app
@@ -104,13 +105,19 @@ def doctor() -> None:
 def main() -> None:
     """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        sentence = " ".join(error.format_message().split()).rstrip(".")
+        if sentence:  # none where a group was called without a command: its help is printed already
+            where = context.command_path if context is not None else "playhead"
+            print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
         print("playhead: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

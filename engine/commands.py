@@ -17,7 +17,6 @@ def rollout(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
-    import warnings
     from fractions import Fraction
 
     import numpy as np
@@ -41,9 +40,7 @@ def rollout(
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = World.load(world or start.world, device, steps=steps)
     config = loaded.config
-    with warnings.catch_warnings():  # pygame doubts its key names while no window is open
-        warnings.simplefilter("ignore")
-        keys = find_keymap(config.name).aliases
+    keys = find_keymap(config.name).aliases
     held = load_actions(actions, config.action, keys)
     if not held:
         raise ActionError("--actions holds no tick; give a script such as w*20")

@@ -41,6 +41,7 @@ def play(settings: PlaySettings) -> None:
     finally:
         window.close()
 
+
 class Play:
     """One play, from the start-up's first stage to the end. Lives on the window's thread.
 

@@ -289,3 +289,25 @@ def test_ctrl_c_leaves_no_half_file(start: Start, tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("rollout --actions w", "--out"),
+        ("play --ticks abc", "--ticks"),
+        ("play --bogus", "--bogus"),
+        ("dance", "dance"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(
+    line: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import main as command_line
+
+    monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
+    with pytest.raises(SystemExit) as end:
+        command_line.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith("playhead: ") and said.count("\n") == 1 and words in said and "--help" in said

@@ -29,9 +29,9 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How ticks are sampled.
 
-    `steps` are listed timesteps (1000 = pure noise), warped by `shift`; `alternatives` holds lists for other
-    step counts. `window` counts the latent frames that the cache holds, the block under way and the `sink`
-    included. `context_noise` is the timestep of the commit pass.
+    `steps` are listed timesteps (1000 = pure noise), warped by `shift`. `window` counts the latent frames
+    that the cache holds, the block under way and the `sink` included. `context_noise` is the timestep of the
+    commit pass.
     """
 
     latents_per_tick: int
@@ -41,13 +41,11 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sink: int = 0
     context_noise: float = 0.0
     positions: Literal["endless", "absolute"] = "endless"
-    alternatives: tuple[tuple[float, ...], ...] = ()
 
     def steps_for(self, count: int) -> tuple[float, ...]:
-        """The step list of length `count`: the world's own, an alternative, or evenly spaced ones."""
-        for steps in (self.steps, *self.alternatives):
-            if len(steps) == count:
-                return steps
+        """The step list of length `count`: the world's own, or evenly spaced steps."""
+        if len(self.steps) == count:
+            return self.steps
         return tuple(1000 * (1 - i / count) for i in range(count))
 
 
