@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from world.action_module import ActionModuleConfig
 from world.errors import PlayheadError
 from world.generator import GeneratorConfig
 from world.lighttae import LightTAEConfig
@@ -53,6 +54,48 @@ class Meta(Header, kw_only=True):
     traces: tuple[str, ...] = ()
 
 
+class ActionConfig(msgspec.Struct):
+    blocks: tuple[int, ...]
+    heads_num: int
+    hidden_size: int
+    windows_size: int
+    vae_time_compression_ratio: int
+    rope_theta: float
+    rope_dim_list: tuple[int, int, int]
+    img_hidden_size: int
+    keyboard_dim_in: int = 0
+    keyboard_hidden_dim: int = 0
+    mouse_dim_in: int = 0
+    mouse_hidden_dim: int = 0
+    mouse_qk_dim_list: tuple[int, int, int] | None = None
+    enable_keyboard: bool = True
+    enable_mouse: bool = True
+    qk_norm: bool = True
+    qkv_bias: bool = False
+
+    def modules(self, dim: int) -> ActionModuleConfig:
+        """The same sizes in this project's words."""
+        rope = self.rope_dim_list
+        if not self.qk_norm or self.qkv_bias or self.img_hidden_size != dim:
+            raise GoldenError("`config.action_config` describes another action module: not supported")
+        if self.enable_mouse and (self.mouse_qk_dim_list or rope) != rope:
+            raise GoldenError("`config.action_config` turns mouse and keyboard differently: not supported")
+        defaults = ActionModuleConfig(self.blocks, 1)
+        return ActionModuleConfig(
+            blocks=self.blocks,
+            keyboard=self.keyboard_dim_in if self.enable_keyboard else 0,
+            mouse=self.mouse_dim_in if self.enable_mouse else 0,
+            heads=self.heads_num,
+            keyboard_dim=self.keyboard_hidden_dim if self.enable_keyboard else defaults.keyboard_dim,
+            mouse_dim=self.mouse_hidden_dim if self.enable_mouse else defaults.mouse_dim,
+            embedding=self.hidden_size,
+            window=self.windows_size,
+            time_factor=self.vae_time_compression_ratio,
+            rotary=rope[0],
+            theta=self.rope_theta,
+        )
+
+
 class WanConfig(msgspec.Struct):
     dim: int
     num_heads: int
@@ -60,13 +103,15 @@ class WanConfig(msgspec.Struct):
     ffn_dim: int
     in_dim: int
     out_dim: int
-    text_dim: int
-    text_len: int
     freq_dim: int
     eps: float
     local_attn_size: int
     sink_size: int
-    patch_size: tuple[int, int, int]
+    text_dim: int = 0
+    text_len: int = 512
+    clip_dim: int = 1280
+    action_config: ActionConfig | None = None
+    patch_size: tuple[int, int, int] = (1, 2, 2)
     model_type: str = "t2v"
     qk_norm: bool = True
     cross_attn_norm: bool = True
@@ -76,8 +121,9 @@ class WanConfig(msgspec.Struct):
         p = self.patch_size[1]
         if self.patch_size != (1, p, p):
             raise GoldenError(f"`config.patch_size` {self.patch_size} is not supported, only (1, n, n)")
-        if self.model_type != "t2v" or not (self.qk_norm and self.cross_attn_norm):
-            raise GoldenError("`config` is not text to video with both of its norms: not supported")
+        if self.model_type not in ("t2v", "i2v") or not (self.qk_norm and self.cross_attn_norm):
+            raise GoldenError("`config` is no text or image to video with both of its norms: not supported")
+        image = self.model_type == "i2v"
         return GeneratorConfig(
             dim=self.dim,
             heads=self.num_heads,
@@ -85,8 +131,10 @@ class WanConfig(msgspec.Struct):
             ffn_dim=self.ffn_dim,
             in_channels=self.in_dim,
             out_channels=self.out_dim,
-            text_dim=self.text_dim,
+            text_dim=0 if image else self.text_dim,
             text_length=self.text_len,
+            image_dim=self.clip_dim if image else 0,
+            action=self.action_config.modules(self.dim) if self.action_config else None,
             time_features=self.freq_dim,
             patch=p,
             eps=self.eps,
@@ -122,11 +170,25 @@ class Pass(msgspec.Struct):
     timestep: float
 
 
-class PassesMeta(Meta, kw_only=True):
+class Variant(msgspec.Struct):
     config: WanConfig
+
+
+class PassesMeta(Meta, kw_only=True):
+    """Without a `config` of its own, that of the variant `mode` counts."""
+
+    config: WanConfig | None = None
+    mode: str = ""
+    variants: dict[str, Variant] = {}
     passes: tuple[Pass, ...]
     latent_height: int
     latent_width: int
+
+    def __post_init__(self) -> None:
+        if self.config is None and self.mode in self.variants:
+            self.config = self.variants[self.mode].config
+        if self.config is None:
+            raise ValueError("there is no `config`, nor one of the variant `mode`")
 
 
 class TaeConfig(msgspec.Struct):

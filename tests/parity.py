@@ -31,6 +31,7 @@ from tests.golden_format import (
     read_meta,
     read_tensors,
 )
+from world.action_module import ActionMemory
 from world.errors import PlayheadError
 from world.generator import Generator
 from world.kv_cache import KVCache
@@ -38,52 +39,108 @@ from world.lighttae import LightTAE
 from world.sampler import Schedule, denoise
 
 
+class Given(NamedTuple):
+    """What stands beside the noise of a whole rollout: `context` `(1, rows, width)`, perhaps more.
+
+    `condition` `(1, F, C, h, w)` of its F latent frames; action rows `(1, R, A)`, one a picture, keyboard first.
+    """
+
+    context: Tensor
+    condition: Tensor | None = None
+    actions: Tensor | None = None
+
+
 class Player:
-    """A generator, its cache and its context: blocks of latents `(1, F, C, h, w)` go through it in order."""
+    """A generator, its caches and what it is given: blocks `(1, F, C, h, w)` go through in order."""
 
     def __init__(
-        self, generator: Generator, context: Tensor, frames: int, sink: int, height: int, width: int
+        self,
+        generator: Generator,
+        given: Given,
+        frames: int,
+        sink: int,
+        height: int,
+        width: int,
+        latents: int,
     ) -> None:
         config = generator.config
         self.generator, self.height, self.width = generator, height, width
-        self.context = generator.embed_context(context)
+        self.context = generator.embed_context(given.context)
+        self.given = given
+        tokens = generator.tokens(height, width)
         self.cache = KVCache(
             layers=config.layers,
             batch=1,
             heads=config.heads,
             frames=frames,
             sink=sink,
-            tokens=generator.tokens(height, width),
+            tokens=tokens,
             head_dim=config.head_dim,
         )
+        self.memory = None
+        if config.action:
+            self.memory = ActionMemory(
+                config.action, batch=1, tokens=tokens, frames=frames, latents=latents
+            )
         self.flows: list[Tensor] = []  # what each pass since `begin` returned
 
     def begin(self, count: int) -> None:
         """Starts a block of `count` frames."""
-        frames = range(self.cache.length, self.cache.length + count)
-        self.cos_sin = self.generator.rope_table(frames, self.height, self.width)
+        first = self.cache.length
+        self.frames = slice(first, first + count)
+        self.cos_sin = self.generator.rope_table(range(first, first + count), self.height, self.width)
         self.cache.begin(count)
+        if self.memory is not None:
+            self.memory.begin(count)
+            self._fill_rows(first)
         self.flows = []
+
+    def _fill_rows(self, first: int) -> None:
+        assert self.memory is not None and self.given.actions is not None
+        config, rows = self.memory.config, self.memory.rows
+        earliest = (first - config.window) * config.time_factor
+        numbers = torch.arange(earliest, earliest + rows.shape[1]).clamp(min=0)
+        rows.copy_(self.given.actions[:, numbers])
 
     def predict(self, x: Tensor, timestep: float) -> Tensor:
         """One pass over the block under way."""
         timesteps = torch.full(x.shape[:2], timestep)
-        flow = self.generator(x, timesteps, self.cos_sin, self.cache.attend, context=self.context)
+        if self.given.condition is not None:
+            x = torch.cat([x, self.given.condition[:, self.frames]], 2)
+        control = self.memory.given() if self.memory is not None else None
+        flow = self.generator(
+            x, timesteps, self.cos_sin, self.cache.attend, context=self.context, control=control
+        )
         self.flows.append(flow)
         return flow
 
     def commit(self, clean: Tensor, timestep: float) -> None:
         """Writes a clean block to the cache."""
         self.predict(clean, timestep)
+        self.end()
+
+    def end(self) -> None:
+        """Counts the block under way as committed."""
         self.cache.end()
+        if self.memory is not None:
+            self.memory.end()
 
     def keys_values(self, names: Iterable[str]) -> Tensors:
-        """The traces among `names` that show the cache: `(1, tokens, heads, head_dim)`, oldest first."""
+        """The traces among `names` that show a cache: `(1, tokens, heads, head_dim)`, oldest first.
+
+        The keyboard's cache has one token a latent frame; so has the mouse's, at each position.
+        """
+        caches = {"": (self.cache, range(self.generator.config.layers))}
+        if self.memory is not None:
+            blocks = self.memory.config.blocks
+            caches |= {"keyboard_": (self.memory.keyboard, blocks), "mouse_": (self.memory.mouse, blocks)}
         found = {}
         for name in names:
-            match = re.fullmatch(r"(?:trace\.)?kv_layer(\d+)_([kv])(?:_final)?", name)
-            if match and int(match[1]) < self.generator.config.layers:
-                found[name] = self.cache.ordered(int(match[1]))["kv".index(match[2])].transpose(1, 2)
+            match = re.fullmatch(r"(?:trace\.)?kv_(keyboard_|mouse_|)layer(\d+)_([kv])(?:_final)?", name)
+            if match and match[1] in caches and int(match[2]) in caches[match[1]][1]:
+                cache, blocks = caches[match[1]]
+                held = cache.ordered(blocks.index(int(match[2])))
+                found[name] = held["kv".index(match[3])].transpose(1, 2)
         return found
 
 
@@ -108,7 +165,7 @@ def watch(generator: Generator, names: Iterable[str]) -> Tensors:
 def build_generator(meta: RolloutMeta | PassesMeta, height: int, width: int) -> tuple[Generator, list[str]]:
     """The generator that a folder describes, filled, and what contradicts the folder's listing."""
     config = meta.config.generator()
-    if config.in_channels != config.out_channels:
+    if config.text_dim and config.condition_channels:
         raise GoldenError("`config.in_dim` and `config.out_dim` of a text-to-video model have to be equal")
     if height % config.patch or width % config.patch:
         raise GoldenError(f"a latent of {height} x {width} does not split into patches of {config.patch}")
@@ -120,14 +177,25 @@ def build_generator(meta: RolloutMeta | PassesMeta, height: int, width: int) -> 
     return generator, fill_by_recipe(generator, meta)
 
 
-def need_context(io: Tensors, config: WanConfig) -> Tensor:
-    """The stored text rows, at most `text_len` of them."""
-    context = need(io, "prompt_embeds", 1, None, config.text_dim)
-    if context.shape[1] > config.text_len:
-        raise GoldenError(
-            f"`prompt_embeds` has {context.shape[1]} rows, more than `text_len` {config.text_len}"
-        )
-    return context
+def need_given(io: Tensors, config: WanConfig, latents: int, height: int, width: int) -> Given:
+    """What stands beside the noise in io.safetensors: at most `text_len` text rows, or image and actions."""
+    sizes = config.generator()
+    if sizes.text_dim:
+        context = need(io, "prompt_embeds", 1, None, config.text_dim)
+        if context.shape[1] > config.text_len:
+            raise GoldenError(
+                f"`prompt_embeds` has {context.shape[1]} rows, more than `text_len` {config.text_len}"
+            )
+        return Given(context)
+    context = need(io, "visual_context", 1, None, sizes.image_dim)
+    condition = need(io, "cond_concat", 1, sizes.condition_channels, latents, height, width).transpose(1, 2)
+    if sizes.action is None:
+        return Given(context, condition)
+    rows, parts = 1 + sizes.action.time_factor * (latents - 1), []
+    for name in ("keyboard", "mouse"):
+        count = getattr(sizes.action, name)
+        parts += [need(io, f"{name}_cond", 1, rows, count)] if count else []
+    return Given(context, condition, torch.cat(parts, -1))
 
 
 def split_blocks(frames: int, size: int, first_alone: bool = False) -> list[slice]:
@@ -139,11 +207,9 @@ def split_blocks(frames: int, size: int, first_alone: bool = False) -> list[slic
     return blocks
 
 
-def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
-    """Given frames, then generated blocks: results by name, and what contradicts the listing."""
+def check_rollout(meta: RolloutMeta, window: int) -> None:
+    """Raises GoldenError for settings that cannot be run."""
     p, steps, n = meta.pipeline, meta.schedule, meta.pipeline.num_frame_per_block
-    c, h, w = meta.config.in_dim, p.latent_height, p.latent_width
-    window = meta.config.local_attn_size if meta.config.local_attn_size > 0 else p.kv_cache_frames
     if n < 1 or not steps.denoising_step_list:
         raise GoldenError("`num_frame_per_block` has to be at least 1, `denoising_step_list` needs a step")
     if not 0 <= meta.config.sink_size <= window - n:
@@ -152,26 +218,39 @@ def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
         raise GoldenError("`schedule` is not the warped one of 1000 timesteps: not supported yet")
     if p.independent_first_frame and not p.num_initial_latent_frames:
         raise GoldenError("`pipeline.independent_first_frame` without given frames is not supported yet")
+    if p.num_initial_latent_frames and meta.config.action_config:
+        raise GoldenError("`pipeline.num_initial_latent_frames` with actions is not supported")
+
+
+def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+    """Given frames, then generated blocks: results by name, and what contradicts the listing."""
+    p, steps, n = meta.pipeline, meta.schedule, meta.pipeline.num_frame_per_block
+    c, h, w = meta.config.out_dim, p.latent_height, p.latent_width
+    window = meta.config.local_attn_size if meta.config.local_attn_size > 0 else p.kv_cache_frames
+    check_rollout(meta, window)
     schedule = Schedule.from_steps(steps.denoising_step_list, steps.timestep_shift)
     blocks = split_blocks(p.num_latent_frames, n)
-    noise = need(io, "noise", 1, p.num_latent_frames, c, h, w)
+    # Matrix-Game 2 stores channels before frames; here it is frames first.
+    swap = meta.family == "matrix-game-2"
+    noise = need(io, "noise", 1, *((c, p.num_latent_frames) if swap else (p.num_latent_frames, c)), h, w)
+    noise = noise.transpose(1, 2) if swap else noise
     if len(schedule) > 1:
         renoise = need(io, "renoise", len(blocks), len(schedule) - 1, n, c, h, w)
     else:
         renoise = noise.new_empty(len(blocks), 0, n, c, h, w)
-    context = need_context(io, meta.config)
+    given = need_given(io, meta.config, p.num_latent_frames, h, w)
 
     generator, wrong = build_generator(meta, h, w)
     seen, firsts = watch(generator, io), {}
-    player = Player(generator, context, window, meta.config.sink_size, h, w)
+    player = Player(generator, given, window, meta.config.sink_size, h, w, n)
     output, flows = [], []
 
     if p.num_initial_latent_frames:
-        given = need(io, "initial_latent", 1, p.num_initial_latent_frames, c, h, w)
+        initial = need(io, "initial_latent", 1, p.num_initial_latent_frames, c, h, w)
         for block in split_blocks(p.num_initial_latent_frames, n, p.independent_first_frame):
             player.begin(block.stop - block.start)
-            player.commit(given[:, block], 0.0)
-        output.append(given)
+            player.commit(initial[:, block], 0.0)
+        output.append(initial)
 
     lasts: Tensors = {}
 
@@ -189,31 +268,45 @@ def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
         output.append(clean)
         flows.append(torch.cat(player.flows))
     table = torch.tensor(Schedule.from_steps(range(1000, 0, -1), steps.timestep_shift).sigmas)
+    latents, flow = torch.cat(output, 1), torch.stack(flows)
     found = {
-        "output_latents": torch.cat(output, 1),
+        "output_latents": latents.transpose(1, 2) if swap else latents,
         "schedule.sigmas": table,
         "schedule.timesteps": 1000 * table,
-        "trace.flow_pred": torch.stack(flows),
+        "trace.flow_pred": flow.transpose(2, 3) if swap else flow,
         **player.keys_values(io),
         **{f"trace_first.{name}": tensor for name, tensor in firsts.items()},
         **{f"trace_last.{name}": tensor for name, tensor in lasts.items()},
     }
+    for name in found.keys() & {"trace_first.img_emb", "trace_last.img_emb"}:
+        found[name] = found[name][:, : io[name].shape[1]]  # only the first rows are stored
     return found, wrong
 
 
 def run_passes(meta: PassesMeta, io: Tensors) -> tuple[Tensors, list[str]]:
     """Single passes through one cache, each a one-step denoising whose result is not committed anew."""
-    c, h, w = meta.config.in_dim, meta.latent_height, meta.latent_width
-    inputs = [need(io, f"pass{i}.x", 1, p.num_frames, c, h, w) for i, p in enumerate(meta.passes)]
-    context = need_context(io, meta.config)
+    assert meta.config is not None
+    c, h, w = meta.config.out_dim, meta.latent_height, meta.latent_width
+    swap = meta.family == "matrix-game-2"
+    inputs = [
+        need(io, f"pass{i}.x", 1, *((c, p.num_frames) if swap else (p.num_frames, c)), h, w)
+        for i, p in enumerate(meta.passes)
+    ]
+    total = sum(p.num_frames for p in meta.passes)
+    if meta.config.action_config and len({p.num_frames for p in meta.passes}) > 1:
+        raise GoldenError("`passes` of different lengths with actions are not supported")
+    given = need_given(io, meta.config, total, h, w)
     generator, wrong = build_generator(meta, h, w)
-    player = Player(generator, context, sum(p.num_frames for p in meta.passes), 0, h, w)
+    player = Player(generator, given, total, 0, h, w, meta.passes[0].num_frames)
     found: Tensors = {}
     for i, (p, x) in enumerate(zip(meta.passes, inputs, strict=True)):
         player.begin(p.num_frames)
-        found[f"pass{i}.pred_x0"] = denoise(player.predict, [x], Schedule((p.timestep / 1000,)))
-        found[f"pass{i}.flow_pred"] = player.flows[0]
-        player.cache.end()
+        x = x.transpose(1, 2) if swap else x
+        clean = denoise(player.predict, [x], Schedule((p.timestep / 1000,)))
+        flow = player.flows[0]
+        found[f"pass{i}.pred_x0"] = clean.transpose(1, 2) if swap else clean
+        found[f"pass{i}.flow_pred"] = flow.transpose(1, 2) if swap else flow
+        player.end()
     return found | player.keys_values(io), wrong
 
 
@@ -293,6 +386,8 @@ class Report(NamedTuple):
 RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors], tuple[Tensors, list[str]]]]] = {
     ("self-forcing", "rollout"): (RolloutMeta, run_rollout),
     ("self-forcing", "passes"): (PassesMeta, run_passes),
+    ("matrix-game-2", "rollout"): (RolloutMeta, run_rollout),
+    ("matrix-game-2", "passes"): (PassesMeta, run_passes),
     ("taehv-wan2.1", "autoencoder"): (TaeMeta, run_autoencoder),
 }
 """What is supported, by `family` and `kind`."""

@@ -16,13 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world import rope
+from world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from world.attention import Attend, attention
+from world.norm import RMSNorm, rms_norm
 
 
-class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of a generator. `buttons`: length of the multi-hot action that modulates it, 0 for none.
+class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Sizes of a generator. Actions enter by modulation (`buttons`) or by modules in its blocks (`action`).
 
-    `text_dim`: width of the cross-attention context, 0 for no cross-attention.
+    `buttons`: length of the multi-hot action that modulates it, 0 for none. `text_dim` or `image_dim`: width
+    of the cross-attention context, text rows or image features; both 0 for no cross-attention. What
+    `in_channels` has beyond `out_channels` are condition channels, given beside the noisy latents.
     """
 
     dim: int
@@ -34,6 +38,8 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     buttons: int = 0
     text_dim: int = 0
     text_length: int = 512
+    image_dim: int = 0
+    action: ActionModuleConfig | None = None
     time_features: int = 256
     patch: int = 2
     eps: float = 1e-6
@@ -42,6 +48,15 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def head_dim(self) -> int:
         return self.dim // self.heads
 
+    @property
+    def condition_channels(self) -> int:
+        return self.in_channels - self.out_channels
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers an action has."""
+        return self.action.inputs if self.action else self.buttons
+
     def check(self) -> None:
         """Raises ValueError for sizes that make no transformer."""
         for name in ("dim", "heads", "layers", "ffn_dim", "in_channels", "out_channels", "patch"):
@@ -49,23 +64,14 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, it has to be at least 1")
         if self.dim % self.heads or self.head_dim % 2:
             raise ValueError(f"`dim` {self.dim} does not split into {self.heads} heads of even size")
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm in float32, cast back, then scaled: the order in which Wan rounds."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.eps) * self.weight
-
-
-def rms_norm(x: Tensor, eps: float) -> Tensor:
-    """`x` over the root mean square of its last axis, computed in float32."""
-    return F.rms_norm(x, x.shape[-1:], eps=eps)
+        if self.condition_channels < 0:
+            raise ValueError(f"`in_channels` {self.in_channels} is below `out_channels` {self.out_channels}")
+        if self.text_dim and self.image_dim:
+            raise ValueError("a context is text (`text_dim`) or image features (`image_dim`), not both")
+        if self.action and self.buttons:
+            raise ValueError("actions enter either by `buttons` or by `action` modules, not by both")
+        if self.action:
+            self.action.check(self.layers)
 
 
 class _Attention(nn.Module):
@@ -138,15 +144,17 @@ class CrossAttention(_Attention):
 class Block(nn.Module):
     """Self-attention, optional cross-attention, feed-forward; modulated per frame, residual."""
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorConfig, has_actions: bool = False) -> None:
         super().__init__()
         d = config.dim
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.randn(1, 6, d) / math.sqrt(d))
         self.self_attn = SelfAttention(config)
-        if config.text_dim:
+        if config.text_dim or config.image_dim:
             self.norm3 = nn.LayerNorm(d, config.eps)
             self.cross_attn = CrossAttention(config)
+        if has_actions and config.action:
+            self.action_model = ActionModule(config.action, d, config.eps)
         self.ffn = nn.Sequential(
             nn.Linear(d, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, d)
         )
@@ -159,8 +167,12 @@ class Block(nn.Module):
         cos_sin: Tensor,
         attend: Attend,
         context: tuple[Tensor, Tensor] | None,
+        control: tuple[int, ActionInput] | None,
     ) -> Tensor:
-        """`x` `(B, F, N, D)`; `modulation` `(B, F, 6, D)` is the projected embedding of level and action."""
+        """`x` `(B, F, N, D)`; `modulation` `(B, F, 6, D)` is the projected embedding of level and action.
+
+        `control`: what the block's action module is given, and which of the action modules it is.
+        """
         m = (self.modulation + modulation).unsqueeze(3).unbind(2)  # six of (B, F, 1, D)
         y = modulate(x, m[0], m[1], self.eps)
         y = self.self_attn(y.flatten(1, 2), layer, cos_sin, attend).view_as(x)
@@ -168,6 +180,8 @@ class Block(nn.Module):
         if context is not None:
             y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
             x = x + y.view_as(x)
+        if control is not None:
+            x = self.action_model(x, *control)
         return torch.addcmul(x, self.ffn(modulate(x, m[3], m[4], self.eps)), m[5])
 
 
@@ -201,6 +215,23 @@ class ButtonEmbedding(nn.Sequential):
         super().__init__(nn.Linear(buttons, dim), nn.SiLU(), nn.Linear(dim, dim))
 
 
+class ImageEmbedding(nn.Module):
+    """Image features `(B, rows, image_dim)` to a cross-attention context `(B, rows, D)`."""
+
+    def __init__(self, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.LayerNorm(image_dim),
+            nn.Linear(image_dim, image_dim),
+            nn.GELU(),
+            nn.Linear(image_dim, dim),
+            nn.LayerNorm(dim),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.proj(features)
+
+
 def sinusoid(timesteps: Tensor, features: int) -> Tensor:
     """Cosines, then sines, of `t * 10000^(-i / half)`: `(…)` to `(…, features)`, computed in float64."""
     half = features // 2
@@ -222,11 +253,15 @@ class Generator(nn.Module):
             self.text_embedding = nn.Sequential(
                 nn.Linear(config.text_dim, d), nn.GELU(approximate="tanh"), nn.Linear(d, d)
             )
+        if config.image_dim:
+            self.img_emb = ImageEmbedding(config.image_dim, d)
         if config.buttons:
             self.action_embedding = ButtonEmbedding(config.buttons, d)
         self.time_embedding = nn.Sequential(nn.Linear(config.time_features, d), nn.SiLU(), nn.Linear(d, d))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        acting = config.action.blocks if config.action else ()
+        self._action_layers = {block: layer for layer, block in enumerate(acting)}
+        self.blocks = nn.ModuleList(Block(config, i in self._action_layers) for i in range(config.layers))
         self.head = Head(config)
 
     def patchify(self, x: Tensor) -> Tensor:
@@ -243,12 +278,15 @@ class Generator(nn.Module):
         return x.permute(0, 1, 6, 2, 4, 3, 5).reshape(b, f, -1, height, width)
 
     def embed_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cross-attention keys and values, a pair a layer, of a context `(B, rows, text_dim)`.
+        """Cross-attention keys and values, a pair a layer, of text `(B, rows, text_dim)` or image features.
 
-        Short contexts are filled with zero rows to `text_length`; those are attended too, as in Wan.
+        Short texts are filled with zero rows to `text_length`; those are attended too, as in Wan.
         """
-        missing = self.config.text_length - context.shape[1]
-        context = self.text_embedding(F.pad(context, (0, 0, 0, missing)))
+        if self.config.image_dim:
+            context = self.img_emb(context)
+        else:
+            missing = self.config.text_length - context.shape[1]
+            context = self.text_embedding(F.pad(context, (0, 0, 0, missing)))
         return [block.cross_attn.keys_values(context) for block in self.blocks]
 
     def forward(
@@ -259,10 +297,12 @@ class Generator(nn.Module):
         attend: Attend,
         action: Tensor | None = None,
         context: Sequence[tuple[Tensor, Tensor]] | None = None,
+        control: ActionInput | None = None,
     ) -> Tensor:
-        """Predicts the flow, float32, of `x` `(B, F, C, h, w)`.
+        """Predicts the flow, float32, of `x` `(B, F, in_channels, h, w)`: noisy latents, then conditions.
 
-        `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, buttons)` multi-hot.
+        `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, buttons)` multi-hot,
+        which modulates; `context` from `embed_context`; `control`: what action modules are given.
         """
         dtype = self.head.head.weight.dtype
         embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))
@@ -271,7 +311,10 @@ class Generator(nn.Module):
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
         h = self.patchify(x.to(dtype))
         for layer, block in enumerate(self.blocks):
-            h = block(h, modulation, layer, cos_sin, attend, context[layer] if context is not None else None)
+            keys_values = context[layer] if context is not None else None
+            acting = self._action_layers.get(layer) if control is not None else None
+            given = (acting, control) if acting is not None else None
+            h = block(h, modulation, layer, cos_sin, attend, keys_values, given)
         return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
 
     def join(self) -> list[nn.Linear]:

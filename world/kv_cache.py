@@ -49,21 +49,36 @@ class KVCache:
             (layers, batch, heads, moving * tokens, head_dim), device=device, dtype=dtype
         )
         self.length = 0  # frames committed since the start
+        self.origin = 0  # ring frames that were flushed away: the first one after them takes the first slot
         self.slots: list[int] = []  # where the block under way goes
         self.visible = 0  # slots that hold something, the block under way included
+
+    def restart(self) -> None:
+        """Forgets everything; the buffers stay."""
+        self.length, self.slots, self.visible, self.origin = 0, [], 0, 0
+
+    def flush(self, length: int) -> None:
+        """Forgets every frame but the sink; the next block begins at absolute frame index `length`.
+
+        Committing the frames from there on again is a recache; with `length` as it was, only the sink is
+        left. A sink that is not complete is kept as far as it is there.
+        """
+        if not min(self.sink, self.length) <= length <= self.length:
+            raise ValueError(f"a cache of {self.length} frames cannot go on from frame {length}")
+        self.length, self.slots, self.visible, self.origin = length, [], 0, max(0, length - self.sink)
 
     def slot(self, frame: int) -> int:
         """The slot of absolute frame index `frame`."""
         if frame < self.sink:
             return frame
-        return self.sink + (frame - self.sink) % (self.frames - self.sink)
+        return self.sink + (frame - self.sink - self.origin) % (self.frames - self.sink)
 
     def begin(self, count: int) -> None:
         """Makes room for a block of `count` frames; the oldest ring frames fall out, just enough of them."""
         if count > self.frames - self.sink:
             raise ValueError(f"a block of {count} frames does not fit a ring of {self.frames - self.sink}")
         self.slots = [self.slot(self.length + i) for i in range(count)]
-        self.visible = min(self.length + count, self.frames)
+        self.visible = min(self.length - self.origin + count, self.frames)
         if self.sink_base.shape[3]:
             self._move_sink(self.length + count - 1)
 
@@ -108,7 +123,8 @@ class KVCache:
 
     def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
         """Copies of a layer's committed keys and values, oldest first: `(B, heads, tokens, head_dim)`."""
-        held = range(max(self.sink, self.length - (self.frames - self.sink)), self.length)
+        first = max(self.sink + self.origin, self.length - (self.frames - self.sink))
+        held = range(first, self.length)
         slots = [self.slot(f) for f in [*range(min(self.sink, self.length)), *held]]
         index = torch.cat([torch.arange(s * self.tokens, (s + 1) * self.tokens) for s in slots])
         index = index.to(self.k.device)
@@ -116,20 +132,22 @@ class KVCache:
 
     def state(self) -> dict[str, Tensor | int]:
         """A copy of everything that the next tick depends on."""
-        end = min(self.length, self.frames) * self.tokens
+        end = min(self.length - self.origin, self.frames) * self.tokens
         return {
             "k": self.k[..., :end, :].clone(),
             "v": self.v[..., :end, :].clone(),
             "sink_base": self.sink_base.clone(),
             "length": self.length,
+            "origin": self.origin,
         }
 
     def load_state(self, state: dict[str, Tensor | int]) -> None:
         """Takes over a copy made by `state`."""
         k, v, base, length = state["k"], state["v"], state["sink_base"], state["length"]
         assert isinstance(k, Tensor) and isinstance(v, Tensor) and isinstance(base, Tensor)
-        assert isinstance(length, int)
+        origin = state["origin"]
+        assert isinstance(length, int) and isinstance(origin, int)
         self.k[..., : k.shape[3], :] = k
         self.v[..., : v.shape[3], :] = v
         self.sink_base.copy_(base)
-        self.length, self.slots, self.visible = length, [], 0
+        self.length, self.slots, self.visible, self.origin = length, [], 0, origin

@@ -18,9 +18,9 @@ def split_pairs(head_dim: int) -> tuple[int, int, int]:
     return pairs - 2 * (pairs // 3), pairs // 3, pairs // 3
 
 
-def axis_angles(positions: Sequence[int], pairs: int) -> Tensor:
+def axis_angles(positions: Sequence[int], pairs: int, theta: float = THETA) -> Tensor:
     """Angles `(len(positions), pairs)` of one axis, float64."""
-    frequencies = THETA ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    frequencies = theta ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
     return torch.outer(torch.tensor(positions, dtype=torch.float64), frequencies)
 
 

@@ -69,6 +69,7 @@ def test_the_classes_of_play_reproduce_the_reference(name: str, capsys: pytest.C
     [
         ("selfforcing-framewise-small", "output_latents"),
         ("selfforcing-rolling-small", "trace.kv_layer0_v_final"),
+        ("matrixgame2-gta-small", "trace.kv_mouse_layer0_k_final"),
         ("lighttae", "decode.video_streaming"),
         ("lighttae", "encode.latents"),
     ],
@@ -136,6 +137,7 @@ def test_a_key_listing_that_differs_from_the_model_fails(
         ("selfforcing-rolling-small", "config", {"local_attn_size": 5}),
         ("selfforcing-block3-small", "schedule", {"context_noise": 100}),
         ("selfforcing-framewise-small", "schedule", {"timestep_shift": 8.0}),
+        ("matrixgame2-gta-small", "config", {"local_attn_size": 5}),
     ],
 )
 def test_settings_are_read_from_the_folder(
@@ -163,7 +165,8 @@ def test_a_meta_json_of_something_else_is_refused(
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
-        (lambda meta: meta.update(family="matrix-game-2"), "matrix-game-2"),
+        (lambda meta: meta.update(family="matrix-game-3"), "matrix-game-3"),
+        (lambda meta: meta.update(family="matrix-game-2"), "noise"),
         (lambda meta: meta.pop("config"), "config"),
         (lambda meta: meta["config"].update(dim="wide"), "dim"),
         (lambda meta: meta["config"].update(num_heads=3), "heads"),
