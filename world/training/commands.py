@@ -106,28 +106,67 @@ def inverse(
 
 
 @app.command()
+def scorer(
+    world: Annotated[str, typer.Option(help="Name or folder of a trained world.")],
+    footage: Frames,
+    out: Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    clips: Annotated[int, typer.Option(help="Windows a batch and GPU.", min=1)] = 96,
+    length: Annotated[int, typer.Option(help="Latents a window.", min=10)] = 24,
+    compile: Compile = True,
+    device: Device = "auto",
+) -> None:
+    """Train the teacher of `distill`: it sees whole windows, and tells how far they are from footage."""
+    from world.training.pipeline import make_scorer
+    from world.training.run import Run
+    from world.training.scorer import ScorerTraining
+
+    run = Run(out, steps=steps, minutes=minutes)
+    settings = ScorerTraining(clips=clips, length=length, compile=compile)
+    weights = make_scorer(world, footage, run, settings, device)
+    if run.rank == 0:
+        typer.echo(f"the scorer is {weights}")
+
+
+@app.command()
 def distill(
     world: Annotated[str, typer.Option(help="Name or folder of a trained world.")],
     footage: Frames,
     out: Out,
     steps: Steps = None,
     minutes: Minutes = None,
-    clips: Annotated[int, typer.Option(help="Rollouts a batch and GPU.", min=1)] = 32,
-    length: Annotated[int, typer.Option(help="Latents a rollout, its real past included.", min=10)] = 24,
+    objective: Annotated[str, typer.Option(help="dmd, sid or gan.")] = "dmd",
+    scorer: Annotated[
+        Path | None, typer.Option(help="Weights made by `train scorer`; else trained first, a third longer.")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="Sessions a batch and GPU.", min=1)] = 64,
+    length: Annotated[int, typer.Option(help="Latents a window, 8 of them past.", min=10)] = 24,
+    horizon: Annotated[int, typer.Option(help="Ticks that a rollout lives at most.", min=1)] = 512,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the student.")] = 1e-4,
     critic_steps: Annotated[int, typer.Option(help="Critic updates for one of the student.", min=1)] = 4,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
-    """Teach a world's generator to live on its own frames (Self Forcing, DMD); the result is in OUT/world."""
-    from world.training.distill import DistillTraining
+    """Teach a world's generator to live on its own frames (Self Forcing); the result is in OUT/world."""
+    from world.errors import PlayheadError
+    from world.training.distill import OBJECTIVES, DistillTraining
     from world.training.pipeline import make_distilled
     from world.training.run import Run
 
+    if objective not in OBJECTIVES:
+        raise PlayheadError(f"there is no objective `{objective}`; choose among {', '.join(OBJECTIVES)}")
     settings = DistillTraining(
-        clips=clips, length=length, learning_rate=learning_rate, critic_steps=critic_steps, compile=compile
+        objective=objective,
+        clips=clips,
+        length=length,
+        horizon=horizon,
+        learning_rate=learning_rate,
+        critic_steps=critic_steps,
+        compile=compile,
     )
-    run = Run(out, steps=steps, minutes=minutes)
-    folder = make_distilled(world, footage, run, settings, device)
+    # A checkpoint holds the sessions' caches too, hence is larger and rarer than others.
+    run = Run(out, steps=steps, minutes=minutes, save_every=180.0)
+    folder = make_distilled(world, footage, run, settings, scorer, device)
     if run.rank == 0:
         typer.echo(f"the world is in {folder}")

@@ -1,18 +1,26 @@
-"""Self Forcing with distribution matching (DMD): the generator learns from rollouts of its own.
+"""Self Forcing: the generator learns from rollouts of its own, whole windows of them matched to footage.
 
-Three copies of one generator: the *student* that plays in few steps, a frozen *teacher* that scores what the
-student dreamt as footage would score it, and a *critic*, trained on the student's rollouts all along, that
-scores it as the student's own. The student moves along the difference (Distribution Matching Distillation,
-as Self Forcing applies it to rollouts). All three see the actions; teacher and critic score every frame of
-a rollout given its own past, in one pass (`world.training.sequence`).
+The *student* is the generator that plays in few steps. It dreams on through the cache of play, chains of up
+to `horizon` ticks, and a window of the newest frames is scored: how far is it from footage? Three objectives
+answer (`DistillTraining.objective`), all conditioned on the actions:
+
+- `dmd`, Distribution Matching Distillation (Yin et al. 2024, as Self Forcing applies it): a frozen *teacher*
+  estimates the clean window as footage would have it, a *critic*, trained on the dreams all along, as the
+  student's own; the student moves along the difference.
+- `sid`, Score identity Distillation (Zhou et al. 2024, alpha 1 as in Self Forcing): the same two, and
+  the gradient of the score identity's loss through both of them.
+- `gan`: the critic is a discriminator of noised windows, trained against footage by the relativistic pairing
+  loss with approximate R1 and R2 penalties (R3GAN, Huang et al. 2024; penalties as in APT, Lin et al. 2025).
 """
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from world import acceleration, checkpoint
@@ -20,131 +28,272 @@ from world.config import SamplingConfig
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
 from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, Trainer, led_actions, noised
+from world.training.generator import led_actions, noised
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
-from world.training.self_rollout import SelfRollout
+from world.training.scorer import Scorer, ScorerTraining, joint_attend
+from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
+
+Objective = Literal["dmd", "sid", "gan"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+CHAINS = 3
+"""Groups of sessions, of different ages, that take turns: the critic sees young and old dreams alike."""
 
 
 class DistillTraining(msgspec.Struct, frozen=True):
-    """Settings of a run. A batch is `clips` rollouts of `length` latents, at most `past` of them real.
+    """Settings of a run. A batch is `clips` sessions; a window of `length` latents is scored, `past` of them
+    from before the ticks that a step dreams. A chain starts at a real past and lives for at most `horizon`
+    ticks, fewer in the first half of a run.
 
-    `critic_steps`: updates of the critic for each of the student (two time scales). `lowest`, `highest`:
-    the noise levels at which teacher and critic are asked.
+    `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
+    discriminator's penalties, `penalty_noise` the size of the step they are estimated by.
     """
 
-    clips: int = 32
+    objective: Objective = "dmd"
+    clips: int = 64
     length: int = 24
     past: int = 8
+    horizon: int = 512
     critic_steps: int = 4
     learning_rate: float = 1e-4
     critic_rate: float = 2e-4
-    lowest: float = 0.05
-    highest: float = 0.95
+    penalty: float = 100.0
+    penalty_noise: float = 0.1
     compile: bool = True
+
+    @property
+    def ticks(self) -> int:
+        """Ticks dreamed a step."""
+        return self.length - self.past
+
+
+@dataclass
+class Chain:
+    """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage."""
+
+    rollout: SelfRollout
+    latents: Tensor
+    actions: Tensor
+    real: int = 0
+    left: int = 0  # stretches until it starts anew
+
+    def state(self) -> dict[str, Any]:
+        cache = self.rollout.state()
+        return {"cache": cache, "latents": self.latents, "actions": self.actions, "real": self.real,
+                "left": self.left}  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.rollout.load_state(state["cache"])
+        self.latents.copy_(state["latents"])
+        self.actions.copy_(state["actions"])
+        self.real, self.left = state["real"], state["left"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions."""
+
+    latents: Tensor
+    actions: Tensor
+    real: int
+    stretch: Stretch
+
+
+class Discriminator(torch.nn.Module):
+    """Tells dreamed windows from footage, noised: the scorer's network with a head of one logit a frame."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        self.scorer = [scorer]  # its model is registered below, the rest of it is no module
+        self.model = scorer.model
+        channels = scorer.model.config.out_channels
+        self.judge = torch.nn.Linear(2 * channels, 1).to(scorer.device)
+
+    def forward(self, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
+        """Logits `(B)` of noised windows `x`."""
+        scorer = self.scorer[0]
+        with torch.autocast(scorer.device.type, torch.bfloat16, enabled=scorer.autocast):
+            seen = self.model(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
+        seen = seen.flatten(3)
+        return self.judge(torch.cat([seen.mean(-1), seen.std(-1)], -1)).mean((1, 2))
 
 
 class Distiller:
-    """Student, teacher and critic, and the two kinds of steps."""
+    """Student, teacher and critic, and the two kinds of steps. `teacher` are the weights of a scorer."""
 
     def __init__(
         self,
         config: GeneratorConfig,
         sampling: SamplingConfig,
         settings: DistillTraining,
-        size: tuple[int, int],
+        shape: tuple[int, int, int],
         device: torch.device,
         start: Path,
+        teacher: Path,
     ) -> None:
-        self.settings, self.device = settings, device
-        schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-        flow = GeneratorTraining(
-            clips=settings.clips,
+        self.settings, self.sampling, self.device = settings, sampling, device
+        self.schedule = Schedule.from_steps(sampling.steps, sampling.shift)
+        scoring = ScorerTraining(
             length=settings.length,
+            past=settings.past,
             learning_rate=settings.critic_rate,
             muon=False,
-            context_sigma=0.0,
             compile=settings.compile,
         )
-
-        def trainer() -> Trainer:
-            return Trainer(config, flow, schedule, sampling.window, size, device, start)
-
-        self.critic, self.teacher = trainer(), trainer()
-        self.teacher.model.requires_grad_(False)
+        self.critic = Scorer(config, scoring, shape[1:], device, teacher)
+        self.discriminator: Discriminator | None = None
+        self.teacher: Scorer | None = None
+        if settings.objective == "gan":
+            self.discriminator = Discriminator(self.critic)
+            judge = torch.optim.AdamW(
+                self.discriminator.parameters(), lr=settings.critic_rate, betas=(0.0, 0.99), weight_decay=0.0
+            )
+            self.critic_learner = Learner(self.discriminator, [judge], decay=0.99)
+        else:
+            self.teacher = Scorer(config, scoring, shape[1:], device, teacher)
+            self.teacher.model.requires_grad_(False)
+            self.critic_learner = self.critic.learner
         self.student = Generator(config)
         checkpoint.fill(self.student, checkpoint.read_float(start), start)
         self.student.to(device)
-        self.rollout = SelfRollout(self.student, sampling, schedule)
+        self.dtype = acceleration.pick_dtype(device)
+        self.player = make_player(self.student, self.dtype)
         optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=settings.learning_rate, betas=(0.0, 0.99), weight_decay=0.01
         )
         self.learner = Learner(self.student, [optimizer], decay=0.99)
-        self.dtype = acceleration.pick_dtype(device)
-        self.autocast = self.dtype == torch.bfloat16
+        if settings.compile and device.type == "cuda":
+            for block in self.student.blocks:
+                block.compile()
+        self.chains = [self._chain(shape) for _ in range(CHAINS)]
+        self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
 
-    def dream(self, past: Tensor, actions: Tensor, seeds: list[int], exits: Tensor) -> Tensor:
-        """The student's rollout after `past`, without gradients: all of it, `(B, F, C, h, w)`."""
-        with torch.no_grad(), self._autocast():
-            ticks = list(self.rollout.ticks(past, actions, seeds, exits, self.dtype))
-        return torch.cat([past, *ticks], 1)
+    def _chain(self, shape: tuple[int, int, int]) -> Chain:
+        s = self.settings
+        rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape)
+        buttons = self.student.config.buttons
+        latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
+        return Chain(rollout, latents, torch.zeros((s.clips, s.past, buttons), device=self.device))
 
-    def critic_step(self, dream: Tensor, actions: Tensor, factor: float, draw: torch.Generator) -> Tensor:
-        """Teaches the critic the student's distribution; returns its loss."""
-        loss = self.critic.loss(dream, actions, False, draw)
+    def restart(self, chain: Chain, past: Tensor, actions: Tensor, stretches: int) -> None:
+        """Starts a chain of `stretches` stretches at a real past."""
+        chain.latents.copy_(past)
+        chain.actions.copy_(actions)
+        chain.real, chain.left = past.shape[1], stretches
+        chain.rollout.begin(chain.latents, chain.actions)
+
+    def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> Window:
+        """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
+        ticks, batch, steps = actions.shape[1], len(actions), len(self.schedule)
+        shape = (ticks, steps, batch, 1, *chain.latents.shape[2:])
+        noises = torch.randn(shape, generator=draw, device=self.device)
+        # Per session: it plays on what it made in as many steps.
+        exits = torch.randint(1, steps + 1, (batch, 1), generator=draw, device=self.device)
+        stretch = chain.rollout.advance(
+            actions, noises, exits.expand(batch, ticks), self.replay if keep else None
+        )
+        latents = torch.cat([chain.latents, stretch.latents], 1)
+        window = Window(latents, torch.cat([chain.actions, actions], 1), chain.real, stretch)
+        past = self.settings.past
+        chain.latents.copy_(latents[:, -past:])
+        chain.actions.copy_(window.actions[:, -past:])
+        chain.real, chain.left = 0, chain.left - 1
+        return window
+
+    def critic_step(
+        self, window: Window, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
+    ) -> Tensor:
+        """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
+        if self.discriminator is None:
+            loss = self.critic.loss(window.latents, window.actions, window.real, draw)
+        else:
+            loss = self._judge_loss(window, real, draw)
         loss.backward()
-        self.critic.learner.step(factor)
+        self.critic_learner.step(factor)
         return loss.detach()
 
+    def _judge_loss(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
+        """Relativistic pairing loss, and what logits change by when windows do, a little (R1 and R2)."""
+        assert self.discriminator is not None
+        s, (latents, actions) = self.settings, real
+        levels = self.critic.levels(len(latents), window.real, draw)
+
+        def noisy(x: Tensor) -> Tensor:
+            return noised(x, levels, torch.randn(x.shape, generator=draw, device=self.device))
+
+        true, false = noisy(latents), noisy(window.latents)
+        logits = [self.discriminator(x, levels, a) for x, a in ((true, actions), (false, window.actions))]
+        loss = F.softplus(logits[1] - logits[0]).mean()
+        for x, a, logit in ((true, actions, logits[0]), (false, window.actions, logits[1])):
+            moved = x + s.penalty_noise * torch.randn(x.shape, generator=draw, device=self.device)
+            loss = loss + s.penalty * (self.discriminator(moved, levels, a) - logit).square().mean()
+        return loss
+
+    def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
+        """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
+        levels = self.critic.levels(len(window.latents), window.real, draw)
+        fresh = torch.randn(window.latents.shape, generator=draw, device=self.device)
+        if self.settings.objective == "dmd":
+            found = self._dmd(window, levels, fresh)
+        elif self.settings.objective == "sid":
+            found = self._sid(window, levels, fresh)
+        else:
+            found = self._gan(window, real, levels, fresh)
+        return found[:, self.settings.past :]
+
     @torch.no_grad()
-    def direction(self, dream: Tensor, actions: Tensor, past: int, draw: torch.Generator) -> Tensor:
-        """Where each latent of a rollout has to move against: critic's estimate minus the teacher's.
+    def _dmd(self, window: Window, levels: Tensor, fresh: Tensor) -> Tensor:
+        """Critic's estimate minus the teacher's, over how far, window by window, the teacher's is away."""
+        assert self.teacher is not None
+        x = noised(window.latents, levels, fresh)
+        real = self.teacher.estimate(x, levels, window.actions)
+        fake = self.critic.estimate(x, levels, window.actions)
+        return (fake - real) / _distance(window.latents, real)
 
-        Scaled, frame by frame, by how far the teacher's estimate is away; zero for the real past.
-        """
-        s = self.settings
-        levels = torch.rand(dream.shape[:2], generator=draw, device=self.device)
-        levels = s.lowest + (s.highest - s.lowest) * levels
-        fresh = torch.randn(dream.shape, generator=draw, device=self.device)
-        x, zero = noised(dream, levels, fresh), torch.zeros_like(levels)
-        sigma = levels[:, :, None, None, None]
-        real = x - sigma * self.teacher.predict(dream, zero, x, levels, actions)
-        fake = x - sigma * self.critic.predict(dream, zero, x, levels, actions)
-        scale = (dream - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
-        difference = (fake - real) / scale
-        difference[:, :past] = 0
-        return difference
+    def _sid(self, window: Window, levels: Tensor, fresh: Tensor) -> Tensor:
+        """Gradient of `(real - fake) * ((real - x) - (real - fake))`, or `(real - fake) * (fake - x)`."""
+        assert self.teacher is not None
+        dream = window.latents.detach().requires_grad_()
+        x = noised(dream, levels, fresh)
+        real = self.teacher.estimate(x, levels, window.actions)
+        fake = self.critic.estimate(x, levels, window.actions)
+        loss = ((real - fake) * (fake - dream) / _distance(dream, real).detach()).sum()
+        return torch.autograd.grad(loss, dream)[0]
 
-    def student_step(
-        self,
-        dream: Tensor,
-        direction: Tensor,
-        actions: Tensor,
-        seeds: list[int],
-        exits: Tensor,
-        past: int,
-        factor: float,
-    ) -> Tensor:
-        """Dreams the same rollout again, now with gradients, tick by tick; returns the gradient norm.
+    def _gan(self, window: Window, real: tuple[Tensor, Tensor], levels: Tensor, fresh: Tensor) -> Tensor:
+        """Gradient of the relativistic loss; scaled to windows whose every value counts 1, as the others."""
+        assert self.discriminator is not None
+        dream = window.latents.detach().requires_grad_()
+        with torch.no_grad():
+            true = self.discriminator(noised(real[0], levels, fresh), levels, real[1])
+        false = self.discriminator(noised(dream, levels, fresh), levels, window.actions)
+        gradient = torch.autograd.grad(F.softplus(true - false).sum(), dream)[0]
+        return gradient / gradient.square().mean().sqrt().clamp_min(1e-8)
 
-        A tick's graph is freed before the next begins, so memory does not depend on the rollout's length.
-        """
-        share = 1 / direction[:, past:].numel()
-        with torch.enable_grad(), self._autocast():
-            ticks = self.rollout.ticks(dream[:, :past], actions, seeds, exits, self.dtype)
-            for tick, clean in enumerate(ticks):
-                clean.backward(share * direction[:, past + tick : past + tick + 1])
-        return self.learner.step(factor)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
+    def student_step(self, window: Window, direction: Tensor, factor: float) -> Tensor:
+        """Computes the exit steps again, now with gradients; returns the gradient norm."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            latents = self.replay.latents(self.student, window.stretch)
+        latents.backward(direction / direction.numel())
+        norm = self.learner.step(factor)
+        self.chains[0].rollout.follow(self.student)
+        return norm
 
     def state(self) -> dict[str, Any]:
-        return {"student": self.learner.state(), "critic": self.critic.learner.state()}
+        chains = [chain.state() for chain in self.chains]
+        return {"student": self.learner.state(), "critic": self.critic_learner.state(), "chains": chains}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.load_state(state["student"])
-        self.critic.learner.load_state(state["critic"])
+        self.critic_learner.load_state(state["critic"])
+        for chain, held in zip(self.chains, state["chains"], strict=True):
+            chain.load_state(held)
+        self.chains[0].rollout.follow(self.student)
+
+
+def _distance(window: Tensor, real: Tensor) -> Tensor:
+    """How far the teacher's estimate is from each window, `(B, 1, 1, 1, 1)`."""
+    return (window - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
 
 
 def distill(
@@ -156,16 +305,18 @@ def distill(
     sampling: SamplingConfig,
     device: torch.device,
     start: Path,
+    teacher: Path,
     out: Path,
 ) -> None:
     """Distils `start` (weights of a trained generator) in `run.folder`; writes the result to `out`.
 
-    `latents` `(N, C, h, w)` are normalised, one a frame of `footage`. A step of the run is one update of the
-    critic; every `critic_steps`-th also updates the student.
+    `latents` `(N, C, h, w)` are normalised, one a frame of `footage`; `teacher` are weights of a scorer. A
+    step of the run is one update of the critic; every `critic_steps`-th also updates the student.
     """
-    distiller = Distiller(config, sampling, settings, tuple(latents.shape[-2:]), device, start)
+    distiller = Distiller(config, sampling, settings, tuple(latents.shape[1:]), device, start, teacher)
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
+    past = settings.past
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
@@ -175,21 +326,18 @@ def distill(
     for step in run.loop("distillation", save, device):
         number = step * run.world_size + run.rank
         choice = random.Random(step)  # the same on every process: all do the same amount of work
-        past = choice.randint(1, settings.past)
-        clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
-            device
-        )
+        chain = distiller.chains[choice.randrange(CHAINS)]
+        index = torch.Generator().manual_seed(number)
+        clips = footage.clip_index(settings.clips, settings.length, index).to(device)
         draw = torch.Generator(device).manual_seed(number)
-        shape = (settings.clips, settings.length - past)
-        exits = torch.randint(
-            1, len(sampling.steps) + 1, shape, generator=torch.Generator().manual_seed(number)
-        )
-        seeds = [number * settings.clips + i for i in range(settings.clips)]
-        actions = led[clips]
-        dream = distiller.dream(latents[clips[:, :past]].float(), actions, seeds, exits)
+        real, actions = latents[clips].float(), led[clips]
+        if chain.left == 0:
+            most = max(1, round(settings.horizon / settings.ticks * min(1.0, 2 * run.progress)))
+            distiller.restart(chain, real[:, :past], actions[:, :past], choice.randint(1, most))
+        turn = (step + 1) % settings.critic_steps == 0
+        window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)
-        run.log(critic=distiller.critic_step(dream, actions, factor, draw))
-        if (step + 1) % settings.critic_steps == 0:
-            direction = distiller.direction(dream, actions, past, draw)
-            norm = distiller.student_step(dream, direction, actions, seeds, exits, past, factor)
-            run.log(student=norm, gap=direction.abs().mean())
+        run.log(critic=distiller.critic_step(window, (real, actions), factor, draw))
+        if turn:
+            direction = distiller.direction(window, (real, actions), draw)
+            run.log(student=distiller.student_step(window, direction, factor), gap=direction.abs().mean())

@@ -5,6 +5,7 @@ inverse-dynamics model.
 """
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
+from world.training.scorer import ScorerTraining, train_scorer
 from world.world import find_world
 
 
@@ -110,32 +112,92 @@ def make_generator(
     return folder
 
 
-def make_distilled(
-    world: str | Path, footage: Path, run: Run, settings: DistillTraining, device: str = "auto"
+def make_scorer(
+    world: str | Path, footage: Path, run: Run, settings: ScorerTraining, device: str = "auto"
 ) -> Path:
-    """Distils the generator of a world (name or folder) on rollouts of its own; returns the new folder."""
-    world = find_world(world)
-    config = load_config(world / "world.toml")
-    read_recipe(world / "world.toml")
-    target = _device(device)
-    frames = _footage(footage, run, target)
-    _check_size(config, frames)
-    frames.check_length(settings.length)
-    latents = _raw_latents(config, world / config.autoencoder_weights, frames, target)
-    mean, std = (
-        torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
+    """Trains the scorer that distillation asks, from a world's generator on; returns its weights' file."""
+    ready = _ready_world(world, footage, run, settings.length, device)
+    out = run.folder / "scorer.safetensors"
+    start = ready.folder / ready.config.generator_weights
+    train_scorer(
+        run, ready.latents, ready.footage, ready.config.generator, settings, ready.device, out, start
     )
-    latents.sub_(mean).div_(std)
-    start = world / config.generator_weights
+    return out
+
+
+def make_distilled(
+    world: str | Path,
+    footage: Path,
+    run: Run,
+    settings: DistillTraining,
+    scorer: Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Distils the generator of a world (name or folder) on rollouts of its own; returns the new folder.
+
+    Without weights of a `scorer`, one is trained first, in `OUT/scorer`, for a third of the run's length.
+    """
+    ready = _ready_world(world, footage, run, settings.length, device)
+    config = ready.config
+    start = ready.folder / config.generator_weights
+    if scorer is None:
+        before = Run(
+            run.folder / "scorer",
+            steps=max(1, run.steps // 3) if run.steps else None,
+            minutes=run.minutes / 3 if run.minutes else None,
+        )
+        scorer = before.folder / "scorer.safetensors"
+        scoring = ScorerTraining(
+            clips=settings.clips, length=settings.length, past=settings.past, compile=settings.compile
+        )
+        train_scorer(
+            before, ready.latents, ready.footage, config.generator, scoring, ready.device, scorer, start
+        )
     folder = run.folder / "world"
     if run.rank == 0:
         folder.mkdir(exist_ok=True)
         for name in ("world.toml", config.autoencoder_weights, config.inverse_weights):
-            if name and (world / name).is_file():
-                shutil.copyfile(world / name, folder / name)
-    out = folder / config.generator_weights
-    distill(run, latents, frames, config.generator, settings, config.sampling, target, start, out)
+            if name and (ready.folder / name).is_file():
+                shutil.copyfile(ready.folder / name, folder / name)
+    distill(
+        run,
+        ready.latents,
+        ready.footage,
+        config.generator,
+        settings,
+        config.sampling,
+        ready.device,
+        start,
+        scorer,
+        folder / config.generator_weights,
+    )
     return folder
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A trained world's folder and configuration, and footage in its normalised latents."""
+
+    folder: Path
+    config: WorldConfig
+    device: torch.device
+    footage: Footage
+    latents: Tensor
+
+
+def _ready_world(world: str | Path, footage: Path, run: Run, length: int, device: str) -> _Ready:
+    folder = find_world(world)
+    config = load_config(folder / "world.toml")
+    read_recipe(folder / "world.toml")
+    target = _device(device)
+    frames = _footage(footage, run, target)
+    _check_size(config, frames)
+    frames.check_length(length)
+    latents = _raw_latents(config, folder / config.autoencoder_weights, frames, target)
+    mean, std = (
+        torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
+    )
+    return _Ready(folder, config, target, frames, latents.sub_(mean).div_(std))
 
 
 def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str = "auto") -> None:

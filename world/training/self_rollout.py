@@ -1,94 +1,224 @@
 """Self-rollout: the generator dreams on from its own frames while it is trained (Self Forcing).
 
-The ticks run through `KVCache` and the sampler, as in play, eviction included. Every session leaves a tick's
-schedule after a step of its own; a gradient flows through that step alone, and never into the cache.
+The ticks run through `KVCache` and the sampler in the number type of play, eviction included, recorded as
+CUDA graphs where there is a GPU; sessions go on from call to call, for as many ticks as wanted. Every session
+leaves a tick's schedule after a step of its own.
+
+The rollout itself carries no gradient. `Replay` computes the exit steps of a stretch of ticks once more, all
+in one pass, each with the cached keys and values that it had: the gradient of a tick reaches its exit step
+and, the cache being constants by then, nothing else. Memory depends on the length of the stretch alone,
+whatever the rollout's.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from world import acceleration
+from world.attention import attention
 from world.config import SamplingConfig
 from world.generator import Generator
 from world.kv_cache import KVCache
-from world.noise import noise
 from world.sampler import Schedule, estimates
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Some ticks of a rollout: latents `(B, S, C, h, w)`, and what their exit steps began from.
+
+    `sigmas` `(B, S)` are the noise levels of `entries`. `first` is the absolute index of the first frame,
+    `actions` `(B, S, buttons)` led to each.
+    """
+
+    latents: Tensor
+    entries: Tensor
+    sigmas: Tensor
+    actions: Tensor
+    first: int
+
+
 class SelfRollout:
-    """Rollouts of `generator` from a real past, one latent a tick; `(B, F, C, h, w)` latents."""
+    """Rollouts of `player`, `batch` sessions side by side, one latent `(C, h, w)` a tick.
 
-    def __init__(self, generator: Generator, sampling: SamplingConfig, schedule: Schedule) -> None:
-        self.generator, self.sampling, self.schedule = generator, sampling, schedule
+    `player` is the generator as play has it: in the number type of play and joined. `follow` brings it up
+    to date with the weights in training.
+    """
 
-    def cache(self, latents: Tensor, dtype: torch.dtype) -> KVCache:
-        """An empty cache for the sessions of `latents`."""
-        config, sampling = self.generator.config, self.sampling
-        return KVCache(
+    def __init__(
+        self,
+        player: Generator,
+        sampling: SamplingConfig,
+        schedule: Schedule,
+        batch: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        config, weight = player.config, player.head.head.weight
+        self.player, self.sampling, self.schedule = player, sampling, schedule
+        self.device, size = weight.device, shape[1:]
+        self.cache = KVCache(
             layers=config.layers,
-            batch=len(latents),
+            batch=batch,
             heads=config.heads,
             frames=sampling.window,
             sink=sampling.sink,
-            tokens=self.generator.tokens(*latents.shape[-2:]),
+            tokens=player.tokens(*size),
             head_dim=config.head_dim,
             span=sampling.window if sampling.positions == "endless" else None,
-            device=latents.device,
-            dtype=dtype,
+            device=self.device,
+            dtype=weight.dtype,
         )
-
-    def ticks(
-        self, past: Tensor, actions: Tensor, seeds: list[int], exits: Tensor, dtype: torch.dtype
-    ) -> Iterator[Tensor]:
-        """Dreams on from `past` `(B, P, C, h, w)`: yields each tick's latent `(B, 1, C, h, w)`.
-
-        `actions` `(B, P + ticks, buttons)` led to each frame. `exits` `(B, ticks)` says after which step,
-        from 1 on, each session leaves each tick. Under `torch.enable_grad` a latent carries the gradient of
-        its exit step; call `backward` on it before the next, so that memory does not grow with the rollout.
-        Equal seeds and exits give equal rollouts.
-        """
-        cache = self.cache(past, dtype)
-        for frame in range(past.shape[1]):
-            self._commit(cache, past[:, frame : frame + 1], actions[:, frame : frame + 1])
-        shape = (1, *past.shape[2:])
-        for tick, leave in enumerate(exits.unbind(1)):
-            action = actions[:, past.shape[1] + tick][:, None]
-            last = int(leave.max())
-            draws = [
-                torch.stack([noise(seed, tick, step, shape) for seed in seeds]).to(past.device)
-                for step in range(last)
-            ]
-            cache.begin(1)
-            predict = self._exits_with_gradient(cache, action, set(leave.tolist()))
-            each = estimates(predict, draws, Schedule(self.schedule.sigmas[:last]))
-            leave = leave.to(past.device)[:, None, None, None, None]
-            clean = torch.zeros_like(draws[0])
-            for step, estimate in enumerate(each, 1):
-                clean = torch.where(leave == step, estimate, clean)
-            yield clean
-            self._commit(cache, clean.detach(), action)
-
-    def _exits_with_gradient(
-        self, cache: KVCache, action: Tensor, exits: set[int]
-    ) -> Callable[[Tensor, float], Tensor]:
-        """A `predict` that records gradients, where they are wanted at all, in the steps of `exits` alone."""
-        wanted, calls = torch.is_grad_enabled(), count(1)
-
-        def predict(x: Tensor, timestep: float) -> Tensor:
-            with torch.set_grad_enabled(wanted and next(calls) in exits):
-                return self._flow(cache, x, timestep, action)
-
-        return predict
+        block = (batch, 1, *shape)
+        self.latent = torch.zeros(block, device=self.device)
+        self.entry = torch.zeros(block, device=self.device)
+        self.noises = torch.zeros((len(schedule), *block), device=self.device)
+        self.action = torch.zeros((batch, 1, config.buttons), device=self.device)
+        self.leave = torch.zeros((batch, 1, 1, 1, 1), dtype=torch.int64, device=self.device)
+        self.cos_sin = player.rope_table([0], *size).to(self.device)
+        self.sigmas = torch.tensor(schedule.sigmas, device=self.device)
+        self.graphs = acceleration.Graphs(self.device)
+        self._timesteps = {
+            t: torch.full(block[:2], t, device=self.device)
+            for t in (sampling.context_noise, *(1000 * s for s in schedule.sigmas))
+        }
 
     @torch.no_grad()
-    def _commit(self, cache: KVCache, latent: Tensor, action: Tensor) -> None:
-        cache.begin(1)
-        self._flow(cache, latent, self.sampling.context_noise, action)
-        cache.end()
+    def begin(self, past: Tensor, actions: Tensor) -> None:
+        """Starts all sessions anew from real latents `(B, P, C, h, w)` and the actions that led to each."""
+        self.cache.restart()
+        for latent, action in zip(past.split(1, 1), actions.split(1, 1), strict=True):
+            self.latent.copy_(latent)
+            self.action.copy_(action)
+            self.commit()
 
-    def _flow(self, cache: KVCache, x: Tensor, timestep: float, action: Tensor) -> Tensor:
-        timesteps = torch.full(x.shape[:2], timestep, device=x.device)
-        cos_sin = self.generator.rope_table([cache.length], *x.shape[-2:]).to(x.device)
-        return self.generator(x, timesteps, cos_sin, cache.attend, action)
+    @torch.no_grad()
+    def advance(
+        self, actions: Tensor, noises: Tensor, exits: Tensor, replay: "Replay | None" = None
+    ) -> Stretch:
+        """Dreams S ticks on. `replay` is told what the cache held at each of them.
+
+        `actions` `(B, S, buttons)` led to each; `noises` `(S, steps, B, 1, C, h, w)` are drawn for every
+        denoise step; `exits` `(B, S)` says after which step, from 1 on, each session leaves each tick.
+        """
+        first, latents, entries = self.cache.length, [], []
+        if replay is not None:
+            replay.begin(self.cache)
+        for tick in range(actions.shape[1]):
+            self.action.copy_(actions[:, tick : tick + 1])
+            self.noises.copy_(noises[tick])
+            self.leave.copy_(exits[:, tick, None, None, None, None])
+            self.denoise()
+            latents.append(self.latent.clone())
+            entries.append(self.entry.clone())
+            slot = self.cache.slots[0]
+            self.commit()
+            if replay is not None:
+                replay.remember(self.cache, slot)
+        sigmas = self.sigmas[exits - 1]
+        return Stretch(torch.cat(latents, 1), torch.cat(entries, 1), sigmas, actions, first)
+
+    def denoise(self) -> None:
+        """One tick's latent, and what its exit step began from, into `latent` and `entry`."""
+        self._make_room()
+        self.graphs.run(("denoise", *self.cache.slots, self.cache.visible), self._denoise)
+
+    def commit(self) -> None:
+        """Writes `latent`'s keys and values to the cache."""
+        self._make_room()
+        key = ("commit", *self.cache.slots, self.cache.visible)
+        self.graphs.run(key, lambda: self._flow(self.latent, self.sampling.context_noise))
+        self.cache.end()
+
+    def follow(self, model: Generator) -> None:
+        """Takes over the weights of the model in training."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.player.parameters()), list(model.parameters()))
+
+    def state(self) -> dict[str, Any]:
+        return self.cache.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.cache.load_state(state)
+
+    def _make_room(self) -> None:
+        self.cache.begin(1)
+        self.cos_sin.copy_(self.player.rope_table([self.cache.length], *self.latent.shape[-2:]))
+
+    def _denoise(self) -> None:
+        entered: list[Tensor] = []
+
+        def predict(x: Tensor, timestep: float) -> Tensor:
+            entered.append(x)
+            return self._flow(x, timestep)
+
+        for step, estimate in enumerate(estimates(predict, self.noises.unbind(0), self.schedule), 1):
+            leaves = self.leave == step
+            self.latent.copy_(torch.where(leaves, estimate, self.latent))
+            self.entry.copy_(torch.where(leaves, entered[-1], self.entry))
+
+    def _flow(self, x: Tensor, timestep: float) -> Tensor:
+        return self.player(x, self._timesteps[timestep], self.cos_sin, self.cache.attend, self.action)
+
+
+class Replay:
+    """What the cache held at each of `ticks` ticks of a rollout, and their exit steps with gradients."""
+
+    def __init__(self, cache: KVCache, ticks: int) -> None:
+        self.tokens, self.ticks, self.reach = cache.tokens, ticks, cache.frames - 1
+        length = (self.reach + ticks) * cache.tokens
+        shape = (*cache.k.shape[:3], length, cache.head_dim)
+        self.k, self.v = cache.k.new_zeros(shape), cache.v.new_zeros(shape)
+        own = torch.eye(ticks, dtype=torch.bool)
+        held, tick = torch.arange(self.reach + ticks), torch.arange(ticks)[:, None]
+        self._window = torch.cat([(held >= tick) & (held < tick + self.reach), own], 1)
+        self._mask = self._window.to(cache.k.device)
+        self._at = 0
+
+    def begin(self, cache: KVCache) -> None:
+        """Copies what is in the cache."""
+        if cache.sink:
+            raise ValueError("a sink moves from tick to tick and cannot be replayed")
+        count = min(cache.length, self.reach)
+        for place, frame in enumerate(range(cache.length - count, cache.length), self.reach - count):
+            self._copy(cache, cache.slot(frame), place)
+        seen = self._window.clone()
+        seen[:, : self.reach - count] = False
+        mask = seen.repeat_interleave(self.tokens, 0).repeat_interleave(self.tokens, 1)
+        self._mask = mask.to(cache.k.device, non_blocking=True)
+        self._at = self.reach
+
+    def remember(self, cache: KVCache, slot: int) -> None:
+        """Copies a frame that was committed to `slot` just now."""
+        self._copy(cache, slot, self._at)
+        self._at += 1
+
+    def _copy(self, cache: KVCache, slot: int, place: int) -> None:
+        n = self.tokens
+        source, target = slice(slot * n, (slot + 1) * n), slice(place * n, (place + 1) * n)
+        self.k[..., target, :].copy_(cache.k[..., source, :])
+        self.v[..., target, :].copy_(cache.v[..., source, :])
+
+    @torch.compiler.disable
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all ticks at once, each to the window that it had and to itself."""
+        dtype = self.k.dtype
+        keys = torch.cat([self.k[layer], k.to(dtype)], 2)
+        values = torch.cat([self.v[layer], v.to(dtype)], 2)
+        return attention(q.to(dtype), keys, values, self._mask)
+
+    def latents(self, model: Generator, stretch: Stretch) -> Tensor:
+        """The latents of `stretch` `(B, S, C, h, w)` once more, as a function of `model`'s weights."""
+        frames = range(stretch.first, stretch.first + self.ticks)
+        cos_sin = model.rope_table(frames, *stretch.entries.shape[-2:]).to(stretch.entries.device)
+        flow = model(stretch.entries, 1000 * stretch.sigmas, cos_sin, self.attend, stretch.actions)
+        return stretch.entries - stretch.sigmas[:, :, None, None, None] * flow
+
+
+def make_player(model: Generator, dtype: torch.dtype) -> Generator:
+    """A copy of `model` as play has it: in the number type of play, joined, without gradients."""
+    device = model.head.head.weight.device
+    player = Generator(model.config).to(device, dtype).eval().requires_grad_(False)
+    player.load_state_dict(model.state_dict())
+    player.join()
+    return player

@@ -1,17 +1,19 @@
 """Self-rollout promises: it is play itself, its gradients stop where they should, and students follow."""
 
-import msgspec
 import pytest
 import torch
 
 from tests.conftest import make_tiny_world
 from world.checkpoint import save_weights
 from world.generator import Generator
+from world.noise import noise
 from world.sampler import Schedule
-from world.training.distill import Distiller, DistillTraining
-from world.training.self_rollout import SelfRollout
+from world.training.distill import OBJECTIVES, Distiller, DistillTraining
+from world.training.self_rollout import Replay, SelfRollout, make_player
 
-PAST, TICKS, BATCH = 2, 7, 2
+PAST, TICKS, BATCH = 3, 9, 2
+SEEDS = (5, 6)
+MIXED = torch.tensor([[1, 2, 2, 1, 2, 1, 2, 1, 1], [2, 2, 1, 1, 1, 2, 1, 2, 1]])
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def setting():
     """A world, a trainable copy of its generator, and a past with actions; more ticks than the window."""
     world = make_tiny_world()
     config = world.config
-    assert config.sampling.window < PAST + TICKS
+    assert config.sampling.window < TICKS
     generator = Generator(config.generator)
     generator.load_state_dict(world.generator.state_dict())
     draw = torch.Generator().manual_seed(3)
@@ -28,14 +30,20 @@ def setting():
     return world, generator, past, actions
 
 
-def both(step: int) -> torch.Tensor:
-    """Both sessions leave every tick after `step`."""
-    return torch.full((BATCH, TICKS), step)
-
-
-def rollout_of(world, generator) -> SelfRollout:
+def rollout_of(world, generator, batch=BATCH) -> SelfRollout:
     sampling = world.config.sampling
-    return SelfRollout(generator, sampling, Schedule.from_steps(sampling.steps, sampling.shift))
+    schedule = Schedule.from_steps(sampling.steps, sampling.shift)
+    player = make_player(generator, torch.float32)
+    return SelfRollout(player, sampling, schedule, batch, world.config.latent_shape)
+
+
+def draws(world, seeds=SEEDS, first=0, ticks=TICKS) -> torch.Tensor:
+    """The noise that play would draw, `(S, steps, B, 1, C, h, w)`."""
+    shape = (1, *world.config.latent_shape)
+    return torch.stack([
+        torch.stack([torch.stack([noise(seed, tick, step, shape) for seed in seeds]) for step in (0, 1)])
+        for tick in range(first, first + ticks)
+    ])  # fmt: skip
 
 
 def test_a_rollout_in_training_is_the_rollout_of_play_bit_for_bit(setting):
@@ -44,111 +52,152 @@ def test_a_rollout_in_training_is_the_rollout_of_play_bit_for_bit(setting):
     world.prefill(state, past, actions[:, :PAST])
     played = []
     for tick in range(TICKS):
-        world.denoise(state, actions[:, PAST + tick][:, None], [5, 6], tick)
+        world.denoise(state, actions[:, PAST + tick][:, None], SEEDS, tick)
         played.append(state.latent.clone())
         world.commit(state)
-    with torch.no_grad():
-        rollout = rollout_of(world, generator)
-        trained = list(rollout.ticks(past, actions, [5, 6], both(2), torch.float32))
-    assert all(torch.equal(a, b) for a, b in zip(played, trained, strict=True))
-
-
-def test_asking_for_gradients_changes_no_number(setting):
-    world, generator, past, actions = setting
     rollout = rollout_of(world, generator)
-    exits = torch.tensor([[1, 2, 2, 1, 2, 1, 2], [2, 2, 1, 1, 1, 2, 1]])
-    with torch.no_grad():
-        plain = list(rollout.ticks(past, actions, [5, 6], exits, torch.float32))
-    with_gradient = [c.detach() for c in rollout.ticks(past, actions, [5, 6], exits, torch.float32)]
-    assert all(torch.equal(a, b) for a, b in zip(plain, with_gradient, strict=True))
+    rollout.begin(past, actions[:, :PAST])
+    trained = rollout.advance(actions[:, PAST:], draws(world), torch.full((BATCH, TICKS), 2)).latents
+    assert torch.equal(torch.cat(played, 1), trained)
 
 
-def test_a_gradient_passes_through_the_exit_step_alone(setting, monkeypatch):
+def test_a_rollout_goes_on_from_call_to_call_and_from_its_state(setting):
     world, generator, past, actions = setting
-    rollout = rollout_of(world, generator)
-    caches, last_pass = [], []
-    make, flow = rollout.cache, rollout._flow
-    monkeypatch.setattr(rollout, "cache", lambda *a: caches.append(make(*a)) or caches[-1])
-
-    def watched(cache, x, timestep, action):
-        if torch.is_grad_enabled():
-            last_pass.append((x.clone(), timestep, cache.k.clone(), cache.v.clone(), cache.length))
-        return flow(cache, x, timestep, action)
-
-    monkeypatch.setattr(rollout, "_flow", watched)
-    for clean in rollout.ticks(past, actions, [5, 6], both(2), torch.float32):
-        assert not caches[0].k.requires_grad and not caches[0].v.requires_grad
-        generator.zero_grad()
-        clean.sum().backward()
-    assert len(last_pass) == TICKS  # of two steps a tick, one wanted a gradient
-    found = {n: p.grad.clone() for n, p in generator.named_parameters() if p.grad is not None}
-
-    x, timestep, k, v, length = last_pass[-1]
-    assert not x.requires_grad
-    cache = make(past, torch.float32)
-    cache.k, cache.v, cache.length = k, v, length
-    cache.begin(1)
-    generator.zero_grad()
-    alone = x - timestep / 1000 * flow(cache, x, timestep, actions[:, -1:])
-    alone.sum().backward()
-    for name, parameter in generator.named_parameters():
-        if name in found:
-            torch.testing.assert_close(found[name], parameter.grad)
+    whole, parts, restored = (rollout_of(world, generator) for _ in range(3))
+    for rollout in (whole, parts):
+        rollout.begin(past, actions[:, :PAST])
+    expected = whole.advance(actions[:, PAST:], draws(world), MIXED).latents
+    found = []
+    for first, count in ((0, 4), (4, 5)):
+        if first:
+            restored.load_state(parts.state())
+            parts = restored
+        acts = actions[:, PAST + first : PAST + first + count]
+        stretch = parts.advance(acts, draws(world, SEEDS, first, count), MIXED[:, first : first + count])
+        found.append(stretch.latents)
+    assert torch.equal(torch.cat(found, 1), expected)
 
 
 def test_every_session_leaves_after_a_step_of_its_own(setting):
     """A session's rollout does not depend on when the session beside it leaves."""
     world, generator, past, actions = setting
     rollout = rollout_of(world, generator)
-    with torch.no_grad():
-        exits = torch.tensor([[1, 2, 1, 2, 1, 2, 1], [2, 1, 2, 1, 2, 1, 2]])
-        mixed = torch.cat(list(rollout.ticks(past, actions, [5, 6], exits, torch.float32)), 1)
-        for i, seed in enumerate((5, 6)):
-            one = slice(i, i + 1)
-            alone = rollout.ticks(past[one], actions[one], [seed], exits[one], torch.float32)
-            torch.testing.assert_close(torch.cat(list(alone), 1), mixed[one], atol=1e-5, rtol=1e-5)
+    rollout.begin(past, actions[:, :PAST])
+    mixed = rollout.advance(actions[:, PAST:], draws(world), MIXED).latents
+    for i, seed in enumerate(SEEDS):
+        one, alone = slice(i, i + 1), rollout_of(world, generator, 1)
+        alone.begin(past[one], actions[one, :PAST])
+        found = alone.advance(actions[one, PAST:], draws(world, (seed,)), MIXED[one]).latents
+        torch.testing.assert_close(found, mixed[one], atol=1e-5, rtol=1e-5)
 
 
-def distiller(world, tmp_path) -> Distiller:
+def replayed(world, generator, past, actions, length):
+    """A rollout of which all but the last `length` ticks went unwatched; its stretch and its replay."""
+    rollout = rollout_of(world, generator)
+    rollout.begin(past, actions[:, :PAST])
+    before = TICKS - length
+    if before:
+        rollout.advance(actions[:, PAST : PAST + before], draws(world, SEEDS, 0, before), MIXED[:, :before])
+    replay = Replay(rollout.cache, length)
+    stretch = rollout.advance(
+        actions[:, PAST + before :], draws(world, SEEDS, before, length), MIXED[:, before:], replay
+    )
+    return stretch, replay
+
+
+@pytest.mark.parametrize("length", [2, 4, TICKS], ids=["late", "later than the window", "from the start"])
+def test_a_replay_finds_the_latents_that_were_dreamed(setting, length):
+    world, generator, past, actions = setting
+    stretch, replay = replayed(world, generator, past, actions, length)
+    torch.testing.assert_close(
+        replay.latents(generator, stretch).detach(), stretch.latents, atol=2e-5, rtol=1e-4
+    )
+
+
+def test_a_gradient_passes_through_the_exit_step_alone(setting):
+    """That of a tick's latent is the one of its last pass, all that came before being constants."""
+    world, generator, past, actions = setting
+    stretch, replay = replayed(world, generator, past, actions, 3)
+    assert not stretch.entries.requires_grad and not replay.k.requires_grad and not replay.v.requires_grad
+    generator.zero_grad()
+    replay.latents(generator, stretch)[:, -1].sum().backward()
+    found = {n: p.grad.clone() for n, p in generator.named_parameters() if p.grad is not None}
+
+    rollout = rollout_of(world, generator)  # the same, tick by tick, its last tick by hand
+    rollout.begin(past, actions[:, :PAST])
+    last = TICKS - 1
+    rollout.advance(actions[:, PAST : PAST + last], draws(world, SEEDS, 0, last), MIXED[:, :last])
+    rollout.cache.begin(1)
+    cos_sin = generator.rope_table([rollout.cache.length], *past.shape[-2:])
+    sigmas = stretch.sigmas[:, -1:]
+    entry = stretch.entries[:, -1:]
+    attend = rollout.cache.attend
+    flow = generator(entry, 1000 * sigmas, cos_sin, attend, actions[:, -1:])
+    generator.zero_grad()
+    (entry - sigmas[:, :, None, None, None] * flow).sum().backward()
+    for name, parameter in generator.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+def distiller(world, tmp_path, objective="dmd") -> Distiller:
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
-    settings = DistillTraining(clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, compile=False)
-    sampling = msgspec.structs.replace(world.config.sampling, window=4)
-    size = world.config.latent_shape[1:]
-    return Distiller(world.config.generator, sampling, settings, size, torch.device("cpu"), start)
+    settings = DistillTraining(
+        objective=objective, clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, compile=False
+    )
+    config = world.config
+    return Distiller(
+        config.generator, config.sampling, settings, config.latent_shape, torch.device("cpu"), start, start
+    )
+
+
+def dream(three, past, actions, seed=0, keep=True):
+    chain = three.chains[0]
+    three.restart(chain, past, actions[:, :PAST], 9)
+    return three.dream(chain, actions[:, PAST:], torch.Generator().manual_seed(seed), keep)
 
 
 def test_a_student_that_dreams_like_its_teacher_is_left_alone(setting, tmp_path):
     world, _, past, actions = setting
     three = distiller(world, tmp_path)
-    dream = three.dream(past, actions, [1, 2], both(2))
-    direction = three.direction(dream, actions, PAST, torch.Generator().manual_seed(0))
+    window = dream(three, past, actions)
+    direction = three.direction(window, (window.latents, actions), torch.Generator().manual_seed(0))
     assert torch.count_nonzero(direction) == 0  # critic and teacher begin as the same model
 
 
-def test_the_critic_learns_the_student_and_the_teacher_stays(setting, tmp_path):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_critic_learns_and_the_direction_is_finite(setting, tmp_path, objective):
     world, _, past, actions = setting
-    three = distiller(world, tmp_path)
-    dream = three.dream(past, actions, [1, 2], both(2))
-    before = {k: v.clone() for k, v in three.teacher.model.state_dict().items()}
+    three = distiller(world, tmp_path, objective)
+    window = dream(three, past, actions)
+    real = torch.zeros_like(window.latents), actions
     losses = [
-        float(three.critic_step(dream, actions, 1.0, torch.Generator().manual_seed(0))) for _ in range(12)
+        float(three.critic_step(window, real, 1.0, torch.Generator().manual_seed(0))) for _ in range(25)
     ]
     assert losses[-1] < losses[0]
-    assert all(torch.equal(v, before[k]) for k, v in three.teacher.model.state_dict().items())
-    direction = three.direction(dream, actions, PAST, torch.Generator().manual_seed(0))
-    assert torch.count_nonzero(direction[:, :PAST]) == 0  # the real past has nowhere to move
-    assert torch.count_nonzero(direction[:, PAST:])
+    direction = three.direction(window, real, torch.Generator().manual_seed(1))
+    assert direction.shape == window.stretch.latents.shape
+    assert torch.isfinite(direction).all() and torch.count_nonzero(direction)
+
+
+def test_a_chain_is_scored_from_its_real_past_and_then_from_its_own_frames(setting, tmp_path):
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path)
+    first = dream(three, past, actions)
+    assert first.real == PAST and torch.equal(first.latents[:, :PAST], past)
+    second = three.dream(three.chains[0], actions[:, PAST:], torch.Generator().manual_seed(1), False)
+    assert second.real == 0 and torch.equal(second.latents[:, :PAST], first.latents[:, -PAST:])
+    assert three.chains[0].rollout.cache.length == PAST + 2 * TICKS
 
 
 def test_a_student_moves_against_the_direction(setting, tmp_path):
     """The direction away from a target, given again and again, brings the dream nearer to the target."""
     world, _, past, actions = setting
     three = distiller(world, tmp_path)
-    target = torch.zeros(BATCH, PAST + TICKS, *world.config.latent_shape)
     distances = []
     for _ in range(12):
-        dream = three.dream(past, actions, [1, 2], both(2))
-        distances.append(float((dream - target)[:, PAST:].square().mean()))
-        three.student_step(dream, dream - target, actions, [1, 2], both(2), PAST, 1.0)
+        window = dream(three, past, actions)
+        distances.append(float(window.stretch.latents.square().mean()))
+        three.student_step(window, window.stretch.latents, 1.0)
     assert distances[-1] < 0.9 * distances[0]

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,12 @@ from world.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
-from world.training.distill import DistillTraining, distill
+from world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run, trapezoid
+from world.training.scorer import ScorerTraining, train_scorer
 
 STEPS, STOP = 14, 6
 
@@ -89,13 +91,19 @@ def inverse(run: Run, footage: Footage) -> nn.Module:
     return train_inverse(run, footage, InverseTraining(clips=8), CPU)
 
 
-def distilled(run: Run, footage: Footage, latents: Tensor) -> None:
+def distilled(run: Run, footage: Footage, latents: Tensor, objective: Objective = "dmd") -> None:
     start = run.folder / "start" / "generator.safetensors"
     start.parent.mkdir(exist_ok=True)
     save_weights(start, make_tiny_world().generator.state_dict())
-    settings = DistillTraining(clips=2, length=6, past=3, critic_steps=2)
+    settings = DistillTraining(objective=objective, clips=2, length=6, past=3, critic_steps=2, horizon=9)
     out = run.folder / "generator.safetensors"
-    distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start, out)
+    distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start, start, out)
+
+
+def scorer(run: Run, footage: Footage, latents: Tensor) -> None:
+    settings = ScorerTraining(clips=6, length=8, past=3, learning_rate=3e-3)
+    out = run.folder / "scorer.safetensors"
+    train_scorer(run, latents, footage, CONFIG.generator, settings, CPU, out)
 
 
 Stage = Callable[[Run, Footage, Tensor], object]
@@ -103,7 +111,8 @@ STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
     "generator": generator,
     "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
-    "distill": distilled,
+    "scorer": scorer,
+    **{f"distill {name}": partial(distilled, objective=name) for name in OBJECTIVES},
     "inverse": lambda run, footage, latents: inverse(run, footage),
 }
 every_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
@@ -122,6 +131,14 @@ def test_the_generator_learns_to_denoise(
     run = Watched(tmp_path, steps=60)
     generator(run, footage, latents, muon)
     assert run.losses["loss"][0] == pytest.approx(2, abs=0.1)  # it begins by predicting 0: noise and latents
+    assert run.fall("loss") < 0.75
+
+
+def test_the_scorer_learns_to_denoise_whole_windows(
+    footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    run = Watched(tmp_path, steps=60)
+    scorer(run, footage, latents)
     assert run.fall("loss") < 0.75
 
 

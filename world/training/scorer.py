@@ -1,0 +1,133 @@
+"""A scorer: a generator that sees a whole window of frames at once, past and future, and denoises all of it.
+
+Self Forcing matches whole rollouts to footage. What asks "how far is this window from footage?" has to judge
+its frames together: a model that judges each frame by its own past follows the past wherever it drifts. So
+the scorer is the generator without a causal mask, all frames of a window at one noise level (as the
+bidirectional teacher of Self Forcing has it), real frames of the past at level 0. Actions condition it.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from world import acceleration, checkpoint
+from world.attention import attention
+from world.generator import Generator, GeneratorConfig
+from world.training.footage import Footage
+from world.training.generator import GeneratorTraining, initialise, led_actions, noised, optimizers
+from world.training.learner import Learner
+from world.training.run import Run, trapezoid
+
+
+class ScorerTraining(msgspec.Struct, frozen=True):
+    """Settings of a run. A batch is `clips` windows of `length` latents; in half of them the first `past`
+    are real and clean. `lowest`, `highest` bound the noise levels, uniform but for the warp by `shift`.
+    """
+
+    clips: int = 96
+    length: int = 24
+    past: int = 8
+    learning_rate: float = 5e-4
+    muon: bool = True
+    shift: float = 3.0
+    lowest: float = 0.02
+    highest: float = 0.98
+    compile: bool = True
+
+
+def joint_attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every frame sees every frame."""
+    return attention(q.to(v.dtype), k.to(v.dtype), v)
+
+
+class Scorer:
+    """Denoises windows `(B, F, C, h, w)`; levels are sigmas `(B, F)`, actions `(B, F, buttons)`."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        settings: ScorerTraining,
+        size: tuple[int, int],
+        device: torch.device,
+        start: Path | None = None,
+    ) -> None:
+        torch.manual_seed(0)
+        self.settings, self.device = settings, device
+        self.model = Generator(config)
+        initialise(self.model)
+        if start is not None:
+            checkpoint.fill(self.model, checkpoint.read_float(start), start)
+        self.model.to(device)
+        self.cos_sin = self.model.rope_table(range(settings.length), *size).to(device)
+        if settings.compile and device.type == "cuda":
+            for block in self.model.blocks:
+                block.compile()
+        self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Made when it is first asked for: a teacher needs none."""
+        s = self.settings
+        flow = GeneratorTraining(learning_rate=s.learning_rate, muon=s.muon)
+        return Learner(self.model, optimizers(self.model, flow, self.device), decay=0.999)
+
+    def levels(self, batch: int, clean: int, draw: torch.Generator) -> Tensor:
+        """One level a window, `(batch, F)`; 0 for the first `clean` frames."""
+        s = self.settings
+        u = s.lowest + (s.highest - s.lowest) * torch.rand((batch, 1), generator=draw, device=self.device)
+        levels = (s.shift * u / (1 + (s.shift - 1) * u)).repeat(1, s.length)
+        levels[:, :clean] = 0
+        return levels
+
+    def estimate(self, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
+        """The clean window that the noised `x` came from."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            flow = self.model(x, 1000 * levels, self.cos_sin, joint_attend, actions)
+        return x - levels[:, :, None, None, None] * flow
+
+    def loss(self, latents: Tensor, actions: Tensor, clean: int, draw: torch.Generator) -> Tensor:
+        """Mean squared error of the flow over the frames that were noised."""
+        levels = self.levels(len(latents), clean, draw)
+        fresh = torch.randn(latents.shape, generator=draw, device=self.device)
+        x = noised(latents, levels, fresh)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            flow = self.model(x, 1000 * levels, self.cos_sin, joint_attend, actions)
+        return (flow - (fresh - latents))[:, clean:].square().mean()
+
+
+def train_scorer(
+    run: Run,
+    latents: Tensor,
+    footage: Footage,
+    config: GeneratorConfig,
+    settings: ScorerTraining,
+    device: torch.device,
+    out: Path,
+    start: Path | None = None,
+) -> Scorer:
+    """Trains (or goes on training) in `run.folder`, from `start` on; writes averaged weights to `out`."""
+    scorer = Scorer(config, settings, tuple(latents.shape[-2:]), device, start)
+    learner = scorer.learner
+    run.resume(learner.load_state)
+    led = led_actions(footage, device)
+
+    def save() -> dict[str, Any]:
+        if run.rank == 0:
+            learner.keep(out)
+        return learner.state()
+
+    for step in run.loop("scorer", save, device):
+        number = step * run.world_size + run.rank
+        clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
+            device
+        )
+        draw = torch.Generator(device).manual_seed(number)
+        loss = scorer.loss(latents[clips].float(), led[clips], settings.past * (step % 2), draw)
+        loss.backward()
+        run.log(loss=loss, gradient=learner.step(trapezoid(run.progress)))
+    learner.take_average()
+    return scorer
