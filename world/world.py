@@ -19,7 +19,7 @@ from world.errors import WorldError
 from world.generator import Generator
 from world.kv_cache import KVCache
 from world.lighttae import LightTAE, Memory
-from world.noise import noise
+from world.noise import noises
 from world.sampler import Schedule, denoise
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -211,8 +211,7 @@ class World:
         state.action.copy_(actions)
         shape = state.latent.shape[1:]
         for step in range(len(state.schedule)):
-            draws = [noise(seed, tick, step, shape) for seed in seeds]
-            state.noises[step].copy_(torch.stack(draws))
+            state.noises[step].copy_(noises(seeds, tick, step, shape))
         self._begin(state)
         key = ("denoise", state.schedule.sigmas, *state.cache.slots, state.cache.visible)
         state.graphs.run(key, lambda: self._denoise(state))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world.noise import noise
+from world.noise import noise, noises
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -134,3 +134,10 @@ def test_no_draw_is_a_shifted_copy_of_a_neighbour() -> None:
     draws = [draw(5, 9, 2), draw(6, 9, 2), draw(5, 10, 2), draw(5, 9, 3)]
     for a, b in combinations(draws, 2):
         assert len(np.intersect1d(a, b)) < 0.02 * MANY
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 10, 16), (3, 5), (1,), (7, 11)], ids=str)
+def test_sessions_drawn_together_get_the_noise_they_get_alone(shape):
+    seeds = [0, 5, 2**63, 2**100 + 3, 5]
+    together = noises(seeds, 7, 1, shape)
+    assert all(torch.equal(row, noise(s, 7, 1, shape)) for row, s in zip(together, seeds, strict=True))

@@ -18,6 +18,13 @@ Compile = Annotated[bool, typer.Option(help="Compile on a GPU.")]
 FREEDOOM = Path(__file__).parents[1] / "shipped" / "freedoom" / "world.toml"
 
 
+def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
+    from world.errors import PlayheadError
+
+    if name not in known:
+        raise PlayheadError(f"there is no {what} `{name}`; choose among {', '.join(known)}")
+
+
 @app.command()
 def collect(
     episodes: Annotated[int, typer.Option(help="How many episodes.")],
@@ -67,6 +74,9 @@ def generator(
     clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 48,
     length: Annotated[int, typer.Option(help="Latents a clip.", min=2)] = 24,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    method: Annotated[
+        str, typer.Option(help="teacher_forcing, diffusion_forcing, context_noise, own_context or ode.")
+    ] = "own_context",
     own_context_from: Annotated[
         float, typer.Option(help="Part of the run after which own predictions serve as context.")
     ] = 0.4,
@@ -75,11 +85,13 @@ def generator(
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
-    from world.training.generator import GeneratorTraining
+    from world.training.generator import METHODS, GeneratorTraining
     from world.training.pipeline import make_generator
     from world.training.run import Run
 
+    _one_of("method", method, METHODS)
     settings = GeneratorTraining(
+        method=method,
         clips=clips,
         length=length,
         learning_rate=learning_rate,
@@ -149,13 +161,11 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Teach a world's generator to live on its own frames (Self Forcing); the result is in OUT/world."""
-    from world.errors import PlayheadError
     from world.training.distill import OBJECTIVES, DistillTraining
     from world.training.pipeline import make_distilled
     from world.training.run import Run
 
-    if objective not in OBJECTIVES:
-        raise PlayheadError(f"there is no objective `{objective}`; choose among {', '.join(OBJECTIVES)}")
+    _one_of("objective", objective, OBJECTIVES)
     settings = DistillTraining(
         objective=objective,
         clips=clips,

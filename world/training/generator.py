@@ -1,26 +1,40 @@
 """Training the generator of a world on latents: flow matching, every frame from its own window of the past.
 
-Context frames carry noise of a level that the generator is told (GameNGen's noise augmentation), and in the
-later part of a run some of them are the generator's own predictions (parallel scheduled sampling), so that
-play on its own frames is nothing new to it.
+What the past looks like in training is the method (`GeneratorTraining.method`):
+
+- `teacher_forcing`: real and clean.
+- `diffusion_forcing`: every frame at a noise level of its own, and later frames see it as noisy as it is
+  (Chen et al. 2024, causal).
+- `context_noise`: real, with noise of a level that the generator is told (GameNGen, Valevski et al. 2024).
+- `own_context`: context noise, and in the later part of a run some frames are the generator's own
+  predictions (parallel scheduled sampling), so that play on its own frames is nothing new to it.
+- `ode`: the student of CausVid's initialisation (Yin et al. 2025): the weights a run starts from, frozen,
+  denoise each frame in many deterministic steps, and the generator learns to land where they ended, from
+  the noise levels of play.
 """
 
+import copy
 import random
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from world import acceleration, checkpoint
+from world.errors import PlayheadError
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule, denoise
 from world.training.footage import Footage
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 from world.training.sequence import masked_attend
+
+Method = Literal["teacher_forcing", "diffusion_forcing", "context_noise", "own_context", "ode"]
+METHODS: tuple[str, ...] = get_args(Method)
 
 
 class GeneratorTraining(msgspec.Struct, frozen=True):
@@ -29,9 +43,11 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     Noise levels (sigmas): a target's is drawn uniformly and warped by `shift`, or is pure noise with chance
     `pure_noise`; a context frame's is below `context_sigma`, or zero for a share `clean_context` of clips.
     `own_context` is the share of batches, after `own_context_from` of the run, whose contexts are in part
-    the generator's own predictions; `own_frames` the share of frames replaced in them.
+    the generator's own predictions; `own_frames` the share of frames replaced in them. `ode_steps`: how
+    many the frozen teacher of `ode` takes.
     """
 
+    method: Method = "own_context"
     clips: int = 48
     length: int = 24
     learning_rate: float = 1e-3
@@ -43,6 +59,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     own_context: float = 0.5
     own_context_from: float = 0.4
     own_frames: float = 0.7
+    ode_steps: int = 16
     compile: bool = True
 
 
@@ -66,13 +83,21 @@ class Trainer:
         if start is not None:
             checkpoint.fill(self.model, checkpoint.read_float(start), start)
         self.model.to(device)
+        self.teacher: Generator | None = None
+        if settings.method == "ode":
+            if start is None:
+                raise PlayheadError(
+                    "the method ode learns from a trained generator: give its weights by --start"
+                )
+            self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         fused = settings.compile and device.type == "cuda"
         self.attend = masked_attend(settings.length, window, self.model.tokens(*size), device, fused=fused)
         table = self.model.rope_table(range(settings.length), *size)
         self.cos_sin = torch.cat([table, table], 1).to(device)
         if fused:
-            for block in self.model.blocks:
-                block.compile()
+            for model in filter(None, (self.model, self.teacher)):
+                for block in model.blocks:
+                    block.compile()
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
 
     @cached_property
@@ -81,11 +106,17 @@ class Trainer:
         return Learner(self.model, optimizers(self.model, self.settings, self.device), decay=0.9995)
 
     def predict(
-        self, contexts: Tensor, context_levels: Tensor, x: Tensor, levels: Tensor, actions: Tensor
+        self,
+        contexts: Tensor,
+        context_levels: Tensor,
+        x: Tensor,
+        levels: Tensor,
+        actions: Tensor,
+        model: Generator | None = None,
     ) -> Tensor:
         """Flow of the targets `x`. Latents `(B, F, C, h, w)`, levels (sigmas) `(B, F)`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            flow = self.model(
+            flow = (model or self.model)(
                 torch.cat([contexts, x], 1),
                 1000 * torch.cat([context_levels, levels], 1),
                 self.cos_sin,
@@ -100,7 +131,37 @@ class Trainer:
         u = torch.rand((4, *shape), generator=draw, device=self.device)
         context = s.context_sigma * u[0].square() * (u[1, :, :1] >= s.clean_context)
         target = s.shift * u[2] / (1 + (s.shift - 1) * u[2])
-        return context, torch.where(u[3] < s.pure_noise, 1.0, target)
+        target = torch.where(u[3] < s.pure_noise, 1.0, target)
+        if s.method == "diffusion_forcing":
+            return target, target
+        if s.method in ("teacher_forcing", "ode"):
+            return torch.zeros_like(context), target
+        return context, target
+
+    @torch.no_grad()
+    def trajectory(
+        self, latents: Tensor, actions: Tensor, fresh: Tensor, draw: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The frozen teacher's deterministic way from noise `fresh`, each frame after a clean, real past.
+
+        Returns where it ended, and a point of it for every frame with its level `(B, F)`, drawn
+        from the levels of play.
+        """
+        assert self.teacher is not None
+        zero = torch.zeros(fresh.shape[:2], device=self.device)
+        count, shift = self.settings.ode_steps, self.settings.shift
+        grid = {shift * u / (1 + (shift - 1) * u) for u in (i / count for i in range(count + 1))}
+        sigmas = sorted(grid | set(self.schedule.sigmas), reverse=True)
+        wanted = torch.tensor(self.schedule.sigmas, device=self.device)
+        pick = torch.randint(len(wanted), zero.shape, generator=draw, device=self.device)
+        levels = wanted[pick]
+        x, point = fresh, fresh
+        for sigma, lower in pairwise(sigmas):
+            here = torch.full_like(zero, sigma)
+            point = torch.where((levels == here)[:, :, None, None, None], x, point)
+            flow = self.predict(latents, zero, x, here, actions, self.teacher)
+            x = x + (lower - sigma) * flow
+        return x, point, levels
 
     def loss(self, latents: Tensor, actions: Tensor, own: bool, draw: torch.Generator) -> Tensor:
         """Mean squared error of the flow over one batch of normalised latents `(B, F, C, h, w)`.
@@ -108,6 +169,12 @@ class Trainer:
         `own`: contexts are in part the generator's own predictions.
         """
         settings = self.settings
+        if settings.method == "ode":
+            fresh = torch.randn(latents.shape, generator=draw, device=self.device)
+            goal, point, levels = self.trajectory(latents, actions, fresh, draw)
+            flow = self.predict(latents, torch.zeros_like(levels), point, levels, actions)
+            found = point - levels[:, :, None, None, None] * flow
+            return (found - goal)[:, 1:].square().mean()
 
         def normal() -> Tensor:
             return torch.randn(latents.shape, generator=draw, device=self.device)
@@ -127,13 +194,9 @@ class Trainer:
                 replaced = torch.rand(levels.shape, generator=draw, device=self.device) < settings.own_frames
                 past = torch.where(replaced[:, :, None, None, None], dreamt, latents)
         fresh = normal()
-        flow = self.predict(
-            noised(past, context_levels, normal()),
-            context_levels,
-            noised(latents, levels, fresh),
-            levels,
-            actions,
-        )
+        x = noised(latents, levels, fresh)
+        contexts = x if settings.method == "diffusion_forcing" else noised(past, context_levels, normal())
+        flow = self.predict(contexts, context_levels, x, levels, actions)
         # The first frame of a sequence has no past: it teaches nothing that play asks for.
         return (flow - (fresh - latents))[:, 1:].square().mean()
 
@@ -218,7 +281,9 @@ def train_generator(
         )
         draw = torch.Generator(device).manual_seed(number)
         own = (
-            run.progress >= settings.own_context_from and random.Random(step).random() < settings.own_context
+            settings.method == "own_context"
+            and run.progress >= settings.own_context_from
+            and random.Random(step).random() < settings.own_context
         )
         loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
         loss.backward()

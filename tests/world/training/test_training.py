@@ -29,7 +29,7 @@ from world.training.autoencoder import (
 )
 from world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
 from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, Trainer, train_generator
+from world.training.generator import METHODS, GeneratorTraining, Method, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run, trapezoid
 from world.training.scorer import ScorerTraining, train_scorer
@@ -132,6 +132,34 @@ def test_the_generator_learns_to_denoise(
     generator(run, footage, latents, muon)
     assert run.losses["loss"][0] == pytest.approx(2, abs=0.1)  # it begins by predicting 0: noise and latents
     assert run.fall("loss") < 0.75
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns(method: Method, footage: Footage, latents: Tensor, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors" if method == "ode" else None
+    if start is not None:  # a teacher that is far from the student's fresh answer
+        save_weights(start, make_tiny_world().generator.state_dict())
+    run = Watched(tmp_path / "run", steps=60)
+    settings = GeneratorTraining(
+        method=method, clips=6, length=8, learning_rate=3e-3, muon=False, ode_steps=4
+    )
+    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
+    out = run.folder / "generator.safetensors"
+    train_generator(run, latents, footage, CONFIG.generator, settings, schedule, 6, CPU, out, start)
+    assert run.fall("loss") < 0.9
+
+
+def test_diffusion_forcing_shows_later_frames_the_noisy_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = GeneratorTraining(method="diffusion_forcing", length=8)
+    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
+    trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
+    given: list[tuple[Tensor, ...]] = []
+    predict = trainer.predict
+    monkeypatch.setattr(trainer, "predict", lambda *a: given.append(a) or predict(*a))
+    trainer.loss(torch.randn(2, 8, 8, 4, 4), torch.zeros(2, 8, 8), False, torch.Generator().manual_seed(0))
+    contexts, context_levels, x, levels, _ = given[0]
+    assert torch.equal(contexts, x) and torch.equal(context_levels, levels)
+    assert len(levels.unique()) > 5
 
 
 def test_the_scorer_learns_to_denoise_whole_windows(
