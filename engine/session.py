@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from world.action import Action
+from world.action import RE_ANCHOR, Action, prompt_number
 from world.context import Context
 from world.errors import WorldError
 from world.world import World
@@ -39,6 +38,8 @@ class Session:
     def __init__(self, world: World, context: Context, seed: int) -> None:
         self.world = world
         self.context = context
+        self._obeys = bool(world.config.action.commands)
+        self._anchor: dict[str, Any] | None = None
         self._state = world.new_state()
         self._commit: Future[None] | None = None
         self._pending = False
@@ -50,21 +51,11 @@ class Session:
             if not 0 <= seed < 2**64:
                 raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
             self.seed = seed
-        context = self.context
-        latents = self.world.encode(context.frames)
-        rows = torch.from_numpy(np.asarray(context.actions, dtype=np.float32))
-        buttons = self.world.config.generator.buttons
-        if rows.shape != (len(context.frames), buttons):
-            raise WorldError(
-                f"the context's actions are {tuple(rows.shape)} where its {len(context.frames)} frames need "
-                f"({len(context.frames)}, {buttons})"
-            )
-        led = torch.cat([torch.zeros(1, buttons), rows[:-1]])[:: len(context.frames) // len(latents)]
         self._drop_commit()
-        self._state.restart()
-        self.world.prefill(self._state, latents[None], led[None].to(latents.device))
+        first = self.world.enter(self._state, self.context)
+        self._anchor = self._state.state() if self._obeys else None
         self.tick = 0
-        self.frames = self._take_frames()
+        self.frames = self._take_frames(first)
         return self.frames
 
     def step(self, action: Action) -> np.ndarray:
@@ -73,6 +64,8 @@ class Session:
             1, self.world.config.sampling.latents_per_tick, -1
         )
         self.finish()
+        if self._obeys:
+            self._obey(action)
         self.world.denoise(self._state, rows, [self.seed], self.tick)
         self._pending = True
         if self.world.side_by_side:
@@ -120,6 +113,7 @@ class Session:
         """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
         self._drop_commit()
         self._state.load_state(snapshot.state)
+        self.world.bind(self._state, self.context)
         self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
         self.frames = snapshot.frames
         return self.frames
@@ -128,6 +122,7 @@ class Session:
         """A second session with the same past and its own future; the weights are shared."""
         twin = object.__new__(Session)
         twin.world, twin.context = self.world, self.context
+        twin._obeys, twin._anchor = self._obeys, self._anchor
         twin._state = self.world.new_state()
         twin._commit, twin._pending = None, False
         twin.restore(self.snapshot())
@@ -144,6 +139,15 @@ class Session:
                 self.step(Action())
             self.reset()
 
-    def _take_frames(self) -> np.ndarray:
-        frames: Tensor = self._state.frames[0]
+    def _obey(self, action: Action) -> None:
+        """Carries out the commands among the held buttons: first a return to the start, then a prompt."""
+        held = action.buttons.intersection(self.world.config.action.commands)
+        if RE_ANCHOR in held and self._anchor is not None:
+            self._state.load_state(self._anchor)
+            self.world.bind(self._state, self.context)
+        for name in sorted(held - {RE_ANCHOR}):
+            self.world.switch_prompt(self._state, prompt_number(name))
+
+    def _take_frames(self, batch: Tensor | None = None) -> np.ndarray:
+        frames: Tensor = (self._state.frames if batch is None else batch)[0]
         return frames.cpu().numpy().copy() if frames.device.type == "cpu" else frames.cpu().numpy()

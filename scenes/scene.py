@@ -8,12 +8,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from world.context import Context
 from world.errors import PlayheadError
+from world.home import scenes_folder
 from world.tomlfile import read_toml
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -27,8 +29,12 @@ class SceneError(PlayheadError):
     """A scene or a context cannot be used."""
 
 
-class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a `scene.toml` holds, all of it required; `context` is the name of a file beside it."""
+class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a `scene.toml` holds, all of it required; `context` is the name of a file beside it.
+
+    Of public worlds also the `prompts` whose embeddings the context holds, for reading; `world` may be the
+    name of a family.
+    """
 
     name: str
     title: str
@@ -36,6 +42,7 @@ class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     world: str
     seed: int
     context: str
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,12 @@ class Scene:
     seed: int
     place: str
     context: Context
+    prompts: tuple[str, ...] = ()
 
 
 def scene_names() -> list[str]:
     """Names of the scenes that come with the project."""
-    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{SCENE_FILE}"))
+    return _names_in(SHIPPED)
 
 
 def list_scenes() -> list[Scene]:
@@ -61,18 +69,29 @@ def list_scenes() -> list[Scene]:
     return [load_scene(name) for name in scene_names()]
 
 
-def scenes_of(world: str) -> list[Scene]:
-    """The shipped scenes of a world, by name. Raises SceneError where there are none."""
-    found = [scene for scene in list_scenes() if scene.world == world]
-    if not found:
-        raise SceneError(f"no scene of the world `{world}` ships; give the folder of one by --scene")
-    return found
+def scenes_of(world: str, family: str = "") -> list[Scene]:
+    """The shipped scenes of a world, by name, and the user's own. Raises SceneError where there are none."""
+    names = dict.fromkeys([*scene_names(), *_names_in(scenes_folder())])
+    folders = [find_scene(name) for name in names]
+    mine = [f for f in folders if _read_fields(f / SCENE_FILE).world in {world, family or world}]
+    if not mine:
+        raise SceneError(
+            f"there is no scene of the world `{world}`; give the folder of one by --scene, or make one by "
+            "`scenes new` or `scenes prepare`"
+        )
+    return [load_scene(folder) for folder in mine]
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(p.parent.name for p in folder.glob(f"*/{SCENE_FILE}"))
 
 
 def find_scene(name: str | Path) -> Path:
     """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
     if str(name) in scene_names():
         return SHIPPED / str(name)
+    if str(name) in _names_in(scenes_folder()):
+        return scenes_folder() / str(name)
     path = Path(name)
     folder = path.parent if path.name == SCENE_FILE else path
     if folder.is_dir():
@@ -91,7 +110,8 @@ def load_scene(name: str | Path) -> Scene:
     folder = find_scene(name)
     fields = _read_fields(folder / SCENE_FILE)
     context, place = _read_arrays(folder / fields.context)
-    return Scene(fields.name, fields.title, fields.description, fields.world, fields.seed, place, context)
+    head = (fields.name, fields.title, fields.description, fields.world, fields.seed)
+    return Scene(*head, place, context, fields.prompts)
 
 
 def read_context(path: Path, buttons: int) -> Context:
@@ -133,11 +153,13 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
                 raise ValueError("it is no zip archive of arrays")
             file.seek(0)
             data = np.load(file, allow_pickle=False)
+            public = _public_arrays(data)
             for array in ("frames", "actions") if buttons is None else ("frames",):
-                if array not in data:
+                if array not in data and not public:
                     raise SceneError(f"{path} has no array `{array}`; a context has frames and actions")
-            frames = data["frames"]
-            actions = data["actions"] if "actions" in data else np.zeros((len(frames), buttons), np.uint8)
+            frames = data["frames"] if "frames" in data else np.zeros((0, 1, 1, 3), np.uint8)
+            none_held = np.zeros((len(frames), buttons or 0), np.uint8)
+            actions = data["actions"] if "actions" in data else none_held
             place = str(data["place"]) if "place" in data else ""
     except SceneError:
         raise
@@ -146,7 +168,8 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
     except _DAMAGE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise SceneError(f"{path} is damaged or no .npz ({reason}); make it again") from None
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+    empty = not frames.size and not public
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or empty:
         found = f"{frames.dtype} {frames.shape}"
         raise SceneError(f"{path}: `frames` is {found}; it has to be uint8 (T, H, W, 3)")
     if actions.dtype.kind not in "bui" or actions.ndim != 2 or len(actions) != len(frames):
@@ -156,4 +179,27 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
         )
     if actions.size and (actions.min() < 0 or actions.max() > 1):
         raise SceneError(f"{path}: `actions` has the value {actions.max()}; a button is 0 or 1")
-    return Context(frames, actions.astype(np.uint8)), place
+    return Context(frames, actions.astype(np.uint8), **public), place
+
+
+def _public_arrays(data: np.lib.npyio.NpzFile) -> dict[str, Any]:
+    """What a context of a public world holds besides frames, by the names of `Context`.
+
+    `prompt_0`, `prompt_1`, … are the prompts. Raises SceneError for values that are no finite numbers.
+    """
+    prompts = sorted((n for n in data if n.startswith("prompt_")), key=lambda n: (len(n), n))
+    found: dict[str, Any] = {n: data[n] for n in ("features", "condition", "latents") if n in data}
+    if prompts:
+        found["prompts"] = tuple(data[name] for name in prompts)
+    for array in (*found.get("prompts", ()), *(found[n] for n in found if n != "prompts")):
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise SceneError("a context's prompts, features and latents have to be finite numbers")
+    return found
+
+
+def context_arrays(context: Context) -> dict[str, np.ndarray]:
+    """The arrays of a context's file; what is read from them is the same again."""
+    arrays = {"frames": context.frames, "actions": context.actions}
+    arrays |= {f"prompt_{number}": rows for number, rows in enumerate(context.prompts)}
+    parts = ("features", "condition", "latents")
+    return arrays | {n: getattr(context, n) for n in parts if getattr(context, n) is not None}

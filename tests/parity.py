@@ -42,7 +42,7 @@ from world.sampler import Schedule, denoise
 class Given(NamedTuple):
     """What stands beside the noise of a whole rollout: `context` `(1, rows, width)`, perhaps more.
 
-    `condition` `(1, F, C, h, w)` of its F latent frames; action rows `(1, R, A)`, one a picture, keyboard first.
+    `condition` `(1, F, C, h, w)` of its F latent frames; `actions` `(1, R, A)`, a row a picture.
     """
 
     context: Tensor
@@ -79,9 +79,7 @@ class Player:
         )
         self.memory = None
         if config.action:
-            self.memory = ActionMemory(
-                config.action, batch=1, tokens=tokens, frames=frames, latents=latents
-            )
+            self.memory = ActionMemory(config.action, batch=1, tokens=tokens, frames=frames, latents=latents)
         self.flows: list[Tensor] = []  # what each pass since `begin` returned
 
     def begin(self, count: int) -> None:

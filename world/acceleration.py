@@ -72,8 +72,8 @@ class Graphs:
     devices every run is eager.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.enabled = device.type == "cuda"
+    def __init__(self, device: torch.device, wanted: bool = True) -> None:
+        self.enabled = wanted and device.type == "cuda"
         self.device = device
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None

@@ -9,14 +9,39 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
+KERNELS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+"""Torch's own kernels, by the name of the backend."""
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention at scale 1 / sqrt(head_dim); writes to none of its inputs."""
-    if mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+BACKENDS = ("torch", *KERNELS, "sage")
+"""`torch` leaves the choice to torch."""
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """Softmax attention at scale 1 / sqrt(head_dim); writes to none of its inputs.
+
+    `backend` is one of `BACKENDS`, or None for the device's usual way. `sage` takes no mask. Raises
+    RuntimeError where a backend cannot be used.
+    """
+    if backend is None and mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return _two_products(q, k, v)
+    if backend == "sage":
+        from world.sage import sage_attention
+
+        return sage_attention(q, k, v)
+    if backend in KERNELS:
+        with sdpa_kernel([KERNELS[backend]]):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

@@ -36,6 +36,28 @@ def read_float(path: Path) -> dict[str, Tensor]:
     return {key: tensor.float() for key, tensor in read_weights(path).items()}
 
 
+def random_seed(name: str) -> int | None:
+    """The seed of random weights, as `random:SEED` names them in place of a file; None for a file's name."""
+    scheme, _, seed = name.partition(":")
+    return int(seed) if scheme == "random" and seed.isdecimal() else None
+
+
+@torch.no_grad()
+def fill_randomly(module: nn.Module, seed: int, device: torch.device, dtype: torch.dtype) -> None:
+    """Gives a module on the meta device random weights on `device`, such that signals keep their size.
+
+    The same on the same kind of device; for benchmarks and tests.
+    """
+    module.to_empty(device=device).to(dtype)
+    draw = torch.Generator(device).manual_seed(seed)
+    for name, tensor in sorted(module.state_dict().items()):
+        gain = tensor.ndim == 1 and name.endswith(".weight")
+        spread = 0.1 if name.endswith("modulation") else 0.02
+        if tensor.ndim >= 2 and not name.endswith("modulation"):
+            spread = tensor[0].numel() ** -0.5
+        tensor.normal_(float(gain), spread, generator=draw)
+
+
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Loads `tensors` into `module`. Raises WorldError naming the first key that does not fit."""
     wanted = module.state_dict()

@@ -26,12 +26,12 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std: tuple[float, ...] = ()
 
 
-class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How ticks are sampled.
 
     `steps` are listed timesteps (1000 = pure noise), warped by `shift`. `window` counts the latent frames
     that the cache holds, the block under way and the `sink` included. `context_noise` is the timestep of the
-    commit pass.
+    commit pass. `first_steps`: the steps of a session's first block, where those are others.
     """
 
     latents_per_tick: int
@@ -40,6 +40,7 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: int
     sink: int = 0
     context_noise: float = 0.0
+    first_steps: tuple[float, ...] = ()
     positions: Literal["endless", "absolute"] = "endless"
 
     def steps_for(self, count: int) -> tuple[float, ...]:
@@ -49,8 +50,13 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(1000 * (1 - i / count) for i in range(count))
 
 
-class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything about a world that is not a weight."""
+class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Everything about a world that is not a weight.
+
+    A weights file named `random:SEED` stands for random weights. `commit_weights`: those of the commit pass,
+    where it has its own. `family`: worlds of one family share their scenes. `prompt_switch`: what becomes of
+    the past when the prompt changes: it is committed again under the new one, or flushed down to the sink.
+    """
 
     name: str
     title: str
@@ -66,6 +72,9 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generator_weights: str = "generator.safetensors"
     autoencoder_weights: str = "autoencoder.safetensors"
     inverse_weights: str = ""
+    commit_weights: str = ""
+    family: str = ""
+    prompt_switch: Literal["recache", "flush"] = "recache"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -94,12 +103,18 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`latent.std` has a value that is not above 0")
         if self.autoencoder.latent_channels != latent.channels:
             raise ValueError("`autoencoder.latent_channels` differs from `latent.channels`")
-        if self.generator.buttons != len(self.action.buttons):
-            raise ValueError("`generator.buttons` differs from the number of `action.buttons`")
-        if not sampling.steps or not all(0 < s <= 1000 for s in sampling.steps):
+        if self.generator.inputs != self.action.inputs:
+            raise ValueError(
+                f"`generator` takes {self.generator.inputs} numbers an action, `action` gives "
+                f"{self.action.inputs} (`buttons` that are no commands, and `axes`)"
+            )
+        if self.generator.out_channels != latent.channels:
+            raise ValueError("`generator.out_channels` differs from `latent.channels`")
+        if not sampling.steps or not all(0 < s <= 1000 for s in (*sampling.steps, *sampling.first_steps)):
             raise ValueError("`sampling.steps` needs at least one step, each above 0 and at most 1000")
-        if list(sampling.steps) != sorted(sampling.steps, reverse=True):
-            raise ValueError("`sampling.steps` has to fall from step to step")
+        for steps in (sampling.steps, sampling.first_steps):
+            if list(steps) != sorted(steps, reverse=True):
+                raise ValueError("`sampling.steps` has to fall from step to step")
         if sampling.latents_per_tick < 1 or self.ticks_per_second <= 0:
             raise ValueError("`sampling.latents_per_tick` and `ticks_per_second` have to be above 0")
         if not 0 <= sampling.sink <= sampling.window - sampling.latents_per_tick - 1:

@@ -22,6 +22,7 @@ class KVCache:
 
     `frames` counts the block under way too, as `local_attn_size` does in Self-Forcing. `span` is the number
     of frames that the generator was trained on, or None to leave the sink at its absolute positions.
+    `backend`: of `world.attention`, or None for the usual one.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class KVCache:
         tokens: int,
         head_dim: int,
         span: int | None = None,
+        backend: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -48,6 +50,7 @@ class KVCache:
         self.sink_base = torch.zeros(
             (layers, batch, heads, moving * tokens, head_dim), device=device, dtype=dtype
         )
+        self.backend = backend
         self.length = 0  # frames committed since the start
         self.origin = 0  # ring frames that were flushed away: the first one after them takes the first slot
         self.slots: list[int] = []  # where the block under way goes
@@ -102,7 +105,8 @@ class KVCache:
         for i, slot in enumerate(self.slots):
             self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
             self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
-        return attention(q, self.k[layer, :, :, :end], self.v[layer, :, :, :end])
+        k, v = self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+        return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
 
     def _beside(self, held: Tensor, block: Tensor) -> Tensor:
         """What `held` would be after writing `block`, as a copy: gradients reach the block and no further."""

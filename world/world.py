@@ -7,84 +7,24 @@ together, F latents a tick.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
+from world.attention_check import choose_backend
 from world.config import WorldConfig, load_config
+from world.context import Context
 from world.errors import WorldError
 from world.generator import Generator
-from world.kv_cache import KVCache
+from world.home import worlds_folder
 from world.lighttae import LightTAE, Memory
 from world.noise import noises
 from world.sampler import Schedule, denoise
+from world.state import MAX_STEPS, WorldState
 
 SHIPPED = Path(__file__).parent / "shipped"
-MAX_STEPS = 8
-
-
-class WorldState:
-    """Everything that changes while a world is played; buffers are overwritten in place."""
-
-    def __init__(self, world: "World", batch: int) -> None:
-        config, g = world.config, world.generator.config
-        sampling = config.sampling
-        self.cache = KVCache(
-            layers=g.layers,
-            batch=batch,
-            heads=g.heads,
-            frames=sampling.window,
-            sink=sampling.sink,
-            tokens=world.tokens,
-            head_dim=g.head_dim,
-            span=sampling.window if sampling.positions == "endless" else None,
-            device=world.device,
-            dtype=world.dtype,
-        )
-        block = (batch, sampling.latents_per_tick, *config.latent_shape)
-        self.batch = batch
-        self.latent = torch.zeros(block, device=world.device)
-        self.schedule = world.schedule(world.steps)
-        self.noises = torch.zeros((MAX_STEPS, *block), device=world.device)
-        self.action = torch.zeros((*block[:2], g.buttons), device=world.device)
-        self.cos_sin = world.rope_table(0)
-        self.decoder_memory: Memory | None = None
-        self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
-        self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
-        self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
-        self.graphs = acceleration.Graphs(world.device)
-
-    def restart(self) -> None:
-        """Forgets everything; the buffers stay."""
-        self.cache.length, self.cache.slots = 0, []
-        self.fresh = True
-
-    def state(self) -> dict[str, Any]:
-        """A copy of all that the next tick depends on."""
-        memory = [] if self.fresh or self.decoder_memory is None else self.decoder_memory
-        return {
-            "cache": self.cache.state(),
-            "decoder_memory": [m.clone() for m in memory],
-            "fresh": self.fresh,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over a copy made by `state`."""
-        self.cache.load_state(state["cache"])
-        self.fresh = state["fresh"]
-        if not self.fresh:
-            self.keep_decoder_memory(state["decoder_memory"])
-
-    def keep_decoder_memory(self, memory: Memory) -> None:
-        """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
-        if self.decoder_memory is None:
-            self.decoder_memory = [m.clone() for m in memory]
-            return
-        for held, new in zip(self.decoder_memory, memory, strict=True):
-            held.copy_(new)
 
 
 class World:
@@ -101,11 +41,18 @@ class World:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         steps: int | None = None,
+        *,
+        commit_generator: Generator | None = None,
+        attention: str | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
         self.generator = generator.to(self.device, dtype).eval().requires_grad_(False)
         layers = self.generator.join()
+        self.commit_generator = self.generator
+        if commit_generator is not None:
+            self.commit_generator = commit_generator.to(self.device, dtype).eval().requires_grad_(False)
+            layers += self.commit_generator.join()
         # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = autoencoder.to(self.device, dtype, memory_format=torch.channels_last)
         self.autoencoder.eval().requires_grad_(False)
@@ -116,6 +63,7 @@ class World:
         self.side_by_side = self.device.type == "cpu" and acceleration.share_cores()
         if self.device.type == "cpu":
             acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
+        self.attention = choose_backend(config, self.tokens, self.device, dtype, attention)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)
@@ -127,21 +75,31 @@ class World:
         device: str = "auto",
         dtype: torch.dtype | None = None,
         steps: int | None = None,
+        attention: str | None = None,
     ) -> "World":
-        """Loads a world by the name of a shipped one or by the path of its folder.
+        """Loads a world by the name of a shipped or added one or by the path of its folder.
 
-        Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
+        `attention` names a backend of `world.attention`; by default the fastest right one is taken. Raises
+        WorldError, naming file and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
         target = acceleration.pick_device(device)
-        generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
-        for module, file in (
-            (generator, config.generator_weights),
-            (autoencoder, config.autoencoder_weights),
-        ):
-            checkpoint.fill(module, checkpoint.read_weights(folder / file), folder / file)
-        return cls(config, generator, autoencoder, target, dtype or acceleration.pick_dtype(target), steps)
+        dtype = dtype or acceleration.pick_dtype(target)
+        with torch.device("meta"):  # shapes without memory: the weights are the file's
+            generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
+            second = Generator(config.generator) if config.commit_weights else None
+        parts = [(generator, config.generator_weights), (autoencoder, config.autoencoder_weights)]
+        parts += [(second, config.commit_weights)] if second is not None else []
+        for module, file in parts:
+            seed = checkpoint.random_seed(file)
+            if seed is not None:
+                checkpoint.fill_randomly(module, seed, target, dtype)
+            else:
+                checkpoint.fill(module, checkpoint.read_weights(folder / file), folder / file)
+        return cls(
+            config, generator, autoencoder, target, dtype, steps, commit_generator=second, attention=attention
+        )
 
     def schedule(self, steps: int) -> Schedule:
         """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""
@@ -187,6 +145,81 @@ class World:
         return (torch.cat(latents) - self._mean) / self._std
 
     @torch.no_grad()
+    def enter(self, state: WorldState, context: Context) -> Tensor:
+        """Begins anew from a context: binds the state to it, and prefills what it has of a past.
+
+        Returns the frames to begin with, as `decode` does: the last of the past, or else the context's
+        picture, or black. Raises WorldError for a context of another world.
+        """
+        g = self.config.generator
+        state.restart()
+        self.bind(state, context)
+        if context.latents is not None:
+            latents = torch.from_numpy(np.asarray(context.latents, dtype=np.float32)).to(self.device)
+            actions = torch.zeros(len(latents), g.inputs)
+            return self.prefill(state, latents[None], actions[None].to(self.device))
+        if not len(context.frames) or g.condition_channels:
+            size = (self.config.frame_height, self.config.frame_width, 3)
+            picture = context.frames[-1] if len(context.frames) else np.zeros(size, np.uint8)
+            return torch.from_numpy(np.array(picture))[None, None]
+        latents = self.encode(context.frames)
+        rows = torch.from_numpy(np.asarray(context.actions, dtype=np.float32))
+        if rows.shape != (len(context.frames), g.inputs):
+            raise WorldError(
+                f"the context's actions are {tuple(rows.shape)} where its {len(context.frames)} frames need "
+                f"({len(context.frames)}, {g.inputs})"
+            )
+        stride = -(-len(context.frames) // len(latents))
+        led = torch.cat([torch.zeros(1, g.inputs), rows[:-1]])[::stride]
+        return self.prefill(state, latents[None], led[None].to(latents.device))
+
+    @torch.no_grad()
+    def bind(self, state: WorldState, context: Context) -> None:
+        """Has a state look at a context: computes the keys and values of its prompt or image, if need be."""
+        g = self.config.generator
+        if state.context is context and state.bound_prompt == state.prompt:
+            return
+        check_context(self.config, context)
+        rows = context.prompts[state.prompt] if g.text_dim else context.features if g.image_dim else None
+        if rows is not None:
+            embedding = torch.from_numpy(np.asarray(rows, dtype=np.float32))[None]
+            embedding = embedding.to(self.device, self.dtype).expand(state.batch, -1, -1)
+            state.keep_context("denoise", self.generator.embed_context(embedding))
+            if self.commit_generator is not self.generator:
+                state.keep_context("commit", self.commit_generator.embed_context(embedding))
+        if context.condition is not None:
+            z = torch.from_numpy(np.asarray(context.condition, dtype=np.float32)).to(self.device)
+            mask = z.new_zeros(len(z), g.condition_channels - z.shape[1], *z.shape[2:])
+            mask[0] = 1
+            state.condition_source = torch.cat([mask, z], 1)
+        state.context, state.bound_prompt = context, state.prompt
+
+    @torch.no_grad()
+    def switch_prompt(self, state: WorldState, number: int, how: str | None = None) -> None:
+        """Goes on under another prompt of the state's context; nothing if there is none of that number.
+
+        `how`: `recache` commits the last latents again under the new prompt, as LongLive does, `flush`
+        forgets everything but the sink; None is the world's own way.
+        """
+        context = state.context
+        if context is None or number == state.prompt or not 0 <= number < len(context.prompts):
+            return
+        state.prompt = number
+        self.bind(state, context)
+        cache, size = state.cache, state.latent.shape[1]
+        kept = min(state.recent.shape[1], (cache.length - min(cache.sink, cache.length)) // size * size)
+        cache.flush(cache.length - (0 if (how or self.config.prompt_switch) == "flush" else kept))
+        if (how or self.config.prompt_switch) == "flush" or not kept:
+            return
+        held = state.latent.clone()
+        for block in state.recent[:, -kept:].clone().split(size, 1):
+            state.latent.copy_(block)
+            self._begin(state)
+            self._commit(state)
+            state.end()
+        state.latent.copy_(held)
+
+    @torch.no_grad()
     def prefill(self, state: WorldState, latents: Tensor, actions: Tensor) -> Tensor:
         """Commits and decodes a past: latents `(B, T, C, h, w)`, actions `(B, T, buttons)` that led to each.
 
@@ -200,7 +233,7 @@ class World:
         blocks = zip(latents.split(size, 1), actions.split(size, 1), strict=True)
         for block, action in blocks:
             state.latent.copy_(block)
-            state.action.copy_(action)
+            self._hold(state, action)
             self.decode(state)
             self.commit(state)
         return state.frames
@@ -208,13 +241,17 @@ class World:
     @torch.no_grad()
     def denoise(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
-        state.action.copy_(actions)
+        self._hold(state, actions)
         shape = state.latent.shape[1:]
-        for step in range(len(state.schedule)):
+        schedule = state.schedule
+        first_steps = self.config.sampling.first_steps
+        if first_steps and not state.cache.length:
+            schedule = Schedule.from_steps(first_steps, self.config.sampling.shift)
+        for step in range(len(schedule)):
             state.noises[step].copy_(noises(seeds, tick, step, shape))
         self._begin(state)
-        key = ("denoise", state.schedule.sigmas, *state.cache.slots, state.cache.visible)
-        state.graphs.run(key, lambda: self._denoise(state))
+        key = ("denoise", schedule.sigmas, *state.cache.slots, state.cache.visible)
+        state.graphs.run(key, lambda: self._denoise(state, schedule))
 
     @torch.no_grad()
     def commit(self, state: WorldState) -> None:
@@ -222,7 +259,8 @@ class World:
         self._begin(state)
         key = ("commit", *state.cache.slots, state.cache.visible)
         state.graphs.run(key, lambda: self._commit(state))
-        state.cache.end()
+        state.remember()
+        state.end()
 
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:
@@ -239,26 +277,41 @@ class World:
         state.frames = state.pictures[count]
         return state.frames
 
+    def _hold(self, state: WorldState, actions: Tensor) -> None:
+        state.action.copy_(actions)
+        if state.memory is not None:
+            state.memory.hold(state.action)
+
     def _begin(self, state: WorldState) -> None:
-        state.cache.begin(self.config.sampling.latents_per_tick)
+        state.begin(self.config.sampling.latents_per_tick)
         state.cos_sin.copy_(self.rope_table(state.cache.length))
 
-    def _predict(self, state: WorldState, x: Tensor, timestep: float) -> Tensor:
+    def _predict(
+        self, state: WorldState, x: Tensor, timestep: float, generator: Generator | None = None
+    ) -> Tensor:
         key = (timestep, state.batch)
         if key not in self._timesteps:
             self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
-        return self.generator(x, self._timesteps[key], state.cos_sin, state.cache.attend, self._action(state))
+        second = generator is not None and generator is not self.generator
+        if state.condition.shape[2]:
+            x = torch.cat([x, state.condition], 2)
+        return (generator or self.generator)(
+            x,
+            self._timesteps[key],
+            state.cos_sin,
+            state.cache.attend,
+            state.action if self.config.generator.buttons else None,
+            state.keys_values.get("commit" if second else "denoise"),
+            state.memory.given() if state.memory is not None else None,
+        )
 
-    def _action(self, state: WorldState) -> Tensor | None:
-        return state.action if self.config.generator.buttons else None
-
-    def _denoise(self, state: WorldState) -> None:
-        draws = state.noises[: len(state.schedule)].unbind(0)
-        clean = denoise(lambda x, t: self._predict(state, x, t), draws, state.schedule)
+    def _denoise(self, state: WorldState, schedule: Schedule) -> None:
+        draws = state.noises[: len(schedule)].unbind(0)
+        clean = denoise(lambda x, t: self._predict(state, x, t), draws, schedule)
         state.latent.copy_(clean)
 
     def _commit(self, state: WorldState) -> None:
-        self._predict(state, state.latent, self.config.sampling.context_noise)
+        self._predict(state, state.latent, self.config.sampling.context_noise, self.commit_generator)
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)
@@ -277,14 +330,50 @@ def shipped_worlds() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob("*/world.toml"))
 
 
+def added_worlds() -> list[str]:
+    """Names of the worlds that `worlds add`, `get` or `random` put into the user's folder."""
+    return sorted(p.parent.name for p in worlds_folder().glob("*/world.toml"))
+
+
 def find_world(name: str | Path) -> Path:
     """The folder of a world given by name or by path. Raises WorldError listing the known names."""
-    if (SHIPPED / str(name) / "world.toml").is_file():
-        return SHIPPED / str(name)
+    for parent in (SHIPPED, worlds_folder()):
+        if str(name) and (parent / str(name) / "world.toml").is_file():
+            return parent / str(name)
     path = Path(name)
     if path.is_dir():
         return path
     raise WorldError(
-        f"there is no world `{name}`; shipped are {', '.join(shipped_worlds()) or 'none'}, "
-        "or give the folder of one"
+        f"there is no world `{name}`; there are {', '.join([*shipped_worlds(), *added_worlds()]) or 'none'}, "
+        "or give the folder of one; `worlds get` fetches a public one"
     )
+
+
+def check_context(config: WorldConfig, context: Context) -> None:
+    """Raises WorldError for a context that lacks what the world's generator looks at."""
+    g, latent = config.generator, config.latent_shape
+    if g.text_dim and not context.prompts:
+        raise WorldError(f"the world `{config.name}` needs a scene with a prompt; see `scenes new --prompt`")
+    for rows in context.prompts if g.text_dim else ():
+        if rows.ndim != 2 or rows.shape[1] != g.text_dim or not 0 < len(rows) <= g.text_length:
+            raise WorldError(
+                f"a prompt's embedding is {rows.shape} where the world `{config.name}` needs up to "
+                f"{g.text_length} rows of {g.text_dim}; make the scene again by `scenes new --prompt`"
+            )
+    if g.image_dim:
+        rows = context.features
+        if rows is None or rows.ndim != 2 or rows.shape[1] != g.image_dim:
+            raise WorldError(
+                f"the world `{config.name}` needs a scene with image features of {g.image_dim} values; see "
+                "`scenes new --image`"
+            )
+    if g.condition_channels:
+        z = context.condition
+        if z is None or z.ndim != 4 or z.shape[1:] != latent or not len(z):
+            raise WorldError(
+                f"the world `{config.name}` needs a scene with condition latents (L, "
+                f"{', '.join(map(str, latent))}); see `scenes new --image`"
+            )
+    z = context.latents
+    if z is not None and (z.ndim != 4 or z.shape[1:] != latent):
+        raise WorldError(f"the context's latents are {z.shape} where the world needs (T, *{latent})")

@@ -1,0 +1,147 @@
+"""Which attention backend a world uses: measured when it loads, on this device, at the world's own shapes.
+
+Each backend that works here is compared with float32 by relative L1 error; the wrong ones are refused by
+name, and the fastest right one is taken and remembered in the user's folder.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from world.attention import BACKENDS, attention
+from world.config import WorldConfig
+from world.errors import WorldError
+from world.home import home
+
+LIMIT = 0.01
+"""Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
+QUERIES = 2048
+"""The float32 reference is computed for the first so many queries; keys are all there."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A backend: its relative L1 error against float32 and its time in seconds, or why it cannot be used."""
+
+    backend: str
+    error: float = float("inf")
+    seconds: float = float("inf")
+    reason: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.error <= LIMIT
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.backend}: {self.reason}"
+        return f"{self.backend}: relative L1 error {self.error:.4f}, {self.seconds * 1000:.2f} ms"
+
+
+def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Finding:
+    """Compares a backend with float32 and, if it is right, times it. Raises nothing."""
+    before = k.clone()
+    try:
+        found = attention(q, k, v, backend=backend)
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        return Finding(backend, reason=next(iter(str(error).splitlines()), type(error).__name__))
+    if not torch.equal(k, before):
+        return Finding(backend, reason="it writes to the keys it is given")
+    wanted = F.scaled_dot_product_attention(q[:, :, :QUERIES].float(), k.float(), v.float())
+    error = (found[:, :, :QUERIES].float() - wanted).abs().sum() / wanted.abs().sum()
+    if not error.isfinite() or error > LIMIT:
+        return Finding(backend, float(error.nan_to_num(float("inf"))))
+    return Finding(backend, float(error), _seconds(q, k, v, backend))
+
+
+def _seconds(q: Tensor, k: Tensor, v: Tensor, backend: str) -> float:
+    times = []
+    for _ in range(4):
+        if q.device.type == "cuda":
+            torch.cuda.synchronize(q.device)
+        began = time.perf_counter()
+        attention(q, k, v, backend=backend)
+        if q.device.type == "cuda":
+            torch.cuda.synchronize(q.device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def shapes(config: WorldConfig, tokens: int) -> tuple[int, int, int, int]:
+    """Heads, queries, keys and head size of a pass with a full window."""
+    g, sampling = config.generator, config.sampling
+    return g.heads, sampling.latents_per_tick * tokens, sampling.window * tokens, g.head_dim
+
+
+def draw_inputs(
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of that shape. Keys have a mean and are views of a cache, as in play."""
+    heads, queries, keys, size = shapes(config, tokens)
+    draw = torch.Generator(device).manual_seed(0)
+    q = torch.randn((1, heads, queries, size), generator=draw, device=device).to(dtype)
+    kv = torch.randn((2, 1, heads, keys + 64, size), generator=draw, device=device).add_(0.5).to(dtype)
+    k, v = kv[..., :keys, :].unbind()
+    return q, k, v
+
+
+def choose_backend(
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, wanted: str | None = None
+) -> str | None:
+    """The backend for a world on a device: `wanted` if that is right, else the fastest right one.
+
+    None stands for the device's usual way, which is all there is outside CUDA. Raises WorldError for a
+    backend that is wrong or cannot be used here.
+    """
+    if wanted is not None and wanted not in BACKENDS:
+        raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(BACKENDS)}")
+    if wanted is None and device.type != "cuda":
+        return None
+    memory = home() / "attention.json"
+    key = _key(config, tokens, device, dtype)
+    known = _read(memory)
+    if wanted is None and known.get(key) in BACKENDS:
+        wanted_before = known[key]
+        if measure(*draw_inputs(config, tokens, device, dtype), wanted_before).right:
+            return wanted_before
+    if wanted is not None:
+        finding = measure(*draw_inputs(config, tokens, device, dtype), wanted)
+        if not finding.right:
+            raise WorldError(f"--attention {wanted} is refused here: {finding}; leave it out")
+        return wanted
+    given = draw_inputs(config, tokens, device, dtype)
+    right = [f for f in (measure(*given, backend) for backend in BACKENDS) if f.right]
+    if not right:
+        return "math"
+    best = min(right, key=lambda f: f.seconds).backend
+    _write(memory, {**known, key: best})
+    return best
+
+
+def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    sizes = "x".join(map(str, shapes(config, tokens)))
+    return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, known: dict[str, str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(known, indent=1), "utf-8")
+        draft.replace(path)
+    except OSError:
+        return  # it is measured again next time

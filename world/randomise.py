@@ -1,0 +1,62 @@
+"""Random worlds: any catalogue world with random weights, for benchmarks and tests.
+
+Its folder holds a `world.toml` alone: the weights are drawn when it is loaded, on its device, from the seed.
+"""
+
+import msgspec
+import numpy as np
+import tomli_w
+
+from world.context import Context
+from world.errors import WorldError
+from world.home import worlds_folder
+from world.public import PUBLIC, tiny
+from world.config import WorldConfig
+
+
+def random_world(name: str, seed: int = 0, small: bool = False) -> WorldConfig:
+    """The configuration of a catalogue world with random weights. Raises WorldError for an unknown name."""
+    if name not in PUBLIC:
+        raise WorldError(f"the catalogue has no world `{name}`; it has {', '.join(PUBLIC)}")
+    config = PUBLIC[name].config
+    if small:
+        config = tiny(config)
+    config = msgspec.structs.replace(
+        config,
+        name=f"{name}-{'tiny' if small else 'random'}",
+        title=f"{config.title}, with random weights",
+        licence="none: random weights",
+        generator_weights=f"random:{seed}",
+        autoencoder_weights=f"random:{seed + 1}",
+        commit_weights=f"random:{seed + 2}" if config.commit_weights else "",
+    )
+    config.check()
+    return config
+
+
+def random_context(config: WorldConfig, seed: int = 0) -> Context:
+    """What a scene of that world would hold, drawn at random: two prompts, or an image's features."""
+    draw = np.random.default_rng(seed)
+    g = config.generator
+    rows = min(64, g.text_length)
+
+    def normal(*shape: int) -> np.ndarray:
+        return draw.standard_normal(shape, dtype=np.float32)
+
+    return Context(
+        frames=np.zeros((0, config.frame_height, config.frame_width, 3), np.uint8),
+        actions=np.zeros((0, len(config.action.buttons)), np.uint8),
+        prompts=tuple(normal(rows, g.text_dim) for _ in range(2)) if g.text_dim else (),
+        features=normal(257, g.image_dim) if g.image_dim else None,
+        condition=normal(30, *config.latent_shape) if g.condition_channels else None,
+    )
+
+
+def save_world_config(config: WorldConfig) -> None:
+    """Writes the folder of a random world among the user's worlds. Raises WorldError where that fails."""
+    folder = worlds_folder() / config.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "world.toml").write_text(tomli_w.dumps(msgspec.to_builtins(config)), "utf-8")
+    except OSError as error:
+        raise WorldError(f"{folder} cannot be written ({error.strerror}); set PLAYHEAD_HOME") from None

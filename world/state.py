@@ -1,0 +1,150 @@
+"""The state of a world: everything that changes while it is played, in buffers that are allocated once."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from world import acceleration
+from world.action_module import ActionMemory
+from world.kv_cache import KVCache
+from world.lighttae import Memory
+
+if TYPE_CHECKING:
+    from world.context import Context
+    from world.world import World
+
+MAX_STEPS = 8
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Cross-attention keys and values, a pair a layer."""
+
+
+class WorldState:
+    """Everything that changes while a world is played; buffers are overwritten in place."""
+
+    def __init__(self, world: "World", batch: int) -> None:
+        config, g = world.config, world.generator.config
+        sampling = config.sampling
+        self.cache = KVCache(
+            layers=g.layers,
+            batch=batch,
+            heads=g.heads,
+            frames=sampling.window,
+            sink=sampling.sink,
+            tokens=world.tokens,
+            head_dim=g.head_dim,
+            span=sampling.window if sampling.positions == "endless" else None,
+            backend=world.attention,
+            device=world.device,
+            dtype=world.dtype,
+        )
+        block = (batch, sampling.latents_per_tick, *config.latent_shape)
+        self.batch = batch
+        self.latent = torch.zeros(block, device=world.device)
+        self.schedule = world.schedule(world.steps)
+        self.noises = torch.zeros((MAX_STEPS, *block), device=world.device)
+        self.action = torch.zeros((*block[:2], g.inputs), device=world.device)
+        self.memory: ActionMemory | None = None
+        if g.action:
+            self.memory = ActionMemory(
+                g.action,
+                batch=batch,
+                tokens=world.tokens,
+                frames=sampling.window,
+                latents=sampling.latents_per_tick,
+                device=world.device,
+                dtype=world.dtype,
+            )
+        self.cos_sin = world.rope_table(0)
+        self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
+        self.prompt = self.bound_prompt = 0
+        self.keys_values: dict[
+            str, KeysValues
+        ] = {}  # of the denoise passes and, if it is another, the commit
+        self.condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=world.device)
+        self.condition_source = self.condition[0]
+        # The last committed latents, for a recache.
+        ring = sampling.window - sampling.sink
+        kept = ring // sampling.latents_per_tick * sampling.latents_per_tick if g.text_dim else 0
+        self.recent = torch.zeros((batch, kept, *block[2:]), device=world.device)
+        self.decoder_memory: Memory | None = None
+        self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
+        self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
+        self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
+        # Where a pass has many tokens the device is busy for longer than its kernels take to launch.
+        small = world.tokens * sampling.latents_per_tick <= GRAPH_TOKENS
+        self.graphs = acceleration.Graphs(world.device, small)
+
+    def restart(self) -> None:
+        """Forgets everything but what it is bound to; the buffers stay."""
+        self.cache.restart()
+        if self.memory is not None:
+            self.memory.restart()
+        self.fresh = True
+        self.prompt = 0
+
+    def begin(self, count: int) -> None:
+        """Makes room in the caches for a block of `count` latents, and takes over its condition."""
+        self.cache.begin(count)
+        if self.memory is not None:
+            self.memory.begin(count)
+        if self.condition.shape[2]:
+            first, last = self.cache.length, len(self.condition_source) - 1
+            self.condition.copy_(self.condition_source[[min(first + i, last) for i in range(count)]])
+
+    def end(self) -> None:
+        """Counts the block under way as committed."""
+        self.cache.end()
+        if self.memory is not None:
+            self.memory.end()
+
+    def remember(self) -> None:
+        """Keeps the block that was committed, for a recache."""
+        if self.recent.shape[1]:
+            count = self.latent.shape[1]
+            self.recent.copy_(torch.cat([self.recent[:, count:], self.latent], 1))
+
+    def keep_context(self, name: str, new: KeysValues) -> None:
+        """Overwrites cross-attention keys and values in place where they exist."""
+        if name not in self.keys_values:
+            self.keys_values[name] = new
+            return
+        for held, pair in zip(self.keys_values[name], new, strict=True):
+            for buffer, tensor in zip(held, pair, strict=True):
+                buffer.copy_(tensor)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the next tick depends on, besides the context."""
+        memory = [] if self.fresh or self.decoder_memory is None else self.decoder_memory
+        return {
+            "cache": self.cache.state(),
+            "actions": self.memory.state() if self.memory is not None else {},
+            "prompt": self.prompt,
+            "recent": self.recent.clone(),
+            "decoder_memory": [m.clone() for m in memory],
+            "fresh": self.fresh,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over a copy made by `state`; `World.bind` has to follow."""
+        self.cache.load_state(state["cache"])
+        if self.memory is not None:
+            self.memory.load_state(state["actions"])
+        self.prompt = state["prompt"]
+        self.recent.copy_(state["recent"])
+        self.fresh = state["fresh"]
+        if not self.fresh:
+            self.keep_decoder_memory(state["decoder_memory"])
+
+    def keep_decoder_memory(self, memory: Memory) -> None:
+        """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
+        if self.decoder_memory is None:
+            self.decoder_memory = [m.clone() for m in memory]
+            return
+        for held, new in zip(self.decoder_memory, memory, strict=True):
+            held.copy_(new)
+
+
+GRAPH_TOKENS = 1024
+"""Up to so many tokens a pass, CUDA graphs pay for the time that recording them takes."""
