@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from engine.commands import rollout
 from render.commands import app as bench_app
 from scenes.commands import app as scenes_app
+from scenes.worlds_commands import app as worlds_app
 from world.commands import evaluate
 from world.errors import PlayheadError
 from world.training.commands import app as train_app
@@ -21,6 +22,7 @@ app.command()(evaluate)
 app.add_typer(bench_app, name="bench")
 app.add_typer(scenes_app, name="scenes")
 app.add_typer(train_app, name="train")
+app.add_typer(worlds_app, name="worlds")
 
 # Commands import what they run only when they run it: `--help` answers without loading torch.
 
@@ -39,6 +41,8 @@ def play(
     speed: Annotated[float, typer.Option(help="0.25 (slow motion) to 2.")] = 1.0,
     fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
     ticks: Annotated[int | None, typer.Option(help="End after so many ticks.", min=1)] = None,
@@ -60,32 +64,14 @@ def play(
             speed=speed,
             fullscreen=fullscreen,
             device=device,
+            attention=attention,
+            hold=hold,
             hud=not no_hud,
             script=script,
             ticks=ticks,
             screenshots=screenshots,
         )
     )
-
-
-@app.command()
-def worlds() -> None:
-    """List the worlds that come with Playhead."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from world.catalogue import list_worlds
-
-    table = Table("name", "what it is")
-    for entry in list_worlds():
-        config = entry.config
-        weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
-        size = (
-            f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
-            f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
-        )
-        table.add_row(entry.name, "\n".join([config.title, size, config.licence]))
-    Console().print(table)
 
 
 @app.command()

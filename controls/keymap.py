@@ -5,8 +5,8 @@ pygame's key codes from here on.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,7 @@ FUNCTIONS = {
     "more_steps": "more denoise steps",
     "fewer_steps": "fewer denoise steps",
     "auto_steps": "steps that keep the rate",
+    "hold": "stand still while nothing is held",
     "hud": "show or hide the HUD",
     "help": "show or hide this help",
     "fullscreen": "fullscreen",
@@ -45,10 +46,39 @@ Names = Mapping[str, tuple[str, ...]]
 Code = TypeVar("Code", int, str)
 
 
+class AxisKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keys that push an axis to -1 and to 1 while they are held."""
+
+    negative: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+
+
+class Mouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which axes the mouse moves, right and up being positive; empty names for none.
+
+    At `pixels_per_second` an axis is at its end.
+    """
+
+    x: str = ""
+    y: str = ""
+    pixels_per_second: float = 600.0
+    invert_x: bool = False
+    invert_y: bool = False
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.x, self.y) if name)
+
+
+NO_MOUSE = Mouse()
+
+
 class KeymapFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tables of a key map's file. Without a `[window]` the shipped one counts."""
 
     buttons: dict[str, tuple[str, ...]]
+    axes: dict[str, AxisKeys] = {}
+    mouse: Mouse = Mouse()
     gamepad: dict[str, tuple[str, ...]] = {}
     window: dict[str, tuple[str, ...]] | None = None
 
@@ -61,9 +91,17 @@ class Keymap:
     buttons: Names
     gamepad: Names
     window: Names
+    axes: Mapping[str, AxisKeys] = field(default_factory=dict)
+    mouse: Mouse = NO_MOUSE
 
-    def check(self, buttons: Iterable[str]) -> None:
-        """Raises ActionError for a button that a world with these `buttons` does not have."""
+    def check(self, buttons: Iterable[str], axes: Sequence[str] = ()) -> None:
+        """Raises ActionError for a button or axis that a world with these does not have."""
+        for name in (*self.axes, *self.mouse.axes):
+            if name not in axes:
+                raise ActionError(
+                    f"{self.path}: [axes] or [mouse] names `{name}`, but this world's axes are "
+                    f"{', '.join(axes) or 'none'}; correct it there, or give another file by --keys"
+                )
         known = tuple(buttons)
         for table, names in (("buttons", self.buttons), ("gamepad", self.gamepad)):
             for name in names:
@@ -84,6 +122,13 @@ class Keymap:
         return _invert(self.buttons, key_code)
 
     @cached_property
+    def pushed_by_key(self) -> dict[int, tuple[str, float]]:
+        """Key codes, and the axis and the end to which each pushes it."""
+        ends = [(axis, -1.0, keys.negative) for axis, keys in self.axes.items()]
+        ends += [(axis, 1.0, keys.positive) for axis, keys in self.axes.items()]
+        return {key_code(key): (axis, end) for axis, end, keys in ends for key in keys}
+
+    @cached_property
     def held_by_gamepad(self) -> dict[str, frozenset[str]]:
         """Names of a gamepad's parts and the buttons that each holds."""
         return _invert(self.gamepad, str)
@@ -94,10 +139,15 @@ class Keymap:
         return {key_code(key): function for function, keys in self.window.items() for key in keys}
 
 
-def find_keymap(world: str) -> Keymap:
-    """The shipped key map of a world, or else that of freedoom."""
-    own = SHIPPED / f"{Path(world).name}.toml"
-    return load_keymap(own if own.is_file() else DEFAULT)
+def find_keymap(world: str, family: str = "") -> Keymap:
+    """The shipped key map of a world, of what its name begins with, or of its family; else freedoom's."""
+    name = Path(world).name
+    while name:
+        if (SHIPPED / f"{name}.toml").is_file():
+            return load_keymap(SHIPPED / f"{name}.toml")
+        name = name.rpartition("-")[0]
+    own = SHIPPED / f"{family}.toml"
+    return load_keymap(own if family and own.is_file() else DEFAULT)
 
 
 def load_keymap(path: Path) -> Keymap:
@@ -106,13 +156,18 @@ def load_keymap(path: Path) -> Keymap:
     for table, names in (("buttons", fields.buttons), ("window", fields.window or {})):
         for key in _keys(names):
             _check_key(path, table, key)
+    for keys in fields.axes.values():
+        for key in (*keys.negative, *keys.positive):
+            _check_key(path, "axes", key)
+    if fields.mouse.pixels_per_second <= 0:
+        raise ActionError(f"{path}: [mouse] `pixels_per_second` has to be above 0")
     for part in _keys(fields.gamepad):
         if part not in GAMEPAD_NAMES:
             raise ActionError(
                 f"{path}: [gamepad] has no part `{part}`; a gamepad has {', '.join(GAMEPAD_NAMES)}"
             )
     window = _inherited_window(fields) if fields.window is None else fields.window
-    keymap = Keymap(path, fields.buttons, fields.gamepad, window)
+    keymap = Keymap(path, fields.buttons, fields.gamepad, window, fields.axes, fields.mouse)
     _check_window(keymap)
     return keymap
 
@@ -159,7 +214,8 @@ def _check_window(keymap: Keymap) -> None:
 
 def _inherited_window(fields: KeymapFields) -> Names:
     """The shipped window functions, less the keys that this key map holds buttons with."""
-    taken = {key_code(key) for key in _keys(fields.buttons)}
+    pushing = (key for keys in fields.axes.values() for key in (*keys.negative, *keys.positive))
+    taken = {key_code(key) for key in (*_keys(fields.buttons), *pushing)}
     shipped = _read(DEFAULT).window or {}
     return {f: tuple(key for key in keys if key_code(key) not in taken) for f, keys in shipped.items()}
 

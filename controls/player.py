@@ -6,6 +6,7 @@ from controls.gamepad import Gamepads
 from controls.held import Held
 from controls.keyboard import Keyboard
 from controls.keymap import Keymap
+from controls.look import Look
 from controls.script import ScriptSource
 from world.action import Action
 
@@ -18,9 +19,15 @@ class Player:
 
     def __init__(self, keymap: Keymap) -> None:
         self._held = Held()
-        self._devices = (Keyboard(keymap, self._held), Gamepads(keymap, self._held))
+        self._look = Look(keymap)
+        self._devices = (Keyboard(keymap, self._held), Gamepads(keymap, self._held), self._look)
         self.script: ScriptSource | None = None
         self.key_time: float | None = None
+
+    @property
+    def wants_mouse(self) -> bool:
+        """Whether the mouse moves anything, so that the window had better keep it."""
+        return self._look.wants_mouse
 
     def feed(self, event: pygame.Event) -> None:
         """Takes in an event of the window."""
@@ -29,9 +36,9 @@ class Player:
 
     def sample(self) -> Action:
         """The script's next action; once that is done, what is held."""
-        held = self._held.sample()
+        held, axes = self._held.sample(), self._look.sample()
         if self.script is not None and not self.script.done:
             self.key_time = None
             return self.script.sample()
         self.key_time = self._held.changed_at
-        return held
+        return Action(held.buttons, axes) if axes else held

@@ -40,7 +40,7 @@ def rollout(
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = World.load(world or start.world, device, steps=steps)
     config = loaded.config
-    keys = find_keymap(config.name).aliases
+    keys = find_keymap(config.name, config.family).aliases
     held = load_actions(actions, config.action, keys)
     if not held:
         raise ActionError("--actions holds no tick; give a script such as w*20")
@@ -61,6 +61,8 @@ def rollout(
     )
     console = Console(stderr=True)
     with exporting(out, clip) as write:
+        count = 0
         for frames in track(run(session, held), "dreaming", len(held), console=console):
             write(frames)
-    typer.echo(f"frames in {out}: {clip.shape[0]}")
+            count += len(frames)
+    typer.echo(f"frames in {out}: {count}")

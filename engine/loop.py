@@ -69,8 +69,9 @@ class Loop:
     """Plays the session that `open_session` returns, with the actions of `source`.
 
     `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
-    many ticks. `complain` is told the sentence of a command that could not be carried out; the session goes
-    on as it was. Any other error ends the loop and is raised by `join`.
+    many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. `complain` is told the
+    sentence of a command that could not be carried out; the session goes on as it was. Any other error ends
+    the loop and is raised by `join`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Loop:
         key_time: Callable[[], float | None] = lambda: None,
         speed: float = 1.0,
         auto_steps: bool = False,
+        hold: bool = False,
         last: int | None = None,
         complain: Callable[[str], None] = lambda sentence: None,
         make_clock: Callable[[float, float], Clock] = Clock,
@@ -91,6 +93,7 @@ class Loop:
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = self._paused = False
+        self._hold = hold
         self._single_steps = 0
         self._played = 0
         self._held: tuple[str, ...] = ()
@@ -139,6 +142,10 @@ class Loop:
     def change_steps(self, by: int) -> None:
         """Adds to the denoise steps a tick, and holds them there."""
         self._commands.put(lambda: self._set_steps(self._session.steps + by))
+
+    def toggle_hold(self) -> None:
+        """Stands still while nothing is held, or goes on all the time."""
+        self._commands.put(self._toggle_hold)
 
     def toggle_auto_steps(self) -> None:
         """Lets the machine's speed choose the denoise steps, at most the world's own; or gives those back."""
@@ -191,6 +198,9 @@ class Loop:
         session, clock, meter = self._session, self._clock, self._meter
         sampled = clock.now()
         action = self._source.sample()
+        if self._hold and not self._paused and not action.buttons and not action.axes:
+            meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
+            return
         key = self._key_time()
         if key is not None and key < self._moving_since:
             key = None  # it did not wait for a tick: the world stood still
@@ -252,6 +262,10 @@ class Loop:
     def _set_steps(self, steps: int) -> None:
         self._session.steps = steps
         self._auto = None
+
+    def _toggle_hold(self) -> None:
+        self._hold = not self._hold
+        self._rest()
 
     def _toggle_auto_steps(self) -> None:
         most = self._session.world.steps

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,7 +39,9 @@ class Wanderer:
     def sample(self) -> Action:
         if not self._left:
             count = int(self._random.integers(0, 3))
-            self._action = Action(frozenset(self._random.choice(self._space.buttons, count).tolist()))
+            buttons = self._space.seen
+            chosen = self._random.choice(buttons, count).tolist() if buttons else []
+            self._action = Action(frozenset(chosen))
             self._left = int(self._random.integers(3, 20))
         self._left -= 1
         return self._action
@@ -119,6 +121,34 @@ def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured
         window.close()
         loop.join()
     return measured
+
+
+def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float]]:
+    """Seconds of each stage of a tick, each waited for: denoise, decode, copy to main memory, commit."""
+    state = world.new_state()
+    world.enter(state, scene.context)
+    held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
+    times: dict[str, list[float]] = {name: [] for name in ("denoise", "decode", "copy", "commit")}
+    warm = world.config.sampling.window // world.config.sampling.latents_per_tick + 2  # until it is full
+
+    def timed(name: str, work: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        work()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize(world.device)
+        times[name].append(time.perf_counter() - began)
+
+    for tick in range(warm + ticks):
+        timed("denoise", lambda tick=tick: world.denoise(state, held, [scene.seed], tick))
+        timed("decode", lambda: world.decode(state))
+        timed("copy", lambda: state.frames.cpu())
+        timed("commit", lambda: world.commit(state))
+    return {name: values[warm:] for name, values in times.items()}
+
+
+def device_memory(device: torch.device) -> float | None:
+    """The most memory that torch has had on a CUDA device, in MB; None elsewhere."""
+    return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
 
 
 def hardware(device: torch.device) -> str:

@@ -20,6 +20,8 @@ def bench_play(
     ticks: Annotated[int, typer.Option(help="Ticks to measure.", min=50)] = 300,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
@@ -27,8 +29,8 @@ def bench_play(
     from scenes.scene import load_scene, scenes_of
     from world.world import World
 
-    loaded = World.load(world, device, steps=steps)
-    start = load_scene(scene) if scene else scenes_of(loaded.config.name)[0]
+    loaded = World.load(world, device, steps=steps, attention=attention)
+    start = load_scene(scene) if scene else scenes_of(loaded.config.name, loaded.config.family)[0]
     measured = bench.bench_play(loaded, start, ticks, began)
     config = loaded.config
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")
@@ -42,6 +44,14 @@ def bench_play(
     typer.echo(f"key to frame  {bench.spread(measured.to_frame)} ms, from the input's sample to the frame")
     typer.echo(f"key to screen {bench.spread(measured.to_display)} ms, to the end of the window's flip")
     typer.echo(f"start         {measured.start:.1f} s from loading to the first dreamed frame on screen")
+    if loaded.attention is not None:
+        typer.echo(f"attention     {loaded.attention}")
+    if stages:
+        for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
+            typer.echo(f"{name:13} {bench.spread(times)} ms p50 / p95 / p99, waited for")
+    peak = bench.device_memory(loaded.device)
+    if peak is not None:
+        typer.echo(f"device memory {peak:.0f} MB at most")
     memory = bench.resident_memory()
     if memory is not None:
         typer.echo(f"memory        {memory:.0f} MB resident at most")

@@ -5,6 +5,8 @@ until it is whole, so that an interrupted one leaves nothing.
 """
 
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,11 +45,6 @@ class Clip:
     actions: np.ndarray
     labels: Sequence[str]
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """`(N, H, W, 3)` of all frames together."""
-        return (len(self.actions) * self.frames_per_tick, *self.size, 3)
-
 
 def check_export(path: Path) -> None:
     """Raises ExportError, before any work is done, for a file that could not be written."""
@@ -77,13 +74,19 @@ def exporting(path: Path, clip: Clip) -> Iterator[Write]:
 
 @contextmanager
 def _npz(path: Path, clip: Clip) -> Iterator[Write]:
-    """`frames` uint8 `(N, H, W, 3)` and `actions`, as `numpy.savez` lays them out."""
-    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+    """`frames` uint8 `(N, H, W, 3)` and `actions`, as `numpy.savez` lays them out.
+
+    Frames wait in a file until their number is known: a stream's first tick may have fewer than the others.
+    """
+    with tempfile.TemporaryFile(dir=path.parent) as waiting, zipfile.ZipFile(path, "w") as archive:
         with archive.open("actions.npy", "w") as entry:
             np.lib.format.write_array(entry, clip.actions, allow_pickle=False)
+        yield lambda frames: _append(waiting, frames)
+        count = waiting.tell() // (clip.size[0] * clip.size[1] * 3)
+        waiting.seek(0)
         with archive.open("frames.npy", "w", force_zip64=True) as entry:
-            _write_header(entry, clip.shape)
-            yield lambda frames: _append(entry, frames)
+            _write_header(entry, (count, *clip.size, 3))
+            shutil.copyfileobj(waiting, entry)
 
 
 def _write_header(entry: IO[bytes], shape: tuple[int, ...]) -> None:

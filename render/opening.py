@@ -1,12 +1,15 @@
 """Opening a scene to play: loads its world and dreams a first frame. Imports torch only then."""
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controls.keymap import Keymap
 from controls.player import Player
 from render.settings import PlaySettings
 from world.errors import PlayheadError
+from world.home import worlds_folder
 
 if TYPE_CHECKING:
     from engine.session import Session
@@ -17,6 +20,28 @@ Progress = Callable[[str, float], None]
 """Told what is being done, and which part (0 to 1) of it all is done."""
 
 FIRST_WORLD = "freedoom"
+
+
+def keymap_world(settings: PlaySettings) -> str:
+    """The name under which the world that is going to be played looks for its key map. Loads no torch."""
+    from scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
+
+    if settings.world or not settings.scene:
+        return settings.world or FIRST_WORLD
+    try:
+        return read_fields(find_scene(settings.scene) / SCENE_FILE).world
+    except SceneError:
+        return FIRST_WORLD  # the opening says what is wrong, in the window
+
+
+def family_of(world: str) -> str:
+    """The family that a world's `world.toml` names, by a glance at its text; empty where it names none."""
+    for folder in (worlds_folder() / world, Path(world)):
+        try:
+            return str(tomllib.loads((folder / "world.toml").read_text("utf-8")).get("family", ""))
+        except (OSError, ValueError):
+            continue
+    return ""
 
 
 class Opening:
@@ -43,16 +68,16 @@ class Opening:
 
         name = settings.world or (scene.world if scene else FIRST_WORLD)
         progress(f"loading the world {name}", 0.5)
-        self._world = World.load(name, settings.device, steps=settings.steps)
+        self._world = World.load(name, settings.device, steps=settings.steps, attention=settings.attention)
         config = self._world.config
-        self._keymap.check(config.action.buttons)
+        self._keymap.check(config.action.buttons, config.action.axes)
         if settings.script is not None:
             from controls.script import ScriptSource, load_actions
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
-        scene = scene or scenes_of(config.name)[0]
-        if scene.world != config.name:
+        scene = scene or scenes_of(config.name, config.family)[0]
+        if scene.world not in {config.name, config.family or config.name}:
             raise PlayheadError(
                 f"the scene `{scene.name}` is one of the world `{scene.world}`, not of `{config.name}`; "
                 "leave out --world, or choose another --scene"
@@ -64,7 +89,8 @@ class Opening:
         from scenes.scene import scenes_of
 
         assert self._world is not None
-        scenes = scenes_of(self._world.config.name)
+        config = self._world.config
+        scenes = scenes_of(config.name, config.family)
         names = [s.name for s in scenes]
         here = names.index(self.scene.name) if self.scene and self.scene.name in names else -1
         scene = scenes[(here + by) % len(scenes)]

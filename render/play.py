@@ -14,7 +14,7 @@ from engine.loop import Loop, Tick
 from engine.mailbox import Mailbox
 from engine.stats import Stats
 from render.hud import draw_hud, draw_note, draw_state
-from render.opening import FIRST_WORLD, Opening
+from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
 from render.screens import draw_help, draw_loading
@@ -36,7 +36,9 @@ def play(settings: PlaySettings) -> None:
     check_speed(settings.speed)
     window = Window(ASPECT, settings.fullscreen)
     try:
-        keymap = load_keymap(settings.keys) if settings.keys else find_keymap(settings.world or FIRST_WORLD)
+        world = keymap_world(settings)
+        own = settings.keys
+        keymap = load_keymap(own) if own else find_keymap(world, family_of(world))
         Play(window, settings, keymap).run()
     finally:
         window.close()
@@ -59,6 +61,7 @@ class Play:
             key_time=lambda: self._player.key_time,
             speed=settings.speed,
             auto_steps=settings.auto_steps,
+            hold=settings.hold,
             last=settings.ticks,
             complain=self._say,
         )
@@ -85,6 +88,7 @@ class Play:
             "more_steps": lambda: loop.change_steps(1),
             "fewer_steps": lambda: loop.change_steps(-1),
             "auto_steps": loop.toggle_auto_steps,
+            "hold": loop.toggle_hold,
             "hud": self._toggle_hud,
             "help": self._toggle_help,
             "fullscreen": window.toggle_fullscreen,
@@ -97,6 +101,8 @@ class Play:
         self._draw()
         self._loop.start()
         try:
+            if self._player.wants_mouse:
+                self._window.keep_mouse()
             while self._loop.alive and not self._quitting:
                 for event in self._window.events(self._patience()):
                     self._handle(event)

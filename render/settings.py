@@ -11,7 +11,7 @@ class PlaySettings:
     """The options of the command `play`. None: the scene's, the world's or the shipped one.
 
     `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
-    before the keys count.
+    before the keys count. `hold`: the world stands still while nothing is held.
     """
 
     world: str | None = None
@@ -23,6 +23,8 @@ class PlaySettings:
     speed: float = 1.0
     fullscreen: bool = False
     device: str = "auto"
+    attention: str | None = None
+    hold: bool = False
     hud: bool = True
     script: str | None = None
     ticks: int | None = None

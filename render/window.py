@@ -56,6 +56,11 @@ class Window:
             self._window.set_windowed()
         pygame.mouse.set_visible(not self._fullscreen)
 
+    def keep_mouse(self) -> None:
+        """Hides the mouse and keeps it in the window, so that its motion comes without an end."""
+        self._window.grab_mouse = True
+        pygame.mouse.set_relative_mode(True)
+
     def events(self, seconds: float) -> list[pygame.Event]:
         """Sleeps until there are events, at most so many seconds, and returns them all."""
         first = pygame.event.wait(max(1, round(seconds * 1000)))

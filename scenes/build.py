@@ -3,14 +3,16 @@
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import tomli_w
 
-from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields
-from world.training.footage import Episode, read_episode
+from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields, context_arrays
+from world.context import Context
+from world.training.footage import read_episode
 
 
 def cut_scene(
@@ -31,7 +33,9 @@ def cut_scene(
     if frame >= len(take.frames):
         raise SceneError(f"{episode} has frames 0 to {len(take.frames) - 1}, so none numbered {frame}")
     try:
-        _write(take, slice(frame + 1 - length, frame + 1), fields, folder)
+        window = slice(frame + 1 - length, frame + 1)
+        arrays = {"frames": take.frames[window], "actions": take.actions[window], "place": take.place}
+        _write(arrays, fields, folder)
     except OSError as error:
         raise SceneError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
     return folder
@@ -49,18 +53,26 @@ def _check(fields: SceneFields, frame: int, length: int) -> None:
         )
 
 
-def _write(take: Episode, window: slice, fields: SceneFields, folder: Path) -> None:
+def save_scene(fields: SceneFields, context: Context, out: Path, force: bool = False) -> Path:
+    """Writes a scene of a context; returns its folder, `out` / its name. Raises SceneError as `cut_scene`."""
+    check_fields(fields, fields.name)
+    folder = out / fields.name
+    if folder.exists() and not (force and (folder / SCENE_FILE).is_file()):
+        raise SceneError(f"{folder} is there already; choose another --name, or --force to replace a scene")
+    try:
+        _write(context_arrays(context), fields, folder)
+    except OSError as error:
+        raise SceneError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    return folder
+
+
+def _write(arrays: Mapping[str, np.ndarray | str], fields: SceneFields, folder: Path) -> None:
     """Writes beside `folder`, then renames; a folder that is replaced goes only once the new one is there."""
     draft, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         draft.mkdir(parents=True)
         (draft / SCENE_FILE).write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-        np.savez_compressed(
-            draft / fields.context,
-            frames=take.frames[window],
-            actions=take.actions[window],
-            place=take.place,
-        )
+        np.savez_compressed(draft / fields.context, **arrays)
         if folder.exists():
             folder.rename(old)
         try:

@@ -73,7 +73,7 @@ def scenes_of(world: str, family: str = "") -> list[Scene]:
     """The shipped scenes of a world, by name, and the user's own. Raises SceneError where there are none."""
     names = dict.fromkeys([*scene_names(), *_names_in(scenes_folder())])
     folders = [find_scene(name) for name in names]
-    mine = [f for f in folders if _read_fields(f / SCENE_FILE).world in {world, family or world}]
+    mine = [f for f in folders if read_fields(f / SCENE_FILE).world in {world, family or world}]
     if not mine:
         raise SceneError(
             f"there is no scene of the world `{world}`; give the folder of one by --scene, or make one by "
@@ -108,7 +108,7 @@ def load_scene(name: str | Path) -> Scene:
     Raises SceneError, naming the file, the field and the mend, for anything missing, damaged or out of range.
     """
     folder = find_scene(name)
-    fields = _read_fields(folder / SCENE_FILE)
+    fields = read_fields(folder / SCENE_FILE)
     context, place = _read_arrays(folder / fields.context)
     head = (fields.name, fields.title, fields.description, fields.world, fields.seed)
     return Scene(*head, place, context, fields.prompts)
@@ -138,7 +138,7 @@ def check_fields(fields: SceneFields, where: str) -> None:
         raise SceneError(f"{where}: `context` is `{fields.context}`; it has to be a file beside {SCENE_FILE}")
 
 
-def _read_fields(path: Path) -> SceneFields:
+def read_fields(path: Path) -> SceneFields:
     missing = f"a scene's folder needs a {SCENE_FILE}"
     fields = read_toml(path, SceneFields, "scene", missing, SceneError)
     check_fields(fields, str(path))
@@ -159,7 +159,7 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
                     raise SceneError(f"{path} has no array `{array}`; a context has frames and actions")
             frames = data["frames"] if "frames" in data else np.zeros((0, 1, 1, 3), np.uint8)
             none_held = np.zeros((len(frames), buttons or 0), np.uint8)
-            actions = data["actions"] if "actions" in data else none_held
+            actions = data.get("actions", none_held)
             place = str(data["place"]) if "place" in data else ""
     except SceneError:
         raise

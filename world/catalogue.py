@@ -1,4 +1,4 @@
-"""The catalogue: what is known of each shipped world without loading it."""
+"""The catalogue: what is known of each world that is here without loading it."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import torch
 from world.config import WorldConfig, read_config
 from world.generator import Generator
 from world.lighttae import LightTAE
-from world.world import SHIPPED, shipped_worlds
+from world.world import added_worlds, find_world, shipped_worlds
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A shipped world: its configuration, its parameters (generator and autoencoder), its weights in bytes.
+    """A world: its configuration, its parameters (generator and autoencoder), its weights in bytes.
 
     `weights` is 0 where they are not there.
     """
@@ -24,12 +24,12 @@ class Entry:
 
 
 def list_worlds() -> list[Entry]:
-    """Every shipped world, by name. Raises WorldError for a world.toml that cannot be read."""
-    return [_entry(name) for name in shipped_worlds()]
+    """Every shipped world, then every added one. Raises WorldError for a world.toml that cannot be read."""
+    return [_entry(name) for name in dict.fromkeys([*shipped_worlds(), *added_worlds()])]
 
 
 def _entry(name: str) -> Entry:
-    folder = SHIPPED / name
+    folder = find_world(name)
     config = read_config(folder / "world.toml")
     with torch.device("meta"):  # shapes without memory
         modules = Generator(config.generator), LightTAE(config.autoencoder)

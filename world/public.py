@@ -216,7 +216,7 @@ PUBLIC = {entry.name: entry for entry in _ENTRIES}
 
 
 def tiny(config: WorldConfig) -> WorldConfig:
-    """The same world with a generator of a few thousandths of the size, at 64 x 96 pixels, for any machine."""
+    """The same world with a generator of a few thousandths of the size, at 64 x 96 pixels, for any CPU."""
     g, replace_in = config.generator, msgspec.structs.replace
     action = g.action
     if action:

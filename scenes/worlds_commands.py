@@ -1,0 +1,133 @@
+"""The `worlds` commands of the command line: what there is to play, and adding public worlds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from world.importing import Progress
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def worlds(context: typer.Context) -> None:
+    """List the worlds that are here, or add one."""
+    if not context.invoked_subcommand:
+        list_all()
+
+
+@app.command("list")
+def list_all() -> None:
+    """List the worlds that are here, and the public ones that can be added."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from world.catalogue import list_worlds
+    from world.public import PUBLIC
+
+    here = Table("name", "what it is", title="Here")
+    for entry in list_worlds():
+        config = entry.config
+        weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
+        if config.generator_weights.startswith("random:"):
+            weights = "random weights, drawn at loading"
+        size = (
+            f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
+            f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
+        )
+        here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
+    public = Table("name", "what it is", title="Public: python main.py worlds get NAME")
+    for name, known in PUBLIC.items():
+        size = (
+            f"{known.config.frame_width} x {known.config.frame_height}, to download about "
+            f"{(known.file.size + (known.lora.size if known.lora else 0)) / 1e9:.1f} GB, needs about "
+            f"{known.memory / 1e9:.0f} GB of device memory"
+        )
+        public.add_row(name, "\n".join([known.config.title, size, known.config.licence, str(known.file)]))
+    for table in (here, public):
+        Console().print(table)
+
+
+@app.command()
+def add(
+    path: Annotated[str, typer.Argument(help="A checkpoint: PATH or hub:OWNER/REPO/FILE.")],
+    autoencoder: Annotated[str, typer.Option(help="lighttaew2_1 or taew2_1: PATH or hub:…")],
+    family: Annotated[str, typer.Option(help="auto, or a name of the catalogue.")] = "auto",
+    lora: Annotated[str | None, typer.Option(help="A LoRA to merge in: PATH or hub:…")] = None,
+    latents: Annotated[str | None, typer.Option(help="raw or normalised, where no name says.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; else as the catalogue does.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
+) -> None:
+    """Add a public checkpoint: recognise it, check every key and shape, convert it."""
+    from world.importing import ImportProblem, add_world, fetch
+
+    if latents not in (None, "raw", "normalised"):
+        raise ImportProblem(f"--latents is raw or normalised, not `{latents}`")
+    with progress() as tell:
+        folder, why = add_world(
+            fetch(path, tell),
+            fetch(autoencoder, tell),
+            family=family,
+            lora=fetch(lora, tell) if lora else None,
+            latents=latents,
+            name=name,
+            force=force,
+            progress=tell,
+        )
+    typer.echo(f"the world is in {folder} (recognised {why})")
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="A name of the catalogue.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
+) -> None:
+    """Fetch a public world from the hub and add it."""
+    from world.errors import WorldError
+    from world.importing import add_world, fetch
+    from world.public import LIGHTTAE, PUBLIC
+
+    if name not in PUBLIC:
+        raise WorldError(f"the catalogue has no world `{name}`; it has {', '.join(PUBLIC)}")
+    entry = PUBLIC[name]
+    with progress() as tell:
+        files = [fetch(f"hub:{f.repo}/{f.path}", tell) for f in (entry.file, LIGHTTAE)]
+        lora = fetch(f"hub:{entry.lora.repo}/{entry.lora.path}", tell) if entry.lora else None
+        folder, _ = add_world(*files, family=name, lora=lora, force=force, progress=tell)
+    typer.echo(f"the world is in {folder}; its licence: {entry.config.licence}")
+
+
+@app.command()
+def random(
+    name: Annotated[str, typer.Argument(help="A name of the catalogue.")],
+    seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A small one, which any machine plays.")] = False,
+) -> None:
+    """Make a catalogue world of random weights, and a scene for it: for benchmarks and tests."""
+    from scenes.build import save_scene
+    from scenes.scene import SceneFields
+    from world.home import scenes_folder
+    from world.randomise import random_context, random_world, save_world_config
+
+    config = random_world(name, seed, tiny)
+    save_world_config(config)
+    said = ("one", "another") if config.generator.text_dim else ()
+    fields = SceneFields(
+        f"{config.name}-start", "Noise", "Random features.", config.name, seed, "context.npz", said
+    )
+    folder = save_scene(fields, random_context(config, seed), scenes_folder(), force=True)
+    typer.echo(f"the world {config.name} and the scene {folder.name} are there: play --world {config.name}")
+
+
+@contextmanager
+def progress() -> "Iterator[Progress]":
+    """A progress bar with an estimate, on the console's error side."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda stage, part: bar.update(task, description=stage, completed=part)

@@ -1,0 +1,84 @@
+"""The self-check refuses a backend that is wrong, by name, and takes the fastest right one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from world import attention_check
+from world.attention import attention
+from world.attention_check import LIMIT, choose_backend, draw_inputs, measure
+from world.errors import WorldError
+from world.randomise import random_world
+
+CPU = torch.device("cpu")
+CONFIG = random_world("self-forcing", small=True)
+
+
+def given(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    return draw_inputs(CONFIG, 24, CPU, dtype)
+
+
+def test_exact_backends_are_right_at_the_worlds_shapes() -> None:
+    q, k, _ = given()
+    assert q.shape[2] == 3 * 24 and k.shape[2] == 21 * 24 and k.shape[2] % 64
+    for backend in ("torch", "math"):
+        assert measure(*given(), backend).right
+
+
+@pytest.mark.parametrize("trap", ["unmasked", "writes"])
+def test_both_traps_are_seen(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(q: Tensor, k: Tensor, v: Tensor, backend: str | None = None) -> Tensor:
+        if trap == "writes":
+            found = attention(q, k, v)
+            k -= k.mean(2, keepdim=True)
+            return found
+        zeros = k.new_zeros(*k.shape[:2], -k.shape[2] % 64, k.shape[3])
+        k = k - k.mean(2, keepdim=True)
+        return attention(q, torch.cat([k, zeros], 2), torch.cat([v, zeros], 2))
+
+    monkeypatch.setattr(attention_check, "attention", wrong)
+    finding = measure(*given(), "sage")
+    assert not finding.right
+    assert (
+        finding.reason == "it writes to the keys it is given" if trap == "writes" else finding.error > LIMIT
+    )
+
+
+def test_a_wrong_or_unknown_wish_is_refused_by_name() -> None:
+    with pytest.raises(WorldError, match="no attention `fast`"):
+        choose_backend(CONFIG, 24, CPU, torch.float32, "fast")
+    with pytest.raises(WorldError, match="--attention cudnn is refused here"):
+        choose_backend(CONFIG, 24, CPU, torch.float32, "cudnn")
+    assert choose_backend(CONFIG, 24, CPU, torch.float32, "math") == "math"
+
+
+def test_the_fastest_right_one_is_taken_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
+
+    class Device:
+        """A CUDA device as far as the choice can tell; everything is computed on the CPU."""
+
+        type = "cuda"
+
+    times = {"torch": 3.0, "flash": 1.0, "math": 9.0}
+
+    def measured(q: Tensor, k: Tensor, v: Tensor, backend: str) -> attention_check.Finding:
+        if backend not in times:
+            return attention_check.Finding(backend, error=0.2, seconds=0.1)
+        return attention_check.Finding(backend, 0.001, times[backend])
+
+    monkeypatch.setattr(attention_check, "measure", measured)
+    monkeypatch.setattr(attention_check, "draw_inputs", lambda *_: given())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
+    choose = lambda: choose_backend(CONFIG, 24, Device(), torch.bfloat16)  # type: ignore[arg-type] # noqa: E731
+    assert choose() == "flash"
+    assert list(json.loads((tmp_path / "attention.json").read_text("utf-8")).values()) == ["flash"]
+    times["torch"] = 0.5
+    assert choose() == "flash"  # as remembered
+    (tmp_path / "attention.json").write_text("{ damaged", "utf-8")
+    assert choose() == "torch"

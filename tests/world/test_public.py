@@ -1,0 +1,338 @@
+"""Public worlds: their checkpoints are recognised and load unchanged, and every family plays exactly."""
+
+import json
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from engine.session import Session
+from world.action import Action
+from world.errors import WorldError
+from world.generator import Generator
+from world.importing import (
+    ImportProblem,
+    add_world,
+    generator_listing,
+    infer,
+    recognise,
+    recognise_autoencoder,
+)
+from world.lighttae import LightTAE
+from world.public import PUBLIC, tiny
+from world.randomise import random_context, random_world, save_world_config
+from world.world import World
+
+LISTINGS = Path(__file__).parent / "listings"
+FAMILIES = ("self-forcing", "sgf", "sgf-plus", "longlive", "causal-forcing-2step", "matrix-game-2",
+            "matrix-game-2-gta", "matrix-game-2-templerun")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def make_world(name: str, dtype: torch.dtype = torch.float32) -> World:
+    config = random_world(name, small=True)
+    save_world_config(config)
+    world = World.load(config.name, "cpu", dtype)
+    world.side_by_side = False
+    return world
+
+
+def play(session: Session, actions: list[Action]) -> list[np.ndarray]:
+    return [session.step(action) for action in actions]
+
+
+def wander(world: World, ticks: int) -> list[Action]:
+    """Every button and both ends of every axis, prompts among them."""
+    space, draw = world.config.action, np.random.default_rng(3)
+    names = [b for b in space.buttons if b in {*space.seen, "prompt_1", "prompt_2"}]
+    return [
+        Action(
+            frozenset(draw.choice(names, 2).tolist()),
+            {axis: float(draw.uniform(-1, 1)) for axis in space.axes},
+        )
+        for _ in range(ticks)
+    ]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_keys_and_shapes_are_those_of_the_reference(name: str) -> None:
+    """Complete listings, instantiated from the reference classes; no weight is allocated."""
+    config = PUBLIC[name].config.generator
+    file = {"matrix-game-2": "universal", "matrix-game-2-gta": "gta_drive"}.get(name, "text-to-video")
+    file = "templerun" if name.endswith("templerun") else file
+    wanted = json.loads((LISTINGS / f"{file}.json").read_text("utf-8"))
+    found = generator_listing(config)
+    assert found == {key: tuple(shape) for key, shape in wanted.items()}
+    totals = {"text-to-video": (825, 1_418_996_800), "universal": (1114, 1_619_242_304)}
+    totals |= {"templerun": (964, 1_508_715_584), "gta_drive": (1114, 1_619_238_464)}
+    assert (len(found), sum(map(prod, found.values()))) == totals[file]
+    assert infer(found) == config
+    PUBLIC[name].config.check()
+
+
+def test_the_autoencoder_has_the_keys_of_the_public_file() -> None:
+    with torch.device("meta"):
+        tensors = LightTAE(PUBLIC["self-forcing"].config.autoencoder).state_dict()
+    assert (len(tensors), sum(t.numel() for t in tensors.values())) == (128, 11_315_539)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_snapshot_restore_and_fork_are_exact(name: str) -> None:
+    world = make_world(name)
+    session = Session(world, random_context(world.config), 5)
+    actions = wander(world, 12)
+    play(session, actions[:6])
+    kept = session.snapshot()
+    twin = session.fork()
+    on = play(session, actions[6:])
+    assert all(map(np.array_equal, on, play(twin, actions[6:])))
+    session.restore(kept)
+    assert all(map(np.array_equal, on, play(session, actions[6:])))
+
+
+@pytest.mark.parametrize("name", ["matrix-game-2", "matrix-game-2-gta", "matrix-game-2-templerun"])
+def test_what_is_held_is_seen_and_goes_on_into_the_next_block(name: str) -> None:
+    world = make_world(name)
+    frames = []
+    for first in (Action(), Action(frozenset(world.config.action.seen[1:2]))):
+        session = Session(world, random_context(world.config), 1)
+        frames.append(play(session, [Action(), first, Action()]))
+    assert np.array_equal(frames[0][0], frames[1][0])
+    assert not np.array_equal(frames[0][1], frames[1][1])
+    assert not np.array_equal(frames[0][2], frames[1][2])
+
+
+def test_a_new_key_ramps_in_over_its_block_as_in_the_reference() -> None:
+    world = make_world("matrix-game-2")
+    state = world.new_state()
+    world.enter(state, random_context(world.config))
+    w = world.config.action.tensor(Action(frozenset({"forward"}))).expand(1, 3, -1)
+    for tick, held in enumerate((torch.zeros_like(w), w, w)):
+        world.denoise(state, held, [0], tick)
+        assert state.memory is not None
+        rows = state.memory.rows[0, :, 0].unfold(0, 12, 4).sum(-1).tolist()
+        assert rows == [[0, 0, 0], [3, 7, 11], [12, 12, 12]][tick]
+        world.commit(state)
+
+
+def test_the_mouse_is_felt_and_scaled() -> None:
+    space = PUBLIC["matrix-game-2"].config.action
+    assert space.condition(Action(frozenset({"forward"}), {"yaw": -1.0})) == [1, 0, 0, 0, 0, -0.1]
+    run = PUBLIC["matrix-game-2-templerun"].config.action
+    assert run.condition(Action()) == [1, 0, 0, 0, 0, 0, 0]
+    assert run.condition(Action(frozenset({"slide", "jump"}))) == [0, 1, 0, 0, 0, 0, 0]
+    action = Action(frozenset({"back"}), {"pitch": 0.5})
+    assert space.decode(space.encode(action)) == action
+
+
+@pytest.mark.parametrize("how", ["recache", "flush"])
+@pytest.mark.parametrize("name", ["self-forcing", "sgf", "sgf-plus", "longlive"])
+def test_a_prompt_switch_shows_at_once_and_keeps_positions(name: str, how: str) -> None:
+    world = make_world(name)
+    context = random_context(world.config)
+    states = [world.new_state() for _ in range(2)]
+    action = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
+    for state in states:
+        world.enter(state, context)
+        for tick in range(9):
+            world.denoise(state, action, [0], tick)
+            world.commit(state)
+    length = states[0].cache.length
+    world.switch_prompt(states[0], 1, how)
+    assert states[0].cache.length == length
+    for state in states:
+        world.denoise(state, action, [0], 9)
+    assert not torch.equal(states[0].latent, states[1].latent)
+    sink = world.config.sampling.sink
+    assert how == "recache" or states[0].cache.visible == sink + len(states[0].cache.slots)
+
+
+def test_a_recache_under_the_same_prompt_leaves_the_cache_as_it_was() -> None:
+    """Committing the latents again gives the very keys that are there, while nothing has fallen out."""
+    world = make_world("self-forcing")
+    state = world.new_state()
+    context = random_context(world.config)
+    twice = type(context)(context.frames, context.actions, prompts=(context.prompts[0],) * 2)
+    world.enter(state, twice)
+    action = torch.zeros(1, 3, 0)
+    for tick in range(4):
+        world.denoise(state, action, [0], tick)
+        world.commit(state)
+    before = state.cache.ordered(2)[0]
+    world.switch_prompt(state, 1, "recache")
+    assert torch.allclose(state.cache.ordered(2)[0], before, atol=1e-5)
+
+
+def test_re_anchoring_returns_to_the_start_while_ticks_go_on() -> None:
+    world = make_world("matrix-game-2")
+    session = Session(world, random_context(world.config), 2)
+    play(session, wander(world, 5))
+    session.step(Action(frozenset({"re_anchor"})))
+    session.finish()
+    assert session.tick == 6
+    assert session._state.cache.length == 3
+    again = Session(world, random_context(world.config), 2)
+    again.tick = 5
+    assert np.array_equal(again.step(Action()), session.frames)
+
+
+def test_a_picture_starts_a_frame_wise_world_and_not_one_of_blocks() -> None:
+    world = make_world("causal-forcing-2step")
+    context = random_context(world.config)
+    latents = np.random.default_rng(0).standard_normal((1, *world.config.latent_shape)).astype(np.float32)
+    start = type(context)(context.frames, context.actions, prompts=context.prompts, latents=latents)
+    session = Session(world, start, 0)
+    assert session.frames.shape == (1, 64, 96, 3)
+    assert session.step(Action()).shape == (4, 64, 96, 3)
+    chunks = make_world("self-forcing")
+    with pytest.raises(WorldError, match="blocks of 3"):
+        Session(chunks, start, 0)
+
+
+def test_an_endless_world_passes_the_end_of_the_reference_table_with_flat_memory() -> None:
+    """150 ticks here; `python -m tests.long endless` plays 3,000 latents."""
+    from tests.long import endless
+
+    endless("sgf", latents=150)
+
+
+@pytest.mark.parametrize("name", ["sgf", "longlive", "matrix-game-2"])
+def test_endless_equals_absolute_until_something_falls_out(name: str) -> None:
+    import msgspec
+
+    world = make_world(name)
+    sampling = msgspec.structs.replace(world.config.sampling, positions="absolute")
+    config = msgspec.structs.replace(world.config, sampling=sampling)
+    absolute = make_world(name)
+    absolute.config = config
+    ticks = config.sampling.window // config.sampling.latents_per_tick
+    runs = [play(Session(w, random_context(w.config), 0), wander(w, ticks)) for w in (world, absolute)]
+    assert all(map(np.array_equal, *runs))
+
+
+def checkpoint(config_name: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return Generator(tiny(PUBLIC[config_name].config).generator).state_dict()
+
+
+def wan_autoencoder(path: Path) -> Path:
+    torch.save(LightTAE(PUBLIC["self-forcing"].config.autoencoder).state_dict(), path)
+    return path
+
+
+def wrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        f"model._fsdp_wrapped_module.{k.replace('blocks.', 'blocks.')}".replace(
+            ".self_attn", "._checkpoint_wrapped_module.self_attn"
+        ): v
+        for k, v in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("container", ["generator_ema", "generator", "state_dict", "model", ""])
+def test_containers_and_prefixes_are_seen_through(container: str, tmp_path: Path) -> None:
+    tensors = wrapped(checkpoint("self-forcing"))
+    torch.save({container: tensors, "step": 3} if container else tensors, tmp_path / "self_forcing_dmd.pt")
+    found = recognise(tmp_path / "self_forcing_dmd.pt")
+    assert found.config.name == "self-forcing"
+    assert found.weights["generator.safetensors"].keys() == checkpoint("self-forcing").keys()
+
+
+@pytest.mark.parametrize("name", ["matrix-game-2", "matrix-game-2-gta", "matrix-game-2-templerun"])
+def test_matrix_game_variants_are_told_apart_by_their_keys(name: str, tmp_path: Path) -> None:
+    save_file({f"model.{k}": v for k, v in checkpoint(name).items()}, tmp_path / "x.safetensors")
+    assert recognise(tmp_path / "x.safetensors").config.name == name
+
+
+def test_the_second_weights_of_sgf_plus_serve_the_commit(tmp_path: Path) -> None:
+    own, second = checkpoint("sgf-plus", 0), checkpoint("sgf-plus", 1)
+
+    def twin(key: str) -> str:
+        if key.startswith("blocks."):
+            head, _, leaf = key.rpartition(".")
+            return f"{head}.memory_{leaf}"
+        return f"memory_{key}"
+
+    torch.save({"generator_ema": {**own, **{twin(k): v for k, v in second.items()}}}, tmp_path / "model.pt")
+    found = recognise(tmp_path / "model.pt")
+    assert found.config.name == "sgf-plus"
+    for file, tensors in (("generator.safetensors", own), ("commit.safetensors", second)):
+        assert all(torch.equal(found.weights[file][k], v) for k, v in tensors.items())
+
+
+def test_a_lora_is_merged_into_its_base(tmp_path: Path) -> None:
+    base = checkpoint("longlive")
+    key = "blocks.1.ffn.0"
+    out, inside = base[f"{key}.weight"].shape
+    down, up = torch.randn(4, inside), torch.randn(out, 4)
+    lora = {
+        f"base_model.model.{key}.lora_A.weight": down,
+        f"base_model.model.{key}.lora_B.weight": up,
+    }
+    torch.save({"generator": base}, tmp_path / "longlive_base.pt")
+    torch.save({"generator_lora": lora}, tmp_path / "lora.pt")
+    found = recognise(tmp_path / "longlive_base.pt", lora=tmp_path / "lora.pt")
+    assert found.config.name == "longlive"
+    merged = found.weights["generator.safetensors"][f"{key}.weight"]
+    assert torch.allclose(merged, base[f"{key}.weight"] + up @ down)
+    with pytest.raises(ImportProblem, match="--lora"):
+        recognise(tmp_path / "lora.pt")
+
+
+def test_what_does_not_fit_is_summed_up_and_nothing_is_left(tmp_path: Path, own_home: Path) -> None:
+    tensors = checkpoint("self-forcing")
+    tensors.pop("blocks.1.norm3.bias")
+    tensors["extra.weight"] = torch.zeros(2)
+    tensors["head.modulation"] = torch.zeros(1, 3, 64)
+    torch.save(tensors, tmp_path / "x.pt")
+    autoencoder = wan_autoencoder(tmp_path / "lighttaew2_1.pth")
+    with pytest.raises(ImportProblem) as problem:
+        add_world(tmp_path / "x.pt", autoencoder)
+    for words in ("1 missing (blocks.1.norm3.bias)", "1 unexpected (extra.weight)", "head.modulation"):
+        assert words in str(problem.value)
+    assert "\n" not in str(problem.value)
+    assert not own_home.exists()
+
+
+def test_hostile_and_broken_files_are_refused(tmp_path: Path) -> None:
+    import pickle
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(print))
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10" * 40)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    cases = {"evil.pt": "weights only", "cut.safetensors": "no checkpoint", "none.pt": "missing"}
+    for name, words in {**cases, "other.pt": "causal Wan"}.items():
+        with pytest.raises(ImportProblem, match=words):
+            recognise(tmp_path / name)
+
+
+def test_an_added_world_has_the_files_weights_and_the_autoencoders_normalisation(tmp_path: Path) -> None:
+    tensors = checkpoint("self-forcing")
+    torch.save({"generator_ema": wrapped(tensors)}, tmp_path / "self_forcing_dmd.pt")
+    for file, mean in (("lighttaew2_1.pth", -0.7571), ("taew2_1.pth", 0.0)):
+        autoencoder = wan_autoencoder(tmp_path / file)
+        folder, _ = add_world(tmp_path / "self_forcing_dmd.pt", autoencoder, name=file[:4], force=True)
+        from world.checkpoint import read_weights
+        from world.config import load_config
+
+        assert load_config(folder / "world.toml").latent.mean[0] == mean
+        stored = read_weights(folder / "generator.safetensors")
+        assert all(torch.equal(stored[k], v.bfloat16()) for k, v in tensors.items())
+        assert not list(folder.parent.glob(".*"))
+    other = wan_autoencoder(tmp_path / "mine.pth")
+    with pytest.raises(ImportProblem, match="--latents"):
+        recognise_autoencoder(other)
+
+
+def test_a_scene_of_another_world_is_refused_in_a_sentence() -> None:
+    world = make_world("matrix-game-2")
+    with pytest.raises(WorldError, match="image features"):
+        Session(world, random_context(random_world("self-forcing", small=True)), 0)
