@@ -26,7 +26,7 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std: tuple[float, ...] = ()
 
 
-class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How ticks are sampled.
 
     `steps` are listed timesteps (1000 = pure noise), warped by `shift`. `window` counts the latent frames

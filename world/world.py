@@ -343,9 +343,10 @@ def find_world(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
+    here = f"shipped are {', '.join(shipped_worlds()) or 'none'}"
+    added = f", added are {', '.join(added_worlds())}" if added_worlds() else ""
     raise WorldError(
-        f"there is no world `{name}`; there are {', '.join([*shipped_worlds(), *added_worlds()]) or 'none'}, "
-        "or give the folder of one; `worlds get` fetches a public one"
+        f"there is no world `{name}`; {here}{added}; or give the folder of one, or `worlds get` a public one"
     )
 
 
