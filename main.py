@@ -10,9 +10,9 @@ from typer.exceptions import TyperException
 
 from engine.commands import rollout
 from render.commands import app as bench_app
+from render.evaluate import evaluate
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
-from world.commands import evaluate
 from world.errors import PlayheadError
 from world.training.commands import app as train_app
 

@@ -2,11 +2,15 @@
 
 From the first frames of a held-out clip the world dreams on under the clip's own actions. Against the real
 continuation: PSNR by horizon, beside the decoder's ceiling and the copy of the last real frame. Far beyond
-it (the clip's actions start over): sharpness and colour against real footage of the place, and action
-following, judged by the inverse-dynamics model that ships with the world.
+it, under a player: sharpness and colour against real footage of the place, and, judged by the
+inverse-dynamics model that ships with the world, action following and the Fréchet distance of what that
+model sees to what it sees in real footage. Players: `footage` holds the clip's actions over and over, `idle`
+nothing, `wander` those of one clip after another, `spin` one turn button.
 """
 
 import math
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +21,15 @@ from torch import Tensor
 from world import acceleration, checkpoint
 from world.config import read_config
 from world.errors import PlayheadError
-from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
-from world.metrics import colour, psnr, sharpness
+from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
+from world.metrics import colour, frechet, psnr, sharpness
 from world.training.footage import Episode, episode_files, read_episode
 from world.world import World, WorldState, find_world
 
 CONTEXT = 8
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
-LOOKS = (16, 64, 256, 1024)
+LOOKS = (16, 64, 256, 1024, 10500)
+PLAYERS = ("footage", "idle", "wander", "spin")
 CHUNK = 64
 
 
@@ -51,6 +56,9 @@ class Scores:
     following: dict[int, float] = field(default_factory=dict)
     following_real: float = float("nan")
     following_buttons: dict[str, float] = field(default_factory=dict)
+    frechet: dict[int, float] = field(default_factory=dict)
+    frechet_real: float = float("nan")  # one half of the real clips against the other
+    frechet_ceiling: float = float("nan")  # real clips, encoded and decoded, against themselves
 
 
 def cut_clips(folder: Path, per_place: int) -> list[Clip]:
@@ -79,8 +87,14 @@ def cut_clips(folder: Path, per_place: int) -> list[Clip]:
 class Evaluation:
     """One evaluation of `world` on `clips`, all clips dreamed side by side for `ticks` ticks."""
 
-    def __init__(self, world: World, clips: Sequence[Clip], inverse: InverseDynamics | None) -> None:
-        self.world, self.clips = world, clips
+    def __init__(
+        self,
+        world: World,
+        clips: Sequence[Clip],
+        inverse: InverseDynamics | None,
+        player: str = "footage",
+    ) -> None:
+        self.world, self.clips, self.player = world, clips, player
         self.inverse = inverse
         self.places = [clip.place for clip in clips]
         self.real = torch.stack([clip.frames for clip in clips])  # (B, T, H, W, 3)
@@ -90,22 +104,40 @@ class Evaluation:
         self.copied: dict[int, Tensor] = {}
         self.looks: dict[int, tuple[Tensor, Tensor]] = {}
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
+        self.features: dict[int, Tensor] = {}  # (B, windows, 768) by tick
+        self.rebuilt: Tensor | None = None
 
     def action(self, tick: int) -> Tensor:
-        """Actions `(B, buttons)` held during `tick`; the clip's own, over and over."""
+        """Actions `(B, buttons)` held during `tick`: the clip's own as far as it goes, then the player's."""
         span = self.real.shape[1] - CONTEXT
-        return self.actions[:, CONTEXT - 1 + tick % span]
+        turn, at = divmod(tick, span)
+        own = self.actions[:, CONTEXT - 1 + at]
+        if turn == 0 or self.player == "footage":
+            return own
+        if self.player == "wander":
+            return own.roll(-turn, 0)
+        held = torch.zeros_like(own)
+        if self.player == "spin":
+            held[:, self._turn()] = 1
+        return held
+
+    def _turn(self) -> int:
+        """A button that turns, going by its name, else the first."""
+        names = self.world.config.action.buttons
+        return next((i for word in ("turn", "left") for i, n in enumerate(names) if word in n.lower()), 0)
 
     def ceiling(self) -> Tensor:
         """PSNR `(B)` of real frames that were only encoded and decoded, after the context."""
-        found = []
+        found, every = [], []
         for frames in self.real:
             world, state = self.world, self.world.new_state()
             rebuilt = []
             for latent in world.encode(frames.numpy()):
                 state.latent.copy_(latent[None, None])
                 rebuilt.append(world.decode(state)[0, 0].to("cpu", copy=True))
-            found.append(psnr(torch.stack(rebuilt), frames)[CONTEXT:].mean())
+            every.append(torch.stack(rebuilt))
+            found.append(psnr(every[-1], frames)[CONTEXT:].mean())
+        self.rebuilt = torch.stack(every)
         return torch.stack(found)
 
     def _start(self) -> WorldState:
@@ -115,14 +147,26 @@ class Evaluation:
         self.world.prefill(state, latents, led.to(latents.device))
         return state
 
-    def run(self, ticks: int, progress: Callable[[int], None] = lambda tick: None) -> None:
-        """Dreams `ticks` ticks and measures on the way; frames are not kept."""
+    def run(
+        self,
+        ticks: int,
+        progress: Callable[[int], None] = lambda tick: None,
+        watch: Callable[[int, Tensor], None] = lambda tick, frames: None,
+        checkpoint: Path | None = None,
+        save_every: float = 60.0,
+    ) -> None:
+        """Dreams `ticks` ticks and measures on the way; `watch` is shown every tick's frames `(B, H, W, 3)`.
+
+        A run goes on from `checkpoint`, if there is one, and leaves one there every `save_every` seconds and
+        at its end.
+        """
         state = self._start()
         seeds = range(len(self.clips))
         last = self.real[:, CONTEXT - 1]
-        recent = [self.real[:, CONTEXT - 1]]
-        window_start = 0  # the tick whose frame `recent[0]` shows; 0 is the last real frame
-        for tick in range(1, ticks + 1):
+        recent = deque([last], CHUNK + BEFORE + 1)
+        first = 1 + self._resume(checkpoint, state, recent)
+        saved, tick = time.monotonic(), first - 1
+        for tick in range(first, ticks + 1):
             action = self.action(tick - 1).float()[:, None].to(state.action.device)
             self.world.denoise(state, action, seeds, tick - 1)
             frame = self.world.decode(state)[:, 0].to("cpu", copy=True)
@@ -132,22 +176,73 @@ class Evaluation:
                 truth = self.real[:, CONTEXT - 1 + tick]
                 self.dreamed[tick], self.copied[tick] = psnr(frame, truth), psnr(last, truth)
             if tick in LOOKS:
-                around = torch.stack(recent[-8:], 1)
+                around = torch.stack(list(recent)[-8:], 1)
                 self.looks[tick] = sharpness(around).mean(1), colour(around).mean(1)
-            if tick % CHUNK == 0:
-                if tick in LOOKS:
-                    self._judge(tick, recent, window_start)
-                recent, window_start = recent[-(BEFORE + 1) :], tick - BEFORE
+                if tick >= CHUNK:
+                    self._judge(tick, list(recent))
+            watch(tick, frame)
             progress(tick)
+            if checkpoint is not None and time.monotonic() - saved > save_every:
+                self._save(checkpoint, state, recent, tick)
+                saved = time.monotonic()
+        if checkpoint is not None:
+            self._save(checkpoint, state, recent, tick)
 
-    def _judge(self, tick: int, recent: list[Tensor], first: int) -> None:
-        """Which buttons the frames of the last chunk show, beside those that were held."""
+    def _settings(self) -> str:
+        config = self.world.config
+        return f"{config.name} {self.world.steps} {self.player} {self.places}"
+
+    def _save(self, path: Path, state: WorldState, recent: deque[Tensor], tick: int) -> None:
+        found = {name: getattr(self, name) for name in _FOUND}
+        draft = path.with_suffix(".tmp")
+        torch.save(
+            {
+                "settings": self._settings(),
+                "tick": tick,
+                "world": state.state(),
+                "recent": list(recent),
+                **found,
+            },
+            draft,
+        )
+        draft.replace(path)
+
+    def _resume(self, path: Path | None, state: WorldState, recent: deque[Tensor]) -> int:
+        """The last tick that is done."""
+        if path is None or not path.is_file():
+            return 0
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+            if held["settings"] != self._settings():
+                raise ValueError("other settings")
+            state.load_state(held["world"])
+        except Exception as error:  # torch raises a dozen kinds for a damaged file or one of another world
+            raise PlayheadError(
+                f"{path} cannot be resumed ({type(error).__name__}): it is damaged or of other settings; "
+                "delete it or use another --out"
+            ) from None
+        recent.clear()
+        recent.extend(held["recent"])
+        for name in _FOUND:
+            setattr(self, name, held[name])
+        return held["tick"]
+
+    def _judge(self, tick: int, recent: list[Tensor]) -> None:
+        """Which buttons the newest frames show, beside those that were held, and their features."""
         if self.inverse is None:
             return
+        first = tick - len(recent) + 1  # the tick whose frame `recent[0]` shows; 0 is the last real frame
         count = len(recent) - BEFORE - AFTER
         held = torch.stack([self.action(first + BEFORE + i) for i in range(count)], 1) > 0
         clips = torch.stack(recent, 1)
         self.held[tick] = self._seen(clips), held
+        self.features[tick] = self._features(clips)
+
+    def _features(self, clips: Tensor) -> Tensor:
+        """`(B, windows, 768)`."""
+        assert self.inverse is not None
+        device = next(self.inverse.parameters()).device
+        return torch.stack([clip_features(self.inverse, clip.to(device)).float().cpu() for clip in clips])
 
     def _seen(self, clips: Tensor) -> Tensor:
         assert self.inverse is not None
@@ -174,13 +269,29 @@ class Evaluation:
         if self.inverse is not None:
             held = self.actions[pick, BEFORE : real.shape[1] - AFTER] > 0
             result.following_real = _macro(f1(self._seen(real).flatten(0, 1), held.flatten(0, 1)))
+            self._compare(result, pick, real)
             for tick, (seen, held) in self.held.items():
+                if not held[pick].any():
+                    continue  # an idle player has no button to follow
                 each = f1(seen[pick].flatten(0, 1), held[pick].flatten(0, 1))
                 result.following[tick] = _macro(each)
                 if tick == min(self.held):
                     names = self.world.config.action.buttons
                     result.following_buttons = dict(zip(names, each.tolist(), strict=True))
         return result
+
+    def _compare(self, result: Scores, pick: Tensor, real: Tensor) -> None:
+        """Fréchet distances of the clips `pick` to real footage."""
+        truth = self._features(real)
+        result.frechet_real = frechet(truth[::2].flatten(0, 1), truth[1::2].flatten(0, 1))
+        if self.rebuilt is not None:
+            rebuilt = self._features(self.rebuilt[pick])
+            result.frechet_ceiling = frechet(rebuilt.flatten(0, 1), truth.flatten(0, 1))
+        for tick, features in self.features.items():
+            result.frechet[tick] = frechet(features[pick].flatten(0, 1), truth.flatten(0, 1))
+
+
+_FOUND = ("dreamed", "copied", "looks", "held", "features")
 
 
 def _macro(scores: Tensor) -> float:
@@ -206,7 +317,10 @@ def evaluate(
     *,
     per_place: int = 4,
     ticks: int = 1024,
+    player: str = "footage",
     progress: Callable[[int], None] = lambda tick: None,
+    album: Callable[[Sequence[Clip]], Callable[[int, Tensor], None]] | None = None,
+    checkpoint: Path | None = None,
 ) -> dict[str, Scores]:
     """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
     config = world.config
@@ -226,9 +340,10 @@ def evaluate(
                 "footage of its own game"
             )
     torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
-    evaluation = Evaluation(world, clips, inverse)
+    evaluation = Evaluation(world, clips, inverse, player)
     ceiling = evaluation.ceiling()
-    evaluation.run(ticks, progress)
+    watch = album(clips) if album is not None else lambda tick, frames: None
+    evaluation.run(ticks, progress, watch, checkpoint)
     result = {place: evaluation.scores(place, ceiling) for place in sorted(set(evaluation.places))}
     result["all"] = evaluation.scores(None, ceiling)
     return result

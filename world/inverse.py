@@ -39,9 +39,18 @@ class InverseDynamics(nn.Module):
 @torch.no_grad()
 def held_buttons(model: InverseDynamics, frames: Tensor) -> Tensor:
     """Bool `(T - 3, buttons)`: the buttons held at frames 1 .. T - 3 of a clip uint8 `(T, H, W, 3)`."""
+    return torch.cat([model(part) > 0 for part in _windows(frames)])
+
+
+@torch.no_grad()
+def clip_features(model: InverseDynamics, frames: Tensor) -> Tensor:
+    """What the model's trunk sees at frames 1 .. T - 3 of a clip uint8 `(T, H, W, 3)`: `(T - 3, 768)`."""
+    return torch.cat([model.features(part) for part in _windows(frames)])
+
+
+def _windows(frames: Tensor) -> tuple[Tensor, ...]:
     pixels = frames.movedim(-1, -3).float() / 255
-    windows = pixels.unfold(0, BEFORE + 1 + AFTER, 1).movedim(-1, 1)
-    return torch.cat([model(part) > 0 for part in windows.split(64)])
+    return pixels.unfold(0, BEFORE + 1 + AFTER, 1).movedim(-1, 1).split(64)
 
 
 def f1(predicted: Tensor, held: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Measures of pictures: error, sharpness and colour. Frames are uint8 `(…, H, W, 3)`."""
+"""Measures of pictures: error, sharpness, colour, and how far two sets of features are apart.
+
+Frames are uint8 `(…, H, W, 3)`.
+"""
 
 import torch
 from torch import Tensor
@@ -23,3 +26,18 @@ def colour(frames: Tensor) -> Tensor:
     pixels = frames.float()
     contrast = pixels.mean(-1).flatten(-2).std(-1)
     return torch.cat([pixels.mean((-3, -2)), contrast.unsqueeze(-1)], -1)
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of two sets of features `(n, D)` and `(m, D)`, taken for two Gaussians.
+
+    As in FID (Heusel et al. 2017). The trace of the covariances' geometric mean is the sum of the singular
+    values of one centred set times the other, so that fewer rows than D are no trouble. NaN below two rows.
+    """
+    if min(len(a), len(b)) < 2:
+        return float("nan")
+    centred = [(x.double() - x.double().mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b)]
+    apart = (a.double().mean(0) - b.double().mean(0)).square().sum()
+    spread = sum(x.square().sum() for x in centred)
+    shared = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
+    return max(0.0, float(apart + spread - 2 * shared))

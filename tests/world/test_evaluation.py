@@ -18,13 +18,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from main import main
-from tests.conftest import BUTTONS, make_tiny_world
+from render.evaluate import comparison
+from tests.conftest import BUTTONS, make_tiny_world, save_world
 from tests.world.game import LAMPS, film, next_frame, write_footage
 from world import evaluation
 from world.action import ActionSpace
-from world.evaluation import CONTEXT, HORIZONS, LOOKS, Clip, Evaluation, as_numbers, cut_clips, evaluate
+from world.errors import PlayheadError
+from world.evaluation import (
+    CONTEXT,
+    HORIZONS,
+    LOOKS,
+    PLAYERS,
+    Clip,
+    Evaluation,
+    as_numbers,
+    cut_clips,
+    evaluate,
+)
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
-from world.metrics import colour, psnr, sharpness
+from world.metrics import colour, frechet, psnr, sharpness
 from world.training.footage import Footage
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
@@ -466,3 +478,75 @@ def test_the_shipped_world_is_measured_on_held_out_footage_from_the_command_line
     overall = found["all"]
     assert overall["dreamed"]["1"] < overall["ceiling"] + 1
     assert overall["dreamed"]["1"] > overall["dreamed"]["64"]
+
+
+# ------------------------------------------------------------------ long evaluations, and many at once
+
+
+def test_the_frechet_distance_is_that_of_gaussians() -> None:
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4000, 3, generator=draw), torch.randn(4000, 3, generator=draw)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, b) < 0.02
+    assert frechet(a, 2 * b + torch.tensor([3.0, 0, 0])) == pytest.approx(9 + 3, rel=0.05)
+    assert math.isnan(frechet(a, b[:1]))
+
+
+def test_players_hold_what_they_are_named_for(tiny_world: World) -> None:
+    clips = [counting_clip("a"), wall_clip(1, "b")]
+    span = LENGTH - CONTEXT
+    by_player = {p: Evaluation(tiny_world, clips, None, p) for p in PLAYERS}
+    own = [by_player["footage"].action(t) for t in range(span)]
+    for measured in by_player.values():  # as far as the clip goes there is a truth to compare with
+        assert all(torch.equal(measured.action(t), own[t]) for t in range(span))
+    assert not by_player["idle"].action(span + 3).any()
+    assert torch.equal(by_player["wander"].action(span + 3), own[3].flip(0))
+    assert torch.equal(by_player["footage"].action(span + 3), own[3])
+    spun = by_player["spin"].action(span)
+    assert spun[:, BUTTONS.index("turn_left")].all() and spun.sum() == len(clips)
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_scores(tiny_world: World, tmp_path: Path) -> None:
+    clips = [wall_clip(900_000), wall_clip(900_001)]
+    whole = Evaluation(tiny_world, clips, None, "idle")
+    whole.run(90)
+    path = tmp_path / "evaluation.pt"
+
+    def stop(tick: int) -> None:
+        if tick == 70:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Evaluation(tiny_world, clips, None, "idle").run(90, stop, checkpoint=path, save_every=0)
+    ticks: list[int] = []
+    again = Evaluation(tiny_world, clips, None, "idle")
+    again.run(90, ticks.append, checkpoint=path)
+    assert ticks == list(range(70, 91))
+    assert str(again.scores()) == str(whole.scores())
+    with pytest.raises(PlayheadError, match="of other settings"):
+        Evaluation(tiny_world, clips, None, "spin").run(90, checkpoint=path)
+
+
+def test_runs_are_compared_in_one_table_with_pictures(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    episodes = write_footage(tmp_path / "heldout", 2, LENGTH)
+    for name, seconds in (("one", 90), ("two", 600)):
+        save_world(tiny_world, tmp_path / name / "world")
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"step": 5, "seconds": seconds}) + "\n")
+    arguments = ["evaluate", "--episodes", str(episodes), "--clips", "1", "--ticks", "64", "--device", "cpu"]
+    arguments += ["--compare", str(tmp_path / "one"), "--compare", str(tmp_path / "two")]
+    arguments += ["--out", str(tmp_path / "out"), "--json"]
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert [(r["run"], r["steps"]) for r in rows] == [(n, s) for n in ("one", "two") for s in (1, 2, 4)]
+    assert [r["minutes"] for r in rows] == [1.5] * 3 + [10.0] * 3
+    assert rows[0]["dreamed"]["8"] != rows[1]["dreamed"]["8"]  # steps count
+    assert rows[0]["dreamed"] == rows[3]["dreamed"]  # the same weights
+    for file in ("sheet.png", "timelapse.mp4"):
+        assert (tmp_path / "out" / "two-4" / file).stat().st_size > 500
+    table = comparison(rows)
+    assert table.row_count == 8

@@ -1,0 +1,215 @@
+"""The `evaluate` command of the command line."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from world.evaluation import Scores
+
+
+def evaluate(
+    episodes: Annotated[Path, typer.Option(help="Folder of held-out episodes (seeds from 900000 on).")],
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
+    ticks: Annotated[int, typer.Option(help="How far to dream; ten minutes: 10500.", min=64)] = 1024,
+    clips: Annotated[int, typer.Option(help="Clips a place.", min=1)] = 4,
+    player: Annotated[str, typer.Option(help="Beyond the clip: footage, idle, wander or spin.")] = "footage",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a contact sheet, a time-lapse and a checkpoint to go on from."),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(help="A training run's folder; repeat it: one table of them all at 1, 2, 4 steps."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a world against real footage that it has never seen, or compare training runs."""
+    from rich.console import Console
+
+    from world.errors import PlayheadError
+    from world.evaluation import PLAYERS, as_numbers
+
+    if player not in PLAYERS:
+        raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if compare:
+        rows = _compared(compare, episodes, ticks, clips, player, out, device)
+        if as_json:
+            json.dump(rows, sys.stdout, indent=1)
+            print()
+        else:
+            console.print(comparison(rows))
+        return
+    scores, used = _measured(world, steps, episodes, ticks, clips, player, out, device, "dreaming")
+    if as_json:
+        json.dump({place: as_numbers(s) for place, s in scores.items()}, sys.stdout, indent=1)
+        print()
+        return
+    for table in tables(scores, used, not math.isnan(scores["all"].following_real)):
+        console.print(table)
+
+
+def _measured(
+    world: str | Path,
+    steps: int | None,
+    episodes: Path,
+    ticks: int,
+    clips: int,
+    player: str,
+    out: Path | None,
+    device: str,
+    title: str,
+) -> "tuple[dict[str, Scores], int]":
+    """Scores by place, and the steps a tick they were measured at."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from render.album import album
+    from world.evaluation import evaluate as measure
+    from world.evaluation import load_inverse
+    from world.world import World
+
+    loaded = World.load(world, device=device, steps=steps)
+    inverse = load_inverse(world, loaded.device)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task(title, total=ticks)
+
+    def advance(tick: int) -> None:
+        bar.start()  # with the first tick: what cannot be measured has said so by then
+        bar.update(task, completed=tick)
+
+    try:
+        scores = measure(
+            loaded,
+            inverse,
+            episodes,
+            per_place=clips,
+            ticks=ticks,
+            player=player,
+            progress=advance,
+            album=album(out, ticks) if out is not None else None,
+            checkpoint=out / "evaluation.pt" if out is not None else None,
+        )
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+    return scores, loaded.steps
+
+
+def _compared(
+    runs: list[Path], episodes: Path, ticks: int, clips: int, player: str, out: Path | None, device: str
+) -> list[dict[str, object]]:
+    """One row a run and number of steps. A run is its folder, with the world in `world`; or a world's."""
+    from world.evaluation import as_numbers
+
+    rows: list[dict[str, object]] = []
+    for run in runs:
+        folder = run / "world" if (run / "world").is_dir() else run
+        for steps in (1, 2, 4):
+            where = out / f"{run.name}-{steps}" if out is not None else None
+            title = f"{run.name}, {steps} steps"
+            scores, _ = _measured(folder, steps, episodes, ticks, clips, player, where, device, title)
+            rows.append(
+                {"run": run.name, "steps": steps, "minutes": minutes(run), **as_numbers(scores["all"])}
+            )
+    return rows
+
+
+def minutes(run: Path) -> float | None:
+    """How long a run has trained, by its own record; None where it has none."""
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        return None
+    lines = file.read_text("utf-8").splitlines()
+    return round(json.loads(lines[-1])["seconds"] / 60, 1) if lines else None
+
+
+def comparison(rows: list[dict[str, Any]]) -> "Table":
+    """One table of runs and steps; what serves as a measure of them stands below."""
+    from rich.table import Table
+
+    first = rows[0]
+    far, looks = (1, 8, 16, 32), [t for t in first["sharpness"] if int(t) >= 64]
+    table = Table(title="Runs compared; PSNR in dB, sharpness and contrast as ratios to real footage")
+    for name in ("run", "steps", "minutes", *(f"+{h}" for h in far)):
+        table.add_column(name, justify="right")
+    for tick in looks:
+        table.add_column(f"tick {tick}: sharp / colour / following / Fréchet", justify="right")
+
+    def show(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    for row in rows:
+        cells = [
+            " / ".join(
+                [
+                    show(row["sharpness"].get(tick), ".2f"),
+                    show(row["colour"].get(tick), ".1%"),
+                    show(row["following"].get(tick), ".2f"),
+                    show(row["frechet"].get(tick), ".2f"),
+                ]
+            )
+            for tick in looks
+        ]
+        errors = [show(row["dreamed"].get(str(h)), ".1f") for h in far]
+        table.add_row(row["run"], str(row["steps"]), show(row["minutes"], ".1f"), *errors, *cells)
+    table.add_section()
+    copies = [show(first["copied"].get(str(h)), ".1f") for h in far]
+    real = f"1.00 / 0.0% / {show(first['following_real'], '.2f')} / {show(first['frechet_real'], '.2f')}"
+    table.add_row("copy of the last frame; real against real", "", "", *copies, *[real] * len(looks))
+    ceiling = show(first["ceiling"], ".1f")
+    decoder = f"Fréchet {show(first['frechet_ceiling'], '.2f')}"
+    table.add_row("the decoder's ceiling", "", "", *[ceiling] * len(far), *[decoder] * len(looks))
+    return table
+
+
+def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table]":
+    """The scores as tables: PSNR by horizon, looks by tick, and action following."""
+    from rich.table import Table
+
+    overall = scores["all"]
+    error = Table(title=f"PSNR in dB at {steps} steps a tick: dreamed / copy of the last real frame")
+    for name in ("place", "clips", "ceiling", *(f"+{h}" for h in overall.dreamed)):
+        error.add_column(name, justify="right")
+    looks = Table(title="Against real footage: sharpness ratio / colour distance / contrast ratio")
+    for name in ("place", *(f"tick {t}" for t in overall.sharpness)):
+        looks.add_column(name, justify="right")
+    for place, s in scores.items():
+        pairs = (f"{v:.1f} / {s.copied[h]:.1f}" for h, v in s.dreamed.items())
+        error.add_row(place, str(s.clips), f"{s.ceiling:.1f}", *pairs)
+        looks.add_row(
+            place, *(f"{v:.2f} / {s.colour[t]:.1%} / {s.contrast[t]:.2f}" for t, v in s.sharpness.items())
+        )
+    if not judged:
+        return [error, looks]
+    following = Table(title="Action following: mean F1 of the buttons that the inverse-dynamics model sees")
+    for name in ("place", "real footage", *(f"to tick {t}" for t in overall.following)):
+        following.add_column(name, justify="right")
+    for place, s in scores.items():
+        following.add_row(place, f"{s.following_real:.2f}", *(f"{v:.2f}" for v in s.following.values()))
+    apart = Table(title="Fréchet distance of what that model sees to what it sees in real footage")
+    for name in ("place", "real against real", "decoder", *(f"tick {t}" for t in overall.frechet)):
+        apart.add_column(name, justify="right")
+    for place, s in scores.items():
+        apart.add_row(
+            place,
+            f"{s.frechet_real:.2f}",
+            f"{s.frechet_ceiling:.2f}",
+            *(f"{v:.2f}" for v in s.frechet.values()),
+        )
+    buttons = Table(title="Action following by button, over all places, to the first of those ticks")
+    for name in overall.following_buttons:
+        buttons.add_column(name, justify="right")
+    buttons.add_row(*(f"{v:.2f}" for v in overall.following_buttons.values()))
+    return [error, looks, following, buttons, apart]
