@@ -140,6 +140,9 @@ def _training() -> Iterable[Finding]:
 
 def _worlds() -> Iterable[Finding]:
     for entry in list_worlds():
+        if entry.config.generator_weights.startswith("random:"):
+            yield Finding(f"world {entry.name}", "random weights")
+            continue
         lack = f"its weights, without which it cannot be played: git checkout -- world/shipped/{entry.name}"
         found = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
         yield Finding(f"world {entry.name}", found, "" if entry.weights else lack)

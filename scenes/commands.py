@@ -42,10 +42,14 @@ def scenes(
 
 @app.command()
 def new(
-    episode: Annotated[Path, typer.Option("--from", help="An episode, as `train collect` makes them.")],
-    frame: Annotated[int, typer.Option(help="Number of the frame on which play starts.")],
     name: Annotated[str, typer.Option(help="Name of the scene and of its folder.")],
     title: Annotated[str, typer.Option(help="What a person calls it.")],
+    episode: Annotated[Path | None, typer.Option("--from", help="An episode, to cut the scene from.")] = None,
+    frame: Annotated[int | None, typer.Option(help="Number of the frame on which play starts.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Of a public world; up to nine times.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture that a public world starts from.")] = None,
+    encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
     description: Annotated[str, typer.Option(help="One sentence about it.")] = "",
     length: Annotated[int, typer.Option(help="Frames of context, the last of them FRAME.")] = 8,
     world: Annotated[str, typer.Option(help="The world that it is played in.")] = "freedoom",
@@ -53,10 +57,24 @@ def new(
     out: Annotated[Path, typer.Option(help="The scene becomes OUT/NAME.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Replace a scene that is there.")] = False,
 ) -> None:
-    """Cut a scene out of an episode."""
-    from scenes.build import cut_scene
-    from scenes.scene import SceneFields
+    """Make a scene: cut out of an episode, or of prompts or a picture for a public world."""
+    from scenes.build import cut_scene, save_scene
+    from scenes.scene import SceneError, SceneFields
 
-    fields = SceneFields(name, title, description, world, seed, "context.npz")
-    folder = cut_scene(episode, frame, length, fields, out, force)
+    said = tuple(prompt or ())
+    fields = SceneFields(name, title, description, world, seed, "context.npz", said)
+    if episode is not None and frame is not None and not said and image is None:
+        folder = cut_scene(episode, frame, length, fields, out, force)
+    elif episode is not None or frame is not None or not (said or image):
+        raise SceneError("a scene is made of --from EPISODE and --frame N, or of --prompt or --image")
+    else:
+        from scenes.encoders import IMAGE, TEXT, make_context
+        from world.public import PROMPTS
+        from world.world import World
+
+        if len(said) > PROMPTS:
+            raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(said)}")
+        where = {"text": encoders or TEXT, "image": encoders or IMAGE, "vae": vae}
+        context = make_context(World.load(world, "cpu"), said, image, **where)
+        folder = save_scene(fields, context, out, force)
     typer.echo(f"the scene is in {folder}")
