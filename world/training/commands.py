@@ -1,7 +1,8 @@
 """The `train` commands of the command line."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,21 @@ def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
         raise PlayheadError(f"there is no {what} `{name}`; choose among {', '.join(known)}")
 
 
+def _collect_options(options: str, size: str | None) -> tuple[dict[str, Any], tuple[int, int] | None]:
+    from world.errors import PlayheadError
+
+    try:
+        made_with = json.loads(options)
+    except json.JSONDecodeError:
+        made_with = None
+    if not isinstance(made_with, dict):
+        raise PlayheadError(f'--options {options} is no JSON object, such as {{"continuous": false}}')
+    parts = size.lower().split("x") if size else []
+    if size and not (len(parts) == 2 and all(part.isdigit() for part in parts)):
+        raise PlayheadError(f"--size {size} is no HEIGHTxWIDTH, such as 128x128")
+    return made_with, (int(parts[0]), int(parts[1])) if parts else None
+
+
 @app.command()
 def collect(
     episodes: Annotated[int, typer.Option(help="How many episodes.")],
@@ -33,8 +49,21 @@ def collect(
     out: Annotated[Path, typer.Option(help="Folder for the episodes.")],
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
     workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
+    env: Annotated[
+        str | None, typer.Option(help="A Gymnasium environment in place of ViZDoom; module:NAME imports.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an environment's frames.")] = None,
+    noop: Annotated[int | None, typer.Option(help="Which action of an environment does nothing.")] = None,
+    options: Annotated[str, typer.Option(help="What the environment is made with, as JSON.")] = "{}",
 ) -> None:
-    """Film a random player in ViZDoom, an .npz an episode."""
+    """Film a random player in ViZDoom, or in any Gymnasium environment; an .npz an episode."""
+    if env is not None:
+        from world.training.gym_collect import collect_env
+
+        made_with, pixels = _collect_options(options, size)
+        found = collect_env(env, episodes, length, seed, out, size=pixels, noop=noop, options=made_with)
+        typer.echo(f"{len(found)} episodes in {out}; the recipe is {out / 'recipe' / 'world.toml'}")
+        return
     from world.training.collect import collect as run
 
     files = run(episodes, length, seed, out, place, workers)
