@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from engine.commands import rollout
 from render.commands import app as bench_app
-from render.evaluate import evaluate
+from render.evaluate import evaluate, train_report
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
 from world.errors import PlayheadError
@@ -21,6 +21,7 @@ app.command()(rollout)
 app.command()(evaluate)
 app.add_typer(bench_app, name="bench")
 app.add_typer(scenes_app, name="scenes")
+train_app.command("report")(train_report)
 app.add_typer(train_app, name="train")
 app.add_typer(worlds_app, name="worlds")
 

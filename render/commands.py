@@ -55,3 +55,41 @@ def bench_play(
     memory = bench.resident_memory()
     if memory is not None:
         typer.echo(f"memory        {memory:.0f} MB resident at most")
+
+
+@app.command("batch")
+def bench_batch(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    sessions: Annotated[str, typer.Option(help="Batch sizes, by commas.")] = "1,4,16,64,256",
+    ticks: Annotated[int, typer.Option(help="Ticks to measure for each.", min=5)] = 50,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    game: Annotated[bool, typer.Option(help="Measure the real game too.")] = True,
+) -> None:
+    """Step many sessions together and print ticks a second against their number."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from render import batch, bench
+    from world import acceleration
+    from world.errors import PlayheadError
+    from world.world import World
+
+    sizes = [int(part) for part in sessions.split(",") if part.strip().isdigit()]
+    if not sizes or min(sizes) < 1 or len(sizes) != len(sessions.split(",")):
+        raise PlayheadError(f"--sessions {sessions} is no list of batch sizes, such as 1,4,16")
+    loaded = World.load(world, device, steps=steps)
+    if loaded.device.type == "cpu":
+        import torch
+
+        torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
+    typer.echo(f"hardware      {bench.hardware(loaded.device)}")
+    typer.echo(f"world         {loaded.config.name}, {loaded.steps} steps a tick, decode and commit included")
+    table = Table("sessions", "ticks/s, together", "ms a tick, p50", "p95", "p99")
+    for speed in batch.bench_batch(loaded, sizes, ticks):
+        times = (f"{speed.percentile(part):.1f}" for part in (0.5, 0.95, 0.99))
+        table.add_row(str(speed.sessions), f"{speed.rate:.1f}", *times)
+    Console().print(table)
+    rate = batch.game_rate() if game else None
+    if rate is not None:
+        typer.echo(f"real game     {rate:.0f} frames/s: ViZDoom, one core, as `train collect` plays it")

@@ -213,3 +213,11 @@ def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table
         buttons.add_column(name, justify="right")
     buttons.add_row(*(f"{v:.2f}" for v in overall.following_buttons.values()))
     return [error, looks, following, buttons, apart]
+
+
+def train_report(run: Annotated[Path, typer.Argument(help="Folder of a training run.")]) -> None:
+    """Draw a run's metrics, a PNG each, into its folder."""
+    from render.report import report
+
+    for file in report(run):
+        typer.echo(str(file))
