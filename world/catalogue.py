@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-
+from world.checkpoint import without_memory
 from world.config import WorldConfig, read_config
 from world.generator import Generator
 from world.lighttae import LightTAE
@@ -31,7 +30,7 @@ def list_worlds() -> list[Entry]:
 def _entry(name: str) -> Entry:
     folder = find_world(name)
     config = read_config(folder / "world.toml")
-    with torch.device("meta"):  # shapes without memory
+    with without_memory():
         modules = Generator(config.generator), LightTAE(config.autoencoder)
     files = [folder / config.generator_weights, folder / config.autoencoder_weights]
     return Entry(

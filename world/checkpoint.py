@@ -1,11 +1,15 @@
 """Reading and writing weights: safetensors only, every key, shape and value checked before use."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from world.errors import WorldError
 
@@ -34,6 +38,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def read_float(path: Path) -> dict[str, Tensor]:
     """Reads a safetensors file as float32, for training to go on from."""
     return {key: tensor.float() for key, tensor in read_weights(path).items()}
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves initial weights undrawn: on the meta device torch would load its compiler for them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules that are built in here have keys and shapes, and no memory until `fill` gives them weights."""
+    with torch.device("meta"), _WithoutDraws():
+        yield
 
 
 def random_seed(name: str) -> int | None:

@@ -148,7 +148,7 @@ class Block(nn.Module):
         super().__init__()
         d = config.dim
         self.eps = config.eps
-        self.modulation = nn.Parameter(torch.randn(1, 6, d) / math.sqrt(d))
+        self.modulation = nn.Parameter(torch.empty(1, 6, d).normal_(std=1 / math.sqrt(d)))
         self.self_attn = SelfAttention(config)
         if config.text_dim or config.image_dim:
             self.norm3 = nn.LayerNorm(d, config.eps)
@@ -196,7 +196,7 @@ class Head(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.eps = config.eps
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.dim).normal_(std=1 / math.sqrt(config.dim)))
         self.head = nn.Linear(config.dim, config.out_channels * config.patch**2)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class World:
         config = load_config(folder / "world.toml")
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
-        with torch.device("meta"):  # shapes without memory: the weights are the file's
+        with checkpoint.without_memory():
             generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
             second = Generator(config.generator) if config.commit_weights else None
         parts = [(generator, config.generator_weights), (autoencoder, config.autoencoder_weights)]
