@@ -177,7 +177,7 @@ def distill(
     out: Out,
     steps: Steps = None,
     minutes: Minutes = None,
-    objective: Annotated[str, typer.Option(help="dmd, sid or gan.")] = "dmd",
+    objective: Annotated[str, typer.Option(help="dmd, sid, gan or phased.")] = "dmd",
     scorer: Annotated[
         Path | None, typer.Option(help="Weights made by `train scorer`; else trained first, a third longer.")
     ] = None,

@@ -1,7 +1,7 @@
 """Self Forcing: the generator learns from rollouts of its own, whole windows of them matched to footage.
 
 The *student* is the generator that plays in few steps. It dreams on through the cache of play, chains of up
-to `horizon` ticks, and a window of the newest frames is scored: how far is it from footage? Three objectives
+to `horizon` ticks, and a window of the newest frames is scored: how far is it from footage? Four objectives
 answer (`DistillTraining.objective`), all conditioned on the actions:
 
 - `dmd`, Distribution Matching Distillation (Yin et al. 2024, as Self Forcing applies it): a frozen *teacher*
@@ -11,6 +11,12 @@ answer (`DistillTraining.objective`), all conditioned on the actions:
   the gradient of the score identity's loss through both of them.
 - `gan`: the critic is a discriminator of noised windows, trained against footage by the relativistic pairing
   loss with approximate R1 and R2 penalties (R3GAN, Huang et al. 2024; penalties as in APT, Lin et al. 2025).
+- `phased`, Phased DMD (Fan et al. 2025, arXiv 2510.27684): each denoise step is a phase with an interval of
+  noise levels of its own, from its own level down to the next step's, s. What a step makes is matched only
+  after it was noised to s, at levels t of its interval. The critic then has samples at s and none at 0, so
+  its target is score matching within the interval: with `x_t = a x_s + b e`, `a = (1 - t) / (1 - s)`,
+  `b^2 = t^2 - a^2 s^2`, the score of `x_t` is `-e / b` on average. Ticks always go through all their steps.
+  All phases share the student's weights, which tell them apart by the noise level.
 """
 
 import random
@@ -34,7 +40,7 @@ from world.training.run import Run, trapezoid
 from world.training.scorer import Scorer, ScorerTraining, joint_attend
 from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
 
-Objective = Literal["dmd", "sid", "gan"]
+Objective = Literal["dmd", "sid", "gan", "phased"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 CHAINS = 3
 """Groups of sessions, of different ages, that take turns: the critic sees young and old dreams alike."""
@@ -91,12 +97,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Window:
-    """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions."""
+    """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
+
+    `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after.
+    """
 
     latents: Tensor
     actions: Tensor
     real: int
     stretch: Stretch
+    phase: Tensor
 
 
 class Discriminator(torch.nn.Module):
@@ -170,7 +180,8 @@ class Distiller:
 
     def _chain(self, shape: tuple[int, int, int]) -> Chain:
         s = self.settings
-        rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape)
+        full = s.objective == "phased"
+        rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape, full)
         buttons = self.student.config.buttons
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
         return Chain(rollout, latents, torch.zeros((s.clips, s.past, buttons), device=self.device))
@@ -193,7 +204,10 @@ class Distiller:
             actions, noises, exits.expand(batch, ticks), self.replay if keep else None
         )
         latents = torch.cat([chain.latents, stretch.latents], 1)
-        window = Window(latents, torch.cat([chain.actions, actions], 1), chain.real, stretch)
+        scored = torch.cat([chain.latents, stretch.estimates], 1)
+        bounds = torch.tensor([*self.schedule.sigmas, 0.0], device=self.device)
+        phase = torch.cat([bounds[exits], bounds[exits - 1]], 1)
+        window = Window(scored, torch.cat([chain.actions, actions], 1), chain.real, stretch, phase)
         past = self.settings.past
         chain.latents.copy_(latents[:, -past:])
         chain.actions.copy_(window.actions[:, -past:])
@@ -204,13 +218,42 @@ class Distiller:
         self, window: Window, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
     ) -> Tensor:
         """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
-        if self.discriminator is None:
+        if self.settings.objective == "phased":
+            loss = self._phase_loss(window, draw)
+        elif self.discriminator is None:
             loss = self.critic.loss(window.latents, window.actions, window.real, draw)
         else:
             loss = self._judge_loss(window, real, draw)
         loss.backward()
         self.critic_learner.step(factor)
         return loss.detach()
+
+    def _in_phase(self, window: Window, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A window noised to its phase's lowest level s, and on to a level t of the phase.
+
+        Returns `x_t`, its levels t `(B, F)`, and of the way from s to t the noise and its share b `(B, F)`.
+        """
+        low, high = window.phase[:, :1], window.phase[:, 1:]
+        u = torch.rand(low.shape, generator=draw, device=self.device)
+        s = low.repeat(1, window.latents.shape[1])
+        t = (low + (high - low) * (0.05 + 0.93 * u)).repeat(1, window.latents.shape[1])
+        s[:, : window.real], t[:, : window.real] = 0, 0
+        before, noise = (
+            torch.randn(window.latents.shape, generator=draw, device=self.device) for _ in range(2)
+        )
+        a = (1 - t) / (1 - s)
+        b = (t.square() - (a * s).square()).clamp_min(0).sqrt()
+        wide = (slice(None), slice(None), None, None, None)
+        x = a[wide] * noised(window.latents, s, before) + b[wide] * noise
+        return x, t, noise, b
+
+    def _phase_loss(self, window: Window, draw: torch.Generator) -> Tensor:
+        """Score matching within a phase, in units of the noise: `(b / t) E[noise of x_t] = e` on average."""
+        x, t, noise, b = self._in_phase(window, draw)
+        clean = self.critic.estimate(x, t, window.actions)
+        share = (b / t.clamp_min(1e-4).square())[:, :, None, None, None]
+        found = share * (x - (1 - t)[:, :, None, None, None] * clean)
+        return (found - noise)[:, window.real :].square().mean()
 
     def _judge_loss(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Relativistic pairing loss, and what logits change by when windows do, a little (R1 and R2)."""
@@ -231,21 +274,24 @@ class Distiller:
 
     def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
+        past = self.settings.past
+        if self.settings.objective == "phased":
+            x, t, *_ = self._in_phase(window, draw)
+            return self._difference(window, x, t)[:, past:]
         levels = self.critic.levels(len(window.latents), window.real, draw)
         fresh = torch.randn(window.latents.shape, generator=draw, device=self.device)
         if self.settings.objective == "dmd":
-            found = self._dmd(window, levels, fresh)
+            found = self._difference(window, noised(window.latents, levels, fresh), levels)
         elif self.settings.objective == "sid":
             found = self._sid(window, levels, fresh)
         else:
             found = self._gan(window, real, levels, fresh)
-        return found[:, self.settings.past :]
+        return found[:, past:]
 
     @torch.no_grad()
-    def _dmd(self, window: Window, levels: Tensor, fresh: Tensor) -> Tensor:
+    def _difference(self, window: Window, x: Tensor, levels: Tensor) -> Tensor:
         """Critic's estimate minus the teacher's, over how far, window by window, the teacher's is away."""
         assert self.teacher is not None
-        x = noised(window.latents, levels, fresh)
         real = self.teacher.estimate(x, levels, window.actions)
         fake = self.critic.estimate(x, levels, window.actions)
         return (fake - real) / _distance(window.latents, real)

@@ -28,12 +28,14 @@ from world.sampler import Schedule, estimates
 class Stretch:
     """Some ticks of a rollout: latents `(B, S, C, h, w)`, and what their exit steps began from.
 
-    `sigmas` `(B, S)` are the noise levels of `entries`. `first` is the absolute index of the first frame,
+    `estimates` are what the exit steps made of those: the latents themselves, unless ticks were run to their
+    end. `sigmas` `(B, S)` are the noise levels of `entries`. `first` is the absolute index of the first,
     `actions` `(B, S, buttons)` led to each.
     """
 
     latents: Tensor
     entries: Tensor
+    estimates: Tensor
     sigmas: Tensor
     actions: Tensor
     first: int
@@ -43,7 +45,8 @@ class SelfRollout:
     """Rollouts of `player`, `batch` sessions side by side, one latent `(C, h, w)` a tick.
 
     `player` is the generator as play has it: in the number type of play and joined. `follow` brings it up
-    to date with the weights in training.
+    to date with the weights in training. `full`: every tick goes through all of its steps and is committed
+    so; the exit step is then only the one that a gradient is wanted of.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class SelfRollout:
         schedule: Schedule,
         batch: int,
         shape: tuple[int, int, int],
+        full: bool = False,
     ) -> None:
         config, weight = player.config, player.head.head.weight
-        self.player, self.sampling, self.schedule = player, sampling, schedule
+        self.player, self.sampling, self.schedule, self.full = player, sampling, schedule, full
         self.device, size = weight.device, shape[1:]
         self.cache = KVCache(
             layers=config.layers,
@@ -72,6 +76,7 @@ class SelfRollout:
         block = (batch, 1, *shape)
         self.latent = torch.zeros(block, device=self.device)
         self.entry = torch.zeros(block, device=self.device)
+        self.estimate = torch.zeros(block, device=self.device)
         self.noises = torch.zeros((len(schedule), *block), device=self.device)
         self.action = torch.zeros((batch, 1, config.buttons), device=self.device)
         self.leave = torch.zeros((batch, 1, 1, 1, 1), dtype=torch.int64, device=self.device)
@@ -101,7 +106,10 @@ class SelfRollout:
         `actions` `(B, S, buttons)` led to each; `noises` `(S, steps, B, 1, C, h, w)` are drawn for every
         denoise step; `exits` `(B, S)` says after which step, from 1 on, each session leaves each tick.
         """
-        first, latents, entries = self.cache.length, [], []
+        first = self.cache.length
+        latents: list[Tensor] = []
+        entries: list[Tensor] = []
+        found: list[Tensor] = []
         if replay is not None:
             replay.begin(self.cache)
         for tick in range(actions.shape[1]):
@@ -111,12 +119,15 @@ class SelfRollout:
             self.denoise()
             latents.append(self.latent.clone())
             entries.append(self.entry.clone())
+            found.append(self.estimate.clone())
             slot = self.cache.slots[0]
             self.commit()
             if replay is not None:
                 replay.remember(self.cache, slot)
         sigmas = self.sigmas[exits - 1]
-        return Stretch(torch.cat(latents, 1), torch.cat(entries, 1), sigmas, actions, first)
+        return Stretch(
+            torch.cat(latents, 1), torch.cat(entries, 1), torch.cat(found, 1), sigmas, actions, first
+        )
 
     def denoise(self) -> None:
         """One tick's latent, and what its exit step began from, into `latent` and `entry`."""
@@ -154,8 +165,9 @@ class SelfRollout:
 
         for step, estimate in enumerate(estimates(predict, self.noises.unbind(0), self.schedule), 1):
             leaves = self.leave == step
-            self.latent.copy_(torch.where(leaves, estimate, self.latent))
+            self.estimate.copy_(torch.where(leaves, estimate, self.estimate))
             self.entry.copy_(torch.where(leaves, entered[-1], self.entry))
+        self.latent.copy_(estimate if self.full else self.estimate)
 
     def _flow(self, x: Tensor, timestep: float) -> Tensor:
         return self.player(x, self._timesteps[timestep], self.cos_sin, self.cache.attend, self.action)

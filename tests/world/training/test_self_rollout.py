@@ -1,5 +1,7 @@
 """Self-rollout promises: it is play itself, its gradients stop where they should, and students follow."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -110,7 +112,7 @@ def test_a_replay_finds_the_latents_that_were_dreamed(setting, length):
     world, generator, past, actions = setting
     stretch, replay = replayed(world, generator, past, actions, length)
     torch.testing.assert_close(
-        replay.latents(generator, stretch).detach(), stretch.latents, atol=2e-5, rtol=1e-4
+        replay.latents(generator, stretch).detach(), stretch.estimates, atol=2e-5, rtol=1e-4
     )
 
 
@@ -201,3 +203,34 @@ def test_a_student_moves_against_the_direction(setting, tmp_path):
         distances.append(float(window.stretch.latents.square().mean()))
         three.student_step(window, window.stretch.latents, 1.0)
     assert distances[-1] < 0.9 * distances[0]
+
+
+def test_phases_match_steps_at_their_own_levels_and_commit_whole_ticks(setting, tmp_path):
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, "phased")
+    sigmas = three.schedule.sigmas
+    window = dream(three, past, actions)
+    low, high = window.phase.unbind(1)
+    left_first = window.stretch.sigmas[:, 0] == sigmas[0]
+    assert torch.equal(high, window.stretch.sigmas[:, 0])
+    assert torch.allclose(low, torch.where(left_first, sigmas[1], 0.0))
+    x, t, _, b = three._in_phase(window, torch.Generator().manual_seed(0))
+    assert (t[:, PAST:] > low[:, None]).all() and (t[:, PAST:] < high[:, None]).all()
+    assert torch.equal(x[:, :PAST], past) and not b[:, :PAST].any()  # the real past stays clean
+    same = window.stretch.latents == window.stretch.estimates
+    assert all(bool(same[i].all()) != bool(left_first[i]) for i in range(BATCH))
+
+
+def test_within_a_phase_the_true_denoiser_has_the_least_loss(setting, tmp_path, monkeypatch):
+    """Of clean windows that are one constant the best estimate is that constant."""
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, "phased")
+    window = dream(three, past, actions)
+    flat = dataclasses.replace(window, latents=torch.full_like(window.latents, 0.7), real=0)
+
+    def loss(constant: float) -> float:
+        monkeypatch.setattr(three.critic, "estimate", lambda x, t, a: torch.full_like(x, constant))
+        draw = torch.Generator().manual_seed(4)
+        return sum(float(three._phase_loss(flat, draw)) for _ in range(20))
+
+    assert loss(0.7) < min(loss(0.3), loss(1.1))
