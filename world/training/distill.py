@@ -39,6 +39,7 @@ from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 from world.training.scorer import Scorer, ScorerTraining, joint_attend
 from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
+from world.training.validation import EVERY, Validation
 
 Objective = Literal["dmd", "sid", "gan", "phased"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
@@ -363,6 +364,7 @@ def distill(
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past
+    validation = Validation(config, sampling, latents, footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
@@ -370,6 +372,9 @@ def distill(
         return distiller.state()
 
     for step in run.loop("distillation", save, device):
+        if run.seconds >= validation.due:
+            validation.due = run.seconds + EVERY
+            run.log(**validation.measure(distiller.learner.average))
         number = step * run.world_size + run.rank
         choice = random.Random(step)  # the same on every process: all do the same amount of work
         chain = distiller.chains[choice.randrange(CHAINS)]

@@ -1,0 +1,33 @@
+"""Validation compares moments of a run by the weights alone."""
+
+import pytest
+import torch
+
+from tests.conftest import make_tiny_world
+from tests.world.game import write_footage
+from tests.world.training.runs import CONFIG, CPU
+from world.training.footage import Footage
+from world.training.validation import Validation
+
+
+@pytest.fixture(scope="module")
+def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
+    footage = Footage.load(write_footage(tmp_path_factory.mktemp("footage"), 3, 24), CPU)
+    latents = torch.randn(len(footage.frames), 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    return Validation(CONFIG.generator, CONFIG.sampling, latents, footage, CPU)
+
+
+def test_equal_weights_measure_equal_and_others_differ(validation: Validation) -> None:
+    one, other = (make_tiny_world(seed).generator.state_dict() for seed in (0, 1))
+    torch.manual_seed(3)
+    first = validation.measure(one)
+    torch.manual_seed(4)
+    assert first == validation.measure(one)
+    assert set(first) == {"valid_1", "valid_8", "valid_detail"}  # as far as the footage goes
+    assert first["valid_1"] != validation.measure(other)["valid_1"]
+
+
+def test_training_draws_are_left_alone(validation: Validation) -> None:
+    before = torch.random.get_rng_state()
+    validation.measure(make_tiny_world().generator.state_dict())
+    assert torch.equal(before, torch.random.get_rng_state())

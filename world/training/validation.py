@@ -1,0 +1,72 @@
+"""Validation while a generator trains: fixed contexts, dreamed on by the averaged weights.
+
+The contexts are the same throughout a run and its resumptions, and the noise is too, so that the figures of
+two moments differ by the weights alone. Nothing here touches what training draws.
+"""
+
+import torch
+from torch import Tensor
+
+from world import acceleration
+from world.config import SamplingConfig
+from world.errors import PlayheadError
+from world.generator import Generator, GeneratorConfig
+from world.sampler import Schedule
+from world.training.footage import Footage
+from world.training.generator import led_actions
+from world.training.self_rollout import SelfRollout, make_player
+
+CLIPS, PAST = 16, 8
+HORIZONS = (1, 8, 16, 32)
+EVERY = 60.0  # seconds of a run between two validations
+
+
+class Validation:
+    """`CLIPS` clips of footage. Shorter ones than the longest horizon are measured as far as they go."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        sampling: SamplingConfig,
+        latents: Tensor,
+        footage: Footage,
+        device: torch.device,
+    ) -> None:
+        room = max(footage.lengths) - 1
+        if room < 2:
+            raise PlayheadError("no episode is long enough to validate on; collect longer ones")
+        self.past = min(PAST, room - 1)
+        self.ticks = min(max(HORIZONS), room - self.past)
+        clips = footage.clip_index(CLIPS, self.past + self.ticks, torch.Generator().manual_seed(2**31)).to(
+            device
+        )
+        self.truth, self.actions = latents[clips].float(), led_actions(footage, device)[clips]
+        schedule = Schedule.from_steps(sampling.steps, sampling.shift)
+        self.model = Generator(config).to(device)
+        player = make_player(self.model, acceleration.pick_dtype(device))
+        self.rollout = SelfRollout(player, sampling, schedule, CLIPS, tuple(latents.shape[1:]))
+        draw = torch.Generator(device).manual_seed(2**31)
+        shape = (self.ticks, len(schedule), CLIPS, 1, *latents.shape[1:])
+        self.noises = torch.randn(shape, generator=draw, device=device)
+        self.exits = torch.full((CLIPS, self.ticks), len(schedule), device=device)
+        self.due = 0.0
+
+    def measure(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`valid_N`: mean squared error of the latents N ticks on, against what really followed.
+
+        `valid_detail`: the fine detail of the last tick, as a part of the truth's: the mean difference of
+        neighbouring positions.
+        """
+        self.model.load_state_dict(weights)
+        self.rollout.follow(self.model)
+        self.rollout.begin(self.truth[:, : self.past], self.actions[:, : self.past])
+        dreamed = self.rollout.advance(self.actions[:, self.past :], self.noises, self.exits).latents
+        truth = self.truth[:, self.past :]
+        error = (dreamed - truth).square().mean((0, 2, 3, 4))
+        found = {f"valid_{h}": error[h - 1] for h in HORIZONS if h <= self.ticks}
+        found["valid_detail"] = _detail(dreamed[:, -1]) / _detail(truth[:, -1])
+        return found
+
+
+def _detail(latents: Tensor) -> Tensor:
+    return latents.diff(dim=-1).abs().mean() + latents.diff(dim=-2).abs().mean()
