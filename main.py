@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from engine.commands import rollout
+from engine.commands import replay, rollout
 from render.commands import app as bench_app
 from render.evaluate import evaluate, train_report
 from scenes.commands import app as scenes_app
@@ -18,6 +18,7 @@ from world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command()(rollout)
+app.command()(replay)
 app.command()(evaluate)
 app.add_typer(bench_app, name="bench")
 app.add_typer(scenes_app, name="scenes")

@@ -15,6 +15,7 @@ def rollout(
     seed: Annotated[int | None, typer.Option(help="Else the scene's, or 0.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
     from fractions import Fraction
@@ -25,6 +26,7 @@ def rollout(
 
     from controls.keymap import find_keymap
     from controls.script import format_script, load_actions
+    from engine.recording.recorder import Recorder
     from engine.rollout import rollout as run
     from engine.session import Session
     from render.export import Clip, check_export, exporting
@@ -59,10 +61,43 @@ def rollout(
         actions=np.array([config.action.encode(action) for action in held], dtype=np.uint8),
         labels=[f"{tick}  {format_script([action])}" for tick, action in enumerate(held)],
     )
+    recorder = Recorder(record, session) if record is not None else None
     console = Console(stderr=True)
-    with exporting(out, clip) as write:
-        count = 0
-        for frames in track(run(session, held), "dreaming", len(held), console=console):
-            write(frames)
-            count += len(frames)
+    try:
+        with exporting(out, clip) as write:
+            count = 0
+            ticks = zip(held, run(session, held), strict=True)
+            for action, frames in track(ticks, "dreaming", len(held), console=console):
+                if recorder is not None:
+                    recorder.add(session.tick, action, session.steps, "script", frames)
+                write(frames)
+                count += len(frames)
+    finally:
+        if recorder is not None:
+            recorder.close()
     typer.echo(f"frames in {out}: {count}")
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A .playhead file.")],
+    world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Simulate a recording again and compare every frame's hash with the recorded one."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from engine.recording.reader import Recording, RecordingError, causes
+    from engine.recording.reader import replay as run
+    from world.world import World, shipped_worlds
+
+    kept = Recording.read(recording)
+    if world is None and kept.world not in shipped_worlds():
+        raise RecordingError(f"{recording} was played in a world `{kept.world}`; give its folder by --world")
+    loaded = World.load(world or kept.world, device)
+    console = Console(stderr=True)
+    for number, _, equal in track(run(kept, loaded), "replaying", len(kept.ticks) + 1, console=console):
+        if not equal:
+            why = "; ".join(causes(kept, loaded)) or "nothing that is known of differs, so a hash was changed"
+            raise RecordingError(f"{recording} differs from tick {number} on: {why}")
+    typer.echo(f"{len(kept.ticks)} ticks, every frame equal")

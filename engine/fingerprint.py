@@ -1,0 +1,113 @@
+"""What a session's numbers depend on beside scene, seed and actions: the world, and the environment.
+
+Equal fingerprints and equal environments promise equal frames; a difference is the cause of a replay that
+differs, and is named in words.
+"""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from weakref import WeakKeyDictionary
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from world.world import World
+
+SIZE = 16
+"""Bytes of a digest."""
+_known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
+
+WORDS = {
+    "generator": "the generator's weights",
+    "autoencoder": "the autoencoder's weights",
+    "configuration": "the world's configuration",
+    "dtype": "the number type",
+    "device": "the device",
+    "threads": "the number of threads",
+    "processor": "the processor's instructions",
+    "torch": "the version of torch",
+    "playhead": "the version of Playhead",
+    "attention": "the attention backend",
+    "python": "the version of Python",
+    "numpy": "the version of numpy",
+    "system": "the operating system",
+}
+"""What each part of a fingerprint or an environment is, for a sentence."""
+
+
+def fingerprint(world: World) -> dict[str, str]:
+    """Hex digests of the generator's weights, the autoencoder's and the configuration; computed once a world.
+
+    Weights count by value: a bfloat16 file has the same digest wherever it is played.
+    """
+    if world not in _known:
+        _known[world] = {
+            "generator": _digest_module(world.generator),
+            "autoencoder": _digest_module(world.autoencoder),
+            "configuration": _digest(msgspec.json.encode(world.config, order="deterministic")),
+        }
+    return _known[world]
+
+
+def environment(world: World) -> dict[str, str]:
+    """All else that may change the numbers: device, number type, threads, versions."""
+    found = {
+        "dtype": str(world.dtype).removeprefix("torch."),
+        "device": world.device.type,
+        "threads": str(torch.get_num_threads()),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "playhead": _own_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if world.device.type == "cuda":
+        found["processor"] = torch.cuda.get_device_name(world.device)
+        found["torch"] += f", cuDNN {torch.backends.cudnn.version()}"
+    backend = getattr(world, "attention", None)
+    if backend is not None:
+        found["attention"] = str(getattr(backend, "name", backend))
+    return found
+
+
+def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """In words, each part that two fingerprints or environments do not share: what it was and is."""
+    found = []
+    for part in [*WORDS, *sorted((before.keys() | here.keys()) - WORDS.keys())]:
+        was, now = before.get(part, "unknown"), here.get(part, "unknown")
+        if was != now:
+            found.append(f"{WORDS.get(part, part)} (recorded {was[:40]}, here {now[:40]})")
+    return found
+
+
+def _digest_module(module: nn.Module) -> str:
+    tensors = sorted(module.state_dict().items())
+    with ThreadPoolExecutor(8) as pool:
+        digests = pool.map(lambda pair: _digest_tensor(pair[1]), tensors)
+        lines = [
+            f"{name} {tuple(tensor.shape)} {digest}"
+            for (name, tensor), digest in zip(tensors, digests, strict=True)
+        ]
+    return _digest("\n".join(lines).encode())
+
+
+def _digest_tensor(tensor: Tensor) -> str:
+    values = tensor.detach().cpu()
+    values = values.float() if values.is_floating_point() else values
+    return _digest(values.contiguous().numpy().reshape(-1).view("uint8").data)
+
+
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=SIZE).hexdigest()
+
+
+def _own_version() -> str:
+    try:
+        return version("playhead")
+    except PackageNotFoundError:  # run from a tree that was never installed
+        return "unknown"
