@@ -17,6 +17,7 @@ from world.action import Action
 from world.context import Context
 from world.world import World
 
+_DAMAGE = (sqlite3.Error, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError)
 LARGEST_CONTEXT = 2**28
 """Bytes that an embedded context may unpack to."""
 
@@ -56,7 +57,7 @@ class Recording:
                 base.close()
         except RecordingError:
             raise
-        except (sqlite3.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        except _DAMAGE as error:
             raise RecordingError(f"{path} is damaged or no recording ({error})") from None
         except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, MemoryError) as error:
             raise RecordingError(f"{path} holds a damaged context ({error})") from None

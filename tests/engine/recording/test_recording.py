@@ -62,6 +62,8 @@ def test_a_truncated_file_is_one_sentence(file: Path, keep: int) -> None:
         ("DELETE FROM ticks WHERE tick = 4", "lacks tick 4"),
         ("DELETE FROM recording WHERE key = 'seed'", "damaged"),
         ("UPDATE recording SET value = '-1' WHERE key = 'seed'", "no seed"),
+        ("UPDATE ticks SET action = '[[1' WHERE tick = 4", "damaged"),
+        ("UPDATE recording SET value = 3 WHERE key = 'world'", "damaged"),
     ],
 )
 def test_what_is_wrong_is_named(file: Path, change: str, words: str) -> None:
