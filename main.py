@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from engine.bridge.commands import app as keys_app
+from engine.bridge.commands import serve
 from engine.commands import replay, rollout
 from render.commands import app as bench_app
 from render.evaluate import evaluate, train_report
@@ -19,8 +21,10 @@ from world.training.commands import app as train_app
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command()(rollout)
 app.command()(replay)
+app.command()(serve)
 app.command()(evaluate)
 app.add_typer(bench_app, name="bench")
+app.add_typer(keys_app, name="keys")
 app.add_typer(scenes_app, name="scenes")
 train_app.command("report")(train_report)
 app.add_typer(train_app, name="train")

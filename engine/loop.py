@@ -6,9 +6,10 @@ over and only then commits. The thread owns the session; others see `Tick`s, `St
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from world.errors import PlayheadError
 if TYPE_CHECKING:  # both import torch, and a window opens before that
     from engine.session import Session
     from world.action import Action
+    from world.world import World
+
+
+Answer = TypeVar("Answer")
 
 
 class ActionSource(Protocol):
@@ -69,9 +74,9 @@ class Loop:
     """Plays the session that `open_session` returns, with the actions of `source`.
 
     `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
-    many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. `complain` is told the
-    sentence of a command that could not be carried out; the session goes on as it was. Any other error ends
-    the loop and is raised by `join`.
+    many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. With `lockstep` the
+    world stands still but for `step`. `complain` is told the sentence of a command that could not be carried
+    out; the session goes on as it was. Any other error ends the loop and is raised by `join`.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Loop:
         auto_steps: bool = False,
         hold: bool = False,
         last: int | None = None,
+        lockstep: bool = False,
         complain: Callable[[str], None] = lambda sentence: None,
         make_clock: Callable[[float, float], Clock] = Clock,
     ) -> None:
@@ -92,13 +98,14 @@ class Loop:
         self._complain, self._make_clock = complain, make_clock
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stopping = self._paused = False
+        self._stopping, self._paused, self._ended = False, lockstep, False
         self._hold = hold
         self._single_steps = 0
         self._played = 0
         self._held: tuple[str, ...] = ()
         self._error: BaseException | None = None
         self.stats: Stats | None = None
+        self.world: World | None = None
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
 
     def subscribe(self, receive: Callable[[Tick], None]) -> None:
@@ -159,6 +166,66 @@ class Loop:
         """Goes on with another session; if that cannot be opened, with this one."""
         self._commands.put(lambda: self._switch(open_session))
 
+    def ask(self, work: "Callable[[Session], Answer]", begins: bool = False) -> "Future[Answer]":
+        """Has `work` called with the session between two ticks. Its answer, or its error, comes in the future.
+
+        With `begins` the session goes on from elsewhere: the frames that it then shows are handed over.
+        """
+        answer: Future[Answer] = Future()
+
+        def obey() -> None:
+            try:
+                found = work(self._session)
+                if begins:
+                    self._begin()
+            except Exception as error:
+                answer.set_exception(error)
+                self._rest()
+            else:
+                answer.set_result(found)
+
+        self._commands.put(_Asked(obey, answer))
+        if self._ended:
+            self._refuse_asked()
+        return answer
+
+    def step(self, actions: "Sequence[Action]", each: Callable[[Tick], None]) -> "Future[None]":
+        """Plays these actions at once, a tick each, and calls `each` with every tick before its commit."""
+
+        def play(session: "Session") -> None:
+            for action in actions:
+                session.world.config.action.check(action)
+            for action in actions:
+                if self._finished():
+                    raise LoopError("the session ended")
+                self._tick(0.0, action, each)
+
+        return self.ask(play)
+
+    def set_paused(self, paused: bool) -> None:
+        """Has the world stand still, or go on."""
+        self._commands.put(lambda: None if self._paused == paused else self._toggle_pause())
+
+    def set_speed(self, speed: float) -> None:
+        self._commands.put(lambda: self._change_speed(speed / self._speed))
+
+    def set_steps(self, steps: int) -> None:
+        """Holds the denoise steps a tick at `steps`."""
+        self._commands.put(lambda: self._set_steps(steps))
+
+    def set_auto_steps(self, auto: bool) -> None:
+        self._commands.put(lambda: None if (self._auto is not None) == auto else self._toggle_auto_steps())
+
+    def _refuse_asked(self) -> None:
+        """Lets nobody wait for a loop that has ended."""
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(command, _Asked) and not command.answer.done():
+                command.answer.set_exception(LoopError("the session ended"))
+
     def _run(self) -> None:
         try:
             self._enter(self._open(), self._start_auto)
@@ -169,6 +236,9 @@ class Loop:
                     self._tick(late)
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended = True
+            self._refuse_asked()
 
     def _finished(self) -> bool:
         return self._stopping or (self._last is not None and self._played >= self._last)
@@ -194,22 +264,32 @@ class Loop:
         self._single_steps -= 1
         return True
 
-    def _tick(self, late: float) -> None:
+    def _tick(
+        self, late: float, given: "Action | None" = None, receive: Callable[[Tick], None] | None = None
+    ) -> None:
+        """Plays a tick with the source's action, or with one that is given; `receive` gets it first."""
         session, clock, meter = self._session, self._clock, self._meter
         sampled = clock.now()
-        action = self._source.sample()
-        if self._hold and not self._paused and not action.buttons and not action.axes:
-            meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
-            return
-        key = self._key_time()
-        if key is not None and key < self._moving_since:
-            key = None  # it did not wait for a tick: the world stood still
+        key = None
+        if given is None:
+            action = self._source.sample()
+            if self._hold and not self._paused and not action.buttons and not action.axes:
+                meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
+                return
+            key = self._key_time()
+            if key is not None and key < self._moving_since:
+                key = None  # it did not wait for a tick: the world stood still
+        else:
+            action = given
         steps = session.steps
         frames = session.step(action)
         ready = clock.now()
         period = max(clock.period, percentile(meter.tick_times, 50) or 0.0)
         timing = Timing(sampled, ready, late, period, key)
-        self._hand_over(Tick(session.tick, session.seed, steps, action, frames, timing))
+        tick = Tick(session.tick, session.seed, steps, action, frames, timing)
+        if receive is not None:
+            receive(tick)
+        self._hand_over(tick)
         session.finish()
         self._played += 1
         self._held = tuple(sorted(action.buttons))
@@ -220,7 +300,7 @@ class Loop:
         self._publish()
 
     def _enter(self, session: "Session", auto_steps: bool) -> None:
-        self._session = session
+        self._session, self.world = session, session.world
         self._clock = self._make_clock(session.world.config.ticks_per_second, self._speed)
         self._meter = Meter()
         self._auto = AutoSteps(session.steps) if auto_steps else None
@@ -308,3 +388,14 @@ class Loop:
             counted=len(meter.tick_times),
             slow=meter.slow(wanted_rate),
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A command that somebody waits for."""
+
+    obey: Callable[[], None]
+    answer: Future
+
+    def __call__(self) -> None:
+        self.obey()

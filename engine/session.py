@@ -36,6 +36,17 @@ class Session:
     """
 
     def __init__(self, world: World, context: Context, seed: int) -> None:
+        self._allocate(world, context)
+        self.reset(seed)
+
+    @classmethod
+    def unstarted(cls, world: World, context: Context) -> "Session":
+        """A session that plays nothing until a snapshot is restored in it."""
+        session = object.__new__(cls)
+        session._allocate(world, context)
+        return session
+
+    def _allocate(self, world: World, context: Context) -> None:
         self.world = world
         self.context = context
         self._obeys = bool(world.config.action.commands)
@@ -43,7 +54,6 @@ class Session:
         self._state = world.new_state()
         self._commit: Future[None] | None = None
         self._pending = False
-        self.reset(seed)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Returns to the context, with another seed if one is given. Returns the context's last frame(s)."""
@@ -64,13 +74,14 @@ class Session:
             1, self.world.config.sampling.latents_per_tick, -1
         )
         self.finish()
-        if self._obeys:
-            self._obey(action)
-        self.world.denoise(self._state, rows, [self.seed], self.tick)
-        self._pending = True
-        if self.world.side_by_side:
-            self._commit = COMMITS.submit(self.world.commit, self._state)
-        self.world.decode(self._state)
+        with self.world.turn:
+            if self._obeys:
+                self._obey(action)
+            self.world.denoise(self._state, rows, [self.seed], self.tick)
+            self._pending = True
+            if self.world.side_by_side:
+                self._commit = COMMITS.submit(self.world.commit, self._state)
+            self.world.decode(self._state)
         self.tick += 1
         self.frames = self._take_frames()
         return self.frames
@@ -93,7 +104,8 @@ class Session:
         if not self._pending:
             return
         if self._commit is None:
-            self.world.commit(self._state)
+            with self.world.turn:
+                self.world.commit(self._state)
         else:
             self._commit.result()
         self._drop_commit()
@@ -120,11 +132,8 @@ class Session:
 
     def fork(self) -> "Session":
         """A second session with the same past and its own future; the weights are shared."""
-        twin = object.__new__(Session)
-        twin.world, twin.context = self.world, self.context
-        twin._obeys, twin._anchor = self._obeys, self._anchor
-        twin._state = self.world.new_state()
-        twin._commit, twin._pending = None, False
+        twin = Session.unstarted(self.world, self.context)
+        twin._anchor = self._anchor
         twin.restore(self.snapshot())
         return twin
 

@@ -5,6 +5,7 @@ every buffer, allocated once; nothing else here changes while a world is played.
 together, F latents a tick.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 class World:
     """A generator, an autoencoder and their configuration on one device.
 
-    `side_by_side`: the commit and the decode of a tick gain from running in two threads.
+    `side_by_side`: the commit and the decode of a tick gain from running in two threads. `turn`: held by the
+    session whose tick is under way, where several threads play sessions of this world.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class World:
         if self.device.type == "cpu":
             acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
         self.attention = choose_backend(config, self.tokens, self.device, dtype, attention)
+        self.turn = threading.Lock()
         self._timesteps: dict[tuple[float, int], Tensor] = {}
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)

@@ -1,0 +1,1 @@
+"""The bridge: other programs watch and play sessions over ZeroMQ. See docs/protocol.md."""

@@ -1,0 +1,58 @@
+"""The `serve` and `keys` commands of the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Keys, by which machines trust each other.")
+
+
+@app.callback()
+def keys() -> None:
+    """Keys, by which machines trust each other."""
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Whose keys: server, laptop, …")],
+    out: Annotated[Path, typer.Option(help="Folder for both files.")] = Path(),
+) -> None:
+    """Make a key pair: NAME.key to give away, NAME.key_secret to keep."""
+    from engine.bridge.auth import new_keys
+
+    public, secret = new_keys(name, out)
+    typer.echo(f"public key (give it away)  {public}")
+    typer.echo(f"secret key (keep it)       {secret}")
+
+
+def serve(
+    bind: Annotated[str, typer.Option(help="Where to listen; port * takes a free one.")] = "tcp://127.0.0.1:7770",
+    world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
+    scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,
+    clients: Annotated[Path | None, typer.Option(help="Folder of the clients' public keys.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
+    memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
+    rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
+    idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
+) -> None:
+    """Let other programs play: sessions without a window, over ZeroMQ."""
+    import signal
+
+    from engine.bridge.auth import check_address, load_server_keys
+    from engine.bridge.hall import Hall
+    from engine.bridge.server import Limits, Server
+
+    trusted = load_server_keys(key, clients)
+    check_address(bind, trusted)
+    hall = Hall.load(world or ["freedoom"], scene or [], device)
+    server = Server(hall, bind, trusted, Limits(sessions=sessions, memory=memory, rate=rate, idle=idle))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
+    typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")
+    import sys
+
+    sys.stdout.flush()
+    server.run()

@@ -1,0 +1,122 @@
+"""What a server has to offer: its worlds, loaded, and their scenes. Messages name these and nothing else."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
+from engine.session import Session, Snapshot
+from scenes.scene import MAX_SEED, Scene, load_scene, scenes_of
+from world.errors import PlayheadError
+from world.world import World
+
+STARTS = 16
+"""Starts that are kept ready, so that a reset need not go through the context again."""
+LARGEST_START = 64 * 2**20
+"""Bytes of the largest cache that is kept as a start."""
+
+
+class Hall:
+    """Worlds by name and, for each, its scenes by name; fixed once it is made."""
+
+    def __init__(self, worlds: Sequence[World], scenes: Sequence[Scene]) -> None:
+        self.worlds = {world.config.name: world for world in worlds}
+        self._scenes = {name: {s.name: s for s in scenes if s.world == name} for name in self.worlds}
+        for name, found in self._scenes.items():
+            if not found:
+                raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
+        self._starts: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Hall":
+        """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
+        loaded = [World.load(name, device) for name in worlds]
+        names = [world.config.name for world in loaded]
+        given = [load_scene(folder) for folder in scenes]
+        for scene in given:
+            if scene.world not in names:
+                raise PlayheadError(f"the scene `{scene.name}` is one of the world `{scene.world}`: add --world")
+        ready = {scene.world for scene in given}
+        shipped = [s for name in names for s in (scenes_of(name) if name not in ready else _shipped(name))]
+        return cls(loaded, [*shipped, *given])
+
+    def world(self, name: str) -> World:
+        world = self.worlds.get(name) if name else next(iter(self.worlds.values()))
+        if world is None:
+            raise BridgeError("unknown_world", f"there is no world `{name}`; here are {', '.join(self.worlds)}")
+        return world
+
+    def scene(self, world: World, name: str) -> Scene:
+        scenes = self._scenes[world.config.name]
+        scene = scenes.get(name) if name else next(iter(scenes.values()))
+        if scene is None:
+            raise BridgeError("unknown_scene", f"there is no scene `{name}`; here are {', '.join(scenes)}")
+        return scene
+
+    def start(self, session: Session, scene: Scene, seed: int) -> None:
+        """Puts a session of this world at the start of a scene; its steps stay."""
+        key = session.world.config.name, scene.name
+        with self._lock:
+            start = self._starts.get(key)
+        if start is not None:
+            session.context = scene.context
+            session.restore(replace(start, seed=seed, steps=session.steps))
+            return
+        session.context = scene.context
+        session.reset(seed)
+        if session_bytes(session.world) <= LARGEST_START:
+            with self._lock:
+                self._starts[key] = session.snapshot()
+                while len(self._starts) > STARTS:
+                    self._starts.popitem(last=False)
+
+    def open(self, world: World, scene: Scene, seed: int) -> Session:
+        """A session at the start of a scene."""
+        with self._lock:
+            start = self._starts.get((world.config.name, scene.name))
+        if start is None:
+            session = Session(world, scene.context, seed)
+            self.start(session, scene, seed)
+            return session
+        session = Session.unstarted(world, scene.context)
+        session.restore(replace(start, seed=seed, steps=world.steps))
+        return session
+
+    def list(self) -> list[WorldInfo]:
+        return [self.info(world) for world in self.worlds.values()]
+
+    def info(self, world: World) -> WorldInfo:
+        config = world.config
+        return WorldInfo(
+            name=config.name, title=config.title, licence=config.licence, height=config.frame_height,
+            width=config.frame_width, ticks_per_second=config.ticks_per_second,
+            frames_per_tick=config.frames_per_tick, steps=world.steps, buttons=list(config.action.buttons),
+            scenes=[scene_info(s) for s in self._scenes.get(config.name, {}).values()],
+        )  # fmt: skip
+
+
+def scene_info(scene: Scene) -> SceneInfo:
+    return SceneInfo(scene.name, scene.title, scene.seed)
+
+
+def check_seed(seed: int) -> int:
+    if not 0 <= seed <= MAX_SEED:
+        raise BridgeError("bad_value", f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
+    return seed
+
+
+def session_bytes(world: World) -> int:
+    """Bytes of one session's KV cache, which is nearly all of its memory."""
+    g, sampling = world.config.generator, world.config.sampling
+    values = g.layers * g.heads * sampling.window * world.tokens * (g.dim // g.heads) * 2
+    return values * world.dtype.itemsize
+
+
+def _shipped(world: str) -> list[Scene]:
+    try:
+        return scenes_of(world)
+    except PlayheadError:
+        return []

@@ -1,0 +1,341 @@
+"""The messages of the bridge: typed, as MessagePack maps, the field `type` first. docs/protocol.md says more.
+
+A request is a single message part; so is its reply, which is followed by a part of raw frames where it has a
+`shape`: uint8 `(n, H, W, 3)`, row by row. A reply carries the `id` of its request. Pushes carry the `id` of
+the action that they are about, or 0.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from world.action import Action
+
+VERSION = 1
+"""Raised when a message changes in a way that an older program would not understand."""
+MAX_REQUEST = 256 * 1024
+"""Bytes of a request; a connection that sends a longer one is cut."""
+MAX_ACTIONS = 256
+"""Actions of one `step`."""
+
+Code = Literal[
+    "malformed", "protocol", "hello_first", "unknown_world", "unknown_scene", "unknown_session",
+    "unknown_snapshot", "bad_action", "bad_value", "not_in_control", "wrong_clock", "busy", "limit", "rate",
+    "ended", "refused",
+]  # fmt: skip
+"""What kind of refusal an error is. `internal` faults of the server are `ended`: that session is gone."""
+
+Id = Annotated[int, Meta(ge=0, le=2**62)]
+Name = Annotated[str, Meta(max_length=100)]
+Clock = Literal["lockstep", "live"]
+Codec = Literal["raw", "jpeg", "h264"]
+Sent = Literal["all", "last", "none"]
+Shape = tuple[int, int, int, int]
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
+    """Any message; `id` is chosen by who asks."""
+
+    id: Id = 0
+
+
+class SessionRequest(Message, frozen=True, kw_only=True):
+    """A request about one session."""
+
+    session: Name
+
+
+# Requests
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The first request of a connection: the protocol versions that the client speaks, and who it is.
+
+    `resume`: the `token` of an earlier welcome, to be that client again.
+    """
+
+    protocol: Annotated[list[int], Meta(max_length=16)]
+    client: Name
+    resume: Name = ""
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Asks for a pong, at once."""
+
+
+class Worlds(Message, frozen=True, kw_only=True):
+    """Asks which worlds and scenes there are."""
+
+
+class Open(Message, frozen=True, kw_only=True):
+    """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed."""
+
+    world: Name = ""
+    scene: Name = ""
+    seed: int | None = None
+    steps: int | None = None
+    clock: Clock = "lockstep"
+
+
+class Attach(SessionRequest, frozen=True, kw_only=True):
+    """Asks what a session is, to watch it or to go on with it."""
+
+
+class Close(SessionRequest, frozen=True, kw_only=True):
+    """Ends a session."""
+
+
+class Reset(SessionRequest, frozen=True, kw_only=True):
+    """Goes back to the start, with another scene of the same world or another seed."""
+
+    scene: Name = ""
+    seed: int | None = None
+
+
+class Step(SessionRequest, frozen=True, kw_only=True):
+    """Plays these actions, a tick each (lockstep). `frames`: of all ticks, of the last one, or none."""
+
+    actions: Annotated[list[Action], Meta(min_length=1, max_length=MAX_ACTIONS)]
+    frames: Sent = "all"
+
+
+class Act(SessionRequest, frozen=True, kw_only=True):
+    """Holds an action from the next tick on (live), until the next act, or for `hold` seconds.
+
+    `tap`: what no tick has seen yet when the next act comes still counts for one tick, as a key tapped does.
+    """
+
+    action: Action
+    hold: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    tap: bool = False
+
+
+class Observe(SessionRequest, frozen=True, kw_only=True):
+    """Asks for the newest frames."""
+
+
+class Snapshot(SessionRequest, frozen=True, kw_only=True):
+    """Has the server keep the present state."""
+
+
+class Restore(SessionRequest, frozen=True, kw_only=True):
+    """Goes back to a kept state."""
+
+    snapshot: Name
+
+
+class Fork(SessionRequest, frozen=True, kw_only=True):
+    """Opens a second session with the same past."""
+
+
+class Branch(SessionRequest, frozen=True, kw_only=True):
+    """Opens a second session that goes on from tick number `tick` of this one's past."""
+
+    tick: Id
+
+
+class Stats(SessionRequest, frozen=True, kw_only=True):
+    """Asks how a session keeps up."""
+
+
+class Control(SessionRequest, frozen=True, kw_only=True):
+    """Asks for the control, gives it back, or hands it to the client that asks."""
+
+    want: Literal["take", "release", "grant"]
+
+
+class Tune(SessionRequest, frozen=True, kw_only=True):
+    """Changes how a session runs; what is None stays."""
+
+    clock: Clock | None = None
+    paused: bool | None = None
+    single_step: bool = False
+    speed: Annotated[float, Meta(ge=0.25, le=2)] | None = None
+    steps: int | None = None
+    auto_steps: bool | None = None
+
+
+Request = (
+    Hello | Ping | Worlds | Open | Attach | Close | Reset | Step | Act | Observe | Snapshot | Restore | Fork
+    | Branch | Stats | Control | Tune
+)  # fmt: skip
+
+# Replies
+
+
+class Error(Message, frozen=True, kw_only=True):
+    """Why nothing was done."""
+
+    code: Code
+    message: str
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """The version that both will speak, the secret by which to come back, where frames are published.
+
+    `sessions`: those that everybody may attach to.
+    """
+
+    protocol: int
+    server: str
+    token: str
+    frames_port: int
+    sessions: list[str]
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    pass
+
+
+class SceneInfo(msgspec.Struct, frozen=True):
+    name: str
+    title: str
+    seed: int
+
+
+class WorldInfo(msgspec.Struct, frozen=True):
+    """What a client has to know of a world."""
+
+    name: str
+    title: str
+    licence: str
+    height: int
+    width: int
+    ticks_per_second: float
+    frames_per_tick: int
+    steps: int
+    buttons: list[str]
+    scenes: list[SceneInfo]
+
+
+class WorldList(Message, frozen=True, kw_only=True):
+    worlds: list[WorldInfo]
+
+
+class Opened(Message, frozen=True, kw_only=True):
+    """A session and where it is; its newest frames follow."""
+
+    session: str
+    world: WorldInfo
+    scene: SceneInfo
+    clock: Clock
+    tick: int
+    seed: int
+    steps: int
+    in_control: bool
+    shape: Shape
+
+
+class Observed(Message, frozen=True, kw_only=True):
+    """Where a session is; its frames follow."""
+
+    session: str
+    tick: int
+    seed: int
+    shape: Shape
+
+
+class Stepped(Message, frozen=True, kw_only=True):
+    """The receipt of a step: its first action was applied in tick `first`, its last in tick `tick`."""
+
+    session: str
+    first: int
+    tick: int
+    tick_seconds: float
+    shape: Shape | None = None
+
+
+class Received(Message, frozen=True, kw_only=True):
+    """The first receipt of an act: it will count from the next tick on."""
+
+    session: str
+
+
+class Applied(Message, frozen=True, kw_only=True):
+    """The second receipt of an act: tick `tick` was the first that it held in."""
+
+    session: str
+    tick: int
+
+
+class Superseded(Message, frozen=True, kw_only=True):
+    """The second receipt of an act that another one followed before any tick."""
+
+    session: str
+
+
+class Snapshotted(Message, frozen=True, kw_only=True):
+    session: str
+    snapshot: str
+    tick: int
+
+
+class Figures(Message, frozen=True, kw_only=True):
+    """How a session keeps up: the fields of `engine.stats.Stats`, seconds."""
+
+    session: str
+    stats: dict[str, Any]
+
+
+class Controlled(Message, frozen=True, kw_only=True):
+    """Who controls a session now; also pushed, with id 0, whenever that changes."""
+
+    session: str
+    in_control: bool
+    holder: str
+    asking: str
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """It is done, and there is nothing else to say."""
+
+
+Reply = (
+    Error | Welcome | Pong | WorldList | Opened | Observed | Stepped | Received | Applied | Superseded
+    | Snapshotted | Figures | Controlled | Done
+)  # fmt: skip
+PUSHES = (Applied, Superseded, Controlled)
+
+
+class FrameHeader(msgspec.Struct, frozen=True):
+    """What precedes the frames of a tick in the stream; `parts` follow, one a frame.
+
+    `number` counts the stream's ticks without a gap: a missing one was dropped. `begins`: no tick led here.
+    `key`: decoding may begin with it. `ready`: when the frames were there, seconds of the server's clock.
+    """
+
+    session: str
+    number: int
+    tick: int
+    seed: int
+    begins: bool
+    action: Action | None
+    codec: Codec
+    key: bool
+    height: int
+    width: int
+    period: float
+    ready: float
+    stats: dict[str, Any] | None
+
+
+class BridgeError(Exception):
+    """A request that is refused, as the error that it is answered with."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+Thing = TypeVar("Thing")
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_header = msgspec.msgpack.Decoder(FrameHeader).decode
+
+
+def topic(session: str, codec: str) -> bytes:
+    """What to subscribe to for a session's frames in one encoding."""
+    return f"{session}/{codec}".encode()
