@@ -74,9 +74,15 @@ class Loop:
     """Plays the session that `open_session` returns, with the actions of `source`.
 
     `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
+<<<<<<< HEAD
     many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. With `lockstep` the
     world stands still but for `step`. `complain` is told the sentence of a command that could not be carried
     out; the session goes on as it was. Any other error ends the loop and is raised by `join`.
+=======
+    many ticks. With `lockstep` the world stands still but for `step`. `complain` is told the sentence of a
+    command that could not be carried out; the session goes on as it was. Any other error ends the loop and
+    is raised by `join`.
+>>>>>>> 98cc628 (Gymnasium environments, here and behind a bridge; sessions stepped together in one pass)
     """
 
     def __init__(
@@ -167,7 +173,7 @@ class Loop:
         self._commands.put(lambda: self._switch(open_session))
 
     def ask(self, work: "Callable[[Session], Answer]", begins: bool = False) -> "Future[Answer]":
-        """Has `work` called with the session between two ticks. Its answer, or its error, comes in the future.
+        """Has `work` called with the session between two ticks. Its answer or error comes in the future.
 
         With `begins` the session goes on from elsewhere: the frames that it then shows are handed over.
         """

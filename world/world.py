@@ -244,6 +244,13 @@ class World:
     @torch.no_grad()
     def denoise(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
+        schedule = self.draw(state, actions, seeds, tick)
+        self._begin(state)
+        key = ("denoise", schedule.sigmas, *state.cache.slots, state.cache.visible)
+        state.graphs.run(key, lambda: self._denoise(state, schedule))
+
+    def draw(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> Schedule:
+        """Lays out what a tick is made of, its actions and its noise. Returns its noise levels."""
         self._hold(state, actions)
         shape = state.latent.shape[1:]
         schedule = state.schedule
@@ -252,9 +259,7 @@ class World:
             schedule = Schedule.from_steps(first_steps, self.config.sampling.shift)
         for step in range(len(schedule)):
             state.noises[step].copy_(noises(seeds, tick, step, shape))
-        self._begin(state)
-        key = ("denoise", schedule.sigmas, *state.cache.slots, state.cache.visible)
-        state.graphs.run(key, lambda: self._denoise(state, schedule))
+        return schedule
 
     @torch.no_grad()
     def commit(self, state: WorldState) -> None:

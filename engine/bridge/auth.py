@@ -87,7 +87,7 @@ def load_client_keys(key: Path | None, server: Path | None) -> ClientKeys | None
     if key is None and server is None:
         return None
     if key is None or server is None:
-        raise PlayheadError("--key and --server-key belong together: your secret key, the server's public one")
+        raise PlayheadError("--key and --server-key belong together: your secret key, its public one")
     return ClientKeys(*_load_pair(key, "--key"), _load(server, "--server-key")[0])
 
 

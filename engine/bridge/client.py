@@ -43,7 +43,7 @@ class Client:
         """A socket of this client's, with its keys."""
         made = self._context.socket(kind)
         made.linger = 0
-        made.ipv6 = True
+        made.ipv6 = "[" in address
         if self._keys is not None:
             self._keys.apply(made)
         try:
@@ -63,13 +63,13 @@ class Client:
     def ask(
         self, request: protocol.Message, reply: type[Expected]
     ) -> tuple[Expected, np.ndarray | None]:
-        """Sends a request (its id is chosen here) and waits for the reply and the frames that come with it."""
+        """Sends a request (its id is chosen here), waits for the reply and the frames that come with it."""
         id = self.send(request)
         until = time.monotonic() + self._patience
         while True:
             found = self.receive(until - time.monotonic())
             if found is None:
-                raise PlayheadError(f"{self._address} does not answer; is the server there, and the key right?")
+                raise PlayheadError(f"{self._address} does not answer; check the server, and the keys")
             message, frames = found
             if isinstance(message, protocol.PUSHES) and (message.id != id or not isinstance(message, reply)):
                 self.pushes.append(message)

@@ -38,7 +38,7 @@ class Hall:
         given = [load_scene(folder) for folder in scenes]
         for scene in given:
             if scene.world not in names:
-                raise PlayheadError(f"the scene `{scene.name}` is one of the world `{scene.world}`: add --world")
+                raise PlayheadError(f"the scene `{scene.name}` needs --world {scene.world}; add it")
         ready = {scene.world for scene in given}
         shipped = [s for name in names for s in (scenes_of(name) if name not in ready else _shipped(name))]
         return cls(loaded, [*shipped, *given])
@@ -46,7 +46,7 @@ class Hall:
     def world(self, name: str) -> World:
         world = self.worlds.get(name) if name else next(iter(self.worlds.values()))
         if world is None:
-            raise BridgeError("unknown_world", f"there is no world `{name}`; here are {', '.join(self.worlds)}")
+            raise BridgeError("unknown_world", f"there is no world `{name}`; try {', '.join(self.worlds)}")
         return world
 
     def scene(self, world: World, name: str) -> Scene:

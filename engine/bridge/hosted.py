@@ -139,7 +139,11 @@ class Hosted:
 
     def keep(self, session: Session) -> Kept:
         """On the loop's thread: the present state and its past."""
-        return Kept(session.snapshot(), None if self.history is None else list(self.history))
+        return Kept(session.snapshot(), self.past())
+
+    def past(self) -> History | None:
+        """On the loop's thread: a copy of the past, None where it is not known."""
+        return None if self.history is None else list(self.history)
 
     def restore(self, session: Session, kept: Kept) -> None:
         """On the loop's thread: goes back to a kept state."""

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from world.action import Action
+from world.errors import PlayheadError
 
 VERSION = 1
 """Raised when a message changes in a way that an older program would not understand."""
@@ -320,7 +321,7 @@ class FrameHeader(msgspec.Struct, frozen=True):
     stats: dict[str, Any] | None
 
 
-class BridgeError(Exception):
+class BridgeError(PlayheadError):
     """A request that is refused, as the error that it is answered with."""
 
     def __init__(self, code: Code, message: str) -> None:

@@ -137,7 +137,7 @@ class Requests:
     def _act(self, client: "Client", request: p.Act) -> None:
         hosted, server = self._controlled(client, request.session), self._server
         if hosted.clock != "live":
-            raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune its clock to live")
+            raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune the clock to live")
         world = hosted.loop.world
         if world is not None:
             try:
@@ -172,14 +172,14 @@ class Requests:
         hosted = self._controlled(client, request.session)
         kept = hosted.snapshots.get(request.snapshot)
         if kept is None:
-            raise BridgeError("unknown_snapshot", f"there is no snapshot `{request.snapshot}`; take one first")
+            raise BridgeError("unknown_snapshot", f"no snapshot `{request.snapshot}` is kept; take one first")
         reply = hosted.loop.ask(lambda session: hosted.restore(session, kept), begins=True)
         self._then(client, request.id, reply, lambda _: self._observed(client, request.id, hosted))
 
     def _fork(self, client: "Client", request: p.Fork) -> None:
         hosted = self._controlled(client, request.session)
         self._twin(client, request.id, hosted, lambda: hosted.loop.ask(
-            lambda session: (session.fork(), list(hosted.history) if hosted.history is not None else None)
+            lambda session: (session.fork(), hosted.past())
         ).result())  # fmt: skip
 
     def _branch(self, client: "Client", request: p.Branch) -> None:
@@ -187,7 +187,7 @@ class Requests:
 
         def replay() -> tuple[Session, History | None]:
             scene = hosted.scene
-            seed, history = hosted.loop.ask(lambda s: (s.seed, hosted.history and list(hosted.history))).result()
+            seed, history = hosted.loop.ask(lambda s: (s.seed, hosted.past())).result()
             if request.tick and (history is None or request.tick > len(history)):
                 raise BridgeError("bad_value", f"tick {request.tick} is not in this session's past")
             session = hall.open(hall.world(self._world_of(hosted)), scene, seed)
@@ -301,10 +301,16 @@ class Requests:
 
         server.open_later(open_hosted, opened)
 
-    def _twin(self, client: "Client", id: int, hosted: Hosted, make: Callable[[], tuple[Session, History | None]]) -> None:
+    def _twin(
+        self,
+        client: "Client",
+        id: int,
+        hosted: Hosted,
+        make: Callable[[], tuple[Session, History | None]],
+    ) -> None:
         """Hosts a second session that is made of an existing one."""
         if hosted.public:
-            raise BridgeError("refused", "the session of a window cannot be doubled; serve has sessions of its own")
+            raise BridgeError("refused", "the session of a window cannot be doubled; serve has its own")
         found: list[History | None] = []
 
         def session() -> Session:

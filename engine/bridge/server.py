@@ -35,7 +35,7 @@ HEARTBEAT = 1000
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server lends out: sessions, megabytes of caches and snapshots, requests a second, idle seconds."""
+    """At the most: sessions, megabytes of caches and snapshots, requests a second, idle seconds."""
 
     sessions: int = 16
     memory: int = 4096
@@ -86,12 +86,12 @@ class Server:
             self._authenticator = ThreadAuthenticator(self._context)
             self._authenticator.start()
             self._authenticator.configure_curve_callback("*", credentials_provider=keys)
-        self._router = self._socket(zmq.ROUTER, keys)
+        self._router = self._socket(zmq.ROUTER, address, keys)
         self._router.maxmsgsize = protocol.MAX_REQUEST
         self._router.rcvhwm, self._router.sndhwm = 64, 256
         self._router.router_mandatory = True
         self._monitor = self._router.get_monitor_socket(MONITORED)
-        self._frames = self._socket(zmq.XPUB, keys)
+        self._frames = self._socket(zmq.XPUB, address, keys)
         self._frames.maxmsgsize = 1024
         self.publisher = Publisher(self._frames, self.post)
         self.address = self._bind(self._router, address)
@@ -187,7 +187,8 @@ class Server:
                 self._router.send_multipart(parts, zmq.NOBLOCK)
                 return
             self._router.send_multipart(parts, zmq.NOBLOCK | zmq.SNDMORE)
-            tracker = self._router.send(np.ascontiguousarray(frames).data, zmq.NOBLOCK, copy=False, track=True)
+            data = np.ascontiguousarray(frames).data
+            tracker = self._router.send(data, zmq.NOBLOCK, copy=False, track=True)
             client.unsent.append((tracker, frames.nbytes))
         except zmq.ZMQError:  # its queue is full, or it is gone
             self._lose(client)
@@ -221,10 +222,10 @@ class Server:
         self._routes[route] = client
         return client
 
-    def _socket(self, kind: int, keys: ServerKeys | None) -> zmq.Socket:
+    def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket:
         made = self._context.socket(kind)
         made.linger = 0
-        made.ipv6 = True
+        made.ipv6 = "[" in address
         made.heartbeat_ivl, made.heartbeat_timeout = HEARTBEAT, 3 * HEARTBEAT
         made.handshake_ivl = 5000
         if keys is not None:

@@ -1,0 +1,248 @@
+"""A neural world as a Gymnasium environment, in this process or behind a bridge: the same observations."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, MultiBinary
+
+from engine.bridge import protocol
+from engine.bridge.auth import ClientKeys
+from engine.bridge.client import Client
+from engine.session import Session
+from scenes.scene import check_seed, load_scene, scenes_of
+from world.action import Action, ActionSpace
+from world.errors import PlayheadError
+from world.world import World
+
+Reward = Callable[[np.ndarray, np.ndarray, dict[str, Any]], float]
+"""A reward of (frames uint8 `(n, H, W, 3)` of the tick, the action as it was given, info)."""
+SEEDS = 2**32
+
+
+class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """What both environments share.
+
+    An observation is the last frame of a tick, uint8 `(H, W, 3)`; `info` has them all (`frames`), the `tick`
+    and the `seed`. An action says for each button of the world whether it is held. A world knows no goal:
+    the reward is 0 unless `reward` gives one, nothing is ever terminated, and an episode is truncated after
+    `max_ticks`, if that is given. `reset(seed=…)` seeds the dream; without a seed each episode has another.
+    `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        space: ActionSpace,
+        rate: float,
+        render_mode: str | None,
+        max_ticks: int | None,
+        reward: Reward | None,
+    ) -> None:
+        """`size` is (H, W); `rate` the world's ticks per second."""
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise PlayheadError(f"there is no render mode `{render_mode}`; there are rgb_array and human")
+        self.metadata = {**self.metadata, "render_fps": rate}
+        self.observation_space = Box(0, 255, (*size, 3), np.uint8)
+        self.action_space = MultiBinary(len(space.buttons))
+        self.render_mode = render_mode
+        self._space, self._max_ticks, self._reward = space, max_ticks, reward
+        self._frames: np.ndarray | None = None
+        self._tick = self._seed = 0
+        self._viewer: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins an episode. Raises PlayheadError for an unknown option, scene or seed; nothing changed."""
+        unknown = sorted(set(options or {}) - {"scene"})
+        if unknown:
+            raise PlayheadError(f"there is no option `{unknown[0]}` of a reset; there is `scene`")
+        if seed is not None:
+            check_seed(seed, "the seed")
+        super().reset(seed=seed)
+        self._seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
+        self._frames = self._begin((options or {}).get("scene"), self._seed)
+        self._tick = 0
+        self._show()
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Plays a tick."""
+        return self.arrive(self._advance(self.read(action)), action)
+
+    def read(self, action: np.ndarray) -> Action:
+        """The world's words for an action. Raises ResetNeeded before the first reset."""
+        if self._frames is None:
+            raise gymnasium.error.ResetNeeded("call reset before the first step")
+        return self._space.decode(np.asarray(action).ravel().tolist())
+
+    def arrive(
+        self, frames: np.ndarray, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """What `step` returns for a tick whose frames are there."""
+        self._frames = frames
+        self._tick += 1
+        observation, info = self._observe()
+        reward = float(self._reward(self._frames, action, info)) if self._reward is not None else 0.0
+        self._show()
+        truncated = self._max_ticks is not None and self._tick >= self._max_ticks
+        return observation, reward, False, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode != "rgb_array" or self._frames is None:
+            return None
+        return self._frames[-1].copy()
+
+    def close(self) -> None:
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    @abstractmethod
+    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+        """Starts a scene (None: the first) over. Returns its last frames."""
+
+    @abstractmethod
+    def _advance(self, action: Action) -> np.ndarray:
+        """Plays a tick. Returns its frames."""
+
+    def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
+        assert self._frames is not None
+        info = {"frames": self._frames, "tick": self._tick, "seed": self._seed}
+        return self._frames[-1].copy(), info
+
+    def _show(self) -> None:
+        if self.render_mode != "human" or self._frames is None:
+            return
+        if self._viewer is None:
+            from render.viewer import Viewer  # the only need of a window here
+
+            self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["render_fps"])
+        self._viewer.show(self._frames)
+
+
+class WorldEnv(FrameEnv):
+    """A world in this process: `world` is its name, its folder, or one that is loaded already.
+
+    `scene`: where episodes start unless a reset says otherwise; a name or a folder.
+    """
+
+    def __init__(
+        self,
+        world: str | Path | World = "freedoom",
+        scene: str | Path | None = None,
+        steps: int | None = None,
+        device: str = "auto",
+        render_mode: str | None = None,
+        max_ticks: int | None = None,
+        reward: Reward | None = None,
+    ) -> None:
+        self._world = world if isinstance(world, World) else World.load(world, device)
+        self._steps = self._world.steps if steps is None else steps
+        self._world.schedule(self._steps)
+        self._scene = scene
+        self._starts = Starts(self._world)
+        self._session: Session | None = None
+        config = self._world.config
+        size = config.frame_height, config.frame_width
+        super().__init__(size, config.action, config.ticks_per_second, render_mode, max_ticks, reward)
+
+    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+        self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
+        return self._session.frames
+
+    @property
+    def session(self) -> Session:
+        """The session that is played. Raises ResetNeeded before the first reset."""
+        if self._session is None:
+            raise gymnasium.error.ResetNeeded("call reset before the first step")
+        return self._session
+
+    def _advance(self, action: Action) -> np.ndarray:
+        return self.session.step(action)
+
+
+class Starts:
+    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._name: str | None = None
+        self._kept: Any = None
+
+    def session(self, session: Session | None, scene: str | Path | None, seed: int, steps: int) -> Session:
+        """`session` (None: a new one) at the start of a scene (None: the world's first)."""
+        name = str(scene) if scene is not None else ""
+        if self._kept is None or name != self._name:
+            found = load_scene(name) if name else scenes_of(self._world.config.name)[0]
+            if found.world != self._world.config.name:
+                raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
+            self._kept = found.context, Session(self._world, found.context, seed).snapshot()
+            self._name = name
+        context, snapshot = self._kept
+        session = session or Session.unstarted(self._world, context)
+        session.context = context
+        session.restore(replace(snapshot, seed=seed, steps=steps))
+        return session
+
+
+class RemoteWorldEnv(FrameEnv):
+    """A world behind a bridge: `address` is that of `main.py serve`; world and scene are named as there.
+
+    A session of its own is opened, in lockstep, and ended by `close`.
+    """
+
+    def __init__(
+        self,
+        address: str = "tcp://127.0.0.1:7770",
+        world: str = "",
+        scene: str = "",
+        steps: int | None = None,
+        keys: ClientKeys | None = None,
+        render_mode: str | None = None,
+        max_ticks: int | None = None,
+        reward: Reward | None = None,
+    ) -> None:
+        self._client = Client(address, "gymnasium", keys)
+        try:
+            request = protocol.Open(world=world, scene=scene, steps=steps)
+            self._opened, _ = self._client.ask(request, protocol.Opened)
+        except BaseException:
+            self._client.close()
+            raise
+        info = self._opened.world
+        self._scene = self._opened.scene.name
+        space = ActionSpace(tuple(info.buttons))
+        size = info.height, info.width
+        super().__init__(size, space, info.ticks_per_second, render_mode, max_ticks, reward)
+
+    def close(self) -> None:
+        super().close()
+        if self._client is not None:
+            try:
+                self._client.ask(protocol.Close(session=self._opened.session), protocol.Done)
+            except PlayheadError:
+                pass  # the server is gone, and the session with it
+            finally:
+                self._client.close()
+                self._client = None
+
+    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+        request = protocol.Reset(session=self._opened.session, scene=scene or self._scene, seed=seed)
+        return self._frames_of(self._client.ask(request, protocol.Observed))
+
+    def _advance(self, action: Action) -> np.ndarray:
+        request = protocol.Step(session=self._opened.session, actions=[action])
+        return self._frames_of(self._client.ask(request, protocol.Stepped))
+
+    @staticmethod
+    def _frames_of(reply: tuple[protocol.Message, np.ndarray | None]) -> np.ndarray:
+        assert reply[1] is not None
+        return reply[1]

@@ -1,0 +1,133 @@
+"""Several sessions of one world stepped together, in one forward pass where that changes no bit.
+
+The layers that take tokens one by one run over all sessions at once; attention looks at each session's own
+cache. Whether a kernel gives the same numbers for more rows is its own affair, so it is found out: for each
+number of sessions the first tick is computed both ways, and where any bit differs they are stepped one after
+the other from then on. Sessions may be at different ticks, scenes and seeds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.session import Session
+from world.action import Action
+from world.world import World, WorldState
+
+LARGEST = 8
+"""Sessions in one pass; the rest follow in the next."""
+_exact: dict[tuple[int, str, int], bool] = {}
+
+
+def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+    """Steps each session under its action. Returns each one's frames, as `Session.step` would."""
+    frames: list[np.ndarray] = []
+    for at in range(0, len(sessions), LARGEST):
+        frames += _step(sessions[at : at + LARGEST], actions[at : at + LARGEST])
+    return frames
+
+
+def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+    world = sessions[0].world
+    for session in sessions:
+        session.finish()
+    if len(sessions) < 2 or not _alike(world, sessions):
+        return [s.step(a) for s, a in zip(sessions, actions, strict=True)]
+    key = (id(world), str(world.device), len(sessions))
+    if _exact.get(key) is False:
+        return [s.step(a) for s, a in zip(sessions, actions, strict=True)]
+    if key not in _exact:
+        before = [session.snapshot() for session in sessions]
+        joint = _joint_step(world, sessions, actions)
+        after = [session._state.state() for session in sessions]
+        for session, snapshot in zip(sessions, before, strict=True):
+            session.restore(snapshot)
+        frames = [s.step(a) for s, a in zip(sessions, actions, strict=True)]
+        for session in sessions:
+            session.finish()
+        _exact[key] = all(
+            np.array_equal(a, b) and _same(s, session._state.state())
+            for a, b, s, session in zip(joint, frames, after, sessions, strict=True)
+        )
+        return frames
+    return _joint_step(world, sessions, actions)
+
+
+def _alike(world: World, sessions: Sequence[Session]) -> bool:
+    first = sessions[0]._state.schedule.sigmas
+    return all(s.world is world and s._state.schedule.sigmas == first and not s._state.fresh for s in sessions)
+
+
+@torch.no_grad()
+def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+    states = [session._state for session in sessions]
+    with world.turn:
+        for session, action in zip(sessions, actions, strict=True):
+            shape = (1, world.config.sampling.latents_per_tick, -1)
+            rows = world.config.action.tensor(action).expand(shape)
+            world.draw(session._state, rows, [session.seed], session.tick)
+        joint: Any = Joint(world, states)
+        world._denoise(joint)
+        for i, state in enumerate(states):
+            state.latent.copy_(joint.latent[i : i + 1])
+        world._decode(joint)
+        joint.scatter(states)
+        world._commit(joint)
+        for state in states:
+            state.cache.end()
+    for session in sessions:
+        session.tick += 1
+        session.frames = session._take_frames()
+    return [session.frames for session in sessions]
+
+
+class Joint(WorldState):
+    """The states of several sessions, side by side for one pass."""
+
+    def __init__(self, world: World, states: Sequence[WorldState]) -> None:
+        for state in states:
+            world._begin(state)
+        self.batch = len(states)
+        self.schedule = states[0].schedule
+        self.noises = torch.cat([s.noises for s in states], 1)
+        self.action = torch.cat([s.action for s in states])
+        self.latent = torch.cat([s.latent for s in states])
+        self.cos_sin = torch.stack([s.cos_sin for s in states], 1).unsqueeze(2)  # (2, B, 1, tokens, head_dim)
+        memories = [s.decoder_memory or [] for s in states]
+        self.decoder_memory = [torch.cat(parts) for parts in zip(*memories, strict=True)]
+        self.fresh = False
+        self.pictures = {}
+        self.cache: Any = _Caches([s.cache for s in states])
+
+    def scatter(self, states: Sequence[WorldState]) -> None:
+        """Hands each session its pictures and its decoder memory."""
+        (count, pictures), = self.pictures.items()
+        for i, state in enumerate(states):
+            if count not in state.pictures:
+                state.pictures[count] = torch.empty_like(pictures[i : i + 1])
+            state.pictures[count].copy_(pictures[i : i + 1])
+            state.frames = state.pictures[count]
+            assert self.decoder_memory is not None
+            state.keep_decoder_memory([m[i : i + 1] for m in self.decoder_memory])
+
+
+class _Caches:
+    """Attention of every session to its own cache."""
+
+    def __init__(self, caches: Sequence[Any]) -> None:
+        self._caches = caches
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = (c.attend(layer, *(x[i : i + 1] for x in (q, k, v))) for i, c in enumerate(self._caches))
+        return torch.cat(list(each))
+
+
+def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - states are nested
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(a, Tensor) else a == b
