@@ -58,7 +58,9 @@ def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.nda
 
 def _alike(world: World, sessions: Sequence[Session]) -> bool:
     first = sessions[0]._state.schedule.sigmas
-    return all(s.world is world and s._state.schedule.sigmas == first and not s._state.fresh for s in sessions)
+    return all(
+        s.world is world and s._state.schedule.sigmas == first and not s._state.fresh for s in sessions
+    )
 
 
 @torch.no_grad()

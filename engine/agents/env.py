@@ -115,7 +115,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self._frames is not None
-        info = {"frames": self._frames, "tick": self._tick, "seed": self._seed}
+        info = {"frames": self._frames.copy(), "tick": self._tick, "seed": self._seed}
         return self._frames[-1].copy(), info
 
     def _show(self) -> None:

@@ -31,7 +31,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         **options: Any,  # noqa: ANN401 - those of WorldEnv
     ) -> None:
         loaded = world if isinstance(world, World) else World.load(world, device)
-        self.envs = [WorldEnv(loaded, render_mode=render_mode, reward=reward, **options) for _ in range(num_envs)]
+        options |= {"render_mode": render_mode, "reward": reward}
+        self.envs = [WorldEnv(loaded, **options) for _ in range(num_envs)]
         self.num_envs, self.render_mode = num_envs, render_mode
         first = self.envs[0]
         self.metadata = {**self.metadata, "render_fps": first.metadata["render_fps"]}
@@ -43,7 +44,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
+        count = range(self.num_envs)
+        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in count]
         found = [env.reset(seed=s, options=options) for env, s in zip(self.envs, seeds, strict=True)]
         self._over[:] = False
         return np.stack([o for o, _ in found]), self._infos([i for _, i in found])

@@ -137,7 +137,7 @@ class Requests:
     def _act(self, client: "Client", request: p.Act) -> None:
         hosted, server = self._controlled(client, request.session), self._server
         if hosted.clock != "live":
-            raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune the clock to live")
+            raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune it to live")
         world = hosted.loop.world
         if world is not None:
             try:
