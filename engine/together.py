@@ -57,9 +57,24 @@ def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.nda
 
 
 def _alike(world: World, sessions: Sequence[Session]) -> bool:
-    first = sessions[0]._state.schedule.sigmas
-    return all(
-        s.world is world and s._state.schedule.sigmas == first and not s._state.fresh for s in sessions
+    """Whether a joint pass is possible: one world, equal steps, no state but the cache and the decoder.
+
+    Recorded graphs are faster than a joint pass that is not, so a GPU steps one session after the other.
+    """
+    first = sessions[0]._state
+    plain = not (
+        first.graphs.enabled
+        or first.memory is not None
+        or first.keys_values
+        or first.condition.shape[2]
+        or first.recent.shape[1]
+        or world.config.sampling.first_steps
+        or world.config.action.commands
+    )
+    sigmas = first.schedule.sigmas
+    states = [s._state for s in sessions if s.world is world]
+    return plain and len(states) == len(sessions) and all(
+        s.schedule.sigmas == sigmas and not s.fresh for s in states
     )
 
 
@@ -72,7 +87,7 @@ def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Act
             rows = world.config.action.tensor(action).expand(shape)
             world.draw(session._state, rows, [session.seed], session.tick)
         joint: Any = Joint(world, states)
-        world._denoise(joint)
+        world._denoise(joint, joint.schedule)
         for i, state in enumerate(states):
             state.latent.copy_(joint.latent[i : i + 1])
         world._decode(joint)
@@ -101,6 +116,7 @@ class Joint(WorldState):
         memories = [s.decoder_memory or [] for s in states]
         self.decoder_memory = [torch.cat(parts) for parts in zip(*memories, strict=True)]
         self.fresh = False
+        self.memory, self.keys_values, self.condition = None, {}, states[0].condition
         self.pictures = {}
         self.cache: Any = _Caches([s.cache for s in states])
 

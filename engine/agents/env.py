@@ -28,7 +28,8 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """What both environments share.
 
     An observation is the last frame of a tick, uint8 `(H, W, 3)`; `info` has them all (`frames`), the `tick`
-    and the `seed`. An action says for each button of the world whether it is held. A world knows no goal:
+    and the `seed`. An action says for each button of the world whether it is held,
+    and how far each axis is moved, if there are any. A world knows no goal:
     the reward is 0 unless `reward` gives one, nothing is ever terminated, and an episode is truncated after
     `max_ticks`, if that is given. `reset(seed=…)` seeds the dream; without a seed each episode has another.
     `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window.
@@ -50,7 +51,9 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise PlayheadError(f"there is no render mode `{render_mode}`; there are rgb_array and human")
         self.metadata = {**self.metadata, "render_fps": rate}
         self.observation_space = Box(0, 255, (*size, 3), np.uint8)
-        self.action_space = MultiBinary(len(space.buttons))
+        low = np.array([0] * len(space.buttons) + [-1] * len(space.axes), np.float32)
+        binary = MultiBinary(len(space.buttons))
+        self.action_space = Box(low, 1, dtype=np.float32) if space.axes else binary
         self.render_mode = render_mode
         self._space, self._max_ticks, self._reward = space, max_ticks, reward
         self._frames: np.ndarray | None = None
@@ -186,6 +189,10 @@ class Starts:
                 raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
             self._kept = found.context, Session(self._world, found.context, seed).snapshot()
             self._name = name
+        if self._world.config.action.commands:  # such a session remembers its start itself
+            session = Session(self._world, self._kept[0], seed)
+            session.steps = steps
+            return session
         context, snapshot = self._kept
         session = session or Session.unstarted(self._world, context)
         session.context = context
@@ -219,7 +226,7 @@ class RemoteWorldEnv(FrameEnv):
             raise
         info = self._opened.world
         self._scene = self._opened.scene.name
-        space = ActionSpace(tuple(info.buttons))
+        space = ActionSpace(tuple(info.buttons), tuple(info.axes))
         size = info.height, info.width
         super().__init__(size, space, info.ticks_per_second, render_mode, max_ticks, reward)
 

@@ -67,7 +67,7 @@ class Hall:
             return
         session.context = scene.context
         session.reset(seed)
-        if session_bytes(session.world) <= LARGEST_START:
+        if session_bytes(session.world) <= LARGEST_START and not session.world.config.action.commands:
             with self._lock:
                 self._starts[key] = session.snapshot()
                 while len(self._starts) > STARTS:
@@ -94,6 +94,7 @@ class Hall:
             name=config.name, title=config.title, licence=config.licence, height=config.frame_height,
             width=config.frame_width, ticks_per_second=config.ticks_per_second,
             frames_per_tick=config.frames_per_tick, steps=world.steps, buttons=list(config.action.buttons),
+            axes=list(config.action.axes),
             scenes=[scene_info(s) for s in self._scenes.get(config.name, {}).values()],
         )  # fmt: skip
 

@@ -207,6 +207,7 @@ class WorldInfo(msgspec.Struct, frozen=True):
     frames_per_tick: int
     steps: int
     buttons: list[str]
+    axes: list[str]
     scenes: list[SceneInfo]
 
 
