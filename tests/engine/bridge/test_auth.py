@@ -1,0 +1,66 @@
+"""Beyond loopback only those come in whose key the server has, and who trust this very server."""
+
+import shutil
+
+import pytest
+
+from engine.bridge.auth import ServerKeys, check_address, load_client_keys, load_server_keys, new_keys
+from engine.bridge.client import Client
+from engine.bridge.hall import Hall
+from engine.bridge.server import Server, serve_in_background
+from scenes.scene import load_scene
+from world.errors import PlayheadError
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """Keys of a server, of a laptop that it allows, and of a stranger."""
+    for name in ("server", "laptop", "stranger"):
+        new_keys(name, tmp_path)
+    (tmp_path / "allowed").mkdir()
+    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
+    return tmp_path
+
+
+def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_world, tiny_scene):
+    trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
+    server = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://0.0.0.0:*", trusted)
+    thread = serve_in_background(server)
+    address = server.address.replace("0.0.0.0", "127.0.0.1")
+
+    def welcomed(client: str | None, of: str = "server", patience: float = 1) -> bool:
+        pair = load_client_keys(keys / f"{client}.key_secret", keys / f"{of}.key") if client else None
+        try:
+            Client(address, "test", pair, patience).close()
+        except PlayheadError as error:
+            assert "does not answer" in str(error)
+            return False
+        return True
+
+    try:
+        assert welcomed("laptop", patience=20)
+        assert not welcomed(None)
+        assert not welcomed("stranger")
+        assert not welcomed("laptop", of="stranger")
+        (keys / "allowed" / "laptop.key").unlink()  # from now on
+        assert not welcomed("laptop")
+    finally:
+        server.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:7770", "tcp://*:7770", "tcp://example.org:1", "tcp://[::]:1"])
+def test_other_addresses_than_loopback_need_keys(address, tmp_path):
+    with pytest.raises(PlayheadError, match="keys new"):
+        check_address(address, None)
+    check_address(address, ServerKeys(b"", b"", tmp_path))
+
+
+def test_a_secret_is_for_its_owner_alone_and_is_never_replaced(tmp_path):
+    _, secret = new_keys("me", tmp_path)
+    assert secret.stat().st_mode & 0o077 == 0
+    before = secret.read_bytes()
+    with pytest.raises(PlayheadError, match="is there already"):
+        new_keys("me", tmp_path)
+    assert secret.read_bytes() == before
