@@ -74,15 +74,9 @@ class Loop:
     """Plays the session that `open_session` returns, with the actions of `source`.
 
     `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
-<<<<<<< HEAD
     many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. With `lockstep` the
     world stands still but for `step`. `complain` is told the sentence of a command that could not be carried
     out; the session goes on as it was. Any other error ends the loop and is raised by `join`.
-=======
-    many ticks. With `lockstep` the world stands still but for `step`. `complain` is told the sentence of a
-    command that could not be carried out; the session goes on as it was. Any other error ends the loop and
-    is raised by `join`.
->>>>>>> 98cc628 (Gymnasium environments, here and behind a bridge; sessions stepped together in one pass)
     """
 
     def __init__(
