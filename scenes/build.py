@@ -23,12 +23,13 @@ def cut_scene(
     The context is the `length` frames that end there. The folder appears whole or not at all; one that is
     there already is replaced only with `force`. Raises SceneError before anything is written.
     """
-    _check(fields, frame, length)
-    folder = out / fields.name
-    if folder.exists() and not force:
-        raise SceneError(f"{folder} is there already; choose another --name, or add --force to replace it")
-    if folder.exists() and not (folder / SCENE_FILE).is_file():
-        raise SceneError(f"{folder} is there and is no scene; choose another --name or --out")
+    folder = check_new(fields, out, force)
+    if length < 1:
+        raise SceneError(f"a context needs at least 1 frame, not --length {length}")
+    if frame < length - 1:
+        raise SceneError(
+            f"--frame {frame} leaves no room for {length} frames that end there; take {length - 1} or later"
+        )
     take = read_episode(episode)
     if frame >= len(take.frames):
         raise SceneError(f"{episode} has frames 0 to {len(take.frames) - 1}, so none numbered {frame}")
@@ -41,24 +42,22 @@ def cut_scene(
     return folder
 
 
-def _check(fields: SceneFields, frame: int, length: int) -> None:
+def check_new(fields: SceneFields, out: Path, force: bool = False) -> Path:
+    """The folder that a new scene gets. Raises SceneError for fields, or a folder, that cannot be used."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", fields.name):
         raise SceneError(f"`{fields.name}` is no scene name; use small letters, digits and single hyphens")
     check_fields(fields, fields.name)
-    if length < 1:
-        raise SceneError(f"a context needs at least 1 frame, not --length {length}")
-    if frame < length - 1:
-        raise SceneError(
-            f"--frame {frame} leaves no room for {length} frames that end there; take {length - 1} or later"
-        )
+    folder = out / fields.name
+    if folder.exists() and not force:
+        raise SceneError(f"{folder} is there already; choose another --name, or add --force to replace it")
+    if folder.exists() and not (folder / SCENE_FILE).is_file():
+        raise SceneError(f"{folder} is there and is no scene; choose another --name or --out")
+    return folder
 
 
 def save_scene(fields: SceneFields, context: Context, out: Path, force: bool = False) -> Path:
     """Writes a scene of a context; returns its folder, `out` / its name. Raises SceneError as `cut_scene`."""
-    check_fields(fields, fields.name)
-    folder = out / fields.name
-    if folder.exists() and not (force and (folder / SCENE_FILE).is_file()):
-        raise SceneError(f"{folder} is there already; choose another --name, or --force to replace a scene")
+    folder = check_new(fields, out, force)
     try:
         _write(context_arrays(context), fields, folder)
     except OSError as error:

@@ -1,9 +1,12 @@
 """The `scenes` commands of the command line: the one module here that looks beyond `world/`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from world.context import Context
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -47,7 +50,8 @@ def new(
     episode: Annotated[Path | None, typer.Option("--from", help="An episode, to cut the scene from.")] = None,
     frame: Annotated[int | None, typer.Option(help="Number of the frame on which play starts.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Of a public world; up to nine times.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture that a public world starts from.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to start from.")] = None,
+    settle: Annotated[int, typer.Option(help="Ticks dreamed with nothing held after a picture.")] = 4,
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
     description: Annotated[str, typer.Option(help="One sentence about it.")] = "",
@@ -57,8 +61,8 @@ def new(
     out: Annotated[Path, typer.Option(help="The scene becomes OUT/NAME.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Replace a scene that is there.")] = False,
 ) -> None:
-    """Make a scene: cut out of an episode, or of prompts or a picture for a public world."""
-    from scenes.build import cut_scene, save_scene
+    """Make a scene: cut out of an episode, or of a picture, or of prompts for a public world."""
+    from scenes.build import check_new, cut_scene, save_scene
     from scenes.scene import SceneError, SceneFields
 
     said = tuple(prompt or ())
@@ -68,13 +72,34 @@ def new(
     elif episode is not None or frame is not None or not (said or image):
         raise SceneError("a scene is made of --from EPISODE and --frame N, or of --prompt or --image")
     else:
-        from scenes.encoders import IMAGE, TEXT, make_context
-        from world.public import PROMPTS
-        from world.world import World
-
-        if len(said) > PROMPTS:
-            raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(said)}")
-        where = {"text": encoders or TEXT, "image": encoders or IMAGE, "vae": vae}
-        context = make_context(World.load(world, "cpu"), said, image, **where)
+        check_new(fields, out, force)
+        context = _dream_start(world, said, image, length, settle, seed, encoders, vae)
         folder = save_scene(fields, context, out, force)
     typer.echo(f"the scene is in {folder}")
+
+
+def _dream_start(
+    name: str,
+    prompts: tuple[str, ...],
+    image: Path | None,
+    length: int,
+    settle: int,
+    seed: int,
+    encoders: str | None,
+    vae: str | None,
+) -> "Context":
+    """The context that a world needs of prompts and a picture: by encoders, or by the world alone."""
+    from scenes.encoders import IMAGE, TEXT, make_context
+    from scenes.scene import SceneError
+    from scenes.settle import settle_picture
+    from world.public import PROMPTS
+    from world.world import World
+
+    if len(prompts) > PROMPTS:
+        raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(prompts)}")
+    loaded = World.load(name, "cpu")
+    g = loaded.config.generator
+    if image is not None and not (prompts or g.text_dim or g.image_dim or g.condition_channels):
+        return settle_picture(loaded, image, length, settle, seed)
+    where = {"text": encoders or TEXT, "image": encoders or IMAGE, "vae": vae}
+    return make_context(loaded, prompts, image, **where)

@@ -1,0 +1,43 @@
+"""A world started from a picture: encoded, stood before for a while, and dreamed on for some ticks."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scenes.encoders import encode_latents, read_picture
+from scenes.scene import SceneError
+from world.context import Context
+from world.world import World
+
+FIRST_TICK = 2**63
+"""Noise of the settling is counted from here, where no play gets to: no tick of it repeats one."""
+LONGEST = 1000
+
+
+def settle_picture(world: World, picture: Path, length: int, ticks: int, seed: int) -> Context:
+    """The context of a world that begins with a picture, scaled to cover and cut about its middle.
+
+    The picture is encoded by the world's own encoder, `length` times over as if somebody had stood still
+    before it (one that is seen once only is dreamed over at once), and the world dreams on from there for
+    `ticks` ticks with nothing held. The context is the last `length` latents of all that, with their frames.
+    Raises SceneError for a file that is no picture, or a length or ticks out of range.
+    """
+    if not 1 <= length <= LONGEST:
+        raise SceneError(f"a context has 1 to {LONGEST} frames, not --length {length}")
+    if not 0 <= ticks <= LONGEST:
+        raise SceneError(f"--settle is a number of ticks from 0 to {LONGEST}, not {ticks}")
+    config = world.config
+    shown = read_picture(picture, config.frame_height, config.frame_width)
+    still = np.repeat(shown[None], length, 0)
+    held = np.zeros((length, len(config.action.buttons)), np.uint8)
+    past = Context(still, held, latents=encode_latents(world, still))
+    state = world.new_state()
+    world.enter(state, past)
+    latents, frames = [torch.from_numpy(past.latents)], [still]
+    for tick in range(FIRST_TICK, FIRST_TICK + ticks):
+        world.denoise(state, torch.zeros_like(state.action), [seed], tick)
+        frames.append(world.decode(state)[0].cpu().numpy())
+        latents.append(state.latent[0].cpu().clone())
+        world.commit(state)
+    return Context(np.concatenate(frames)[-length:], held, latents=torch.cat(latents)[-length:].numpy())

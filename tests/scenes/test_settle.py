@@ -1,0 +1,73 @@
+"""What a scene made of somebody's own picture promises."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from engine.session import Session
+from render.sheet import write_png
+from scenes.commands import app
+from scenes.scene import SceneError, load_scene, scene_names
+from scenes.settle import settle_picture
+from world.action import Action
+from world.metrics import psnr
+from world.world import World
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    write_png(tmp_path / "p.png", np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
+    return tmp_path / "p.png"
+
+
+def test_it_begins_with_the_picture_as_the_world_encodes_it(tiny_world: World, picture: Path) -> None:
+    context = settle_picture(tiny_world, picture, 5, 0, 0)
+    assert context.frames.shape == (5, 64, 64, 3) and not context.actions.any()
+    assert context.latents is not None
+    assert np.allclose(context.latents, tiny_world.encode(context.frames).numpy(), atol=1e-5)
+
+
+def test_it_goes_on_as_the_world_dreams_it_with_nothing_held(tiny_world: World, picture: Path) -> None:
+    start, context = (settle_picture(tiny_world, picture, 5, ticks, 7) for ticks in (0, 3))
+    assert context.latents is not None and start.latents is not None
+    assert np.array_equal(context.frames[:2], start.frames[:2])
+    assert np.array_equal(context.latents[:2], start.latents[:2])
+    assert all((context.frames[i] != start.frames[0]).any() for i in (2, 3, 4))
+    again = settle_picture(tiny_world, picture, 5, 3, 7)
+    assert again.latents is not None and np.array_equal(again.latents, context.latents)
+    session = Session(tiny_world, context, 7)
+    frames = session.step(Action())
+    assert (frames[0] != context.frames[-1]).any()
+
+
+def test_the_shipped_world_settles_on_what_the_picture_shows(tmp_path: Path) -> None:
+    picture = load_scene(scene_names()[0]).context.frames[-1]
+    wide = np.pad(picture, ((0, 0), (40, 40), (0, 0)))  # what sticks out is cut off
+    write_png(tmp_path / "seen.png", wide)
+    options = ["new", "--image", str(tmp_path / "seen.png"), "--name", "mine", "--title", "Mine"]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    scene = load_scene(tmp_path / "mine")
+    assert len(scene.context.frames) == 8
+    assert psnr(*(torch.from_numpy(np.array(f)) for f in (scene.context.frames[-1], picture))) > 20
+
+
+@pytest.mark.parametrize(
+    ("length", "ticks", "words"), [(0, 4, "--length 0"), (8, -1, "--settle"), (2000, 0, "--length 2000")]
+)
+def test_what_cannot_be_settled_is_said(
+    tiny_world: World, picture: Path, length: int, ticks: int, words: str
+) -> None:
+    with pytest.raises(SceneError, match=words):
+        settle_picture(tiny_world, picture, length, ticks, 0)
+
+
+def test_no_picture_no_scene(tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("no picture")
+    options = ["new", "--image", str(tmp_path / "no.png"), "--name", "mine", "--title", "Mine"]
+    with pytest.raises(SceneError, match=r"no\.png is no picture"):
+        CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
+    assert not (tmp_path / "mine").exists()
