@@ -73,8 +73,10 @@ def _alike(world: World, sessions: Sequence[Session]) -> bool:
     )
     sigmas = first.schedule.sigmas
     states = [s._state for s in sessions if s.world is world]
-    return plain and len(states) == len(sessions) and all(
-        s.schedule.sigmas == sigmas and not s.fresh for s in states
+    return (
+        plain
+        and len(states) == len(sessions)
+        and all(s.schedule.sigmas == sigmas and not s.fresh for s in states)
     )
 
 
@@ -122,7 +124,7 @@ class Joint(WorldState):
 
     def scatter(self, states: Sequence[WorldState]) -> None:
         """Hands each session its pictures and its decoder memory."""
-        (count, pictures), = self.pictures.items()
+        ((count, pictures),) = self.pictures.items()
         for i, state in enumerate(states):
             if count not in state.pictures:
                 state.pictures[count] = torch.empty_like(pictures[i : i + 1])

@@ -60,9 +60,7 @@ class Client:
         made.subscribe(protocol.topic(session, codec))
         return made
 
-    def ask(
-        self, request: protocol.Message, reply: type[Expected]
-    ) -> tuple[Expected, np.ndarray | None]:
+    def ask(self, request: protocol.Message, reply: type[Expected]) -> tuple[Expected, np.ndarray | None]:
         """Sends a request (its id is chosen here), waits for the reply and the frames that come with it."""
         id = self.send(request)
         until = time.monotonic() + self._patience
@@ -97,5 +95,3 @@ class Client:
 
     def close(self) -> None:
         self._context.destroy(0)
-
-

@@ -27,7 +27,9 @@ def new(
 
 
 def serve(
-    bind: Annotated[str, typer.Option(help="Where to listen; port * takes a free one.")] = "tcp://127.0.0.1:7770",
+    bind: Annotated[
+        str, typer.Option(help="Where to listen; port * takes a free one.")
+    ] = "tcp://127.0.0.1:7770",
     world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
     scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
     key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,

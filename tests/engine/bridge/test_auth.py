@@ -50,7 +50,9 @@ def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_worl
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("address", ["tcp://0.0.0.0:7770", "tcp://*:7770", "tcp://example.org:1", "tcp://[::]:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://0.0.0.0:7770", "tcp://*:7770", "tcp://example.org:1", "tcp://[::]:1"]
+)
 def test_other_addresses_than_loopback_need_keys(address, tmp_path):
     with pytest.raises(PlayheadError, match="keys new"):
         check_address(address, None)
