@@ -1,0 +1,53 @@
+"""A random agent: plays a world through Gymnasium and films what it sees.
+
+    python examples/random_agent.py --ticks 200 --out random.mp4
+    python examples/random_agent.py --connect tcp://127.0.0.1:7770    # the world is on a server
+
+Needs the extra `agents` (Gymnasium).
+"""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from render.video import VideoWriter
+
+KEEP = 0.85
+"""The chance that a button stays as it is for another tick: a player who changes his mind less often."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Films a random agent in a neural world.")
+    parser.add_argument("--connect", help="the address of `main.py serve`; else the world is loaded here")
+    parser.add_argument("--scene", help="a scene's name; else the world's first")
+    parser.add_argument("--ticks", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("random.mp4"))
+    wanted = parser.parse_args()
+
+    options = {"render_mode": "rgb_array", "max_ticks": wanted.ticks}
+    if wanted.connect:
+        env = gymnasium.make("engine.agents:playhead/Remote-v0", address=wanted.connect, **options)
+    else:
+        env = gymnasium.make("engine.agents:playhead/Freedoom-v0", **options)
+    start = {"scene": wanted.scene} if wanted.scene else None
+    observation, info = env.reset(seed=wanted.seed, options=start)
+    rate = Fraction(env.metadata["render_fps"]).limit_denominator(1001)
+    draws = np.random.default_rng(wanted.seed)
+    env.action_space.seed(wanted.seed)
+    action, over = env.action_space.sample(), False
+    with VideoWriter(wanted.out, "mp4", observation.shape[:2], rate * len(info["frames"])) as film:
+        film.write(info["frames"])
+        while not over:
+            action = np.where(draws.random(action.shape) < KEEP, action, env.action_space.sample())
+            observation, _, _, over, info = env.step(action)
+            film.write(info["frames"])
+    env.close()
+    print(f"{info['tick']} ticks in {wanted.out}; mean colour at the end: {observation.mean((0, 1)).round()}")
+
+
+if __name__ == "__main__":
+    main()
