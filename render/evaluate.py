@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     compare: Annotated[
         list[Path] | None,
-        typer.Option(help="A training run's folder; repeat it: one table of them all at 1, 2, 4 steps."),
+        typer.Option(help="A training run's folder; repeat it: one table of all, at --steps or 1, 2, 4."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -42,7 +42,7 @@ def evaluate(
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
     console = Console(width=None if sys.stdout.isatty() else 200)
     if compare:
-        rows = _compared(compare, episodes, ticks, clips, player, out, device)
+        rows = _compared(compare, steps, episodes, ticks, clips, player, out, device)
         if as_json:
             json.dump(rows, sys.stdout, indent=1)
             print()
@@ -108,7 +108,14 @@ def _measured(
 
 
 def _compared(
-    runs: list[Path], episodes: Path, ticks: int, clips: int, player: str, out: Path | None, device: str
+    runs: list[Path],
+    only: int | None,
+    episodes: Path,
+    ticks: int,
+    clips: int,
+    player: str,
+    out: Path | None,
+    device: str,
 ) -> list[dict[str, object]]:
     """One row a run and number of steps. A run is its folder, with the world in `world`; or a world's."""
     from world.evaluation import as_numbers
@@ -116,7 +123,7 @@ def _compared(
     rows: list[dict[str, object]] = []
     for run in runs:
         folder = run / "world" if (run / "world").is_dir() else run
-        for steps in (1, 2, 4):
+        for steps in (1, 2, 4) if only is None else (only,):
             where = out / f"{run.name}-{steps}" if out is not None else None
             title = f"{run.name}, {steps} steps"
             scores, _ = _measured(folder, steps, episodes, ticks, clips, player, where, device, title)
@@ -140,7 +147,8 @@ def comparison(rows: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     first = rows[0]
-    far, looks = (1, 8, 16, 32), [t for t in first["sharpness"] if int(t) >= 64]
+    seen = {int(t) for row in rows for t in row["sharpness"]}  # some rows may have gone further than others
+    far, looks = (1, 8, 16, 32), [str(t) for t in sorted(seen) if t >= 64]
     table = Table(title="Runs compared; PSNR in dB, sharpness and contrast as ratios to real footage")
     for name in ("run", "steps", "minutes", *(f"+{h}" for h in far)):
         table.add_column(name, justify="right")

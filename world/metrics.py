@@ -15,10 +15,13 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 def sharpness(frames: Tensor) -> Tensor:
     """Mean absolute Laplacian of the brightness of each frame, `(…)`, in grey levels."""
-    grey = frames.float().mean(-1)
-    centre = 4 * grey[..., 1:-1, 1:-1]
+    return laplacian(frames.float().mean(-1)).abs().mean((-2, -1))
+
+
+def laplacian(grey: Tensor) -> Tensor:
+    """Four times each inner pixel of `(…, H, W)` less its neighbours, `(…, H - 2, W - 2)`."""
     around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
-    return (centre - around).abs().mean((-2, -1))
+    return 4 * grey[..., 1:-1, 1:-1] - around
 
 
 def colour(frames: Tensor) -> Tensor:

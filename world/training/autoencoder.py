@@ -5,12 +5,13 @@ which is what a generator with small errors needs. Latents are kept near unit si
 convolutions learn by Muon: in equal short runs on crops it rebuilt held-out frames 6 dB better than AdamW.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from world import acceleration, checkpoint
 from world.lighttae import LightTAE, LightTAEConfig
@@ -18,6 +19,9 @@ from world.training.footage import Footage, pixels
 from world.training.learner import Learner
 from world.training.muon import MatrixMuon
 from world.training.run import Run, trapezoid
+
+L1_WEIGHT = 0.05
+"""What absolute error counts beside squared error."""
 
 
 class AutoencoderTraining(msgspec.Struct, frozen=True):
@@ -28,7 +32,6 @@ class AutoencoderTraining(msgspec.Struct, frozen=True):
     learning_rate: float = 1e-3
     latent_noise: float = 0.05
     latent_pull: float = 1e-5
-    l1_weight: float = 0.05
     compile: bool = True
 
 
@@ -49,13 +52,7 @@ def train_autoencoder(
     if start is not None:
         checkpoint.fill(model, checkpoint.read_float(start), start)
     model.to(device, memory_format=torch.channels_last)
-    optimizers = [
-        MatrixMuon((p for p in model.parameters() if p.ndim == 4), settings.learning_rate),
-        torch.optim.AdamW(
-            [p for p in model.parameters() if p.ndim < 4], lr=settings.learning_rate, betas=(0.9, 0.99),
-            weight_decay=0.01, fused=device.type == "cuda",
-        ),
-    ]  # fmt: skip
+    optimizers = conv_optimizers(list(model.parameters()), settings.learning_rate, device)
     learner = Learner(model, optimizers, decay=0.999, clip=0.5)
     run.resume(learner.load_state)
 
@@ -68,8 +65,7 @@ def train_autoencoder(
         z = encode_each(model, clip)
         noisy = z + settings.latent_noise * torch.randn_like(z)
         rebuilt, _ = model.decoder(noisy)
-        error = rebuilt.float() - clip
-        return error.square().mean(), error.abs().mean(), z.float().square().mean()
+        return *picture_errors(rebuilt, clip), z.float().square().mean()
 
     step_losses = torch.compile(losses) if settings.compile and device.type == "cuda" else losses
     bf16 = acceleration.pick_dtype(device) == torch.bfloat16
@@ -80,12 +76,31 @@ def train_autoencoder(
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             l2, l1, size = step_losses(clip)
-            loss = l2 + settings.l1_weight * l1 + settings.latent_pull * size
+            loss = l2 + L1_WEIGHT * l1 + settings.latent_pull * size
         loss.backward()
         learner.step(trapezoid(run.progress))
         run.log(l2=l2, l1=l1, latent_size=size)
     learner.take_average()
     return model
+
+
+def picture_errors(rebuilt: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared and mean absolute error."""
+    error = rebuilt.float() - clip
+    return error.square().mean(), error.abs().mean()
+
+
+def conv_optimizers(
+    parameters: Sequence[nn.Parameter], learning_rate: float, device: torch.device
+) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions, AdamW for the rest."""
+    return [
+        MatrixMuon((p for p in parameters if p.ndim == 4), learning_rate),
+        torch.optim.AdamW(
+            [p for p in parameters if p.ndim < 4], lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01,
+            fused=device.type == "cuda",
+        ),
+    ]  # fmt: skip
 
 
 def encode_each(model: LightTAE, frames: Tensor) -> Tensor:

@@ -209,3 +209,31 @@ def distill(
     folder = make_distilled(world, footage, run, settings, scorer, device)
     if run.rank == 0:
         typer.echo(f"the world is in {folder}")
+
+
+@app.command()
+def sharpen(
+    world: Annotated[str, typer.Option(help="Name or folder of a trained world.")],
+    footage: Frames,
+    out: Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    detail: Annotated[float, typer.Option(help="What fine detail counts beside squared error.")] = 0.03,
+    share: Annotated[float, typer.Option(help="How much the critic is heard.", min=0)] = 0.5,
+    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the decoder.")] = 3e-4,
+    compile: Compile = True,
+    device: Device = "auto",
+) -> None:
+    """Teach a world's decoder to paint as sharply as footage is; the result is in OUT/world."""
+    from world.training.pipeline import make_sharper
+    from world.training.run import Run
+    from world.training.sharpen import SharpenTraining
+
+    settings = SharpenTraining(
+        clips=clips, learning_rate=learning_rate, detail=detail, share=share, compile=compile
+    )
+    run = Run(out, steps=steps, minutes=minutes)
+    folder = make_sharper(world, footage, run, settings, device)
+    if run.rank == 0:
+        typer.echo(f"the world is in {folder}")

@@ -32,6 +32,7 @@ from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
 from world.training.scorer import ScorerTraining, train_scorer
+from world.training.sharpen import SharpenTraining, train_sharpness
 from world.world import find_world
 
 
@@ -153,12 +154,7 @@ def make_distilled(
         train_scorer(
             before, ready.latents, ready.footage, config.generator, scoring, ready.device, scorer, start
         )
-    folder = run.folder / "world"
-    if run.rank == 0:
-        folder.mkdir(exist_ok=True)
-        for name in ("world.toml", config.autoencoder_weights, config.inverse_weights):
-            if name and (ready.folder / name).is_file():
-                shutil.copyfile(ready.folder / name, folder / name)
+    folder = _copy_world(run, ready.folder, config, config.autoencoder_weights, config.inverse_weights)
     distill(
         run,
         ready.latents,
@@ -198,6 +194,36 @@ def _ready_world(world: str | Path, footage: Path, run: Run, length: int, device
         torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
     )
     return _Ready(folder, config, target, frames, latents.sub_(mean).div_(std))
+
+
+def make_sharper(
+    world: str | Path, footage: Path, run: Run, settings: SharpenTraining, device: str = "auto"
+) -> Path:
+    """Sharpens the decoder of a world (name or folder) against footage; returns the new folder."""
+    folder = find_world(world)
+    config = load_config(folder / "world.toml")
+    read_recipe(folder / "world.toml")
+    target = _device(device)
+    frames = _footage(footage, run, target)
+    _check_size(config, frames)
+    frames.check_length(settings.length)
+    out = _copy_world(run, folder, config, config.generator_weights, config.inverse_weights)
+    start = folder / config.autoencoder_weights
+    weights = out / config.autoencoder_weights
+    train_sharpness(run, frames, config.autoencoder, settings, target, start, weights)
+    return out
+
+
+def _copy_world(run: Run, folder: Path, config: WorldConfig, *parts: str) -> Path:
+    """The folder `world` of a run, with the configuration and `parts` of the world in `folder`."""
+    out = run.folder / "world"
+    if run.rank == 0:
+        out.mkdir(exist_ok=True)
+        write_config(out / "world.toml", config)
+        for name in parts:
+            if name and (folder / name).is_file():
+                shutil.copyfile(folder / name, out / name)
+    return out
 
 
 def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str = "auto") -> None:

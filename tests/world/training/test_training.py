@@ -33,6 +33,7 @@ from world.training.generator import METHODS, GeneratorTraining, Method, Trainer
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run, trapezoid
 from world.training.scorer import ScorerTraining, train_scorer
+from world.training.sharpen import SharpenTraining, train_sharpness
 
 STEPS, STOP = 14, 6
 
@@ -106,9 +107,20 @@ def scorer(run: Run, footage: Footage, latents: Tensor) -> None:
     train_scorer(run, latents, footage, CONFIG.generator, settings, CPU, out)
 
 
+def sharpened(run: Run, footage: Footage, **settings: float) -> None:
+    start = run.folder / "start" / "autoencoder.safetensors"
+    start.parent.mkdir(exist_ok=True)
+    save_weights(start, make_tiny_world().autoencoder.state_dict())
+    chosen = SharpenTraining(clips=4, length=3, **settings)
+    train_sharpness(
+        run, footage, CONFIG.autoencoder, chosen, CPU, start, run.folder / "autoencoder.safetensors"
+    )
+
+
 Stage = Callable[[Run, Footage, Tensor], object]
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
+    "sharpen": lambda run, footage, latents: sharpened(run, footage),
     "generator": generator,
     "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
     "scorer": scorer,
@@ -168,6 +180,26 @@ def test_the_scorer_learns_to_denoise_whole_windows(
     run = Watched(tmp_path, steps=60)
     scorer(run, footage, latents)
     assert run.fall("loss") < 0.75
+
+
+def test_sharpening_makes_pictures_sharper_and_leaves_latents_as_they_are(
+    footage: Footage, tmp_path: Path
+) -> None:
+    smooth = tmp_path / "smooth"
+    autoencoder(Watched(smooth, 60), footage)
+    run = Watched(tmp_path / "sharp", 120)
+    settings = SharpenTraining(clips=4, length=3, learning_rate=2e-3, detail=0.1)
+    start, out = smooth / "autoencoder.safetensors", tmp_path / "sharp" / "autoencoder.safetensors"
+    train_sharpness(run, footage, CONFIG.autoencoder, settings, CPU, start, out)
+    before, after = (
+        sum(values) / 20 for values in (run.losses["sharpness"][:20], run.losses["sharpness"][-20:])
+    )
+    assert abs(after - 1) < 0.5 * abs(before - 1)
+    was, became = read_weights(start), read_weights(out)
+    assert all(torch.equal(value, became[name]) for name, value in was.items() if name.startswith("encoder."))
+    assert not any(
+        torch.equal(value, became[name]) for name, value in was.items() if name.startswith("decoder.")
+    )
 
 
 def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""Sharpening a world's decoder: pictures as rough as footage, from the latents there are.
+
+A decoder trained by squared error paints the mean of all pictures that a latent may stand for, which is
+smooth. Here it goes on with two more losses. One compares how much fine detail there is around each place,
+whatever it looks like. The other is a critic that tells rebuilt patches from real ones (a patch discriminator
+as in pix2pix, Isola et al. 2017, with the relativistic pairing loss of R3GAN, Huang et al. 2024, each patch
+against its own original, and approximate R1 and R2 penalties); it sees two frames in a row, so that flicker
+counts too. The encoder stays as it is, hence so do the latents, and every generator that was trained on them.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from world import acceleration, checkpoint
+from world.lighttae import LightTAE, LightTAEConfig
+from world.metrics import laplacian
+from world.training.autoencoder import L1_WEIGHT, conv_optimizers, encode_each, picture_errors
+from world.training.footage import Footage, pixels
+from world.training.learner import Learner
+from world.training.run import Run, trapezoid
+
+
+class SharpenTraining(msgspec.Struct, frozen=True):
+    """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU.
+
+    `detail` weighs the difference in fine detail beside the squared error; `share` is how much the critic is
+    heard, as a part of all that. `penalty`: weight of the critic's penalties, `penalty_noise` the size of the
+    step they are estimated by.
+    """
+
+    clips: int = 16
+    length: int = 4
+    learning_rate: float = 3e-4
+    critic_rate: float = 3e-4
+    latent_noise: float = 0.05
+    detail: float = 0.03
+    share: float = 0.5
+    penalty: float = 10.0
+    penalty_noise: float = 0.01
+    compile: bool = True
+
+
+class PatchCritic(nn.Module):
+    """Frames in pairs `(N, 6, H, W)` in [0, 1] to logits `(N, 1, H / 8, W / 8)`: how real each patch is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (24, 64, 128, 192)
+        layers: list[nn.Module] = []
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=1, stride=1 if i == 0 else 2)]
+            layers += [nn.GroupNorm(8, n_out), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(n_out, n_out, 3, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self.layers(F.pixel_unshuffle(2 * pairs - 1, 2))
+
+
+def in_pairs(clip: Tensor) -> Tensor:
+    """Each frame of clips `(N, T, 3, H, W)` beside the one before it: `(N * (T - 1), 6, H, W)`."""
+    return torch.cat([clip[:, :-1], clip[:, 1:]], 2).flatten(0, 1)
+
+
+class Sharpener:
+    """The autoencoder, its critic, and a step of each."""
+
+    def __init__(
+        self, config: LightTAEConfig, settings: SharpenTraining, device: torch.device, start: Path
+    ) -> None:
+        torch.manual_seed(0)
+        self.settings, self.device = settings, device
+        self.model = LightTAE(config)
+        checkpoint.fill(self.model, checkpoint.read_float(start), start)
+        self.model.to(device, memory_format=torch.channels_last)
+        self.model.encoder.requires_grad_(False)
+        self.critic = PatchCritic().to(device, memory_format=torch.channels_last)
+        decoder = list(self.model.decoder.parameters())
+        self.learner = Learner(
+            self.model, conv_optimizers(decoder, settings.learning_rate, device), decay=0.999, clip=1e9
+        )
+        judge = torch.optim.AdamW(
+            self.critic.parameters(), lr=settings.critic_rate, betas=(0.5, 0.95), weight_decay=0.01
+        )
+        self.critic_learner = Learner(self.critic, [judge], decay=0.99)
+        self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
+        compiled = settings.compile and device.type == "cuda"
+        self._rebuild = torch.compile(self._decode) if compiled else self._decode
+        self._judge = torch.compile(self.critic) if compiled else self.critic
+
+    def _decode(self, clip: Tensor, fresh: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = encode_each(self.model, clip)
+        rebuilt, _ = self.model.decoder(z + self.settings.latent_noise * fresh.to(z.dtype))
+        return rebuilt
+
+    def logits(self, clip: Tensor) -> Tensor:
+        return self._judge(in_pairs(clip)).float()
+
+    def step(self, clip: Tensor, factor: float) -> dict[str, Tensor]:
+        """One step of the critic and one of the decoder on clips `(N, T, 3, H, W)`; what to log of them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            fresh = torch.randn(_latent_shape(self.model.config, clip), device=self.device)
+            rebuilt = self._rebuild(clip, fresh)
+            dream = rebuilt.detach().float()
+            told = self._critic_loss(clip, dream)
+        told.backward()
+        self.critic_learner.step(factor)
+
+        dream.requires_grad_()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            self.critic.requires_grad_(False)
+            fooled = F.softplus(self.logits(clip) - self.logits(dream)).mean()
+            wanted = torch.autograd.grad(fooled, dream)[0]
+            self.critic.requires_grad_(True)
+        l2, l1 = picture_errors(dream, clip)
+        detail = (roughness(dream) - roughness(clip)).abs().mean()
+        loss = l2 + L1_WEIGHT * l1 + self.settings.detail * detail
+        error = torch.autograd.grad(loss, dream)[0]
+        heard = self.settings.share * _size(error) / _size(wanted).clamp_min(1e-12)
+        rebuilt.backward((error + heard * wanted).to(rebuilt.dtype))
+        self.learner.step(factor)
+        ratio = (roughness(dream).mean() / roughness(clip).mean()).detach()
+        return {"l2": l2, "l1": l1, "critic": told, "detail": detail, "sharpness": ratio}
+
+    def _critic_loss(self, real: Tensor, false: Tensor) -> Tensor:
+        """Relativistic pairing loss, and what logits change by when pictures do, a little (R1 and R2)."""
+        s = self.settings
+        logits = [self.logits(x) for x in (real, false)]
+        loss = F.softplus(logits[1] - logits[0]).mean()
+        for x, logit in zip((real, false), logits, strict=True):
+            moved = self.logits(x + s.penalty_noise * torch.randn_like(x))
+            loss = loss + s.penalty * (moved - logit).square().mean()
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.learner.state(), "critic": self.critic_learner.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.learner.load_state(state["model"])
+        self.critic_learner.load_state(state["critic"])
+
+
+def _latent_shape(config: LightTAEConfig, clip: Tensor) -> tuple[int, ...]:
+    n, t, _, height, width = clip.shape
+    factor = config.space_factor
+    return n, t, config.latent_channels, height // factor, width // factor
+
+
+def _size(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt()
+
+
+def roughness(clip: Tensor) -> Tensor:
+    """How much fine detail there is around each place: the mean absolute Laplacian of 8 x 8 pixels."""
+    detail = laplacian(clip.flatten(0, 1)).abs()
+    return F.avg_pool2d(detail, 8, 4, padding=4, count_include_pad=False)
+
+
+def train_sharpness(
+    run: Run,
+    footage: Footage,
+    config: LightTAEConfig,
+    settings: SharpenTraining,
+    device: torch.device,
+    start: Path,
+    out: Path,
+) -> None:
+    """Sharpens the decoder of `start` (an autoencoder's weights) in `run.folder`.
+
+    Writes the autoencoder with the averaged decoder to `out` at every save.
+    """
+    sharpener = Sharpener(config, settings, device, start)
+    run.resume(sharpener.load_state)
+
+    def save() -> dict[str, Any]:
+        if run.rank == 0:
+            sharpener.learner.keep(out)
+        return sharpener.state()
+
+    for step in run.loop("sharpening", save, device):
+        draw = torch.manual_seed(step * run.world_size + run.rank)
+        index = footage.clip_index(settings.clips, settings.length, draw)
+        clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
+        run.log(**sharpener.step(clip, trapezoid(run.progress)))
