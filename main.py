@@ -10,7 +10,8 @@ from typer.exceptions import TyperException
 
 from engine.bridge.commands import app as keys_app
 from engine.bridge.commands import serve
-from engine.commands import replay, rollout
+from engine.commands import rollout
+from engine.recording.commands import replay
 from render.commands import app as bench_app
 from render.evaluate import evaluate, train_report
 from scenes.commands import app as scenes_app

@@ -14,7 +14,8 @@ from world.action import Action
 class Player:
     """A source of actions that the window feeds with its events. Needs pygame's video to be initialised.
 
-    `key_time` is when the newest event that the last sample obeys happened, None if there was none.
+    `key_time` is when the newest event that the last sample obeys happened, None if there was none; `source`
+    is who it came from.
     """
 
     def __init__(self, keymap: Keymap) -> None:
@@ -23,6 +24,7 @@ class Player:
         self._devices = (Keyboard(keymap, self._held), Gamepads(keymap, self._held), self._look)
         self.script: ScriptSource | None = None
         self.key_time: float | None = None
+        self.source = "keyboard"
 
     @property
     def wants_mouse(self) -> bool:
@@ -38,7 +40,7 @@ class Player:
         """The script's next action; once that is done, what is held."""
         held, axes = self._held.sample(), self._look.sample()
         if self.script is not None and not self.script.done:
-            self.key_time = None
+            self.key_time, self.source = None, "script"
             return self.script.sample()
-        self.key_time = self._held.changed_at
+        self.key_time, self.source = self._held.changed_at, "keyboard"
         return Action(held.buttons, axes) if axes else held

@@ -29,6 +29,7 @@ def rollout(
     from engine.recording.recorder import Recorder
     from engine.rollout import rollout as run
     from engine.session import Session
+    from engine.timeline.timeline import Timeline
     from render.export import Clip, check_export, exporting
     from scenes.scene import check_seed, load_scene, read_context
     from world.errors import ActionError, PlayheadError, WorldError
@@ -51,7 +52,7 @@ def rollout(
         seed = start.seed if start else 0
     check_seed(seed, "--seed")
     try:
-        session = Session(loaded, past, seed)
+        session = Session(loaded, past, seed, start)
     except WorldError as error:
         raise WorldError(f"{scene or context} cannot start a session: {error}") from None
     clip = Clip(
@@ -61,43 +62,19 @@ def rollout(
         actions=np.array([config.action.encode(action) for action in held], dtype=np.uint8),
         labels=[f"{tick}  {format_script([action])}" for tick, action in enumerate(held)],
     )
-    recorder = Recorder(record, session) if record is not None else None
+    timeline = Timeline(
+        Recorder(record, loaded, start.title if start else "") if record is not None else None
+    )
+    timeline.begin(session)
     console = Console(stderr=True)
     try:
         with exporting(out, clip) as write:
             count = 0
-            ticks = zip(held, run(session, held), strict=True)
-            for action, frames in track(ticks, "dreaming", len(held), console=console):
-                if recorder is not None:
-                    recorder.add(session.tick, action, session.steps, "script", frames)
+            for frames in track(run(session, held, timeline), "dreaming", len(held), console=console):
                 write(frames)
                 count += len(frames)
     finally:
-        if recorder is not None:
-            recorder.close()
+        timeline.close()
+    if timeline.failure:
+        raise PlayheadError(timeline.failure)
     typer.echo(f"frames in {out}: {count}")
-
-
-def replay(
-    recording: Annotated[Path, typer.Argument(help="A .playhead file.")],
-    world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-) -> None:
-    """Simulate a recording again and compare every frame's hash with the recorded one."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from engine.recording.reader import Recording, RecordingError, causes
-    from engine.recording.reader import replay as run
-    from world.world import World, shipped_worlds
-
-    kept = Recording.read(recording)
-    if world is None and kept.world not in shipped_worlds():
-        raise RecordingError(f"{recording} was played in a world `{kept.world}`; give its folder by --world")
-    loaded = World.load(world or kept.world, device)
-    console = Console(stderr=True)
-    for number, _, equal in track(run(kept, loaded), "replaying", len(kept.ticks) + 1, console=console):
-        if not equal:
-            why = "; ".join(causes(kept, loaded)) or "nothing that is known of differs, so a hash was changed"
-            raise RecordingError(f"{recording} differs from tick {number} on: {why}")
-    typer.echo(f"{len(kept.ticks)} ticks, every frame equal")

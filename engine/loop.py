@@ -19,7 +19,9 @@ from engine.stats import Meter, Stats, percentile
 from world.errors import PlayheadError
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
+    from engine.recording.tree import Place
     from engine.session import Session
+    from engine.timeline.timeline import Timeline
     from world.action import Action
     from world.world import World
 
@@ -28,7 +30,10 @@ Answer = TypeVar("Answer")
 
 
 class ActionSource(Protocol):
-    """Where actions come from: a keyboard, a script, a recording, another program."""
+    """Where actions come from: a keyboard, a script, a recording, another program.
+
+    A source that has a `source` says by it who played what it sampled last; else that was a script.
+    """
 
     def sample(self) -> "Action":
         """What is held during the coming tick; called once a tick, right before it."""
@@ -58,8 +63,9 @@ class Timing:
 class Tick:
     """One tick, handed over: frames uint8 `(frames_per_tick, H, W, 3)`, not to be written to.
 
-    Where a session begins (a start, a restart, another scene) there is no `action`, and the frames are the
-    last ones of its context.
+    Where a session begins (a start, a restart, another scene, a return to an earlier moment) there is no
+    `action`, and the frames are the last ones of its past. `source` says who played it (`keyboard`,
+    `script`, `bridge`, `replay`), `place` where in the timeline it is, if there is one.
     """
 
     number: int
@@ -68,6 +74,8 @@ class Tick:
     action: "Action | None"
     frames: np.ndarray
     timing: Timing
+    source: str = ""
+    place: "Place | None" = None
 
 
 class Loop:
@@ -76,7 +84,8 @@ class Loop:
     `key_time` tells when the newest key event of the last sample happened. `last` ends the loop after so
     many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. With `lockstep` the
     world stands still but for `step`. `complain` is told the sentence of a command that could not be carried
-    out; the session goes on as it was. Any other error ends the loop and is raised by `join`.
+    out; the session goes on as it was. Any other error ends the loop and is raised by `join`. `timeline`
+    takes in everything that is played, before anybody sees it, and is the way to `seek`.
     """
 
     def __init__(
@@ -92,7 +101,9 @@ class Loop:
         lockstep: bool = False,
         complain: Callable[[str], None] = lambda sentence: None,
         make_clock: Callable[[float, float], Clock] = Clock,
+        timeline: "Timeline | None" = None,
     ) -> None:
+        self.timeline = timeline
         self._open, self._source, self._key_time = open_session, source, key_time
         self._speed, self._start_auto, self._last = check_speed(speed), auto_steps, last
         self._complain, self._make_clock = complain, make_clock
@@ -189,7 +200,24 @@ class Loop:
             self._refuse_asked()
         return answer
 
-    def step(self, actions: "Sequence[Action]", each: Callable[[Tick], None]) -> "Future[None]":
+    def seek(self, place: "Place") -> "Future[np.ndarray]":
+        """Goes on from a moment of the timeline, whose frames are handed over. LoopError without one."""
+        timeline = self._need_timeline()
+        return self.ask(lambda session: timeline.seek(session, place), begins=True)
+
+    def rewind(self, ticks: int) -> "Future[np.ndarray]":
+        """Goes back by so many ticks, at most to the start."""
+        timeline = self._need_timeline()
+        return self.ask(lambda session: timeline.rewind(session, ticks), begins=True)
+
+    def _need_timeline(self) -> "Timeline":
+        if self.timeline is None:
+            raise LoopError("this session keeps no timeline, so there is no way back")
+        return self.timeline
+
+    def step(
+        self, actions: "Sequence[Action]", each: Callable[[Tick], None], source: str = "bridge"
+    ) -> "Future[None]":
         """Plays these actions at once, a tick each, and calls `each` with every tick before its commit."""
 
         def play(session: "Session") -> None:
@@ -198,7 +226,7 @@ class Loop:
             for action in actions:
                 if self._finished():
                     raise LoopError("the session ended")
-                self._tick(0.0, action, each)
+                self._tick(0.0, action, each, source)
 
         return self.ask(play)
 
@@ -265,7 +293,11 @@ class Loop:
         return True
 
     def _tick(
-        self, late: float, given: "Action | None" = None, receive: Callable[[Tick], None] | None = None
+        self,
+        late: float,
+        given: "Action | None" = None,
+        receive: Callable[[Tick], None] | None = None,
+        source: str = "",
     ) -> None:
         """Plays a tick with the source's action, or with one that is given; `receive` gets it first."""
         session, clock, meter = self._session, self._clock, self._meter
@@ -276,7 +308,7 @@ class Loop:
             if self._hold and not self._paused and not action.buttons and not action.axes:
                 meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
                 return
-            key = self._key_time()
+            key, source = self._key_time(), getattr(self._source, "source", "script")
             if key is not None and key < self._moving_since:
                 key = None  # it did not wait for a tick: the world stood still
         else:
@@ -286,11 +318,15 @@ class Loop:
         ready = clock.now()
         period = max(clock.period, percentile(meter.tick_times, 50) or 0.0)
         timing = Timing(sampled, ready, late, period, key)
-        tick = Tick(session.tick, session.seed, steps, action, frames, timing)
+        tick = Tick(session.tick, session.seed, steps, action, frames, timing, source)
+        if self.timeline is not None:
+            tick = self.timeline.receive(tick)
         if receive is not None:
             receive(tick)
         self._hand_over(tick)
         session.finish()
+        if self.timeline is not None:
+            self.timeline.settle(session)
         self._played += 1
         self._held = tuple(sorted(action.buttons))
         tick_time = clock.now() - sampled
@@ -307,10 +343,14 @@ class Loop:
         self._begin()
 
     def _begin(self) -> None:
-        """Hands over the last frames of the context, from which the session goes on."""
+        """Hands over the last frames of the past from which the session goes on."""
         session, now = self._session, self._clock.now()
         timing = Timing(now, now, 0.0, self._clock.period, None)
-        self._hand_over(Tick(session.tick, session.seed, session.steps, None, session.frames, timing))
+        tick = Tick(session.tick, session.seed, session.steps, None, session.frames, timing)
+        if self.timeline is not None:
+            self.timeline.begin(session)
+            tick = self.timeline.receive(tick)
+        self._hand_over(tick)
         self._held = ()
         self._rest()
         self._publish()

@@ -5,11 +5,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from engine.session import Session
+from engine.timeline.timeline import Timeline
 from world.action import Action
 
 
-def rollout(session: Session, actions: Sequence[Action]) -> Iterator[np.ndarray]:
+def rollout(
+    session: Session, actions: Sequence[Action], timeline: Timeline | None = None
+) -> Iterator[np.ndarray]:
     """Steps through `actions`; yields each tick's frames, uint8 `(frames_per_tick, H, W, 3)`.
+
+    A `timeline` that the session has begun on takes in every tick.
 
     Raises ActionError before the first tick if any action is not of the session's world. What comes out
     depends on the world, the context, the seed, the steps and the actions so far, and on nothing else.
@@ -17,4 +22,6 @@ def rollout(session: Session, actions: Sequence[Action]) -> Iterator[np.ndarray]
     space = session.world.config.action
     for action in actions:
         space.check(action)
+    if timeline is not None:
+        return (timeline.step(session, action) for action in actions)
     return (session.step(action) for action in actions)

@@ -1,16 +1,21 @@
 """The session: the only owner of mutable state (a world's state, the tick counter, the seed)."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from world.action import RE_ANCHOR, Action, prompt_number
 from world.context import Context
 from world.errors import WorldError
 from world.world import World
+
+if TYPE_CHECKING:
+    from scenes.scene import Scene
 
 COMMITS = ThreadPoolExecutor(1, "commit")
 """The thread on which commits run beside decodes."""
@@ -35,25 +40,31 @@ class Session:
     decode leaves cores free, it is under way on those already.
     """
 
-    def __init__(self, world: World, context: Context, seed: int) -> None:
-        self._allocate(world, context)
+    def __init__(self, world: World, context: Context, seed: int, scene: "Scene | None" = None) -> None:
+        """`scene`: which one the context is of, if it is one; a recording names it."""
+        self._allocate(world, context, scene)
         self.reset(seed)
 
     @classmethod
-    def unstarted(cls, world: World, context: Context) -> "Session":
+    def unstarted(cls, world: World, context: Context, scene: "Scene | None" = None) -> "Session":
         """A session that plays nothing until a snapshot is restored in it."""
         session = object.__new__(cls)
-        session._allocate(world, context)
+        session._allocate(world, context, scene)
         return session
 
-    def _allocate(self, world: World, context: Context) -> None:
+    def _allocate(self, world: World, context: Context, scene: "Scene | None") -> None:
         self.world = world
-        self.context = context
+        self.context, self.scene = context, scene
         self._obeys = bool(world.config.action.commands)
         self._anchor: dict[str, Any] | None = None
         self._state = world.new_state()
         self._commit: Future[None] | None = None
         self._pending = False
+
+    def enter(self, context: Context, seed: int, scene: "Scene | None" = None) -> np.ndarray:
+        """Begins anew from another context of the same world. Returns its last frame(s)."""
+        self.context, self.scene = context, scene
+        return self.reset(seed)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Returns to the context, with another seed if one is given. Returns the context's last frame(s)."""
@@ -70,6 +81,25 @@ class Session:
 
     def step(self, action: Action) -> np.ndarray:
         """Dreams one tick under `action`. Returns its frames, uint8 `(frames_per_tick, H, W, 3)`."""
+        return self._play(
+            action, lambda rows: self.world.denoise(self._state, rows, [self.seed], self.tick), True
+        )
+
+    def retrace(self, action: Action, latents: np.ndarray, decode: bool = True) -> np.ndarray:
+        """Plays a tick whose latents, float32 `(F, C, h, w)`, are known: as `step`, but for the denoising.
+
+        With `decode` off the frames are left as they were, and the decoder's memory is behind: the frames
+        are right again after `World.decoder_span` ticks that were decoded.
+        """
+        known = torch.from_numpy(np.array(latents))[None]
+        return self._play(action, lambda rows: self.world.take(self._state, rows, known), decode)
+
+    @property
+    def latents(self) -> np.ndarray:
+        """A copy of the last tick's latents, float32 `(F, C, h, w)`."""
+        return self._state.latent[0].cpu().numpy().copy()
+
+    def _play(self, action: Action, dream: Callable[[Tensor], None], decode: bool) -> np.ndarray:
         rows = self.world.config.action.tensor(action).expand(
             1, self.world.config.sampling.latents_per_tick, -1
         )
@@ -77,13 +107,15 @@ class Session:
         with self.world.turn:
             if self._obeys:
                 self._obey(action)
-            self.world.denoise(self._state, rows, [self.seed], self.tick)
+            dream(rows)
             self._pending = True
             if self.world.side_by_side:
                 self._commit = COMMITS.submit(self.world.commit, self._state)
-            self.world.decode(self._state)
+            if decode:
+                self.world.decode(self._state)
         self.tick += 1
-        self.frames = self._take_frames()
+        if decode:
+            self.frames = self._take_frames()
         return self.frames
 
     @property
@@ -132,7 +164,7 @@ class Session:
 
     def fork(self) -> "Session":
         """A second session with the same past and its own future; the weights are shared."""
-        twin = Session.unstarted(self.world, self.context)
+        twin = Session.unstarted(self.world, self.context, self.scene)
         twin._anchor = self._anchor
         twin.restore(self.snapshot())
         return twin

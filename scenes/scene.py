@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +21,8 @@ from world.tomlfile import read_toml
 SHIPPED = Path(__file__).parent / "shipped"
 SCENE_FILE = "scene.toml"
 MAX_SEED = 2**64 - 1
+LARGEST_CONTEXT = 2**31
+"""Bytes that a context may unpack to."""
 _DAMAGE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy raises for a file that is no .npz, or one that was cut or changed."""
 
@@ -149,22 +151,37 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
     """The context and the place of an `.npz`; without `buttons` the file has to have actions itself."""
     try:
         with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is no zip archive of arrays")
-            file.seek(0)
-            data = np.load(file, allow_pickle=False)
-            public = _public_arrays(data)
-            for array in ("frames", "actions") if buttons is None else ("frames",):
-                if array not in data and not public:
-                    raise SceneError(f"{path} has no array `{array}`; a context has frames and actions")
-            frames = data["frames"] if "frames" in data else np.zeros((0, 1, 1, 3), np.uint8)
-            none_held = np.zeros((len(frames), buttons or 0), np.uint8)
-            actions = data.get("actions", none_held)
-            place = str(data["place"]) if "place" in data else ""
-    except SceneError:
-        raise
+            return parse_context(file, str(path), buttons)
     except FileNotFoundError:
         raise SceneError(f"{path} is missing: it has to be the .npz that the session starts from") from None
+    except OSError as error:
+        raise SceneError(f"{path} cannot be read ({error.strerror}); make it again") from None
+
+
+def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> tuple[Context, str]:
+    """The context and the place in the bytes of an `.npz`; `path` is what errors call it.
+
+    Without `buttons` there have to be actions in it. Raises SceneError for anything damaged or out of range.
+    """
+    try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no zip archive of arrays")
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_CONTEXT:
+                raise SceneError(f"{path} unpacks to more than any context may hold; make it again")
+        file.seek(0)
+        data = np.load(file, allow_pickle=False)
+        public = _public_arrays(data)
+        for array in ("frames", "actions") if buttons is None else ("frames",):
+            if array not in data and not public:
+                raise SceneError(f"{path} has no array `{array}`; a context has frames and actions")
+        frames = data["frames"] if "frames" in data else np.zeros((0, 1, 1, 3), np.uint8)
+        none_held = np.zeros((len(frames), buttons or 0), np.uint8)
+        actions = data.get("actions", none_held)
+        place = str(data["place"]) if "place" in data else ""
+    except SceneError:
+        raise
     except _DAMAGE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise SceneError(f"{path} is damaged or no .npz ({reason}); make it again") from None

@@ -20,7 +20,7 @@ from world.context import Context
 from world.errors import WorldError
 from world.generator import Generator
 from world.home import worlds_folder
-from world.lighttae import LightTAE, Memory
+from world.lighttae import LightTAE, MemBlock, Memory
 from world.noise import noises
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
@@ -249,6 +249,13 @@ class World:
         key = ("denoise", schedule.sigmas, *state.cache.slots, state.cache.visible)
         state.graphs.run(key, lambda: self._denoise(state, schedule))
 
+    @torch.no_grad()
+    def take(self, state: WorldState, actions: Tensor, latents: Tensor) -> None:
+        """Puts known latents `(B, F, C, h, w)` where `denoise` would have dreamed them."""
+        self._hold(state, actions)
+        self._begin(state)
+        state.latent.copy_(latents)
+
     def draw(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> Schedule:
         """Lays out what a tick is made of, its actions and its noise. Returns its noise levels."""
         self._hold(state, actions)
@@ -284,6 +291,23 @@ class World:
             state.graphs.run(("decode",), lambda: self._decode(state))
         state.frames = state.pictures[count]
         return state.frames
+
+    @property
+    def decoder_span(self) -> int:
+        """Ticks after which the decoder's memory no longer depends on what it was."""
+        return sum(isinstance(layer, MemBlock) for layer in self.autoencoder.decoder)
+
+    @torch.no_grad()
+    def picture(self, latents: np.ndarray) -> np.ndarray:
+        """The last frame, uint8 `(H, W, 3)`, of latents `(T, C, h, w)`, decoded apart from any state.
+
+        After `decoder_span` ticks it is what play shows, but for the rounding of a decode of many at once.
+        """
+        z = torch.from_numpy(np.array(latents)).to(self.device)[None]
+        pixels, _ = self.autoencoder.decoder((z * self._std + self._mean).to(self.dtype))
+        return (
+            pixels[0, -1].float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        )
 
     def _hold(self, state: WorldState, actions: Tensor) -> None:
         state.action.copy_(actions)

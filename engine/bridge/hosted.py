@@ -54,6 +54,8 @@ class Lease:
 class ActSource:
     """A source of actions that is told what to hold, and says which of that was applied or superseded."""
 
+    source = "bridge"
+
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = threading.Lock()
@@ -96,10 +98,12 @@ class SharedSource:
 
     def __init__(self, local: ActionSource, acts: ActSource, lease: Lease) -> None:
         self._local, self._acts, self._lease = local, acts, lease
+        self.source = "keyboard"
 
     def sample(self) -> Action:
-        held = self._local.sample()
-        return held if self._lease.holder == LOCAL else self._acts.sample()
+        held, mine = self._local.sample(), self._lease.holder == LOCAL
+        self.source = getattr(self._local, "source", "keyboard") if mine else self._acts.source
+        return held if mine else self._acts.sample()
 
 
 @dataclass(frozen=True)

@@ -1,141 +1,315 @@
-"""Reads recordings, every value checked before use, and simulates them again to compare frame hashes."""
+"""Reads recordings. Every value is checked before it is used; the file itself is never changed."""
 
+import contextlib
 import io
+import os
+import shutil
 import sqlite3
-import zipfile
+import tempfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from engine.fingerprint import differences, environment, fingerprint
-from engine.recording.recorder import APPLICATION_ID, HASH_BYTES, VERSION, RecordingError, chain
-from engine.session import Session
-from world.action import Action
+from engine.recording.schema import (
+    APPLICATION_ID,
+    HASH_BYTES,
+    SEAL_BYTES,
+    TABLES,
+    VERSION,
+    RecordingError,
+    decode_action,
+    printable,
+    seal,
+)
+from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from scenes.scene import MAX_SEED, Scene, SceneError, parse_context
+from world.action import ActionSpace
 from world.context import Context
-from world.world import World
 
-_DAMAGE = (sqlite3.Error, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError)
-LARGEST_CONTEXT = 2**28
-"""Bytes that an embedded context may unpack to."""
+DAMAGE = (
+    sqlite3.Error,
+    msgspec.MsgspecError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zlib.error,
+)
+"""What damaged values raise, here and in the libraries that read them."""
+LARGEST_VALUE = 2**29
+"""Bytes of one value in a file, at the most."""
+MOST_TICKS = 50_000_000
+"""Ticks of a recording, at the most: a month of play."""
+MAX_STEPS = 64
 
 
-@dataclass(frozen=True)
-class RecordedTick:
-    action: Action
-    steps: int
-    source: str
-    time: float
-    hash: bytes
-
-
-@dataclass(frozen=True)
+@dataclass
 class Recording:
-    """A recording's content. Tick n is `ticks[n - 1]`."""
+    """A recording's content: who played what (`tree`), where, and what it began from.
+
+    `fingerprint`: of the world. `environments`: of each play, by its number. `rate`: ticks a second.
+    `space`: the world's actions. `problems`: what could not be read, if that was allowed.
+    """
 
     path: Path
-    world: str
-    fingerprint: dict[str, str]
-    environment: dict[str, str]
-    seed: int
-    context: Context
-    start: bytes
-    ticks: list[RecordedTick]
+    id: str = ""
+    title: str = ""
+    world: str = ""
+    time: float = 0.0
+    rate: float = 1.0
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    space: ActionSpace = field(default_factory=lambda: ActionSpace(()))
+    plays: dict[int, tuple[float, dict[str, str]]] = field(default_factory=dict)
+    scenes: dict[int, Scene] = field(default_factory=dict)
+    scene_seals: dict[int, bytes] = field(default_factory=dict)
+    tree: Tree = field(default_factory=Tree)
+    problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, path: Path) -> "Recording":
-        """Raises RecordingError naming the file and what is wrong with it."""
-        if not path.is_file():
-            raise RecordingError(f"{path} is missing: it has to be a .playhead file")
+    def read(cls, path: Path, whole: bool = True) -> "Recording":
+        """Reads a file. Raises RecordingError naming it and what is wrong with it.
+
+        Where it need not be `whole`, what is damaged is left out and named in `problems`.
+        """
+        recording = cls(path)
         try:
-            base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
-            try:
-                return cls._read(path, base)
-            finally:
-                base.close()
+            with open_base(path) as base:
+                _Reader(recording, base, whole).read()
         except RecordingError:
             raise
-        except _DAMAGE as error:
-            raise RecordingError(f"{path} is damaged or no recording ({error})") from None
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, MemoryError) as error:
-            raise RecordingError(f"{path} holds a damaged context ({error})") from None
+        except DAMAGE as error:
+            said = printable(str(error)) or type(error).__name__
+            raise RecordingError(f"{path} is damaged or no recording ({said})") from None
+        return recording
 
-    @classmethod
-    def _read(cls, path: Path, base: sqlite3.Connection) -> "Recording":
-        if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    def scene(self, branch: int) -> Scene:
+        """The scene that a branch's root begins from."""
+        return self.scenes[self.tree.root(branch).scene]
+
+    def context(self, branch: int) -> Context:
+        return self.scene(branch).context
+
+    def environment(self, branch: int) -> dict[str, str]:
+        """Where a branch was played."""
+        return self.plays[self.tree.branch(branch).play][1]
+
+    def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
+        """Small pictures, uint8 `(h, w, 3)`, of moments; what cannot be read is left out."""
+        import av
+
+        from engine.recording.recorder import decode_jpeg
+
+        found: list[tuple[Place, np.ndarray]] = []
+        with contextlib.suppress(*DAMAGE), open_base(self.path) as base:
+            for branch, tick, data in base.execute("SELECT branch, tick, jpeg FROM thumbnails"):
+                with contextlib.suppress(av.FFmpegError, StopIteration, *DAMAGE):
+                    found.append((self.tree.check(Place(branch, tick)), decode_jpeg(data)))
+        return found
+
+
+@contextlib.contextmanager
+def open_base(path: Path) -> Iterator[sqlite3.Connection]:
+    """A file's database, for reading. Raises RecordingError for a file that is missing or of another kind."""
+    if not path.is_file():
+        raise RecordingError(f"{path} is missing: it has to be a .playhead file")
+    with tempfile.TemporaryDirectory(prefix="playhead-") as folder:
+        copy = Path(folder) / "copy.playhead"
+        if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            # A log beside the file could not be read where nothing may be written.
+            shutil.copyfile(path, copy)
+            log = path.with_name(path.name + "-wal")
+            if log.is_file():
+                shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
+            path = copy
+        uri = f"{path.resolve().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as base:
+            base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+            base.execute("PRAGMA trusted_schema = OFF")
+            base.execute("PRAGMA cell_size_check = ON")
+            base.execute("PRAGMA query_only = ON")
+            base.execute("BEGIN")
+            yield base
+
+
+class _Reader:
+    """Fills a recording from a database."""
+
+    def __init__(self, recording: Recording, base: sqlite3.Connection, whole: bool) -> None:
+        self._to, self._base, self._whole = recording, base, whole
+        self._facts_seal = b""
+
+    def read(self) -> None:
+        self._check_kind()
+        self._read_facts()
+        self._each("SELECT id, time, environment FROM plays ORDER BY id", self._read_play)
+        self._each("SELECT id, fields, context, seal FROM scenes ORDER BY id", self._read_scene)
+        self._each(
+            "SELECT id, parent, first, scene, seed, play, start, time, seal FROM branches ORDER BY id",
+            self._read_branch,
+        )
+        self._each("SELECT id, branch, tick, name, time FROM bookmarks ORDER BY id", self._read_bookmark)
+
+    def _check_kind(self) -> None:
+        path = self._to.path
+        kind = self._base.execute("PRAGMA application_id").fetchone()[0]
+        version = self._base.execute("PRAGMA user_version").fetchone()[0]
+        made = dict(self._base.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        foreign = any(made.get(name) != sql for name, sql in TABLES.items())
+        if kind != APPLICATION_ID and (self._whole or foreign):
             raise RecordingError(f"{path} is a database of another program, no recording")
-        version = base.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
-            raise RecordingError(f"{path} has schema {version}, and this Playhead reads {VERSION}; update it")
-        facts = dict(base.execute("SELECT key, value FROM recording"))
-        ticks: list[RecordedTick] = []
-        for number, said, steps, source, when, digest in base.execute("SELECT * FROM ticks ORDER BY tick"):
-            if number != len(ticks) + 1 or len(digest) != HASH_BYTES:
-                raise RecordingError(f"{path} lacks tick {len(ticks) + 1} or its hash; the file was changed")
-            buttons, axes = msgspec.json.decode(said, type=tuple[list[str], dict[str, float]])
-            ticks.append(RecordedTick(Action(frozenset(buttons), axes), int(steps), source, when, digest))
-        seed = int(facts["seed"])
-        if not 0 <= seed < 2**64:
-            raise RecordingError(f"{path} holds the seed {seed}, which is no seed")
-        words = dict[str, str]
-        return cls(
-            path,
-            facts["world"].decode(),
-            msgspec.json.decode(facts["fingerprint"], type=words),
-            msgspec.json.decode(facts["environment"], type=words),
-            seed,
-            _context(facts["context"]),
-            facts["start"],
-            ticks,
+        if version > VERSION and (self._whole or foreign):
+            raise RecordingError(
+                f"{path} has schema {version}, and this Playhead reads {VERSION}; update Playhead"
+            )
+        if version != VERSION and (self._whole or foreign):
+            raise RecordingError(f"{path} has schema {version}, which only an older Playhead reads")
+        if foreign:
+            raise RecordingError(f"{path} has other tables than a recording of schema {VERSION}")
+
+    def _each(self, query: str, read: Any, *values: int) -> None:  # noqa: ANN401 - one of the methods below
+        """Hands every row to `read`; where the file need not be whole, up to the first that is damaged."""
+        try:
+            for row in self._base.execute(query, values):
+                try:
+                    read(*row)
+                except _Wrong as error:
+                    self._complain(str(error))
+                    if error.ends:
+                        break
+                except DAMAGE as error:
+                    if isinstance(error, RecordingError) and self._whole:
+                        raise
+                    what = f"a row of {query.split(' FROM ')[1].split()[0]} is damaged"
+                    self._complain(f"{what} ({printable(str(error)) or type(error).__name__})")
+        except sqlite3.Error as error:
+            self._complain(f"{query.split(' FROM ')[1].split()[0]} end early ({error})")
+
+    def _complain(self, problem: str) -> None:
+        if self._whole:
+            raise RecordingError(f"{self._to.path}: {problem}; `recordings repair` saves what is whole")
+        self._to.problems.append(problem)
+
+    def _read_facts(self) -> None:
+        facts = dict(self._base.execute("SELECT key, value FROM recording"))
+        from engine.recording.recorder import facts_seal
+
+        if any(not isinstance(value, bytes) for value in facts.values()):
+            raise RecordingError(f"{self._to.path} is damaged: it says of itself what is no text")
+        self._facts_seal = facts["seal"]
+        if facts_seal(facts) != self._facts_seal:
+            self._complain("what it says of itself was changed")
+        to, words = self._to, dict[str, str]
+        to.id, to.world = printable(facts["id"].decode()), printable(facts["world"].decode())
+        to.title = printable(facts["title"].decode())
+        to.time, to.rate = float(facts["time"]), float(facts["rate"])
+        to.fingerprint = msgspec.json.decode(facts["fingerprint"], type=words)
+        to.space = msgspec.json.decode(facts["space"], type=ActionSpace)
+        if not (to.id.isalnum() and 0 < to.rate <= 1000):
+            raise RecordingError(f"{to.path} is damaged: its id or rate is none")
+
+    def _read_play(self, number: int, when: float, said: str) -> None:
+        self._to.plays[number] = float(when), msgspec.json.decode(said, type=dict[str, str])
+
+    def _read_scene(self, number: int, said: str, data: bytes, sealed: bytes) -> None:
+        if seal(self._facts_seal, (number, said, data)) != sealed:
+            self._complain(f"scene {number} was changed")
+        fields = msgspec.json.decode(said, type=dict[str, str | int | list[str]])
+        try:
+            context, _ = parse_context(io.BytesIO(data), f"{self._to.path}, scene {number},")
+        except SceneError as error:
+            raise _Wrong(str(error)) from None
+        text = {
+            key: printable(str(fields[key])) for key in ("name", "title", "description", "world", "place")
+        }
+        prompts = fields["prompts"]
+        if not isinstance(prompts, list):
+            raise _Wrong(f"scene {number} has prompts that are none")
+        self._to.scenes[number] = Scene(
+            text["name"], text["title"], text["description"], text["world"], _seed(fields["seed"]),
+            text["place"], context, tuple(map(printable, prompts)),
+        )  # fmt: skip
+        self._to.scene_seals[number] = sealed
+
+    def _read_branch(
+        self, number: int, parent: int | None, first: int, scene: int, seed: str, play: int, start: bytes,
+        when: float, sealed: bytes,
+    ) -> None:  # fmt: skip
+        tree, to = self._to.tree, self._to
+        place = None
+        if parent is not None:
+            if parent not in tree.branches or not 0 <= first <= tree.branches[parent].last:
+                raise _Wrong(
+                    f"branch {number} begins from tick {first} of branch {parent}, which is not there"
+                )
+            place = Place(parent, first)
+        branch = Branch(number, place, scene, _seed(int(seed)), play, start, float(when), sealed)
+        if scene not in to.scenes or play not in to.plays or len(start) != HASH_BYTES:
+            raise _Wrong(f"branch {number} lacks its scene, its play or its first hash")
+        before: PlayedTick | Branch | None = None
+        if place is not None:
+            place = tree.check(place)
+            before = tree.tick(place) or tree.branches[place.branch]
+        row = (number, parent, first, scene, seed, play, start, when)
+        if seal(to.scene_seals[scene] if before is None else before.seal, row) != sealed:
+            self._complain(f"branch {number} was changed")
+        tree.branches[number] = branch
+        self._each(
+            "SELECT branch, tick, action, steps, source, time, took, hash, seal FROM ticks "
+            "WHERE branch = ? ORDER BY tick",
+            self._read_tick,
+            number,
         )
 
+    def _read_tick(
+        self, number: int, tick: int, said: str, steps: int, source: str, when: float, took: float,
+        digest: bytes, sealed: bytes,
+    ) -> None:  # fmt: skip
+        branch = self._to.tree.branches[number]
+        expected = branch.last + 1
+        if tick != expected:
+            raise _Wrong(f"branch {number} lacks tick {expected}", ends=True)
+        before = branch.ticks[-1] if branch.ticks else branch
+        whole = seal(before.seal, (number, tick, said, steps, source, when, took, digest)) == sealed
+        if not whole or len(digest) != HASH_BYTES or len(sealed) != SEAL_BYTES:
+            raise _Wrong(f"tick {tick} of branch {number} was changed", ends=True)
+        if not 1 <= steps <= MAX_STEPS or tick > MOST_TICKS:
+            raise _Wrong(f"tick {tick} of branch {number} has {steps} steps, which cannot be", ends=True)
+        try:
+            action = decode_action(said)
+        except DAMAGE:
+            raise _Wrong(f"tick {tick} of branch {number} has no action", ends=True) from None
+        branch.ticks.append(
+            PlayedTick(action, steps, printable(source, 32), float(when), float(took), digest, sealed)
+        )
 
-@dataclass(frozen=True)
-class Divergence:
-    """The first tick (0: the start) whose frames differ, and what else differs, in words."""
-
-    tick: int
-    causes: list[str]
-
-
-def replay(recording: Recording, world: World) -> Iterator[tuple[int, np.ndarray, bool]]:
-    """Simulates a recording again: tick number, frames, and whether their hash is the recorded one."""
-    session = Session(world, recording.context, recording.seed)
-    yield 0, session.frames, chain(b"", session.frames) == recording.start
-    before = recording.start
-    for number, tick in enumerate(recording.ticks, 1):
-        session.steps = tick.steps
-        frames = session.step(tick.action)
-        yield number, frames, chain(before, frames) == tick.hash
-        before = tick.hash
-
-
-def causes(recording: Recording, world: World) -> list[str]:
-    """What differs between the recording's world and environment and those here, in words."""
-    return [
-        *differences(recording.fingerprint, fingerprint(world)),
-        *differences(recording.environment, environment(world)),
-    ]
-
-
-def verify(recording: Recording, world: World) -> Divergence | None:
-    """The first tick that differs when simulated again; None if every frame is equal."""
-    for number, _, equal in replay(recording, world):
-        if not equal:
-            return Divergence(number, causes(recording, world))
-    return None
+    def _read_bookmark(self, number: int, branch: int, tick: int, name: str, when: float) -> None:
+        try:
+            place = self._to.tree.check(Place(branch, tick))
+        except RecordingError as error:
+            raise _Wrong(f"bookmark {number} is nowhere: {error}") from None
+        self._to.tree.bookmarks.append(Bookmark(number, printable(name), place, float(when)))
 
 
-def _context(data: bytes) -> Context:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_CONTEXT:
-            raise RecordingError("a recording's context is larger than any context may be")
-    arrays = np.load(io.BytesIO(data), allow_pickle=False)
-    frames, actions = arrays["frames"], arrays["actions"]
-    if frames.dtype != np.uint8 or frames.ndim != 4 or actions.ndim != 2 or len(actions) != len(frames):
-        raise RecordingError(f"a recording's context is {frames.dtype} {frames.shape}, which is no context")
-    prompts = tuple(arrays[f"prompt_{i}"] for i in range(sum(n.startswith("prompt_") for n in arrays.files)))
-    rest = {name: arrays[name] for name in ("features", "condition", "latents") if name in arrays}
-    return Context(frames, actions, prompts, **rest)
+class _Wrong(RecordingError):
+    """A row that cannot be used; with `ends`, neither can those that follow it."""
+
+    def __init__(self, sentence: str, ends: bool = False) -> None:
+        super().__init__(sentence)
+        self.ends = ends
+
+
+def _seed(value: Any) -> int:  # noqa: ANN401 - whatever the file holds
+    if not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+        raise _Wrong(f"the seed {printable(str(value), 40)} is none")
+    return value

@@ -1,116 +1,309 @@
-"""Writes a play to a `.playhead` file: one SQLite database, on a thread of its own.
+"""Writes what is played to a `.playhead` file as it happens, on a thread of its own.
 
-Schema 1: `recording` (world, fingerprint, environment, seed and context of the start) and `ticks` (number,
-action, steps, source, wall-clock time, hash of the frames chained to the one before).
+Every tick is its own transaction in SQLite's write-ahead log, so a process that is killed loses at most what
+had not yet reached the thread. Moving the log into the file, which waits for the disk, is left to a second
+thread: the first one never waits for more than a write to memory.
 """
 
-import hashlib
+import contextlib
 import io
 import logging
+import os
 import queue
+import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from engine.fingerprint import environment, fingerprint
-from engine.session import Session
-from world.action import Action
-from world.errors import PlayheadError
+from engine.recording.schema import (
+    APPLICATION_ID,
+    TABLES,
+    VERSION,
+    Cell,
+    RecordingError,
+    chain,
+    encode_action,
+    seal,
+)
+from engine.recording.tree import Bookmark, Branch, Place, PlayedTick
+from scenes.scene import Scene, context_arrays
+from world.world import World
 
-APPLICATION_ID = 0x506C4864
-"""`PlHd`: what SQLite's header says such a file is for."""
-VERSION = 1
-HASH_BYTES = 16
-SCHEMA = """
-CREATE TABLE recording (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE ticks (tick INTEGER PRIMARY KEY, action TEXT NOT NULL, steps INTEGER NOT NULL,
-  source TEXT NOT NULL, time REAL NOT NULL, hash BLOB NOT NULL);
-"""
+if TYPE_CHECKING:
+    from engine.recording.reader import Recording
 
-
-class RecordingError(PlayheadError):
-    """A recording cannot be written, read or replayed."""
-
-
-def chain(before: bytes, frames: np.ndarray) -> bytes:
-    """The hash of a tick's frames, chained to the one before: BLAKE2b of 16 bytes."""
-    digest = hashlib.blake2b(before, digest_size=HASH_BYTES)
-    digest.update(np.ascontiguousarray(frames).data)
-    return digest.digest()
+Job = Callable[[sqlite3.Connection], None]
+CHECKPOINT_AFTER = 500
+"""Transactions after which the log is moved into the file: some megabytes."""
+WAIT = 10.0
+"""Seconds that the writer waits for another program that holds the file."""
 
 
 class Recorder:
-    """Records a session from its start on. `failure` says in a sentence why it has stopped, if it has."""
+    """The file that is written to. `failure` says in a sentence why that has stopped, if it has.
 
-    def __init__(self, path: Path, session: Session) -> None:
+    All methods return at once save `flush` and `close`; they may be called by one thread at a time.
+    """
+
+    def __init__(self, path: Path, world: World, title: str = "") -> None:
         """Creates the file. Raises RecordingError where that cannot be done or something is there already."""
-        if path.exists():
-            raise RecordingError(f"{path} is there already; name another file to record to")
-        if session.tick:
-            raise RecordingError("a recording begins with its session: reset it first")
-        context = io.BytesIO()
-        start = session.context
-        arrays = {"frames": start.frames, "actions": start.actions}
-        arrays |= {f"prompt_{i}": prompt for i, prompt in enumerate(start.prompts)}
-        for name in ("features", "condition", "latents"):
-            if getattr(start, name) is not None:
-                arrays[name] = getattr(start, name)
-        np.savez_compressed(context, **arrays)
-        facts: dict[str, bytes] = {
-            "world": session.world.config.name.encode(),
-            "fingerprint": msgspec.json.encode(fingerprint(session.world)),
-            "environment": msgspec.json.encode(environment(session.world)),
-            "seed": str(session.seed).encode(),
-            "context": context.getvalue(),
-            "start": chain(b"", session.frames),
-        }
-        try:
-            with sqlite3.connect(path) as base:
-                base.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                base.execute(f"PRAGMA user_version = {VERSION}")
-                base.execute("PRAGMA journal_mode = WAL")
-                base.executescript(SCHEMA)
-                base.executemany("INSERT INTO recording VALUES (?, ?)", facts.items())
-            base.close()
-        except sqlite3.Error as error:
-            raise RecordingError(f"{path} cannot be written ({error}); name another file") from None
-        self.path, self.failure = path, ""
-        self._hash = facts["start"]
-        self._rows: queue.SimpleQueue[tuple[int, Action, int, str, float, np.ndarray] | None]
-        self._rows = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._thread.start()
+        create(path, describe(world, title))
+        self._start(path, world, 1, {})
 
-    def add(self, tick: int, action: Action, steps: int, source: str, frames: np.ndarray) -> None:
-        """Takes in a tick; returns at once."""
-        if not self.failure:
-            self._rows.put((tick, action, steps, source, time.time(), frames))
+    @classmethod
+    def resume(cls, recording: "Recording", world: World) -> "Recorder":
+        """Goes on in the file of a recording, as a play of its own. Raises RecordingError if that cannot be.
+
+        The world has to be the one that was recorded: the same weights and configuration.
+        """
+        recorder = object.__new__(cls)
+        number = max(recording.plays, default=0) + 1
+        recorder._start(recording.path, world, number, recording.scene_seals)
+        return recorder
+
+    def _start(self, path: Path, world: World, play: int, scene_seals: dict[int, bytes]) -> None:
+        import av  # noqa: F401 - takes a tenth of a second, which no tick is to wait for
+
+        self.path, self.play, self.failure = path, play, ""
+        self._facts_seal = b""
+        self._scene_seals = dict(scene_seals)
+        try:
+            with contextlib.closing(_connect(path)) as base:
+                base.execute("PRAGMA journal_mode = WAL")
+                self._facts_seal = base.execute("SELECT value FROM recording WHERE key = 'seal'").fetchone()[
+                    0
+                ]
+                said = msgspec.json.encode(environment(world)).decode()
+                base.execute("INSERT INTO plays VALUES (?, ?, ?)", (play, time.time(), said))
+        except (sqlite3.Error, TypeError) as error:
+            raise RecordingError(f"{path} cannot be written ({error}); record to another file") from None
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._due, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
+        self._mover = threading.Thread(target=self._move, name="recorder log", daemon=True)
+        self._thread.start()
+        self._mover.start()
+
+    def add_scene(self, number: int, scene: Scene) -> None:
+        """Embeds a scene, so that the file stands alone."""
+
+        def job(base: sqlite3.Connection) -> None:
+            row = scene_row(number, scene)
+            self._scene_seals[number] = seal(self._facts_seal, row)
+            base.execute("INSERT INTO scenes VALUES (?, ?, ?, ?)", (*row, self._scene_seals[number]))
+
+        self._put(job)
+
+    def add_branch(
+        self, branch: Branch, before: PlayedTick | Branch | None, frames: np.ndarray | None = None
+    ) -> None:
+        """Begins a branch: a root with its first frames, or after the tick or the root `before`."""
+
+        def job(base: sqlite3.Connection) -> None:
+            if before is None:
+                assert frames is not None
+                branch.start = chain(b"", frames)
+                sealed = self._scene_seals[branch.scene]
+            else:
+                branch.start = before.hash if isinstance(before, PlayedTick) else before.start
+                sealed = before.seal
+            row = branch_row(branch)
+            branch.seal = seal(sealed, row)
+            base.execute("INSERT INTO branches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, branch.seal))
+
+        self._put(job)
+
+    def add(
+        self,
+        place: Place,
+        tick: PlayedTick,
+        before: PlayedTick | Branch,
+        frames: np.ndarray,
+    ) -> None:
+        """Takes in a tick that was played after `before`; its hash and seal are filled in later."""
+
+        def job(base: sqlite3.Connection) -> None:
+            tick.hash = chain(before.hash if isinstance(before, PlayedTick) else before.start, frames)
+            row = tick_row(place, tick)
+            tick.seal = seal(before.seal, row)
+            base.execute("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, tick.seal))
+
+        self._put(job)
+
+    def add_bookmark(self, mark: Bookmark) -> None:
+        row = (mark.id, *mark.place, mark.name, mark.time)
+        self._put(lambda base: base.execute("INSERT INTO bookmarks VALUES (?, ?, ?, ?, ?)", row))
+
+    def add_thumbnail(self, place: Place, picture: np.ndarray) -> None:
+        """Takes in a small picture, uint8 `(h, w, 3)`, of a place."""
+        self._put(
+            lambda base: base.execute(
+                "INSERT OR IGNORE INTO thumbnails VALUES (?, ?, ?)", (*place, encode_jpeg(picture))
+            )
+        )
+
+    def flush(self) -> None:
+        """Returns when all that was taken in is written, or recording has stopped."""
+        done = threading.Event()
+        self._jobs.put(lambda base: done.set())
+        while not done.wait(0.05) and self._thread.is_alive():
+            pass
 
     def close(self) -> None:
         """Returns when all is written, in one file."""
-        self._rows.put(None)
+        self._jobs.put(None)
         self._thread.join()
-
-    def _write(self) -> None:
-        base = None
-        try:
-            base = sqlite3.connect(self.path, isolation_level=None)
-            base.execute("PRAGMA synchronous = NORMAL")
-            while (row := self._rows.get()) is not None:
-                tick, action, steps, source, when, frames = row
-                self._hash = chain(self._hash, frames)
-                said = msgspec.json.encode([sorted(action.buttons), dict(action.axes)]).decode()
-                values = (tick, said, steps, source, when, self._hash)
-                base.execute("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._ended = True
+        self._due.set()
+        self._mover.join()
+        if self.failure:
+            return
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(self.path)) as base:
+            # Somebody who reads at this moment keeps the log beside the file; the next reader can do it.
             base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             base.execute("PRAGMA journal_mode = DELETE")
-        except sqlite3.Error as error:
+
+    def _put(self, job: Job) -> None:
+        if not self.failure:
+            self._jobs.put(job)
+
+    def _write(self) -> None:
+        count = 0
+        try:
+            with contextlib.closing(_connect(self.path)) as base:
+                base.execute("PRAGMA wal_autocheckpoint = 0")
+                while (job := self._jobs.get()) is not None:
+                    if not self.path.exists():
+                        raise OSError("the file was removed")
+                    job(base)
+                    count += 1
+                    if count % CHECKPOINT_AFTER == 0:
+                        self._due.set()
+        except Exception as error:
             self.failure = f"recording to {self.path} stopped ({error}); what was written is kept"
             logging.getLogger("playhead").warning(self.failure)
-        finally:
-            if base is not None:
-                base.close()
+
+    def _move(self) -> None:
+        while not self._ended:
+            self._due.wait()
+            self._due.clear()
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(self.path)) as base:
+                base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def describe(world: World, title: str = "") -> dict[str, bytes]:
+    """What a recording says of itself and its world, by name."""
+    config = world.config
+    return {
+        "id": secrets.token_hex(8).encode(),
+        "title": title.encode(),
+        "world": config.name.encode(),
+        "fingerprint": msgspec.json.encode(fingerprint(world)),
+        "rate": repr(float(config.ticks_per_second)).encode(),
+        "space": msgspec.json.encode(config.action),
+        "time": repr(time.time()).encode(),
+    }
+
+
+def facts_seal(facts: dict[str, bytes]) -> bytes:
+    """The seal of what a recording says of itself."""
+    return seal(b"", (part for key in sorted(facts.keys() - {"seal"}) for part in (key, facts[key])))
+
+
+def create(path: Path, facts: dict[str, bytes]) -> None:
+    """Makes an empty recording; it is there whole or not at all. Raises RecordingError if that cannot be."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as base:
+            base.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            base.execute(f"PRAGMA user_version = {VERSION}")
+            base.execute("BEGIN")
+            for statement in TABLES.values():
+                base.execute(statement)
+            base.executemany(
+                "INSERT INTO recording VALUES (?, ?)", (facts | {"seal": facts_seal(facts)}).items()
+            )
+            base.execute("COMMIT")
+        try:
+            os.link(draft, path)  # fails where something is there already, at the same moment too
+        except FileExistsError:
+            raise RecordingError(f"{path} is there already; name another file to record to") from None
+        except OSError:  # a file system without links
+            if path.exists():
+                raise RecordingError(f"{path} is there already; name another file to record to") from None
+            draft.rename(path)
+    except sqlite3.Error as error:
+        raise RecordingError(f"{path} cannot be written ({error}); record to another folder") from None
+    except OSError as error:
+        raise RecordingError(
+            f"{path} cannot be written ({error.strerror}); record to another folder"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def scene_row(number: int, scene: Scene) -> tuple[Cell, ...]:
+    """A scene's row but for its seal."""
+    data = io.BytesIO()
+    np.savez_compressed(data, **context_arrays(scene.context))
+    said = {
+        "name": scene.name,
+        "title": scene.title,
+        "description": scene.description,
+        "world": scene.world,
+        "seed": scene.seed,
+        "place": scene.place,
+        "prompts": scene.prompts,
+    }
+    return number, msgspec.json.encode(said).decode(), data.getvalue()
+
+
+def branch_row(branch: Branch) -> tuple[Cell, ...]:
+    """A branch's row but for its seal."""
+    parent = branch.parent.branch if branch.parent is not None else None
+    head = (branch.id, parent, branch.first, branch.scene, str(branch.seed))
+    return (*head, branch.play, branch.start, branch.time)
+
+
+def tick_row(place: Place, tick: PlayedTick) -> tuple[Cell, ...]:
+    """A tick's row but for its seal."""
+    head = (place.branch, place.tick, encode_action(tick.action), tick.steps)
+    return (*head, tick.source, tick.time, tick.took, tick.hash)
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    """A picture uint8 `(h, w, 3)` as a JPEG of modest quality."""
+    import av
+
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.height, codec.width = picture.shape[:2]
+    codec.pix_fmt, codec.time_base = "yuvj420p", Fraction(1)
+    codec.options = {"qmin": "5", "qmax": "8"}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    frame = frame.reformat(format="yuvj420p")
+    return b"".join(bytes(p) for p in [*codec.encode(frame), *codec.encode(None)])
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """A picture uint8 `(h, w, 3)`; av's errors for what is no JPEG."""
+    import av
+
+    with av.open(io.BytesIO(data), format="mjpeg") as file:
+        return next(file.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=WAIT)
+    base.execute("PRAGMA synchronous = NORMAL")
+    return base

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.reader import Recording, verify
-from engine.recording.recorder import Recorder, RecordingError
+from engine.recording.reader import Recording
+from engine.recording.recorder import Recorder
+from engine.recording.replay import replay, verify
+from engine.recording.schema import RecordingError
+from engine.recording.tree import Place
 from engine.session import Session
+from engine.timeline.timeline import Timeline
 from tests.conftest import make_tiny_context, make_tiny_world
 from world.action import Action
 from world.world import World
@@ -18,33 +22,70 @@ TICKS = 30
 @pytest.fixture
 def file(tiny_world: World, tmp_path: Path) -> Path:
     session = Session(tiny_world, make_tiny_context(), 5)
-    recorder = Recorder(tmp_path / "play.playhead", session)
+    recorder = Recorder(tmp_path / "play.playhead", tiny_world, "A play")
+    timeline = Timeline(recorder)
+    timeline.begin(session)
     for number in range(TICKS):
-        action = Action(frozenset({"forward"} if number % 3 else ()))
-        recorder.add(session.tick + 1, action, session.steps, "script", session.step(action))
-    recorder.close()
-    assert not recorder.failure
+        timeline.step(session, Action(frozenset({"forward"} if number % 3 else ())), "keyboard")
+    timeline.bookmark("the end")
+    timeline.close()
+    assert not timeline.failure
     return recorder.path
 
 
 def test_a_recording_replays_bit_for_bit(file: Path, tiny_world: World) -> None:
     recording = Recording.read(file)
-    assert len(recording.ticks) == TICKS
+    assert recording.tree.count == TICKS
     assert verify(recording, tiny_world) is None
+
+
+def test_everything_that_was_played_is_there(file: Path, tiny_world: World) -> None:
+    recording = Recording.read(file)
+    assert (recording.title, recording.world, recording.rate) == ("A play", "tiny", 17.5)
+    path = recording.tree.path(1)
+    assert [bool(played.action.buttons) for played in path] == [bool(n % 3) for n in range(TICKS)]
+    assert {played.source for played in path} == {"keyboard"}
+    assert all(played.took > 0 and played.time > 1e9 for played in path)
+    assert recording.tree.parse("the end") == recording.tree.parse("") == Place(1, TICKS)
+    assert [place.tick for place, _ in recording.thumbnails()] == [0, 1]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_part_can_be_replayed(file: Path, tiny_world: World) -> None:
+    moments = list(replay(Recording.read(file), tiny_world, first=10, last=12))
+    assert [(moment.place, moment.equal) for moment in moments] == [(Place(1, n), True) for n in (10, 11, 12)]
+    with pytest.raises(RecordingError, match="ticks 0 to 30"):
+        list(replay(Recording.read(file), tiny_world, first=10, last=31))
+    with pytest.raises(RecordingError, match="no branch 7; there are 1"):
+        list(replay(Recording.read(file), tiny_world, branch=7))
 
 
 def test_other_weights_are_found_and_named(file: Path) -> None:
     found = verify(Recording.read(file), make_tiny_world(seed=1))
-    assert found is not None and found.tick == 0
+    assert found is not None and found.place.tick == 0
     assert any("generator's weights" in cause for cause in found.causes)
 
 
-def test_a_changed_action_is_found_at_its_tick(file: Path, tiny_world: World) -> None:
-    with sqlite3.connect(file) as base:
-        base.execute("UPDATE ticks SET action = '[[\"back\"], {}]' WHERE tick = 17")
+def test_a_single_weight_is_found_at_the_first_tick_that_it_changes(file: Path) -> None:
+    world = make_tiny_world()
+    world.autoencoder.decoder[-1].bias.data[0] += 1  # changes every picture, the context's too
+    found = verify(Recording.read(file), world)
+    assert found is not None and found.place.tick == 0
+    assert any("autoencoder's weights" in cause for cause in found.causes)
+
+
+def test_another_number_of_steps_is_found_and_named(file: Path, tiny_world: World) -> None:
+    found = verify(Recording.read(file), tiny_world, steps=1)
+    assert found is not None and found.place.tick == 1
+    assert found.causes == ["the denoise steps a tick (recorded 2, here 1)"]
+
+
+def change(file: Path, *statements: str) -> None:
+    base = sqlite3.connect(file)
+    for statement in statements:
+        base.execute(statement)
+    base.commit()
     base.close()
-    found = verify(Recording.read(file), tiny_world)
-    assert found is not None and found.tick == 17
 
 
 @pytest.mark.parametrize("keep", [0, 10, 5000])
@@ -55,28 +96,38 @@ def test_a_truncated_file_is_one_sentence(file: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("statement", "words"),
     [
-        ("PRAGMA user_version = 2", "schema 2"),
+        ("PRAGMA user_version = 3", "schema 3, and this Playhead reads 2; update"),
+        ("PRAGMA user_version = 1", "schema 1, which only an older"),
         ("PRAGMA application_id = 7", "another program"),
+        ("ALTER TABLE ticks ADD COLUMN more", "other tables"),
         ("DELETE FROM ticks WHERE tick = 4", "lacks tick 4"),
-        ("DELETE FROM recording WHERE key = 'seed'", "damaged"),
-        ("UPDATE recording SET value = '-1' WHERE key = 'seed'", "no seed"),
-        ("UPDATE ticks SET action = '[[1' WHERE tick = 4", "damaged"),
+        ("UPDATE ticks SET action = '[[\"back\"],{}]' WHERE tick = 17", "tick 17 of branch 1 was changed"),
+        ("UPDATE ticks SET tick = 99999999999 WHERE tick = 30", "lacks tick 30"),
+        ("UPDATE ticks SET hash = x'00' WHERE tick = 4", "tick 4 of branch 1 was changed"),
+        ("UPDATE branches SET first = 99999999999", "branch 1 was changed"),
+        ("UPDATE branches SET seed = '-1'", "seed -1"),
+        ("UPDATE branches SET parent = 1", "not there"),
+        ('UPDATE scenes SET fields = \'{"name": "../../x"}\'', "scene 1 was changed"),
+        ("UPDATE scenes SET context = x'00'", "scene 1 was changed"),
+        ("UPDATE bookmarks SET tick = 31", "nowhere"),
+        ("DELETE FROM recording WHERE key = 'world'", "says of itself was changed"),
         ("UPDATE recording SET value = 3 WHERE key = 'world'", "damaged"),
+        ("DELETE FROM plays", "lacks its scene, its play"),
     ],
 )
-def test_what_is_wrong_is_named(file: Path, change: str, words: str) -> None:
-    base = sqlite3.connect(file)
-    base.execute(change)
-    base.commit()
-    base.close()
-    with pytest.raises(RecordingError, match=words):
+def test_what_is_wrong_is_named(file: Path, statement: str, words: str) -> None:
+    change(file, statement)
+    before = file.read_bytes()
+    with pytest.raises(RecordingError, match=words) as refused:
         Recording.read(file)
+    assert "\n" not in str(refused.value)
+    assert file.read_bytes() == before
 
 
 def test_nothing_is_overwritten(file: Path, tiny_world: World) -> None:
     before = file.read_bytes()
     with pytest.raises(RecordingError, match="there already"):
-        Recorder(file, Session(tiny_world, make_tiny_context(), 5))
+        Recorder(file, tiny_world)
     assert file.read_bytes() == before

@@ -1,0 +1,97 @@
+"""Simulates a recording again, and says what differs where it does not come out the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.fingerprint import differences, environment, fingerprint
+from engine.recording.reader import Recording
+from engine.recording.schema import RecordingError, chain
+from engine.recording.tree import Place, PlayedTick
+from engine.session import Session
+from world.world import World
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A moment that was simulated again: its frames, uint8 `(n, H, W, 3)`, and whether they are as recorded.
+
+    `played`: the tick that led to it, None at the start.
+    """
+
+    place: Place
+    played: PlayedTick | None
+    frames: np.ndarray
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tick (0: the start) whose frames differ, and what else differs, in words."""
+
+    place: Place
+    causes: list[str]
+
+
+def open_session(recording: Recording, world: World, branch: int) -> Session:
+    """A session at the start of a branch. Raises WorldError if the scene cannot be played in this world."""
+    return Session(world, recording.context(branch), recording.tree.root(branch).seed)
+
+
+def replay(
+    recording: Recording,
+    world: World,
+    branch: int | None = None,
+    first: int = 0,
+    last: int | None = None,
+    steps: int | None = None,
+) -> Iterator[Replayed]:
+    """Simulates a branch (None: the newest) from its start on; yields its moments `first` to `last`.
+
+    `steps`: so many denoise steps a tick in place of the recorded ones. Raises RecordingError for a branch
+    or ticks that there are not.
+    """
+    tree = recording.tree
+    number = tree.newest if branch is None else branch
+    end = tree.branch(number).last
+    last = end if last is None else last
+    if not 0 <= first <= last <= end:
+        raise RecordingError(f"branch {number} has ticks 0 to {end}, so none from {first} to {last}")
+    session = open_session(recording, world, number)
+    before = tree.root(number).start
+    if first == 0:
+        place = tree.check(Place(number, 0))
+        yield Replayed(place, None, session.frames, chain(b"", session.frames) == before)
+    for tick, played in enumerate(tree.path(number, last), 1):
+        session.steps = played.steps if steps is None else steps
+        frames = session.step(played.action)
+        if tick >= first:
+            place = tree.check(Place(number, tick))
+            yield Replayed(place, played, frames, chain(before, frames) == played.hash)
+        before = played.hash
+
+
+def causes(
+    recording: Recording, world: World, place: Place | None = None, steps: int | None = None
+) -> list[str]:
+    """What differs between the recording's world and machine and those here, in words.
+
+    `place`: where that was noticed. `steps`: the denoise steps a tick that were asked for instead.
+    """
+    number = recording.tree.newest if place is None else place.branch
+    found = differences(recording.fingerprint, fingerprint(world))
+    played = recording.tree.tick(place) if place is not None else None
+    if played is not None and steps is not None and played.steps != steps:
+        found.append(f"the denoise steps a tick (recorded {played.steps}, here {steps})")
+    return [*found, *differences(recording.environment(number), environment(world))]
+
+
+def verify(
+    recording: Recording, world: World, branch: int | None = None, steps: int | None = None
+) -> Divergence | None:
+    """The first tick of a branch that differs when simulated again; None if every frame is equal."""
+    for moment in replay(recording, world, branch, steps=steps):
+        if not moment.equal:
+            return Divergence(moment.place, causes(recording, world, moment.place, steps))
+    return None

@@ -1,0 +1,88 @@
+"""What a `.playhead` file is: an SQLite database of these tables, and the hashes that hold it together.
+
+A tick's `hash` is that of its frames, chained to the one before it in the tree: equal hashes mean that every
+frame up to there was equal. Its `seal` is that of the row, chained in the same way: a row that was changed,
+lost or moved is found without simulating anything.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from world.action import Action
+from world.errors import PlayheadError
+
+APPLICATION_ID = 0x506C4864
+"""`PlHd`: what SQLite's header says such a file is for."""
+VERSION = 2
+HASH_BYTES = 16
+SEAL_BYTES = 8
+TABLES = {
+    "recording": "CREATE TABLE recording (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "plays": "CREATE TABLE plays (id INTEGER PRIMARY KEY, time REAL NOT NULL, environment TEXT NOT NULL)",
+    "scenes": (
+        "CREATE TABLE scenes (id INTEGER PRIMARY KEY, fields TEXT NOT NULL, context BLOB NOT NULL, "
+        "seal BLOB NOT NULL)"
+    ),
+    "branches": (
+        "CREATE TABLE branches (id INTEGER PRIMARY KEY, parent INTEGER, first INTEGER NOT NULL, "
+        "scene INTEGER NOT NULL, seed TEXT NOT NULL, play INTEGER NOT NULL, start BLOB NOT NULL, "
+        "time REAL NOT NULL, seal BLOB NOT NULL)"
+    ),
+    "ticks": (
+        "CREATE TABLE ticks (branch INTEGER NOT NULL, tick INTEGER NOT NULL, action TEXT NOT NULL, "
+        "steps INTEGER NOT NULL, source TEXT NOT NULL, time REAL NOT NULL, took REAL NOT NULL, "
+        "hash BLOB NOT NULL, seal BLOB NOT NULL, PRIMARY KEY (branch, tick)) WITHOUT ROWID"
+    ),
+    "bookmarks": (
+        "CREATE TABLE bookmarks (id INTEGER PRIMARY KEY, branch INTEGER NOT NULL, tick INTEGER NOT NULL, "
+        "name TEXT NOT NULL, time REAL NOT NULL)"
+    ),
+    "thumbnails": (
+        "CREATE TABLE thumbnails (branch INTEGER NOT NULL, tick INTEGER NOT NULL, jpeg BLOB NOT NULL, "
+        "PRIMARY KEY (branch, tick)) WITHOUT ROWID"
+    ),
+}
+"""Every table and how it is made; a file that says otherwise is not read."""
+
+Cell = int | float | str | bytes | None
+
+
+class RecordingError(PlayheadError):
+    """A recording cannot be written, read or replayed."""
+
+
+def chain(before: bytes, frames: np.ndarray) -> bytes:
+    """The hash of a tick's frames, chained to the one before: BLAKE2b of 16 bytes."""
+    digest = hashlib.blake2b(before, digest_size=HASH_BYTES)
+    digest.update(np.ascontiguousarray(frames).data)
+    return digest.digest()
+
+
+def seal(before: bytes, row: Iterable[Cell]) -> bytes:
+    """The seal of a row's values, chained to the one before: BLAKE2b of 8 bytes."""
+    digest = hashlib.blake2b(before, digest_size=SEAL_BYTES)
+    for value in row:
+        data = value if isinstance(value, bytes) else repr(value).encode()
+        digest.update(len(data).to_bytes(4, "little"))
+        digest.update(data)
+    return digest.digest()
+
+
+def encode_action(action: Action) -> str:
+    """An action as JSON: `[["forward"],{"look":0.5}]`."""
+    return msgspec.json.encode([sorted(action.buttons), dict(action.axes)]).decode()
+
+
+def decode_action(text: str) -> Action:
+    """The inverse of `encode_action`. Raises msgspec's errors for another text."""
+    buttons, axes = msgspec.json.decode(text, type=tuple[list[str], dict[str, float]])
+    return Action(frozenset(buttons), axes)
+
+
+def printable(text: str, most: int = 200) -> str:
+    """Text of a file as it may be shown: without what a terminal would obey, and not without end."""
+    return re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", " ", text)[:most]

@@ -1,0 +1,178 @@
+"""The tree of ticks that was played: branches, bookmarks, and what they began from. Data alone.
+
+A branch begins after a tick of another one and goes its own way; what came before belongs to both. A root
+begins at a scene with a seed. Nothing in a tree is ever taken back: it only grows.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from engine.recording.schema import RecordingError
+from world.action import Action
+
+
+class Place(NamedTuple):
+    """A moment: the state after tick number `tick` on the way to `branch`. Tick 0 is the start."""
+
+    branch: int
+    tick: int
+
+    def __str__(self) -> str:
+        return f"{self.branch}:{self.tick}"
+
+
+@dataclass(slots=True)
+class PlayedTick:
+    """A tick as it was played.
+
+    `source`: who played it (`keyboard`, `script`, `bridge`, `replay`). `time`: when, in seconds since 1970.
+    `took`: seconds from the input to the frames. `hash`: of the frames, chained, and `seal`, of its row:
+    empty until the recorder has filled them in.
+    """
+
+    action: Action
+    steps: int
+    source: str
+    time: float
+    took: float
+    hash: bytes = b""
+    seal: bytes = b""
+
+
+@dataclass
+class Branch:
+    """Ticks that were played one after the other. `ticks[0]` is number `first` + 1.
+
+    `parent`: the place that it begins from, None for a root. `start`: the hash of the frames there. `play`:
+    the play that it belongs to, and with that the machine it was simulated on.
+    """
+
+    id: int
+    parent: Place | None
+    scene: int
+    seed: int
+    play: int
+    start: bytes = b""
+    time: float = 0.0
+    seal: bytes = b""
+    ticks: list[PlayedTick] = field(default_factory=list)
+
+    @property
+    def first(self) -> int:
+        """The number of the tick that it begins after."""
+        return self.parent.tick if self.parent is not None else 0
+
+    @property
+    def last(self) -> int:
+        """The number of its last tick."""
+        return self.first + len(self.ticks)
+
+
+@dataclass(frozen=True)
+class Bookmark:
+    """A place with a name."""
+
+    id: int
+    name: str
+    place: Place
+    time: float
+
+
+class Tree:
+    """Branches by number, and bookmarks in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.branches: dict[int, Branch] = {}
+        self.bookmarks: list[Bookmark] = []
+
+    @property
+    def newest(self) -> int:
+        """The branch that was begun last. Raises RecordingError where there is none."""
+        if not self.branches:
+            raise RecordingError("nothing was played yet, so there is no branch")
+        return max(self.branches)
+
+    @property
+    def count(self) -> int:
+        """Ticks of all branches."""
+        return sum(len(branch.ticks) for branch in list(self.branches.values()))
+
+    def branch(self, number: int) -> Branch:
+        """Raises RecordingError, naming the branches there are, for another one."""
+        if number not in self.branches:
+            known = ", ".join(map(str, sorted(self.branches)[:20])) or "none"
+            raise RecordingError(f"there is no branch {number}; there are {known}")
+        return self.branches[number]
+
+    def check(self, place: Place) -> Place:
+        """The same moment, named by the branch that the tick was played in.
+
+        Raises RecordingError for a moment that there is not.
+        """
+        branch = self.branch(place.branch)
+        if not 0 <= place.tick <= branch.last:
+            raise RecordingError(
+                f"branch {place.branch} has ticks 0 to {branch.last}, so none numbered {place.tick}"
+            )
+        while branch.parent is not None and place.tick <= branch.first:
+            branch = self.branches[branch.parent.branch]
+        return Place(branch.id, place.tick)
+
+    def end(self, number: int) -> Place:
+        """The last moment of a branch."""
+        return self.check(Place(number, self.branch(number).last))
+
+    def lineage(self, number: int) -> list[Branch]:
+        """The branches on the way to this one, from its root on."""
+        line = [self.branch(number)]
+        while (parent := line[-1].parent) is not None:
+            line.append(self.branches[parent.branch])
+        return line[::-1]
+
+    def path(self, number: int, last: int | None = None) -> list[PlayedTick]:
+        """All ticks from the start to the end of a branch, or to tick `last`; tick n is number n - 1."""
+        line = self.lineage(number)
+        ticks: list[PlayedTick] = []
+        for branch, after in zip(line, [*line[1:], None], strict=True):
+            ticks += branch.ticks[: None if after is None else after.first - branch.first]
+        return ticks[:last]
+
+    def root(self, number: int) -> Branch:
+        return self.lineage(number)[0]
+
+    def tick(self, place: Place) -> PlayedTick | None:
+        """The tick that led to a place; None at the start."""
+        place = self.check(place)
+        branch = self.branches[place.branch]
+        return branch.ticks[place.tick - branch.first - 1] if place.tick else None
+
+    def hash_at(self, place: Place) -> bytes:
+        """The chained hash of the frames of a place; empty where it is not known."""
+        tick = self.tick(place)
+        return tick.hash if tick is not None else self.branches[self.check(place).branch].start
+
+    def children(self, number: int) -> list[Branch]:
+        """The branches that begin from this one."""
+        branches = list(self.branches.values())
+        return [b for b in branches if b.parent is not None and b.parent.branch == number]
+
+    def parse(self, text: str) -> Place:
+        """The moment that a text names; empty: the end of the newest branch.
+
+        `140` is a tick of the newest branch, `2:140` one of branch 2, `2:` that branch's end, anything else
+        the name of a bookmark. Raises RecordingError where there is no such moment.
+        """
+        branch, colon, tick = text.strip().rpartition(":")
+        if not text.strip():
+            return self.end(self.newest)
+        numbers = [part for part in (branch, tick) if part]
+        if all(part.isdecimal() and len(part) < 19 for part in numbers) and bool(branch) == bool(colon):
+            number = int(branch) if colon else self.newest
+            return self.check(Place(number, int(tick))) if tick else self.end(number)
+        for bookmark in reversed(self.bookmarks):
+            if bookmark.name == text.strip():
+                return self.check(bookmark.place)
+        names = ", ".join(dict.fromkeys(b.name for b in self.bookmarks)) or "none"
+        raise RecordingError(
+            f"`{text}` is no moment: it is a tick (140), one of a branch (2:140), or a bookmark ({names})"
+        )
