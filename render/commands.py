@@ -30,7 +30,7 @@ def bench_play(
     from world.world import World
 
     loaded = World.load(world, device, steps=steps, attention=attention)
-    start = load_scene(scene) if scene else scenes_of(loaded.config.name, loaded.config.family)[0]
+    start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     measured = bench.bench_play(loaded, start, ticks, began)
     config = loaded.config
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")

@@ -60,7 +60,7 @@ class Opening:
     def first(self) -> "Session":
         """Loads the world and opens the first scene."""
         settings, progress = self._settings, self._progress
-        from scenes.scene import load_scene, scenes_of
+        from scenes.scene import belongs, load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
         progress("starting torch", 0.05)
@@ -76,8 +76,8 @@ class Opening:
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
-        scene = scene or scenes_of(config.name, config.family)[0]
-        if scene.world not in {config.name, config.family or config.name}:
+        scene = scene or scenes_of(config)[0]
+        if not belongs(scene.world, config):
             raise PlayheadError(
                 f"the scene `{scene.name}` is one of the world `{scene.world}`, not of `{config.name}`; "
                 "leave out --world, or choose another --scene"
@@ -90,7 +90,7 @@ class Opening:
 
         assert self._world is not None
         config = self._world.config
-        scenes = scenes_of(config.name, config.family)
+        scenes = scenes_of(config)
         names = [s.name for s in scenes]
         here = names.index(self.scene.name) if self.scene and self.scene.name in names else -1
         scene = scenes[(here + by) % len(scenes)]

@@ -22,19 +22,22 @@ def scenes(
     from rich.console import Console
     from rich.table import Column, Table
 
-    from scenes.scene import list_scenes
+    from scenes.scene import list_scenes, own_scenes, ready_scenes
 
     table = Table(Column("name", no_wrap=True), "title", "world", Column("place", overflow="fold"), "seed")
-    found = list_scenes()
+    found = [*list_scenes(), *own_scenes()]
     for scene in found:
         table.add_row(scene.name, scene.title, scene.world, scene.place, str(scene.seed))
+    for fields in ready_scenes():
+        if fields.name not in {scene.name for scene in found}:
+            table.add_row(fields.name, fields.title, fields.world, "to be prepared", str(fields.seed))
     if thumbnails is not None:
         from render.sheet import write_png
         from scenes.scene import SceneError
 
         try:
             thumbnails.mkdir(parents=True, exist_ok=True)
-            for scene in found:
+            for scene in (s for s in found if len(s.context.frames)):
                 write_png(thumbnails / f"{scene.name}.png", scene.context.frames[-1])
         except OSError as error:
             raise SceneError(
@@ -89,7 +92,7 @@ def _dream_start(
     vae: str | None,
 ) -> "Context":
     """The context that a world needs of prompts and a picture: by encoders, or by the world alone."""
-    from scenes.encoders import IMAGE, TEXT, make_context
+    from scenes.encoders import IMAGE, TEXT, Encoders, make_context
     from scenes.scene import SceneError
     from scenes.settle import settle_picture
     from world.public import PROMPTS
@@ -101,5 +104,30 @@ def _dream_start(
     g = loaded.config.generator
     if image is not None and not (prompts or g.text_dim or g.image_dim or g.condition_channels):
         return settle_picture(loaded, image, length, settle, seed)
-    where = {"text": encoders or TEXT, "image": encoders or IMAGE, "vae": vae}
-    return make_context(loaded, prompts, image, **where)
+    return make_context(loaded, prompts, image, Encoders(encoders or TEXT, encoders or IMAGE, vae))
+
+
+@app.command()
+def prepare(
+    name: Annotated[list[str] | None, typer.Argument(help="Ready scenes; else all of the world's.")] = None,
+    world: Annotated[str, typer.Option(help="The public world that they are for.")] = ...,  # type: ignore[assignment]
+    encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make those anew that are there.")] = False,
+) -> None:
+    """Encode the prompts and pictures of ready scenes, once; fetches the encoders where they are not here."""
+    from scenes.encoders import IMAGE, TEXT, Encoders
+    from scenes.prepare import prepare_scenes
+    from scenes.worlds_commands import progress
+    from world.world import load_frame_encoder
+
+    with progress() as tell:
+        made = prepare_scenes(
+            load_frame_encoder(world),
+            Encoders(encoders or TEXT, encoders or IMAGE, vae),
+            name or (),
+            force,
+            tell,
+        )
+    for scene, now in made.items():
+        typer.echo(f"{scene}: {'prepared' if now else 'was prepared already'}")

@@ -1,89 +1,134 @@
 """The encoders of public worlds: a prompt's text rows, an image's features and its latents (extra `scenes`).
 
 They are needed to make a scene and never to play one. Text is read by UMT5-XXL's encoder, images by CLIP's
-ViT-H/14 as Wan 2.1 uses them; latents come from the world's own tiny encoder, or from the full Wan VAE.
+ViT-H/14, both as Wan 2.1 uses them; latents come from the world's own tiny encoder, or from a full Wan VAE.
 """
 
+import html
 import importlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from scenes.scene import SceneError
-from world.context import Context
+from world.context import Context, check_context
 
 if TYPE_CHECKING:
-    from world.world import World
+    from torch import Tensor
+
+    from world.config import WorldConfig
 
 TEXT = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-"""Where UMT5-XXL's encoder and tokenizer are, and the full Wan VAE; a folder of the same layout does too."""
+"""Where UMT5-XXL's encoder (22.7 GB) and tokenizer are, and a full Wan VAE."""
 IMAGE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 """Where CLIP's vision tower is."""
 CONDITION_LATENTS = 30
 """From latent 29 on the condition of [image, grey, grey, …] stays the same."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def encode_prompts(prompts: tuple[str, ...], model: str, rows: int) -> tuple[np.ndarray, ...]:
-    """The text rows `(n, 4096)` of each prompt, at most `rows`; a world fills them up with zeros itself."""
-    transformers = _need("transformers")
-    import torch
+class Picturing(Protocol):
+    """What is needed of a world to make a scene of it: a `World` does, and so does a `FrameEncoder`."""
 
-    tokens = _load(transformers.AutoTokenizer.from_pretrained, model, "tokenizer")
-    encoder = _load(
-        transformers.UMT5EncoderModel.from_pretrained, model, "text_encoder", dtype=torch.bfloat16
-    )
-    found = []
-    with torch.inference_mode():
+    config: "WorldConfig"
+
+    def encode_clip(self, clip: np.ndarray) -> "Tensor": ...
+
+
+class Encoders:
+    """The encoders, each loaded when it is first needed and kept for the next scene.
+
+    `text`, `image`, `vae`: a repository on the hub, or a folder of the same layout (`tokenizer` and
+    `text_encoder`, `image_encoder`, `vae`). Without a `vae` latents come from the world's own encoder.
+    Everything raises SceneError for what cannot be had.
+    """
+
+    def __init__(self, text: str = TEXT, image: str = IMAGE, vae: str | None = None) -> None:
+        self._places = {"text": text, "image": image}
+        self._vae_place = vae
+
+    def prompts(self, prompts: tuple[str, ...], rows: int) -> tuple[np.ndarray, ...]:
+        """The text rows `(n, 4096)` of each prompt, at most `rows`; a world fills them up with zeros."""
+        import torch
+
+        tokenizer, encoder = self._text
+        found = []
         for prompt in prompts:
-            given = tokens(prompt, return_tensors="pt", truncation=True, max_length=rows)
-            found.append(encoder(**given).last_hidden_state[0].float().numpy())
-    return tuple(found)
+            cleaned = " ".join(html.unescape(html.unescape(prompt)).split())  # as Wan has it
+            given = tokenizer(cleaned, return_tensors="pt", truncation=True, max_length=rows)
+            with torch.inference_mode():
+                seen = encoder(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
+            found.append(seen.last_hidden_state[0].float().numpy())
+        return tuple(found)
 
+    def features(self, picture: np.ndarray) -> np.ndarray:
+        """The penultimate features `(257, 1280)` of a picture uint8 `(H, W, 3)`, squeezed to a square."""
+        import torch
+        import torch.nn.functional as F
 
-def encode_features(picture: np.ndarray, model: str) -> np.ndarray:
-    """The penultimate features `(257, 1280)` of a picture uint8 `(H, W, 3)`."""
-    transformers = _need("transformers")
-    import torch
+        side = self._image.config.image_size
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+        pixels = F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+        with torch.inference_mode():
+            seen = self._image(pixel_values=(pixels - mean) / std, output_hidden_states=True)
+        return seen.hidden_states[-2][0].numpy()
 
-    processor = _load(transformers.CLIPImageProcessor.from_pretrained, model, "image_processor")
-    encoder = _load(transformers.CLIPVisionModel.from_pretrained, model, "image_encoder")
-    size = processor.crop_size  # the whole picture, squeezed, as Wan has it
-    processor.do_center_crop = False
-    processor.size = {"height": size["height"], "width": size["width"]}
-    with torch.inference_mode():
-        given = processor(images=picture, return_tensors="pt")
-        return encoder(**given, output_hidden_states=True).hidden_states[-2][0].float().numpy()
+    def latents(self, world: Picturing, clip: np.ndarray) -> np.ndarray:
+        """Normalised latents `(L, C, h, w)` of a clip float32 `(T, H, W, 3)` in [0, 1]."""
+        if self._vae_place is None:
+            return world.encode_clip(clip).cpu().numpy()
+        import torch
 
+        from world.public import WAN_MEAN, WAN_STD
 
-def encode_latents(world: "World", frames: np.ndarray, vae: str | None = None) -> np.ndarray:
-    """Normalised latents of frames uint8 `(T, H, W, 3)`, by the world's own encoder or a full Wan VAE."""
-    if vae is None:
-        return world.encode(frames).cpu().numpy()
-    diffusers = _need("diffusers")
-    import torch
+        video = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1
+        with torch.inference_mode():
+            z = self._vae.encode(video).latent_dist.mode()[0].transpose(0, 1)
+        if z.shape[1:] != world.config.latent_shape:
+            raise SceneError(
+                f"the VAE of {self._vae_place} makes latents of {tuple(z.shape[1:])}, and the world "
+                f"`{world.config.name}` takes {world.config.latent_shape}; it has to be Wan 2.1's"
+            )
+        mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
+        return ((z - mean) / std).numpy()
 
-    from world.public import WAN_MEAN, WAN_STD
+    @cached_property
+    def _text(self) -> tuple[Any, Any]:
+        transformers = _need("transformers")
+        import torch
 
-    model = _load(diffusers.AutoencoderKLWan.from_pretrained, vae, "vae")
-    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    with torch.inference_mode():
-        z = model.encode(video).latent_dist.mode()[0].transpose(0, 1)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
-    return ((z - mean) / std).numpy()
+        place = self._places["text"]
+        tokenizer = _load(transformers.AutoTokenizer.from_pretrained, place, "tokenizer")
+        load = transformers.UMT5EncoderModel.from_pretrained
+        return tokenizer, _load(load, place, "text_encoder", dtype=torch.bfloat16).eval()
+
+    @cached_property
+    def _image(self) -> Any:  # noqa: ANN401
+        transformers = _need("transformers")
+        import torch
+
+        load = transformers.CLIPVisionModel.from_pretrained
+        return _load(load, self._places["image"], "image_encoder", dtype=torch.float32).eval()
+
+    @cached_property
+    def _vae(self) -> Any:  # noqa: ANN401
+        assert self._vae_place is not None
+        load = _need("diffusers").AutoencoderKLWan.from_pretrained
+        return _load(load, self._vae_place, "vae").eval()
 
 
 def make_context(
-    world: "World",
-    prompts: tuple[str, ...],
-    picture: Path | None,
-    *,
-    text: str = TEXT,
-    image: str = IMAGE,
-    vae: str | None = None,
+    world: Picturing, prompts: tuple[str, ...], picture: Path | None, encoders: Encoders
 ) -> Context:
-    """The context that a public world needs of prompts and a picture. Raises SceneError for wrong ones."""
+    """The context that a public world needs of prompts and a picture.
+
+    Raises SceneError for those that it cannot use, WorldError for encoders of other sizes than its own.
+    """
     config = world.config
     g = config.generator
     if bool(g.text_dim) != bool(prompts):
@@ -101,18 +146,20 @@ def make_context(
     size = (config.frame_height, config.frame_width)
     shown = read_picture(picture, *size) if picture else np.zeros((*size, 3), np.uint8)
     frames = shown[None] if picture else np.zeros((0, *size, 3), np.uint8)
+    clip = frames.astype(np.float32) / 255
     found: dict[str, Any] = {}
     if prompts:
-        found["prompts"] = encode_prompts(prompts, text, g.text_length)
+        found["prompts"] = encoders.prompts(prompts, g.text_length)
     if g.image_dim:
-        found["features"] = encode_features(shown, image)
+        found["features"] = encoders.features(shown)
     if g.condition_channels:
-        grey = np.full((1, *size, 3), 128, np.uint8)
-        count = world.config.autoencoder.time_factor * (CONDITION_LATENTS - 1)
-        found["condition"] = encode_latents(world, np.concatenate([frames, grey.repeat(count, 0)]), vae)
+        grey = np.full((config.autoencoder.time_factor * (CONDITION_LATENTS - 1), *size, 3), 0.5, np.float32)
+        found["condition"] = encoders.latents(world, np.concatenate([clip, grey]))
     elif picture is not None:
-        found["latents"] = encode_latents(world, frames, vae)
-    return Context(frames, np.zeros((len(frames), len(config.action.buttons)), np.uint8), **found)
+        found["latents"] = encoders.latents(world, clip)
+    context = Context(frames, np.zeros((len(frames), len(config.action.buttons)), np.uint8), **found)
+    check_context(config, context)
+    return context
 
 
 def read_picture(path: Path, height: int, width: int) -> np.ndarray:
@@ -146,7 +193,7 @@ def _load(load: Callable[..., Any], place: str, part: str, **options: object) ->
     try:
         return load(place, subfolder=part, **options)
     except Exception as error:  # every kind of network and file trouble
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise SceneError(
             f"the encoder `{part}` of {place} cannot be had ({reason}); download that repository elsewhere "
             "and name its folder by --encoders or --vae"

@@ -2,23 +2,30 @@
 
 `scene.toml` names the world, the seed and the context file; the context is an `.npz` with `frames` uint8
 `(T, H, W, 3)`, `actions` uint8 `(T, buttons)` and `place` str: a short episode. Nothing here loads a model.
+
+Of public worlds there are ready scenes: prompts or a picture, whose context `scenes prepare` makes once, in
+the user's own folder, as soon as the world's weights are there.
 """
 
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from world.context import Context
-from world.errors import PlayheadError
+from world.context import Context, check_context
+from world.errors import PlayheadError, WorldError
 from world.home import scenes_folder
 from world.tomlfile import read_toml
 
+if TYPE_CHECKING:  # which imports torch, and a window opens before that
+    from world.config import WorldConfig
+
 SHIPPED = Path(__file__).parent / "shipped"
+READY = Path(__file__).parent / "ready"
 SCENE_FILE = "scene.toml"
 MAX_SEED = 2**64 - 1
 LARGEST_CONTEXT = 2**31
@@ -35,7 +42,7 @@ class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What a `scene.toml` holds, all of it required; `context` is the name of a file beside it.
 
     Of public worlds also the `prompts` whose embeddings the context holds, for reading; `world` may be the
-    name of a family.
+    name of a family. A ready scene names the `image` beside it that its context is to be made of, if any.
     """
 
     name: str
@@ -45,6 +52,7 @@ class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     seed: int
     context: str
     prompts: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,17 +79,54 @@ def list_scenes() -> list[Scene]:
     return [load_scene(name) for name in scene_names()]
 
 
-def scenes_of(world: str, family: str = "") -> list[Scene]:
-    """The shipped scenes of a world, by name, and the user's own. Raises SceneError where there are none."""
+def own_scenes() -> list[Scene]:
+    """Every scene in the user's own folder, by name."""
+    return [load_scene(name) for name in _names_in(scenes_folder()) if name not in scene_names()]
+
+
+def ready_scenes(config: "WorldConfig | None" = None) -> list[SceneFields]:
+    """The ready scenes of a world, or all of them: prompts or a picture that come with the project."""
+    found = [read_fields(READY / name / SCENE_FILE) for name in _names_in(READY)]
+    return [fields for fields in found if config is None or belongs(fields.world, config)]
+
+
+def belongs(world: str, config: "WorldConfig") -> bool:
+    """Whether a scene of `world`, a world's name or a family's, is one of this world."""
+    return world in {config.name, config.family or config.name}
+
+
+def scenes_of(config: "WorldConfig") -> list[Scene]:
+    """The shipped scenes of a world and the user's own: first those of its name, then those of its family.
+
+    Scenes of the family that were made for worlds of another size are left out. Raises SceneError where there
+    are none.
+    """
     names = dict.fromkeys([*scene_names(), *_names_in(scenes_folder())])
-    folders = [find_scene(name) for name in names]
-    mine = [f for f in folders if read_fields(f / SCENE_FILE).world in {world, family or world}]
-    if not mine:
+    found = [(name, read_fields(find_scene(name) / SCENE_FILE).world) for name in names]
+    mine = [load_scene(name) for name, world in found if world == config.name]
+    shared = [load_scene(name) for name, world in found if world != config.name and belongs(world, config)]
+    mine += [scene for scene in shared if fits(scene.context, config)]
+    if mine:
+        return mine
+    ready = ", ".join(fields.name for fields in ready_scenes(config))
+    if ready:
         raise SceneError(
-            f"there is no scene of the world `{world}`; give the folder of one by --scene, or make one by "
-            "`scenes new` or `scenes prepare`"
+            f"the scenes of the world `{config.name}` have to be prepared once ({ready}): "
+            f"python main.py scenes prepare --world {config.name}"
         )
-    return [load_scene(folder) for folder in mine]
+    raise SceneError(
+        f"there is no scene of the world `{config.name}`; give the folder of one by --scene, or make one by "
+        "`scenes new`"
+    )
+
+
+def fits(context: Context, config: "WorldConfig") -> bool:
+    """Whether a context has what a world's generator looks at."""
+    try:
+        check_context(config, context)
+    except WorldError:
+        return False
+    return True
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -90,17 +135,16 @@ def _names_in(folder: Path) -> list[str]:
 
 def find_scene(name: str | Path) -> Path:
     """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
-    if str(name) in scene_names():
-        return SHIPPED / str(name)
-    if str(name) in _names_in(scenes_folder()):
-        return scenes_folder() / str(name)
+    for parent in (SHIPPED, scenes_folder(), READY):
+        if str(name) in _names_in(parent):
+            return parent / str(name)
     path = Path(name)
     folder = path.parent if path.name == SCENE_FILE else path
     if folder.is_dir():
         return folder
     raise SceneError(
         f"there is no scene `{name}`; shipped are {', '.join(scene_names()) or 'none'}, "
-        "or give the folder of one"
+        f"to prepare are {', '.join(_names_in(READY)) or 'none'}, or give the folder of one"
     )
 
 
@@ -111,6 +155,11 @@ def load_scene(name: str | Path) -> Scene:
     """
     folder = find_scene(name)
     fields = read_fields(folder / SCENE_FILE)
+    if folder.parent == READY:
+        raise SceneError(
+            f"the scene `{fields.name}` has to be prepared once: python main.py scenes prepare "
+            f"{fields.name} --world WORLD"
+        )
     context, place = _read_arrays(folder / fields.context)
     head = (fields.name, fields.title, fields.description, fields.world, fields.seed)
     return Scene(*head, place, context, fields.prompts)
@@ -136,8 +185,10 @@ def check_fields(fields: SceneFields, where: str) -> None:
         if not getattr(fields, field).strip():
             raise SceneError(f"{where}: `{field}` is empty; give it a value")
     check_seed(fields.seed, f"{where}: `seed`")
-    if Path(fields.context).name != fields.context:
-        raise SceneError(f"{where}: `context` is `{fields.context}`; it has to be a file beside {SCENE_FILE}")
+    for field in ("context", "image"):
+        file = getattr(fields, field)
+        if Path(file).name != file:
+            raise SceneError(f"{where}: `{field}` is `{file}`; it has to be a file beside {SCENE_FILE}")
 
 
 def read_fields(path: Path) -> SceneFields:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scenes.encoders import encode_latents, read_picture
+from scenes.encoders import read_picture
 from scenes.scene import SceneError
 from world.context import Context
 from world.world import World
@@ -31,7 +31,7 @@ def settle_picture(world: World, picture: Path, length: int, ticks: int, seed: i
     shown = read_picture(picture, config.frame_height, config.frame_width)
     still = np.repeat(shown[None], length, 0)
     held = np.zeros((length, len(config.action.buttons)), np.uint8)
-    past = Context(still, held, latents=encode_latents(world, still))
+    past = Context(still, held, latents=world.encode(still).cpu().numpy())
     state = world.new_state()
     world.enter(state, past)
     latents, frames = [torch.from_numpy(past.latents)], [still]

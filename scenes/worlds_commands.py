@@ -84,8 +84,9 @@ def add(
 def get(
     name: Annotated[str, typer.Argument(help="A name of the catalogue.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
+    scenes: Annotated[bool, typer.Option(help="Prepare its ready scenes too, which needs encoders.")] = True,
 ) -> None:
-    """Fetch a public world from the hub and add it."""
+    """Fetch a public world from the hub, add it and prepare its ready scenes."""
     from world.errors import WorldError
     from world.importing import add_world, fetch
     from world.public import LIGHTTAE, PUBLIC
@@ -98,6 +99,25 @@ def get(
         lora = fetch(f"hub:{entry.lora.repo}/{entry.lora.path}", tell) if entry.lora else None
         folder, _ = add_world(*files, family=name, lora=lora, force=force, progress=tell)
     typer.echo(f"the world is in {folder}; its licence: {entry.config.licence}")
+    if scenes:
+        _prepare(name)
+
+
+def _prepare(name: str) -> None:
+    """Prepares a world's ready scenes; what prevents that is said, and does not undo the world."""
+    from scenes.encoders import Encoders
+    from scenes.prepare import prepare_scenes
+    from scenes.scene import SceneError
+    from world.world import load_frame_encoder
+
+    try:
+        with progress() as tell:
+            made = prepare_scenes(load_frame_encoder(name), Encoders(), progress=tell)
+    except SceneError as error:
+        typer.echo(f"its scenes are not prepared yet: {error}", err=True)
+        typer.echo(f"then: python main.py scenes prepare --world {name}", err=True)
+    else:
+        typer.echo(f"scenes to play: {', '.join(made)}")
 
 
 @app.command()

@@ -95,3 +95,17 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
                 f"{tuple(wanted[key].shape)}; {advice}"
             )
     module.load_state_dict(tensors, assign=True)
+
+
+def load_weights(
+    module: nn.Module, folder: Path, file: str, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Gives a module on the meta device the weights of a file in `folder`, or those that `random:SEED` names.
+
+    Raises WorldError where the file is missing, damaged or another model's.
+    """
+    seed = random_seed(file)
+    if seed is not None:
+        fill_randomly(module, seed, device, dtype)
+    else:
+        fill(module, read_weights(folder / file), folder / file)

@@ -1,8 +1,14 @@
 """A context: the past that a session starts from, and what its generator looks at besides."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from world.errors import WorldError
+
+if TYPE_CHECKING:  # which imports torch, and scenes are read without it
+    from world.config import WorldConfig
 
 
 @dataclass(frozen=True)
@@ -24,3 +30,33 @@ class Context:
     features: np.ndarray | None = None
     condition: np.ndarray | None = None
     latents: np.ndarray | None = None
+
+
+def check_context(config: "WorldConfig", context: Context) -> None:
+    """Raises WorldError for a context that lacks what the world's generator looks at."""
+    g, latent = config.generator, config.latent_shape
+    if g.text_dim and not context.prompts:
+        raise WorldError(f"the world `{config.name}` needs a scene with a prompt; see `scenes new --prompt`")
+    for rows in context.prompts if g.text_dim else ():
+        if rows.ndim != 2 or rows.shape[1] != g.text_dim or not 0 < len(rows) <= g.text_length:
+            raise WorldError(
+                f"a prompt's embedding is {rows.shape} where the world `{config.name}` needs up to "
+                f"{g.text_length} rows of {g.text_dim}; make the scene again by `scenes new --prompt`"
+            )
+    if g.image_dim:
+        rows = context.features
+        if rows is None or rows.ndim != 2 or rows.shape[1] != g.image_dim:
+            raise WorldError(
+                f"the world `{config.name}` needs a scene with image features of {g.image_dim} values; see "
+                "`scenes new --image`"
+            )
+    if g.condition_channels:
+        z = context.condition
+        if z is None or z.ndim != 4 or z.shape[1:] != latent or not len(z):
+            raise WorldError(
+                f"the world `{config.name}` needs a scene with condition latents (L, "
+                f"{', '.join(map(str, latent))}); see `scenes new --image`"
+            )
+    z = context.latents
+    if z is not None and (z.ndim != 4 or z.shape[1:] != latent):
+        raise WorldError(f"the context's latents are {z.shape} where the world needs (T, *{latent})")

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from world import acceleration, checkpoint
 from world.attention_check import choose_backend
-from world.config import WorldConfig, load_config
-from world.context import Context
+from world.config import WorldConfig, load_config, read_config
+from world.context import Context, check_context
+from world.encoding import FrameEncoder, load_autoencoder
 from world.errors import WorldError
 from world.generator import Generator
 from world.home import worlds_folder
-from world.lighttae import LightTAE, MemBlock, Memory
+from world.lighttae import LightTAE, MemBlock
 from world.noise import noises
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
@@ -57,7 +58,7 @@ class World:
             layers += self.commit_generator.join()
         # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = autoencoder.to(self.device, dtype, memory_format=torch.channels_last)
-        self.autoencoder.eval().requires_grad_(False)
+        self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
         latent = config.latent
         self.tokens = generator.tokens(latent.height, latent.width)
         self._mean = torch.tensor(latent.mean, device=self.device)[:, None, None]
@@ -90,16 +91,12 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         with checkpoint.without_memory():
-            generator, autoencoder = Generator(config.generator), LightTAE(config.autoencoder)
+            generator = Generator(config.generator)
             second = Generator(config.generator) if config.commit_weights else None
-        parts = [(generator, config.generator_weights), (autoencoder, config.autoencoder_weights)]
-        parts += [(second, config.commit_weights)] if second is not None else []
-        for module, file in parts:
-            seed = checkpoint.random_seed(file)
-            if seed is not None:
-                checkpoint.fill_randomly(module, seed, target, dtype)
-            else:
-                checkpoint.fill(module, checkpoint.read_weights(folder / file), folder / file)
+        checkpoint.load_weights(generator, folder, config.generator_weights, target, dtype)
+        if second is not None:
+            checkpoint.load_weights(second, folder, config.commit_weights, target, dtype)
+        autoencoder = load_autoencoder(folder, config, target, dtype)
         return cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, attention=attention
         )
@@ -121,31 +118,13 @@ class World:
         frames = range(first, first + self.config.sampling.latents_per_tick)
         return self.generator.rope_table(frames, latent.height, latent.width).to(self.device)
 
-    @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Frames uint8 `(T, H, W, 3)` to normalised latents `(T / time factor, C, h, w)`, float32.
+        """Frames uint8 `(T, H, W, 3)` to normalised latents, as `FrameEncoder.encode` has it."""
+        return self.frame_encoder.encode(frames)
 
-        At a time factor of 1 every frame is encoded on its own, so that its latent depends on nothing else.
-
-        Raises WorldError for frames of another shape or type than the world's.
-        """
-        size = (self.config.frame_height, self.config.frame_width, 3)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size or not len(frames):
-            raise WorldError(
-                f"frames are {frames.dtype} {frames.shape} where the world `{self.config.name}` needs "
-                f"uint8 (T, {', '.join(map(str, size))}); resize them first"
-            )
-        latents: list[Tensor] = []
-        memory: Memory | None = None
-        for chunk in torch.from_numpy(frames).split(16):
-            pixels = chunk.to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 255
-            if self.config.autoencoder.time_factor == 1:
-                z, _ = self.autoencoder.encoder(pixels[:, None])
-                latents.append(z[:, 0].float())
-            else:
-                z, memory = self.autoencoder.encoder(pixels[None], memory)
-                latents.append(z[0].float())
-        return (torch.cat(latents) - self._mean) / self._std
+    def encode_clip(self, clip: np.ndarray) -> Tensor:
+        """The same of a clip float32 `(T, H, W, 3)` in [0, 1]."""
+        return self.frame_encoder.encode_clip(clip)
 
     @torch.no_grad()
     def enter(self, state: WorldState, context: Context) -> Tensor:
@@ -357,6 +336,17 @@ class World:
         state.fresh = False
 
 
+def load_frame_encoder(name: str | Path) -> FrameEncoder:
+    """What makes scenes of a world given by name or folder, on the CPU, without loading its generator.
+
+    Raises WorldError as `World.load` does.
+    """
+    folder, device = find_world(name), torch.device("cpu")
+    config = load_config(folder / "world.toml")
+    autoencoder = load_autoencoder(folder, config, device, torch.float32)
+    return FrameEncoder(config, autoencoder, device, torch.float32)
+
+
 def shipped_worlds() -> list[str]:
     """Names of the worlds that come with the project."""
     return sorted(p.parent.name for p in SHIPPED.glob("*/world.toml"))
@@ -364,49 +354,32 @@ def shipped_worlds() -> list[str]:
 
 def added_worlds() -> list[str]:
     """Names of the worlds that `worlds add`, `get` or `random` put into the user's folder."""
-    return sorted(p.parent.name for p in worlds_folder().glob("*/world.toml"))
+    return [file.parent.name for file in _added()]
+
+
+def _added() -> list[Path]:
+    return sorted(worlds_folder().glob("*/world.toml"))
 
 
 def find_world(name: str | Path) -> Path:
-    """The folder of a world given by name or by path. Raises WorldError listing the known names."""
+    """The folder of a world given by name or by path, or of the only one of a family here.
+
+    Raises WorldError listing the known names.
+    """
     for parent in (SHIPPED, worlds_folder()):
         if str(name) and (parent / str(name) / "world.toml").is_file():
             return parent / str(name)
     path = Path(name)
     if path.is_dir():
         return path
+    members = [folder.parent for folder in _added() if read_config(folder).family == str(name)]
+    if len(members) == 1:
+        return members[0]
+    if members:
+        names = ", ".join(folder.name for folder in members)
+        raise WorldError(f"`{name}` are several worlds here; choose one by --world: {names}")
     here = f"shipped are {', '.join(shipped_worlds()) or 'none'}"
     added = f", added are {', '.join(added_worlds())}" if added_worlds() else ""
     raise WorldError(
         f"there is no world `{name}`; {here}{added}; or give the folder of one, or `worlds get` a public one"
     )
-
-
-def check_context(config: WorldConfig, context: Context) -> None:
-    """Raises WorldError for a context that lacks what the world's generator looks at."""
-    g, latent = config.generator, config.latent_shape
-    if g.text_dim and not context.prompts:
-        raise WorldError(f"the world `{config.name}` needs a scene with a prompt; see `scenes new --prompt`")
-    for rows in context.prompts if g.text_dim else ():
-        if rows.ndim != 2 or rows.shape[1] != g.text_dim or not 0 < len(rows) <= g.text_length:
-            raise WorldError(
-                f"a prompt's embedding is {rows.shape} where the world `{config.name}` needs up to "
-                f"{g.text_length} rows of {g.text_dim}; make the scene again by `scenes new --prompt`"
-            )
-    if g.image_dim:
-        rows = context.features
-        if rows is None or rows.ndim != 2 or rows.shape[1] != g.image_dim:
-            raise WorldError(
-                f"the world `{config.name}` needs a scene with image features of {g.image_dim} values; see "
-                "`scenes new --image`"
-            )
-    if g.condition_channels:
-        z = context.condition
-        if z is None or z.ndim != 4 or z.shape[1:] != latent or not len(z):
-            raise WorldError(
-                f"the world `{config.name}` needs a scene with condition latents (L, "
-                f"{', '.join(map(str, latent))}); see `scenes new --image`"
-            )
-    z = context.latents
-    if z is not None and (z.ndim != 4 or z.shape[1:] != latent):
-        raise WorldError(f"the context's latents are {z.shape} where the world needs (T, *{latent})")

@@ -14,7 +14,7 @@ from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
 from engine.session import Session
-from scenes.scene import check_seed, load_scene, scenes_of
+from scenes.scene import belongs, check_seed, load_scene, scenes_of
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.world import World
@@ -184,8 +184,8 @@ class Starts:
         """`session` (None: a new one) at the start of a scene (None: the world's first)."""
         name = str(scene) if scene is not None else ""
         if self._kept is None or name != self._name:
-            found = load_scene(name) if name else scenes_of(self._world.config.name)[0]
-            if found.world != self._world.config.name:
+            found = load_scene(name) if name else scenes_of(self._world.config)[0]
+            if not belongs(found.world, self._world.config):
                 raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
             self._kept = found.context, Session(self._world, found.context, seed).snapshot()
             self._name = name

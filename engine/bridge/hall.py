@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
 from engine.session import Session, Snapshot
-from scenes.scene import MAX_SEED, Scene, load_scene, scenes_of
+from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
+from world.config import WorldConfig
 from world.errors import PlayheadError
 from world.world import World
 
@@ -23,7 +24,10 @@ class Hall:
 
     def __init__(self, worlds: Sequence[World], scenes: Sequence[Scene]) -> None:
         self.worlds = {world.config.name: world for world in worlds}
-        self._scenes = {name: {s.name: s for s in scenes if s.world == name} for name in self.worlds}
+        self._scenes = {
+            name: {s.name: s for s in scenes if belongs(s.world, world.config)}
+            for name, world in self.worlds.items()
+        }
         for name, found in self._scenes.items():
             if not found:
                 raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
@@ -34,14 +38,15 @@ class Hall:
     def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Hall":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
         loaded = [World.load(name, device) for name in worlds]
-        names = [world.config.name for world in loaded]
         given = [load_scene(folder) for folder in scenes]
         for scene in given:
-            if scene.world not in names:
+            if not any(belongs(scene.world, world.config) for world in loaded):
                 raise PlayheadError(f"the scene `{scene.name}` needs --world {scene.world}; add it")
-        ready = {scene.world for scene in given}
-        shipped = [s for name in names for s in (scenes_of(name) if name not in ready else _shipped(name))]
-        return cls(loaded, [*shipped, *given])
+        found = []
+        for world in loaded:
+            started = any(belongs(scene.world, world.config) for scene in given)
+            found += _found(world.config) if started else scenes_of(world.config)
+        return cls(loaded, [*found, *given])
 
     def world(self, name: str) -> World:
         world = self.worlds.get(name) if name else next(iter(self.worlds.values()))
@@ -116,8 +121,8 @@ def session_bytes(world: World) -> int:
     return values * world.dtype.itemsize
 
 
-def _shipped(world: str) -> list[Scene]:
+def _found(config: WorldConfig) -> list[Scene]:
     try:
-        return scenes_of(world)
+        return scenes_of(config)
     except PlayheadError:
         return []

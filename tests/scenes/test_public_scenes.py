@@ -7,8 +7,7 @@ import pytest
 
 import main as command_line
 from render.sheet import write_png
-from scenes import encoders
-from scenes.encoders import make_context, read_picture
+from scenes.encoders import Encoders, make_context, read_picture
 from scenes.scene import SceneError, load_scene, scenes_of
 from world.public import PUBLIC
 from world.randomise import random_world, save_world_config
@@ -47,18 +46,17 @@ def test_a_picture_is_scaled_to_cover_and_cut_about_its_middle(picture: Path, tm
 
 
 def test_a_picture_becomes_features_condition_and_a_scene_that_plays(
-    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    picture: Path, tmp_path: Path, encoders_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world("matrix-game-2")
-    width = world.config.generator.image_dim
-    monkeypatch.setattr(encoders, "encode_features", lambda *_: np.ones((257, width), np.float32))
     out = str(tmp_path / "home" / "scenes")
     line = ["scenes", "new", "--world", world.config.name, "--name", "hall", "--title", "A hall"]
+    line += ["--encoders", str(encoders_folder)]
     assert run(monkeypatch, *line, "--image", str(picture), "--out", out) == 0
     scene = load_scene("hall")
     assert scene.context.condition is not None
     assert scene.context.condition.shape == (30, *world.config.latent_shape)
-    assert [s.name for s in scenes_of(world.config.name, world.config.family)] == ["hall"]
+    assert [s.name for s in scenes_of(world.config)] == ["hall"]
     from engine.session import Session
     from world.action import Action
 
@@ -67,33 +65,28 @@ def test_a_picture_becomes_features_condition_and_a_scene_that_plays(
     assert session.step(Action()).shape == (9, 64, 96, 3)
 
 
-def test_a_frame_wise_text_world_starts_from_a_picture(
-    picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        encoders, "encode_prompts", lambda said, *_: tuple(np.ones((3, 32), np.float32) for _ in said)
-    )
-    context = make_context(make_world("sgf"), ("a", "b"), picture)
+def test_a_frame_wise_text_world_starts_from_a_picture(picture: Path, encoders_folder: Path) -> None:
+    context = make_context(make_world("sgf"), ("a", "b"), picture, Encoders(str(encoders_folder)))
     assert len(context.prompts) == 2
     assert context.latents is not None and len(context.latents) == 1
 
 
 def test_what_does_not_fit_is_refused(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SceneError, match="--prompt"):
-        make_context(make_world("self-forcing"), (), picture)
+        make_context(make_world("self-forcing"), (), picture, Encoders())
     with pytest.raises(SceneError, match="no --prompt"):
-        make_context(make_world("matrix-game-2"), ("a",), picture)
+        make_context(make_world("matrix-game-2"), ("a",), picture, Encoders())
     with pytest.raises(SceneError, match="--image"):
-        make_context(make_world("matrix-game-2"), (), None)
+        make_context(make_world("matrix-game-2"), (), None, Encoders())
     with pytest.raises(SceneError, match="frame-wise"):
-        make_context(make_world("self-forcing"), ("a",), picture)
+        make_context(make_world("self-forcing"), ("a",), picture, Encoders())
     assert run(monkeypatch, "scenes", "new", "--name", "x", "--title", "X") == 2
 
 
 def test_without_the_encoders_a_sentence_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(SceneError, match=r"playhead\[scenes\]"):
-        make_context(make_world("self-forcing"), ("a",), None)
+        make_context(make_world("self-forcing"), ("a",), None, Encoders())
 
 
 def test_the_commands_of_worlds_say_what_is_wrong(

@@ -84,7 +84,7 @@ def test_bfloat16_is_within_a_hundredth_of_exact_in_every_layer_of_the_shipped_w
 ) -> None:
     world = World.load("freedoom", "cpu", dtype=torch.bfloat16)
     world.side_by_side = False
-    session = Session(world, scenes_of("freedoom")[0].context, 0)
+    session = Session(world, scenes_of(world.config)[0].context, 0)
     errors: list[float] = []
 
     def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
