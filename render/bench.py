@@ -78,6 +78,8 @@ def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured
     mailbox: Mailbox[Tick] = Mailbox()
     measured = Measured()
     previous: float | None = None
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(world.device)  # comparing attention backends takes more than play
 
     def receive(tick: Tick) -> None:
         if mailbox.put(tick):
@@ -147,7 +149,7 @@ def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float
 
 
 def device_memory(device: torch.device) -> float | None:
-    """The most memory that torch has had on a CUDA device, in MB; None elsewhere."""
+    """The most memory that torch has had on a CUDA device since play began, in MB; None elsewhere."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
 
 

@@ -45,7 +45,7 @@ def bench_play(
     typer.echo(f"key to screen {bench.spread(measured.to_display)} ms, to the end of the window's flip")
     typer.echo(f"start         {measured.start:.1f} s from loading to the first dreamed frame on screen")
     if loaded.attention is not None:
-        typer.echo(f"attention     {loaded.attention}")
+        typer.echo(f"attention     {loaded.attention}, of {'; '.join(loaded.attention_findings)}")
     if stages:
         for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
             typer.echo(f"{name:13} {bench.spread(times)} ms p50 / p95 / p99, waited for")
@@ -55,6 +55,32 @@ def bench_play(
     memory = bench.resident_memory()
     if memory is not None:
         typer.echo(f"memory        {memory:.0f} MB resident at most")
+
+
+@app.command("attention")
+def bench_attention(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
+    from render import bench
+    from world import acceleration, attention_check
+    from world.config import load_config
+    from world.world import find_world
+
+    config = load_config(find_world(world) / "world.toml")
+    target = acceleration.pick_device(device)
+    dtype = acceleration.pick_dtype(target)
+    patches = config.latent.height * config.latent.width // config.generator.patch**2
+    heads, queries, keys, size = attention_check.shapes(config, patches)
+    typer.echo(f"hardware      {bench.hardware(target)}")
+    typer.echo(
+        f"world         {config.name}, {heads} heads of {size}, {queries} queries, {keys} keys, "
+        f"{str(dtype).removeprefix('torch.')}"
+    )
+    for finding in attention_check.examine(config, patches, target, dtype):
+        kind = "right" if finding.right else "unusable" if finding.reason else "refused"
+        typer.echo(f"{kind:13} {finding}")
 
 
 @app.command("batch")

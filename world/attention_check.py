@@ -4,11 +4,11 @@ Each backend that works here is compared with float32 by relative L1 error; the 
 name, and the fastest right one is taken and remembered in the user's folder.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +40,8 @@ class Finding:
     def __str__(self) -> str:
         if self.reason:
             return f"{self.backend}: {self.reason}"
-        return f"{self.backend}: relative L1 error {self.error:.4f}, {self.seconds * 1000:.2f} ms"
+        error = f"{self.backend}: relative L1 error {self.error:.4f}"
+        return f"{error}, " + (f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {LIMIT}")
 
 
 def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Finding:
@@ -96,37 +97,55 @@ def draw_inputs(
     return q, k, v
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The backend that a world uses, None for the device's usual way, and what was found of each.
+
+    `findings`: a sentence a backend, in the words of `Finding`; the wrong ones are refused in it.
+    """
+
+    backend: str | None
+    findings: tuple[str, ...] = ()
+
+
+def examine(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> list[Finding]:
+    """What is found of every backend at a world's shapes on a device: the right ones first, by speed."""
+    given = draw_inputs(config, tokens, device, dtype)
+    findings = [measure(*given, backend) for backend in BACKENDS]
+    del given
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the plain kernel needs more memory than play ever will
+    return sorted(findings, key=lambda finding: (not finding.right, finding.seconds))
+
+
 def choose_backend(
     config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, wanted: str | None = None
-) -> str | None:
+) -> Choice:
     """The backend for a world on a device: `wanted` if that is right, else the fastest right one.
 
-    None stands for the device's usual way, which is all there is outside CUDA. Raises WorldError for a
-    backend that is wrong or cannot be used here.
+    What was found is remembered; later only the one that was taken is compared again. Outside CUDA there is
+    nothing to choose. Raises WorldError for a backend that is wrong or cannot be used here.
     """
-    if wanted is not None and wanted not in BACKENDS:
-        raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(BACKENDS)}")
-    if wanted is None and device.type != "cuda":
-        return None
-    memory = home() / "attention.json"
-    key = _key(config, tokens, device, dtype)
-    known = _read(memory)
-    if wanted is None and known.get(key) in BACKENDS:
-        wanted_before = known[key]
-        if measure(*draw_inputs(config, tokens, device, dtype), wanted_before).right:
-            return wanted_before
     if wanted is not None:
+        if wanted not in BACKENDS:
+            raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(BACKENDS)}")
         finding = measure(*draw_inputs(config, tokens, device, dtype), wanted)
         if not finding.right:
             raise WorldError(f"--attention {wanted} is refused here: {finding}; leave it out")
-        return wanted
-    given = draw_inputs(config, tokens, device, dtype)
-    right = [f for f in (measure(*given, backend) for backend in BACKENDS) if f.right]
-    if not right:
-        return "math"
-    best = min(right, key=lambda f: f.seconds).backend
-    _write(memory, {**known, key: best})
-    return best
+        return Choice(wanted, (str(finding),))
+    if device.type != "cuda":
+        return Choice(None)
+    memory = home() / "attention.json"
+    key = _key(config, tokens, device, dtype)
+    known = _read(memory)
+    before = known.get(key)
+    if before is not None and measure(*draw_inputs(config, tokens, device, dtype), before.backend).right:
+        return before
+    findings = examine(config, tokens, device, dtype)
+    best = findings[0].backend if findings[0].right else "math"
+    choice = Choice(best, tuple(map(str, findings)))
+    _write(memory, {**known, key: choice})
+    return choice
 
 
 def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
@@ -135,19 +154,19 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
     return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path) -> dict[str, Choice]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Choice])
+    except (OSError, msgspec.DecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {key: choice for key, choice in found.items() if choice.backend in BACKENDS}
 
 
-def _write(path: Path, known: dict[str, str]) -> None:
+def _write(path: Path, known: dict[str, Choice]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(known, indent=1), "utf-8")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
         draft.replace(path)
     except OSError:
         return  # it is measured again next time

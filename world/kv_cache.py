@@ -97,24 +97,14 @@ class KVCache:
         """Puts the block's keys and values into its own slots and attends to everything in the window.
 
         The slots of committed frames are only read. A block's slots are overwritten by each of its passes
-        and count as committed after `end`. A pass that gradients are wanted of writes nothing at all.
+        and count as committed after `end`.
         """
         n, end = self.tokens, self.visible * self.tokens
-        if k.requires_grad:
-            return attention(q, self._beside(self.k[layer], k), self._beside(self.v[layer], v))
         for i, slot in enumerate(self.slots):
             self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
             self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
         k, v = self.k[layer, :, :, :end], self.v[layer, :, :, :end]
         return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
-
-    def _beside(self, held: Tensor, block: Tensor) -> Tensor:
-        """What `held` would be after writing `block`, as a copy: gradients reach the block and no further."""
-        n, at, parts = self.tokens, 0, []
-        for slot, i in sorted((slot, i) for i, slot in enumerate(self.slots)):
-            parts += [held[:, :, at * n : slot * n], block[:, :, i * n : (i + 1) * n]]
-            at = slot + 1
-        return torch.cat([*parts, held[:, :, at * n : self.visible * n]], 2)
 
     def end(self) -> None:
         """Counts the block under way as committed."""

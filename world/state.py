@@ -93,6 +93,12 @@ class WorldState:
             first, last = self.cache.length, len(self.condition_source) - 1
             self.condition.copy_(self.condition_source[[min(first + i, last) for i in range(count)]])
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where in the caches the block under way is written, and how far they are read."""
+        caches = [self.cache, *((self.memory.keyboard, self.memory.mouse) if self.memory is not None else ())]
+        return tuple(number for cache in caches for number in (*cache.slots, cache.visible))
+
     def end(self) -> None:
         """Counts the block under way as committed."""
         self.cache.end()

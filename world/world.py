@@ -66,7 +66,8 @@ class World:
         self.side_by_side = self.device.type == "cpu" and acceleration.share_cores()
         if self.device.type == "cpu":
             acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
-        self.attention = choose_backend(config, self.tokens, self.device, dtype, attention)
+        choice = choose_backend(config, self.tokens, self.device, dtype, attention)
+        self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
         self._timesteps: dict[tuple[float, int], Tensor] = {}
         self.steps = steps if steps is not None else len(config.sampling.steps)
@@ -225,7 +226,7 @@ class World:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
         schedule = self.draw(state, actions, seeds, tick)
         self._begin(state)
-        key = ("denoise", schedule.sigmas, *state.cache.slots, state.cache.visible)
+        key = ("denoise", schedule.sigmas, *state.places)
         state.graphs.run(key, lambda: self._denoise(state, schedule))
 
     @torch.no_grad()
@@ -251,8 +252,7 @@ class World:
     def commit(self, state: WorldState) -> None:
         """Writes `state.latent`'s keys and values to the cache, by a pass at the context noise level."""
         self._begin(state)
-        key = ("commit", *state.cache.slots, state.cache.visible)
-        state.graphs.run(key, lambda: self._commit(state))
+        state.graphs.run(("commit", *state.places), lambda: self._commit(state))
         state.remember()
         state.end()
 

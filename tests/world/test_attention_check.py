@@ -1,14 +1,14 @@
 """The self-check refuses a backend that is wrong, by name, and takes the fastest right one."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import main as command_line
 from world import attention_check
-from world.attention import attention
+from world.attention import BACKENDS, attention
 from world.attention_check import LIMIT, choose_backend, draw_inputs, measure
 from world.errors import WorldError
 from world.randomise import random_world
@@ -52,7 +52,7 @@ def test_a_wrong_or_unknown_wish_is_refused_by_name() -> None:
         choose_backend(CONFIG, 24, CPU, torch.float32, "fast")
     with pytest.raises(WorldError, match="--attention cudnn is refused here"):
         choose_backend(CONFIG, 24, CPU, torch.float32, "cudnn")
-    assert choose_backend(CONFIG, 24, CPU, torch.float32, "math") == "math"
+    assert choose_backend(CONFIG, 24, CPU, torch.float32, "math").backend == "math"
 
 
 def test_the_fastest_right_one_is_taken_and_remembered(
@@ -76,9 +76,31 @@ def test_the_fastest_right_one_is_taken_and_remembered(
     monkeypatch.setattr(attention_check, "draw_inputs", lambda *_: given())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
     choose = lambda: choose_backend(CONFIG, 24, Device(), torch.bfloat16)  # type: ignore[arg-type] # noqa: E731
-    assert choose() == "flash"
-    assert list(json.loads((tmp_path / "attention.json").read_text("utf-8")).values()) == ["flash"]
+    first = choose()
+    assert first.backend == "flash"
+    assert [finding.partition(":")[0] for finding in first.findings[:3]] == ["flash", "torch", "math"]
+    assert all("refused" in finding for finding in first.findings[3:])
+    assert {finding.partition(":")[0] for finding in first.findings[3:]} == {"cudnn", "efficient", "sage"}
     times["torch"] = 0.5
-    assert choose() == "flash"  # as remembered
-    (tmp_path / "attention.json").write_text("{ damaged", "utf-8")
-    assert choose() == "torch"
+    assert choose() == first  # as remembered, what was refused included
+    del times["flash"]  # it is wrong by now, say after an update of the driver
+    assert choose().backend == "torch"
+    for damaged in ("{ damaged", '{"some GPU": "flash"}'):
+        (tmp_path / "attention.json").write_text(damaged, "utf-8")
+        assert choose().backend == "torch"
+
+
+def test_the_command_names_the_refused_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["main.py", "bench", "attention", "--world", "freedoom", "--device", "cpu"]
+    )
+    with pytest.raises(SystemExit) as end:
+        command_line.main()
+    assert not end.value.code
+    lines = {
+        line.split()[1].rstrip(":"): line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]
+    }
+    assert lines.keys() == set(BACKENDS)
+    assert (lines["torch"], lines["math"], lines["cudnn"]) == ("right", "right", "unusable")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import make_tiny_world
+from world.attention import attention
 from world.checkpoint import save_weights
 from world.generator import Generator
 from world.noise import noise
@@ -116,6 +117,20 @@ def test_a_replay_finds_the_latents_that_were_dreamed(setting, length):
     )
 
 
+def beside(cache):
+    """Attention of a block of one frame to itself and to what a cache holds, which nothing is written to."""
+
+    def attend(layer, q, k, v):
+        n, (slot,), end = cache.tokens, cache.slots, cache.visible * cache.tokens
+        parts = (
+            torch.cat([held[layer, :, :, : slot * n], held[layer, :, :, (slot + 1) * n : end], new], 2)
+            for held, new in ((cache.k, k), (cache.v, v))
+        )
+        return attention(q, *parts)
+
+    return attend
+
+
 def test_a_gradient_passes_through_the_exit_step_alone(setting):
     """That of a tick's latent is the one of its last pass, all that came before being constants."""
     world, generator, past, actions = setting
@@ -133,8 +148,7 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting):
     cos_sin = generator.rope_table([rollout.cache.length], *past.shape[-2:])
     sigmas = stretch.sigmas[:, -1:]
     entry = stretch.entries[:, -1:]
-    attend = rollout.cache.attend
-    flow = generator(entry, 1000 * sigmas, cos_sin, attend, actions[:, -1:])
+    flow = generator(entry, 1000 * sigmas, cos_sin, beside(rollout.cache), actions[:, -1:])
     generator.zero_grad()
     (entry - sigmas[:, :, None, None, None] * flow).sum().backward()
     for name, parameter in generator.named_parameters():
