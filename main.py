@@ -54,11 +54,21 @@ def play(
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
     ticks: Annotated[int | None, typer.Option(help="End after so many ticks.", min=1)] = None,
     screenshots: Annotated[Path, typer.Option(help="Folder for screenshots.")] = Path(),
+    record: Annotated[Path | None, typer.Option(help="Folder for recordings, else the usual one.")] = None,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Record nothing.")] = False,
+    continued: Annotated[
+        str, typer.Option("--continue", help="Go on with a recording: FILE, FILE@TICK, FILE@BOOKMARK.")
+    ] = "",
 ) -> None:
     """Play a world in a window."""
     from render.play import play as run
     from render.settings import PlaySettings, parse_steps
+    from world.home import recordings_folder
 
+    if continued and (scene is not None or seed is not None or no_record or record is not None):
+        raise PlayheadError("--continue has its scene, seed and file already; leave the other option out")
+    if record is not None and no_record:
+        raise PlayheadError("--record and --no-record contradict each other; leave one out")
     count, auto_steps = parse_steps(steps)
     run(
         PlaySettings(
@@ -77,6 +87,8 @@ def play(
             script=script,
             ticks=ticks,
             screenshots=screenshots,
+            recordings=None if no_record else record or recordings_folder(),
+            continued=continued,
         )
     )
 

@@ -15,8 +15,11 @@ def draw_hud(screen: pygame.Surface, stats: Stats, scene: str) -> None:
     _draw_held(screen, stats.held, size)
 
 
-def draw_state(screen: pygame.Surface, stats: Stats, warn: bool) -> None:
-    """Draws at the top right what is not as usual: a pause, slow motion and, if `warn`, a slow machine."""
+def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool = True) -> None:
+    """Draws at the top right what is not as usual: a pause, slow motion and, if `warn`, a slow machine.
+
+    `recording` False: it has stopped, or could not begin.
+    """
     size = text_size(screen.get_size())
     right, top = screen.get_width() - size // 2, size // 2
     states = []
@@ -26,6 +29,8 @@ def draw_state(screen: pygame.Surface, stats: Stats, warn: bool) -> None:
         states.append((f"{stats.speed:g}x speed", ACCENT))
     if warn and stats.slow and not stats.paused:
         states.append((f"running slow: {stats.rate:.1f} of {stats.wanted_rate:.1f} ticks/s", WARNING))
+    if not recording:
+        states.append(("recording stopped", WARNING))
     for text, colour in states:
         top = draw_label(screen, text, size, colour, topright=(right, top)).bottom + size // 3
 

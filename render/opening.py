@@ -12,7 +12,10 @@ from world.errors import PlayheadError
 from world.home import worlds_folder
 
 if TYPE_CHECKING:
+    from engine.recording.reader import Recording
+    from engine.recording.tree import Place
     from engine.session import Session
+    from engine.timeline.timeline import Timeline
     from scenes.scene import Scene
     from world.world import World
 
@@ -24,8 +27,15 @@ FIRST_WORLD = "freedoom"
 
 def keymap_world(settings: PlaySettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
+    from engine.recording.reader import find_recording, world_of
+    from engine.recording.schema import RecordingError
     from scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
 
+    if settings.continued and not settings.world:
+        try:
+            return world_of(find_recording(settings.continued)[0])
+        except RecordingError:
+            return FIRST_WORLD
     if settings.world or not settings.scene:
         return settings.world or FIRST_WORLD
     try:
@@ -47,10 +57,18 @@ def family_of(world: str) -> str:
 class Opening:
     """Opens the sessions of one `play`: the first, and those of the scenes that are switched to."""
 
-    def __init__(self, settings: PlaySettings, keymap: Keymap, player: Player, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: PlaySettings,
+        keymap: Keymap,
+        player: Player,
+        progress: Progress,
+    ) -> None:
         self._settings, self._keymap, self._player, self._progress = settings, keymap, player, progress
         self._world: World | None = None
         self.scene: Scene | None = None
+        self.timeline: Timeline | None = None
+        self.remark = ""  # what a player ought to know from the start
 
     @property
     def title(self) -> str:
@@ -63,10 +81,11 @@ class Opening:
         from scenes.scene import belongs, load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
+        kept, place = self._read_recording()
         progress("starting torch", 0.05)
         from world.world import World
 
-        name = settings.world or (scene.world if scene else FIRST_WORLD)
+        name = settings.world or (scene.world if scene else kept.world if kept else FIRST_WORLD)
         progress(f"loading the world {name}", 0.5)
         self._world = World.load(name, settings.device, steps=settings.steps, attention=settings.attention)
         config = self._world.config
@@ -76,13 +95,46 @@ class Opening:
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
+        if kept is not None and place is not None:
+            return self._go_on(kept, place)
         scene = scene or scenes_of(config)[0]
         if not belongs(scene.world, config):
             raise PlayheadError(
                 f"the scene `{scene.name}` is one of the world `{scene.world}`, not of `{config.name}`; "
                 "leave out --world, or choose another --scene"
             )
-        return self._open(scene, scene.seed if settings.seed is None else settings.seed)
+        session = self._open(scene, scene.seed if settings.seed is None else settings.seed)
+        from engine.timeline.opening import new_timeline
+
+        self.timeline = new_timeline(self._world, scene, settings.recordings)
+        return session
+
+    def _read_recording(self) -> "tuple[Recording, Place] | tuple[None, None]":
+        """The recording that is to be gone on with, and the moment in it, if there is to be one."""
+        if not self._settings.continued:
+            return None, None
+        from engine.recording.reader import Recording, find_recording
+
+        path, place = find_recording(self._settings.continued)
+        self._progress(f"reading {path.name}", 0.02)
+        kept = Recording.read(path)
+        return kept, kept.tree.parse(place)
+
+    def _go_on(self, kept: "Recording", place: "Place") -> "Session":
+        """Goes on with a recording from a moment of it."""
+        from engine.timeline.opening import continued
+
+        assert self._world is not None
+        self.scene = kept.scene(place.branch)
+
+        def tell(done: int, count: int) -> None:
+            self._progress(f"going to tick {place.tick}", 0.7 + 0.3 * done / count)
+
+        self._progress(f"entering {self.scene.title}", 0.7)
+        self.timeline, session, self.remark = continued(kept, place, self._world, tell)
+        if self._settings.steps is not None:
+            session.steps = self._settings.steps
+        return session
 
     def neighbour(self, by: int) -> "Session":
         """Opens the scene that comes `by` after the present one among those of the same world."""
@@ -101,7 +153,7 @@ class Opening:
 
         assert self._world is not None
         self._progress(f"entering {scene.title}", 0.7)
-        session = Session(self._world, scene.context, seed)
+        session = Session(self._world, scene.context, seed, scene)
         self._progress("dreaming the first frame", 0.85)
         session.warm_up()
         self.scene = scene

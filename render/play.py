@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pygame
@@ -21,6 +22,9 @@ from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
 from render.window import WAKE, Window, save_screenshot, wake
 from world.errors import PlayheadError
+
+if TYPE_CHECKING:
+    from engine.session import Session
 
 ASPECT = (256, 160)
 """The picture that the window opens for, before the world is known: width and height."""
@@ -56,7 +60,7 @@ class Play:
         self._player = Player(keymap)
         self._opening = Opening(settings, keymap, self._player, self._progress)
         self._loop = loop = Loop(
-            self._opening.first,
+            self._open,
             self._player,
             key_time=lambda: self._player.key_time,
             speed=settings.speed,
@@ -73,6 +77,7 @@ class Play:
         self._drawn: Stats | None = None
         self._stage = ("opening", 0.0)
         self._note = ("", 0.0)
+        self._failure = ""
         self._stale = True
         self._hud, self._help = settings.hud, False
         self._quitting = self._screenshot_wanted = False
@@ -111,7 +116,17 @@ class Play:
         finally:
             self._loop.stop()
             self._window.close()
-            self._loop.join()
+            try:
+                self._loop.join()
+            finally:
+                if self._loop.timeline is not None:
+                    self._loop.timeline.close()
+
+    def _open(self) -> "Session":
+        """On the loop's thread: opens what is to be played, and where it is recorded."""
+        session = self._opening.first()
+        self._loop.timeline = self._opening.timeline
+        return session
 
     def _receive(self, tick: Tick) -> None:
         """On the loop's thread: leaves a tick for the window."""
@@ -155,6 +170,12 @@ class Play:
             if tick.action is None:
                 self._announce(tick)
             self._tick = tick
+        timeline = self._loop.timeline
+        failure = timeline.failure if timeline is not None else ""
+        if failure != self._failure:
+            self._failure = failure
+            if failure:
+                self._say(failure)
         frame = self._pacer.take(now)
         if frame is not None:
             self._frame = frame
@@ -168,7 +189,8 @@ class Play:
         """Says what begins, and the first time also where help is to be had."""
         keys = self._keymap.window.get("help")
         more = f"{keys[0]} shows the keys" if self._tick is None and keys else f"seed {tick.seed}"
-        self._say(f"{self._opening.title}  ·  {more}")
+        remark, self._opening.remark = self._opening.remark, ""
+        self._say(remark or f"{self._opening.title}  ·  {more}")
 
     def _draw(self) -> None:
         screen, stats = self._window.screen, self._loop.stats
@@ -190,7 +212,7 @@ class Play:
     def _draw_figures(self, screen: pygame.Surface, stats: Stats) -> None:
         if self._hud:
             draw_hud(screen, stats, self._opening.title)
-        draw_state(screen, stats, warn=self._hud)
+        draw_state(screen, stats, warn=self._hud, recording=not self._failure)
 
     def _save_screenshot(self, screen: pygame.Surface) -> None:
         """Saves what is seen, notes and help aside."""

@@ -11,7 +11,8 @@ class PlaySettings:
     """The options of the command `play`. None: the scene's, the world's or the shipped one.
 
     `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
-    before the keys count. `hold`: the world stands still while nothing is held.
+    before the keys count. `hold`: the world stands still while nothing is held. `recordings`: the folder that
+    the play is recorded to, None for nowhere. `continued`: a recording to go on with, `FILE` or `FILE@PLACE`.
     """
 
     world: str | None = None
@@ -29,6 +30,8 @@ class PlaySettings:
     script: str | None = None
     ticks: int | None = None
     screenshots: Path = Path()
+    recordings: Path | None = None
+    continued: str = ""
 
 
 def parse_steps(text: str | None) -> tuple[int | None, bool]:

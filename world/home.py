@@ -1,7 +1,9 @@
-"""The user's own folder: worlds and scenes that were added, and what was learnt about this machine."""
+"""The user's own folders: added worlds and scenes, recordings, what was learnt about this machine."""
 
 import os
 from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
 
 
 def home() -> Path:
@@ -15,3 +17,21 @@ def worlds_folder() -> Path:
 
 def scenes_folder() -> Path:
     return home() / "scenes"
+
+
+def recordings_folder() -> Path | None:
+    """Where plays are recorded: PLAYHEAD_RECORDINGS (`off`: nowhere, None), else the system's place."""
+    said = os.environ.get("PLAYHEAD_RECORDINGS", "")
+    if said.lower() == "off":
+        return None
+    if said or os.environ.get("PLAYHEAD_HOME"):
+        return Path(said) if said else home() / "recordings"
+    return user_data_path("playhead", appauthor=False) / "recordings"
+
+
+def seek_folder() -> Path:
+    """Where snapshots are kept that make going back fast; it may be deleted at any time."""
+    own = (
+        home() / "cache" if os.environ.get("PLAYHEAD_HOME") else user_cache_path("playhead", appauthor=False)
+    )
+    return own / "seek"

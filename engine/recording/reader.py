@@ -30,6 +30,7 @@ from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import MAX_SEED, Scene, SceneError, parse_context
 from world.action import ActionSpace
 from world.context import Context
+from world.home import recordings_folder
 
 DAMAGE = (
     sqlite3.Error,
@@ -116,6 +117,38 @@ class Recording:
                 with contextlib.suppress(av.FFmpegError, StopIteration, *DAMAGE):
                     found.append((self.tree.check(Place(branch, tick)), decode_jpeg(data)))
         return found
+
+
+def find_recording(text: str) -> tuple[Path, str]:
+    """`FILE@PLACE` as a file and a place, which is empty where none is named.
+
+    A file is a path, or the name of one in the recordings folder, with or without its ending. Raises
+    RecordingError where there is none.
+    """
+    name, at, place = text.rpartition("@")
+    folder = recordings_folder()
+    for said, where in ((text, ""), (name, place)) if at else ((text, ""),):
+        here = [Path(said)]
+        if folder is not None and said:
+            here += [folder / said, folder / f"{said}.playhead"]
+        for path in here:
+            if path.is_file():
+                return path, where
+    raise RecordingError(
+        f"there is no recording `{name if at else text}`; `recordings list` names those there are"
+    )
+
+
+def world_of(path: Path) -> str:
+    """The name of a recording's world, at a glance. Raises RecordingError as `Recording.read` does."""
+    try:
+        with open_base(path) as base:
+            found = base.execute("SELECT value FROM recording WHERE key = 'world'").fetchone()
+            return printable(found[0].decode())
+    except RecordingError:
+        raise
+    except DAMAGE as error:
+        raise RecordingError(f"{path} is damaged or no recording ({printable(str(error))})") from None
 
 
 @contextlib.contextmanager

@@ -73,6 +73,7 @@ class Recorder:
         import av  # noqa: F401 - takes a tenth of a second, which no tick is to wait for
 
         self.path, self.play, self.failure = path, play, ""
+        self._new, self._empty = play == 1, True
         self._facts_seal = b""
         self._scene_seals = dict(scene_seals)
         try:
@@ -136,9 +137,11 @@ class Recorder:
             tick.seal = seal(before.seal, row)
             base.execute("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, tick.seal))
 
+        self._empty = False
         self._put(job)
 
     def add_bookmark(self, mark: Bookmark) -> None:
+        self._empty = False
         row = (mark.id, *mark.place, mark.name, mark.time)
         self._put(lambda base: base.execute("INSERT INTO bookmarks VALUES (?, ?, ?, ?, ?)", row))
 
@@ -158,7 +161,7 @@ class Recorder:
             pass
 
     def close(self) -> None:
-        """Returns when all is written, in one file."""
+        """Returns when all is written, in one file; none where nothing was played or marked."""
         self._jobs.put(None)
         self._thread.join()
         self._ended = True
@@ -170,6 +173,8 @@ class Recorder:
             # Somebody who reads at this moment keeps the log beside the file; the next reader can do it.
             base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             base.execute("PRAGMA journal_mode = DELETE")
+        if self._new and self._empty:
+            self.path.unlink(missing_ok=True)
 
     def _put(self, job: Job) -> None:
         if not self.failure:

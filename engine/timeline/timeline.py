@@ -45,7 +45,8 @@ class Timeline:
     """The tree of what was played, where in it the session stands (`head`), and its recording.
 
     The thread that owns the session calls what takes a session; everything else may be called by any thread.
-    `recorder` None: nothing is written. `recording`: what was played before, to go on with.
+    `recorder` None: nothing is written, for the reason `unrecorded` if that was not wished. `recording`: what
+    was played before, to go on with.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Timeline:
         recorder: "Recorder | None" = None,
         store: "SnapshotStore | None" = None,
         recording: "Recording | None" = None,
+        unrecorded: str = "",
     ) -> None:
         self.recorder, self._store = recorder, store
         self.tree = Tree() if recording is None else recording.tree
@@ -61,7 +63,7 @@ class Timeline:
         self._lock = threading.RLock()
         self._head: Place | None = None
         self._moved = False
-        self._lost = ""
+        self._lost, self._unrecorded = "", unrecorded
         self._interval, self._since, self._thumbnail_due = INTERVAL, 0, 0
         self._recent: OrderedDict[Place, np.ndarray] = OrderedDict()
         self._thumbnails = dict(recording.thumbnails()) if recording is not None else {}
@@ -76,7 +78,9 @@ class Timeline:
     @property
     def failure(self) -> str:
         """Why nothing is recorded any more, in a sentence; empty while it is, or was never to be."""
-        return self._lost or (self.recorder.failure if self.recorder is not None else "")
+        if self.recorder is None:
+            return self._unrecorded
+        return self.recorder.failure or self._lost
 
     @property
     def path_end(self) -> Place | None:
