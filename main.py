@@ -14,6 +14,7 @@ from engine.commands import rollout
 from engine.recording.commands import replay
 from render.commands import app as bench_app
 from render.evaluate import evaluate, train_report
+from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
 from world.errors import PlayheadError
@@ -22,6 +23,7 @@ from world.training.commands import app as train_app
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command()(rollout)
 app.command()(replay)
+app.command()(export)
 app.command()(serve)
 app.command()(evaluate)
 app.add_typer(bench_app, name="bench")

@@ -18,14 +18,11 @@ def rollout(
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
-    from fractions import Fraction
-
-    import numpy as np
     from rich.console import Console
     from rich.progress import track
 
     from controls.keymap import find_keymap
-    from controls.script import format_script, load_actions
+    from controls.script import load_actions
     from engine.recording.recorder import Recorder
     from engine.rollout import rollout as run
     from engine.session import Session
@@ -55,13 +52,7 @@ def rollout(
         session = Session(loaded, past, seed, start)
     except WorldError as error:
         raise WorldError(f"{scene or context} cannot start a session: {error}") from None
-    clip = Clip(
-        size=(config.frame_height, config.frame_width),
-        frames_per_tick=config.frames_per_tick,
-        rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
-        actions=np.array([config.action.encode(action) for action in held], dtype=np.uint8),
-        labels=[f"{tick}  {format_script([action])}" for tick, action in enumerate(held)],
-    )
+    clip = Clip.of(config, held, first=0)
     timeline = Timeline(
         Recorder(record, loaded, start.title if start else "") if record is not None else None
     )

@@ -1,14 +1,15 @@
-"""What a rollout leaves on disk: frames as .npz, a film as .mp4 or .gif, a contact sheet as .png.
+"""What is kept of frames: all of them as .npz or a folder of pictures, a film, a contact sheet.
 
 Each is written while the frames come, so that memory does not grow with the length, and under another name
 until it is whole, so that an interrupted one leaves nothing.
 """
 
+import itertools
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,9 +20,12 @@ import numpy as np
 
 from render.sheet import contact_sheet, write_png
 from render.video import VideoWriter
+from world.action import Action
+from world.config import WorldConfig
 from world.errors import PlayheadError
 
 FORMS = (".npz", ".mp4", ".gif", ".png")
+"""Endings of files; a name without one is a folder."""
 SHEET_FRAMES = 24
 
 Write = Callable[[np.ndarray], None]
@@ -36,7 +40,7 @@ class ExportError(PlayheadError):
 class Clip:
     """What is known before the first frame: `size` (H, W), frames a second, and per tick its action.
 
-    `actions` is uint8 `(ticks, buttons)`; `labels` has a line for each tick.
+    `actions` is `(ticks, buttons and axes)`; `labels` has a line for each tick.
     """
 
     size: tuple[int, int]
@@ -45,15 +49,33 @@ class Clip:
     actions: np.ndarray
     labels: Sequence[str]
 
+    @classmethod
+    def of(
+        cls, config: WorldConfig, actions: Sequence[Action], first: int, size: tuple[int, int] | None = None
+    ) -> "Clip":
+        """The clip of a world's actions, the first of which is tick number `first`; `size` if not its own."""
+        names = ["+".join(sorted(action.buttons)) or "." for action in actions]
+        return cls(
+            size=size or (config.frame_height, config.frame_width),
+            frames_per_tick=config.frames_per_tick,
+            rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
+            actions=np.array([config.action.encode(action) for action in actions]).astype(
+                np.float32 if config.action.axes else np.uint8
+            ),
+            labels=[f"{tick}  {name}" for tick, name in enumerate(names, first)],
+        )
+
 
 def check_export(path: Path) -> None:
     """Raises ExportError, before any work is done, for a file that could not be written."""
-    if path.suffix not in FORMS:
-        raise ExportError(f"{path} has no ending that says what to write; use {', '.join(FORMS)}")
+    if path.suffix not in _FORMS:
+        raise ExportError(f"{path} has no ending that says what to write; use {', '.join(FORMS)} or a folder")
     if not path.parent.is_dir():
         raise ExportError(f"the folder {path.parent} is missing; make it first")
-    if path.is_dir():
+    if path.suffix and path.is_dir():
         raise ExportError(f"{path} is a folder; name a file in it")
+    if not path.suffix and path.exists():
+        raise ExportError(f"{path} is there already; name a folder that is new")
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"the folder {path.parent} cannot be written; choose another")
 
@@ -61,32 +83,42 @@ def check_export(path: Path) -> None:
 @contextmanager
 def exporting(path: Path, clip: Clip) -> Iterator[Write]:
     """Hands out the function that takes the frames; `path` appears once the block has ended well."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _FORMS[path.suffix](draft, clip) as write:
-            yield write
-        draft.replace(path)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole(path) as draft, _FORMS[path.suffix](draft, clip) as write:
+        yield write
 
 
 @contextmanager
-def _npz(path: Path, clip: Clip) -> Iterator[Write]:
-    """`frames` uint8 `(N, H, W, 3)` and `actions`, as `numpy.savez` lays them out.
+def whole(path: Path) -> Iterator[Path]:
+    """Hands out where to write; that becomes `path` once the block has ended well, and else is removed."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def npz(path: Path, size: tuple[int, int], arrays: Callable[[], Mapping[str, np.ndarray]]) -> Iterator[Write]:
+    """`frames` uint8 `(N, H, W, 3)`, and what `arrays` gives at the end, as `numpy.savez` lays them out.
 
     Frames wait in a file until their number is known: a stream's first tick may have fewer than the others.
     """
     with tempfile.TemporaryFile(dir=path.parent) as waiting, zipfile.ZipFile(path, "w") as archive:
-        with archive.open("actions.npy", "w") as entry:
-            np.lib.format.write_array(entry, clip.actions, allow_pickle=False)
         yield lambda frames: _append(waiting, frames)
-        count = waiting.tell() // (clip.size[0] * clip.size[1] * 3)
+        count = waiting.tell() // (size[0] * size[1] * 3)
         waiting.seek(0)
         with archive.open("frames.npy", "w", force_zip64=True) as entry:
-            _write_header(entry, (count, *clip.size, 3))
+            _write_header(entry, (count, *size, 3))
             shutil.copyfileobj(waiting, entry)
+        for name, array in arrays().items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _write_header(entry: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -122,8 +154,22 @@ def _sheet(path: Path, clip: Clip) -> Iterator[Write]:
     write_png(path, contact_sheet(kept, [clip.labels[t] for t in sorted(chosen)]))
 
 
+@contextmanager
+def _pictures(path: Path, clip: Clip) -> Iterator[Write]:
+    """A PNG of every frame, numbered in order."""
+    path.mkdir()
+    numbers = itertools.count()
+
+    def write(frames: np.ndarray) -> None:
+        for frame in frames:
+            write_png(path / f"{next(numbers):06d}.png", frame)
+
+    yield write
+
+
 _FORMS = {
-    ".npz": _npz,
+    "": _pictures,
+    ".npz": lambda path, clip: npz(path, clip.size, lambda: {"actions": clip.actions}),
     ".mp4": lambda path, clip: _video(path, clip, "mp4"),
     ".gif": lambda path, clip: _video(path, clip, "gif"),
     ".png": _sheet,

@@ -12,7 +12,7 @@ def draw_hud(screen: pygame.Surface, stats: Stats, scene: str) -> None:
     """Draws the figures at the top left and the held buttons at the bottom left."""
     size = text_size(screen.get_size())
     _draw_figures(screen, stats, scene, size)
-    _draw_held(screen, stats.held, size)
+    draw_held(screen, stats.held, size)
 
 
 def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool = True) -> None:
@@ -91,7 +91,8 @@ def _draw_budget(screen: pygame.Surface, bar: pygame.Rect, stats: Stats) -> None
     pygame.draw.line(screen, WHITE, (mark, bar.top - 2), (mark, bar.bottom + 1), 2)
 
 
-def _draw_held(screen: pygame.Surface, held: tuple[str, ...], size: int) -> None:
+def draw_held(screen: pygame.Surface, held: tuple[str, ...], size: int) -> None:
+    """Draws the held buttons at the bottom left, in text of that size."""
     left, bottom = size // 2, screen.get_height() - size // 2
     for button in held:
         left = draw_label(screen, button.replace("_", " "), size, bottomleft=(left, bottom)).right + size // 3

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from scenes.scene import SceneFields
     from world.context import Context
 
 app = typer.Typer(invoke_without_command=True)
@@ -49,36 +50,92 @@ def scenes(
 @app.command()
 def new(
     name: Annotated[str, typer.Option(help="Name of the scene and of its folder.")],
-    title: Annotated[str, typer.Option(help="What a person calls it.")],
-    episode: Annotated[Path | None, typer.Option("--from", help="An episode, to cut the scene from.")] = None,
-    frame: Annotated[int | None, typer.Option(help="Number of the frame on which play starts.")] = None,
+    title: Annotated[str | None, typer.Option(help="What a person calls it; else its name.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="An episode, or a moment of a recording (FILE@TICK).")
+    ] = None,
+    frame: Annotated[int | None, typer.Option(help="Of an episode: the frame on which play starts.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Of a public world; up to nine times.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to start from.")] = None,
     settle: Annotated[int, typer.Option(help="Ticks dreamed with nothing held after a picture.")] = 4,
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
     description: Annotated[str, typer.Option(help="One sentence about it.")] = "",
-    length: Annotated[int, typer.Option(help="Frames of context, the last of them FRAME.")] = 8,
-    world: Annotated[str, typer.Option(help="The world that it is played in.")] = "freedoom",
-    seed: Annotated[int, typer.Option(help="The seed that it starts with.")] = 0,
+    length: Annotated[
+        int | None, typer.Option(help="Frames of context; else 8, of a recording all that is remembered.")
+    ] = None,
+    world: Annotated[str | None, typer.Option(help="Else the recording's, or freedoom.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Else the recording's, or 0.")] = None,
     out: Annotated[Path, typer.Option(help="The scene becomes OUT/NAME.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Replace a scene that is there.")] = False,
 ) -> None:
-    """Make a scene: cut out of an episode, or of a picture, or of prompts for a public world."""
+    """Make a scene: of an episode, a recording or a picture, or of prompts for a public world."""
     from scenes.build import check_new, cut_scene, save_scene
     from scenes.scene import SceneError, SceneFields
 
     said = tuple(prompt or ())
-    fields = SceneFields(name, title, description, world, seed, "context.npz", said)
-    if episode is not None and frame is not None and not said and image is None:
-        folder = cut_scene(episode, frame, length, fields, out, force)
-    elif episode is not None or frame is not None or not (said or image):
-        raise SceneError("a scene is made of --from EPISODE and --frame N, or of --prompt or --image")
+    named = title or name.replace("-", " ").capitalize()
+    fields = SceneFields(name, named, description, world or "freedoom", seed or 0, "context.npz", said)
+    if source is not None and (said or image is not None):
+        raise SceneError("a scene begins either --from something or with a --prompt or --image: choose one")
+    if source is not None and (".playhead" in source or "@" in source):
+        if frame is not None:
+            raise SceneError("a moment of a recording is named by its tick: --from FILE@140, without --frame")
+        check_new(fields, out, force)
+        folder = _save_moment(source, fields, world, seed, length, out, force)
+    elif source is not None and frame is not None:
+        folder = cut_scene(Path(source), frame, 8 if length is None else length, fields, out, force)
+    elif source is not None or frame is not None or not (said or image):
+        raise SceneError(
+            "a scene is made of --from EPISODE and --frame N, --from FILE@TICK, --prompt or --image"
+        )
     else:
         check_new(fields, out, force)
-        context = _dream_start(world, said, image, length, settle, seed, encoders, vae)
+        length = 8 if length is None else length
+        context = _dream_start(fields.world, said, image, length, settle, fields.seed, encoders, vae)
         folder = save_scene(fields, context, out, force)
     typer.echo(f"the scene is in {folder}")
+
+
+def _save_moment(
+    source: str,
+    fields: "SceneFields",
+    world: str | None,
+    seed: int | None,
+    length: int | None,
+    out: Path,
+    force: bool,
+) -> Path:
+    """Writes the scene of a moment of a recording, FILE@PLACE. Returns its folder."""
+    from msgspec.structs import replace
+    from rich.console import Console
+    from rich.progress import track
+
+    from engine.recording.commands import load_world
+    from engine.recording.moment import moment_scene
+    from engine.recording.reader import Recording, find_recording
+    from scenes.build import save_scene
+
+    path, moment = find_recording(source)
+    recording = Recording.read(path)
+    place = recording.tree.parse(moment)
+    loaded = load_world(recording, world, "auto")
+    scene = moment_scene(
+        recording,
+        loaded,
+        place,
+        loaded.config.sampling.window if length is None else length,
+        lambda ticks: track(ticks, "replaying", console=Console(stderr=True)),
+    )
+    root = recording.tree.root(place.branch)
+    fields = replace(
+        fields,
+        description=fields.description or f"{scene.title or scene.name}, from tick {place.tick} on.",
+        world=world or scene.world,
+        seed=root.seed if seed is None else seed,
+        prompts=scene.prompts,
+    )
+    return save_scene(fields, scene.context, out, force)
 
 
 def _dream_start(

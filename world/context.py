@@ -21,7 +21,7 @@ class Context:
     Of public worlds, float32: `prompts`, the text embeddings `(rows, text_dim)` to choose from; `features` of
     an image `(rows, image_dim)`; `condition`, its latents `(L, C, h, w)`, the last of them repeated without
     end; `latents` `(T, C, h, w)`, which stand for the frames where these are not to be encoded. `frames` may
-    be empty there.
+    be empty there; where they are there, one after the other, the actions tell what led to each latent.
     """
 
     frames: np.ndarray

@@ -139,22 +139,28 @@ class World:
         self.bind(state, context)
         if context.latents is not None:
             latents = torch.from_numpy(np.asarray(context.latents, dtype=np.float32)).to(self.device)
-            actions = torch.zeros(len(latents), g.inputs)
-            return self.prefill(state, latents[None], actions[None].to(self.device))
-        if not len(context.frames) or g.condition_channels:
+        elif not len(context.frames) or g.condition_channels:
             size = (self.config.frame_height, self.config.frame_width, 3)
             picture = context.frames[-1] if len(context.frames) else np.zeros(size, np.uint8)
             return torch.from_numpy(np.array(picture))[None, None]
-        latents = self.encode(context.frames)
+        else:
+            latents = self.encode(context.frames)
+        return self.prefill(state, latents[None], self._led(context, len(latents))[None].to(latents.device))
+
+    def _led(self, context: Context, count: int) -> Tensor:
+        """What was held when each of the context's `count` latents came about, `(count, inputs)`."""
+        inputs = self.config.generator.inputs
         rows = torch.from_numpy(np.asarray(context.actions, dtype=np.float32))
-        if rows.shape != (len(context.frames), g.inputs):
+        led = torch.zeros(count, inputs)
+        if rows.shape == (len(context.frames), inputs):
+            known = torch.cat([led[:1], rows[:-1]])[:: max(1, -(-len(rows) // count))]
+            return known if len(known) == count else led
+        if context.latents is None:
             raise WorldError(
                 f"the context's actions are {tuple(rows.shape)} where its {len(context.frames)} frames need "
-                f"({len(context.frames)}, {g.inputs})"
+                f"({len(context.frames)}, {inputs})"
             )
-        stride = -(-len(context.frames) // len(latents))
-        led = torch.cat([torch.zeros(1, g.inputs), rows[:-1]])[::stride]
-        return self.prefill(state, latents[None], led[None].to(latents.device))
+        return led  # latents may come without their frames and actions
 
     @torch.no_grad()
     def bind(self, state: WorldState, context: Context) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, MultiBinary
 
+from engine.agents import spaces
 from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
@@ -50,10 +50,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise PlayheadError(f"there is no render mode `{render_mode}`; there are rgb_array and human")
         self.metadata = {**self.metadata, "render_fps": rate}
-        self.observation_space = Box(0, 255, (*size, 3), np.uint8)
-        low = np.array([0] * len(space.buttons) + [-1] * len(space.axes), np.float32)
-        binary = MultiBinary(len(space.buttons))
-        self.action_space = Box(low, 1, dtype=np.float32) if space.axes else binary
+        self.observation_space, self.action_space = spaces.observations(size), spaces.actions(space)
         self.render_mode = render_mode
         self._space, self._max_ticks, self._reward = space, max_ticks, reward
         self._frames: np.ndarray | None = None

@@ -90,6 +90,17 @@ def test_a_png_holds_the_very_pixels(tmp_path: Path) -> None:
     assert np.array_equal(loaded, picture)
 
 
+def test_a_folder_gets_every_frame_as_a_picture(tmp_path: Path) -> None:
+    folder = export(tmp_path / "pictures")
+    assert [path.name for path in sorted(folder.iterdir())] == [f"{i:06d}.png" for i in range(TICKS)]
+    seen = pygame.surfarray.array3d(pygame.image.load(folder / "000007.png"))
+    assert (seen == 4 * 7 + 20).all()
+    with pytest.raises(KeyboardInterrupt), exporting(tmp_path / "other", CLIP) as write:
+        write(ticks(1)[0])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".mp4", ".gif", ".png"])
 def test_an_interrupted_export_leaves_what_was_there_before(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"out{suffix}"
@@ -104,9 +115,10 @@ def test_an_interrupted_export_leaves_what_was_there_before(suffix: str, tmp_pat
 
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "taken").mkdir()
     for name, words in {
         "out.avi": r"out\.avi .* \.npz, \.mp4, \.gif, \.png",
-        "out": "no ending",
+        "taken": "taken is there already",
         "missing/out.npz": "missing is missing",
         "folder.png": "is a folder",
     }.items():

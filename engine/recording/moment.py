@@ -1,0 +1,92 @@
+"""A moment of a recording as the start of a scene: the frames before it, what was held, and their latents."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.recording.reader import Recording
+from engine.recording.replay import open_session
+from engine.recording.tree import Place, PlayedTick
+from scenes.scene import Scene
+from world.action import RE_ANCHOR, Action, prompt_number
+from world.context import Context
+from world.errors import WorldError
+from world.world import World
+
+Watch = Callable[[list[PlayedTick]], Iterable[PlayedTick]]
+"""Gives back the ticks that are played on the way, and may show how far that is."""
+
+
+class _Part(NamedTuple):
+    """Frames `(n, H, W, 3)`, what was held when each came about `(n, buttons)`, latents `(F, C, h, w)`."""
+
+    frames: np.ndarray
+    led: np.ndarray
+    latents: np.ndarray
+
+
+def moment_scene(
+    recording: Recording, world: World, place: Place, length: int, watch: Watch = lambda ticks: ticks
+) -> Scene:
+    """The recording's scene, begun from a place: its context is the last `length` latents, in whole ticks.
+
+    As latents are kept, nothing is lost by encoding again what was decoded. What came before them is
+    forgotten, and so are axes. The prompt that was in force becomes the scene's first. Raises WorldError for
+    a length below 1.
+    """
+    if length < 1:
+        raise WorldError(f"a context needs at least 1 frame, not --length {length}")
+    config = world.config
+    block = config.sampling.latents_per_tick
+    parts: deque[_Part] = deque(maxlen=-(-length // block))
+    session = open_session(recording, world, place.branch)
+    scene, start, prompt = recording.scene(place.branch), session.context, 0
+    for played in watch(recording.tree.path(place.branch, place.tick)):
+        session.steps = played.steps
+        frames = session.step(played.action)
+        if RE_ANCHOR in played.action.buttons:
+            parts.clear()
+        prompt = _prompt_in_force(prompt, played.action, len(start.prompts))
+        row = np.array([[name in played.action.buttons for name in config.action.seen]], np.uint8)
+        parts.append(_Part(frames, row.repeat(len(frames), 0), session.latents))
+    if not parts:
+        return scene
+    known = [*_past(world, start), *parts] if len(parts) * block < length else parts
+    frames, led, latents = (np.concatenate(arrays) for arrays in zip(*known, strict=True))
+    keep = min(-(-length // block), len(latents) // block) * block
+    count = keep * (config.frames_per_tick // block)
+    actions = np.roll(led[-count:], -1, 0)  # a row says what is held from its frame on
+    actions[-1] = 0
+    order = [prompt, *(number for number in range(len(start.prompts)) if number != prompt)]
+    context = replace(
+        start,
+        frames=frames[-count:],
+        actions=actions,
+        latents=latents[-keep:],
+        prompts=tuple(start.prompts[number] for number in order) if start.prompts else (),
+    )
+    texts = tuple(scene.prompts[number] for number in order) if scene.prompts else ()
+    return replace(scene, context=context, prompts=texts)
+
+
+def _past(world: World, start: Context) -> list[_Part]:
+    """What a session has of a past before its first tick."""
+    if start.latents is None and (not len(start.frames) or world.config.generator.condition_channels):
+        return []
+    latents = start.latents if start.latents is not None else world.encode(start.frames).cpu().numpy()
+    led = np.zeros((len(start.frames), len(world.config.action.seen)), np.uint8)
+    if start.actions.shape == led.shape:
+        led[1:] = start.actions[:-1]
+    return [_Part(start.frames, led, latents)]
+
+
+def _prompt_in_force(before: int, action: Action, count: int) -> int:
+    """The number of the prompt under which a tick was dreamed, as the session obeys its commands."""
+    prompt = 0 if RE_ANCHOR in action.buttons else before
+    for name in sorted(action.buttons):
+        if name.startswith("prompt_") and prompt_number(name) < count:
+            prompt = prompt_number(name)
+    return prompt

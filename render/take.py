@@ -1,0 +1,131 @@
+"""A take: a branch of a recording from one tick to another, dreamed again to be kept as a film or as data."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from engine.recording.commands import load_world
+from engine.recording.reader import Recording, find_recording
+from engine.recording.replay import Replayed, causes, replay
+from render.episodes import Moment
+from render.export import ExportError
+from render.film import Pane
+from world.action import Action
+from world.world import World
+
+
+@dataclass(frozen=True)
+class Take:
+    """Ticks `first` to `last`, from 1 on, of a branch; the world is loaded when it is needed.
+
+    `complain` is told in a sentence if what is dreamed is not what was played. Raises ExportError for ticks
+    that there are not.
+    """
+
+    recording: Recording
+    open_world: Callable[[], World]
+    branch: int
+    first: int
+    last: int
+    complain: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        end = self.recording.tree.branch(self.branch).last
+        if not 1 <= self.first <= self.last <= end:
+            has = f"ticks 1 to {end}" if end else "no ticks"
+            raise ExportError(
+                f"branch {self.branch} of {self.recording.path} has {has}, so none from {self.first} to "
+                f"{self.last}"
+            )
+
+    @cached_property
+    def world(self) -> World:
+        return self.open_world()
+
+    @cached_property
+    def actions(self) -> list[Action]:
+        """What was held at each tick."""
+        played = self.recording.tree.path(self.branch, self.last)
+        return [tick.action for tick in played[self.first - 1 :]]
+
+    def moments(self) -> Iterator[Moment]:
+        """The moment before the first tick, and then each tick."""
+        for replayed in self._replay(self.first - 1):
+            action = replayed.played.action if replayed.played is not None else None
+            yield Moment(replayed.place.tick, action, replayed.frames)
+
+    def panes(self, title: str = "") -> Iterator[list[Pane]]:
+        """Each tick as a film shows it, a pane a frame. `title`: what to call it beside another take."""
+        for replayed in self._replay(self.first):
+            held = replayed.played.action.buttons if replayed.played is not None else ()
+            yield [Pane(f, tuple(sorted(held)), replayed.place.tick, title) for f in replayed.frames]
+
+    def _replay(self, first: int) -> Iterator[Replayed]:
+        told = False
+        for replayed in replay(self.recording, self.world, self.branch, first, self.last):
+            if not (replayed.equal or told):
+                why = "; ".join(causes(self.recording, self.world, replayed.place)) or "no cause is known"
+                self.complain(f"from tick {replayed.place.tick} on this is not what was played: {why}")
+                told = True
+            yield replayed
+
+
+class Shelf:
+    """Recordings and the worlds they were played in, each opened once.
+
+    `world`: a name or folder in place of the recordings' own.
+    """
+
+    def __init__(self, world: str | None, device: str, complain: Callable[[str], None]) -> None:
+        self._world, self._device, self._complain = world, device, complain
+        self._recordings: dict[Path, Recording] = {}
+        self._worlds: dict[str, World] = {}
+
+    def take(self, name: str, branch: int | None, first: int, last: int | None) -> Take:
+        """Ticks of a branch, None: the newest, to `last` or its end; of FILE@PLACE those that led there."""
+        recording, place = self._open(name)
+        tree = recording.tree
+        if place:
+            moment = tree.parse(place)
+            branch = moment.branch if branch is None else branch
+            last = moment.tick if last is None else last
+        number = tree.newest if branch is None else branch
+        last = tree.branch(number).last if last is None else last
+        return Take(recording, lambda: self._load(recording), number, first, last, self._complain)
+
+    def beside(self, name: str, other: str, first: int, last: int | None) -> Take:
+        """What stands beside a take of `name`: its branch (2), or FILE, or FILE@PLACE; it may end earlier."""
+        if not other.isdecimal():
+            take = self.take(other, None, first, None)
+        else:
+            take = self.take(str(self._open(name)[0].path), int(other), first, None)
+        return replace(take, last=take.last if last is None else min(take.last, last))
+
+    def data(self, names: Iterable[str], branch: int | None, first: int, last: int | None) -> list[Take]:
+        """What a data set is made of: a branch from the start on or, of None, what each branch alone has.
+
+        Raises ExportError where that is nothing.
+        """
+        takes = []
+        for name in names:
+            tree = self._open(name)[0].tree
+            for one in tree.branches.values() if branch is None else [tree.branch(branch)]:
+                begins = max(first, one.first + 1) if branch is None else first
+                ends = one.last if last is None else min(last, one.last)
+                if begins <= ends:
+                    takes.append(self.take(name, one.id, begins, ends))
+        if not takes:
+            raise ExportError("no tick was played there, so there is nothing to make a data set of")
+        return takes
+
+    def _open(self, name: str) -> tuple[Recording, str]:
+        path, place = find_recording(name)
+        if path not in self._recordings:
+            self._recordings[path] = Recording.read(path)
+        return self._recordings[path], place
+
+    def _load(self, recording: Recording) -> World:
+        if recording.world not in self._worlds:
+            self._worlds[recording.world] = load_world(recording, self._world, self._device)
+        return self._worlds[recording.world]
