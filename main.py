@@ -61,6 +61,10 @@ def play(
     continued: Annotated[
         str, typer.Option("--continue", help="Go on with a recording: FILE, FILE@TICK, FILE@BOOKMARK.")
     ] = "",
+    connect: Annotated[str | None, typer.Option(help="Play on a server: tcp://HOST:PORT.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Your .key_secret, where the server wants keys.")] = None,
+    server_key: Annotated[Path | None, typer.Option(help="The server's .key.")] = None,
+    codec: Annotated[str, typer.Option(help="How a server sends frames: h264, jpeg or raw.")] = "h264",
 ) -> None:
     """Play a world in a window."""
     from render.play import play as run
@@ -91,6 +95,10 @@ def play(
             screenshots=screenshots,
             recordings=None if no_record else record or recordings_folder(),
             continued=continued,
+            connect=connect,
+            key=key,
+            server_key=server_key,
+            codec=codec,
         )
     )
 

@@ -1,5 +1,7 @@
 """The player at this machine: keyboard and gamepads, after a script if there is one."""
 
+from collections.abc import Callable
+
 import pygame
 
 from controls.gamepad import Gamepads
@@ -15,7 +17,7 @@ class Player:
     """A source of actions that the window feeds with its events. Needs pygame's video to be initialised.
 
     `key_time` is when the newest event that the last sample obeys happened, None if there was none; `source`
-    is who it came from.
+    is who it came from. `fed` is called whenever what is held may have changed.
     """
 
     def __init__(self, keymap: Keymap) -> None:
@@ -25,6 +27,7 @@ class Player:
         self.script: ScriptSource | None = None
         self.key_time: float | None = None
         self.source = "keyboard"
+        self.fed: Callable[[], None] = lambda: None
 
     @property
     def wants_mouse(self) -> bool:
@@ -35,6 +38,8 @@ class Player:
         """Takes in an event of the window."""
         for device in self._devices:
             device.feed(event)
+        if event.type != pygame.MOUSEMOTION:  # that comes too often, and means nothing by itself
+            self.fed()
 
     def sample(self) -> Action:
         """The script's next action; once that is done, what is held."""

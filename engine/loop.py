@@ -234,6 +234,10 @@ class Loop:
         """Has the world stand still, or go on."""
         self._commands.put(lambda: None if self._paused == paused else self._toggle_pause())
 
+    def set_hold(self, hold: bool) -> None:
+        """Has the world stand still while nothing is held, or go on all the time."""
+        self._commands.put(lambda: None if self._hold == hold else self._toggle_hold())
+
     def set_speed(self, speed: float) -> None:
         self._commands.put(lambda: self._change_speed(speed / self._speed))
 

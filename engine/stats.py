@@ -16,12 +16,30 @@ KEEPS_UP = 0.95
 
 
 @dataclass(frozen=True)
+class Link:
+    """How a session on another machine is reached. Times in seconds; `None` where nothing was measured yet.
+
+    `state` says in a few words what is amiss, and is empty if nothing is. `round_trip_p50`, `round_trip_p99`:
+    a question's way there and its answer's way back. `decode_p50`: decoding a tick's frames. `delay`: by how
+    much frames are held back so that they come evenly. `codec`: how they come.
+    """
+
+    state: str
+    round_trip_p50: float | None
+    round_trip_p99: float | None
+    decode_p50: float | None
+    delay: float
+    codec: str
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a loop is doing and how well. Times in seconds; `None` where nothing was measured yet.
 
     `tick_p50`, `tick_p99`: a tick's time from the sample of the input to the end of its commit, which has
     to stay below `budget`. `key_p50`, `key_p99`: from a key event to the first frame that obeys it.
-    `missed` of the last `counted` ticks overran their budget.
+    `missed` of the last `counted` ticks overran their budget. `link`: the way to the session, where it is not
+    played in this process.
     """
 
     tick: int
@@ -41,6 +59,7 @@ class Stats:
     missed: int
     counted: int
     slow: bool
+    link: Link | None = None
 
 
 class Meter:

@@ -23,11 +23,14 @@ def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool
     size = text_size(screen.get_size())
     right, top = screen.get_width() - size // 2, size // 2
     states = []
+    cut = stats.link.state if stats.link is not None else ""
+    if cut:
+        states.append((cut, WARNING))
     if stats.paused:
         states.append(("paused", WHITE))
     if stats.speed != 1:
         states.append((f"{stats.speed:g}x speed", ACCENT))
-    if warn and stats.slow and not stats.paused:
+    if warn and stats.slow and not stats.paused and not cut:
         states.append((f"running slow: {stats.rate:.1f} of {stats.wanted_rate:.1f} ticks/s", WARNING))
     if not recording:
         states.append(("recording stopped", WARNING))
@@ -55,6 +58,12 @@ def figures(stats: Stats) -> list[tuple[str, str]]:
     ]
     if stats.key_p50 is not None:
         rows.append(("key to frame", f"{_ms(stats.key_p50)} ms p50   {_ms(stats.key_p99)} ms p99"))
+    if stats.link is not None:
+        link = stats.link
+        there_and_back = f"{_ms(link.round_trip_p50)} ms p50   {_ms(link.round_trip_p99)} ms p99"
+        rows.append(("round trip", there_and_back))
+        smoothed = f"smoothed by {_ms(link.delay)} ms"
+        rows.append(("decode", f"{_tenths(link.decode_p50)} ms {link.codec}   {smoothed}"))
     return [*rows, ("seed", f"{stats.seed}   tick {stats.tick}")]
 
 
@@ -100,6 +109,10 @@ def draw_held(screen: pygame.Surface, held: tuple[str, ...], size: int) -> None:
 
 def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.0f}"
+
+
+def _tenths(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f}"
 
 
 def _wrap(text: str, size: int, width: int) -> list[str]:

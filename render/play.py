@@ -10,6 +10,8 @@ import pygame
 
 from controls.keymap import Keymap, find_keymap, load_keymap
 from controls.player import Player
+from engine.bridge.line import Line
+from engine.bridge.remote import RemoteLoop
 from engine.clock import check_speed
 from engine.loop import Loop, Tick
 from engine.mailbox import Mailbox
@@ -18,6 +20,7 @@ from render.hud import draw_hud, draw_note, draw_state
 from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
+from render.remote import RemoteOpening, dial, script_of
 from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
 from render.window import WAKE, Window, save_screenshot, wake
@@ -38,14 +41,20 @@ MAX_NEW_SEED = 1_000_000
 def play(settings: PlaySettings) -> None:
     """Opens a window and plays in it until it is closed. Raises PlayheadError for whatever prevents that."""
     check_speed(settings.speed)
+    line = dial(settings) if settings.connect is not None else None
     window = Window(ASPECT, settings.fullscreen)
     try:
-        world = keymap_world(settings)
-        own = settings.keys
-        keymap = load_keymap(own) if own else find_keymap(world, family_of(world))
-        Play(window, settings, keymap).run()
+        if line is not None:
+            world, family = line.opened.world.name, line.opened.world.family
+        else:
+            world = keymap_world(settings)
+            family = family_of(world)
+        keymap = load_keymap(settings.keys) if settings.keys else find_keymap(world, family)
+        Play(window, settings, keymap, line).run()
     finally:
         window.close()
+        if line is not None:
+            line.close()
 
 
 class Play:
@@ -55,20 +64,14 @@ class Play:
     opening by a single assignment each.
     """
 
-    def __init__(self, window: Window, settings: PlaySettings, keymap: Keymap) -> None:
+    def __init__(
+        self, window: Window, settings: PlaySettings, keymap: Keymap, line: Line | None = None
+    ) -> None:
+        """With a `line`, the session at its other end is played."""
         self._window, self._settings, self._keymap = window, settings, keymap
         self._player = Player(keymap)
-        self._opening = Opening(settings, keymap, self._player, self._progress)
-        self._loop = loop = Loop(
-            self._open,
-            self._player,
-            key_time=lambda: self._player.key_time,
-            speed=settings.speed,
-            auto_steps=settings.auto_steps,
-            hold=settings.hold,
-            last=settings.ticks,
-            complain=self._say,
-        )
+        self._opening, self._loop = self._here() if line is None else self._there(line)
+        loop = self._loop
         self._mailbox: Mailbox[Tick] = Mailbox()
         loop.subscribe(self._receive)
         self._pacer = Pacer()
@@ -100,6 +103,36 @@ class Play:
             "screenshot": self._want_screenshot,
             "quit": self._quit,
         }
+
+    def _here(self) -> tuple[Opening, Loop]:
+        """What is played in this process."""
+        settings = self._settings
+        opening = Opening(settings, self._keymap, self._player, self._progress)
+        loop = Loop(
+            self._open,
+            self._player,
+            key_time=lambda: self._player.key_time,
+            speed=settings.speed,
+            auto_steps=settings.auto_steps,
+            hold=settings.hold,
+            last=settings.ticks,
+            complain=self._say,
+        )
+        return opening, loop
+
+    def _there(self, line: Line) -> tuple[RemoteOpening, RemoteLoop]:
+        """What is played at the other end of a line."""
+        self._keymap.check(line.opened.world.buttons, line.opened.world.axes)
+        loop = RemoteLoop(
+            line,
+            self._player,
+            key_time=lambda: self._player.key_time,
+            script=script_of(self._settings, line, self._keymap.aliases),
+            last=self._settings.ticks,
+            complain=self._say,
+        )
+        self._player.fed = loop.poke
+        return RemoteOpening(line), loop
 
     def run(self) -> None:
         """Plays until the window is closed or the loop ends. Raises the loop's error, if it had one."""

@@ -13,6 +13,8 @@ class PlaySettings:
     `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
     before the keys count. `hold`: the world stands still while nothing is held. `recordings`: the folder that
     the play is recorded to, None for nowhere. `continued`: a recording to go on with, `FILE` or `FILE@PLACE`.
+    `connect`: the address of a server to play on, with `key` and `server_key` where it wants keys, and frames
+    that come by `codec`.
     """
 
     world: str | None = None
@@ -32,6 +34,10 @@ class PlaySettings:
     screenshots: Path = Path()
     recordings: Path | None = None
     continued: str = ""
+    connect: str | None = None
+    key: Path | None = None
+    server_key: Path | None = None
+    codec: str = "h264"
 
 
 def parse_steps(text: str | None) -> tuple[int | None, bool]:

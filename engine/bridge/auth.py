@@ -92,14 +92,29 @@ def load_client_keys(key: Path | None, server: Path | None) -> ClientKeys | None
 
 def check_address(address: str, keys: ServerKeys | None) -> None:
     """Raises PlayheadError for an address that cannot be bound to, or not without keys."""
-    match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5}|\*)", address)
-    if not match or (match[2] != "*" and int(match[2]) > 65535):
+    parts = _parts(address)
+    if parts is None:
         raise PlayheadError(f"`{address}` is no address; it has the form tcp://127.0.0.1:7770")
-    if keys is None and not _loopback(match[1]):
+    if keys is None and not _loopback(parts[0]):
         raise PlayheadError(
             f"{address} can be reached from other machines, which needs keys: make them by `main.py keys new "
             "server` and `main.py keys new NAME`, then give --key server.key_secret and --clients FOLDER"
         )
+
+
+def check_target(address: str) -> None:
+    """Raises PlayheadError for an address that cannot be connected to."""
+    parts = _parts(address)
+    if parts is None or parts[1] in ("*", "0"):
+        raise PlayheadError(f"`{address}` is no address to connect to; it has the form tcp://host:7770")
+
+
+def _parts(address: str) -> tuple[str, str] | None:
+    """Host and port (`*`: any that is free) of an address; None where it is none."""
+    match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5}|\*)", address)
+    if not match or (match[2] != "*" and int(match[2]) > 65535):
+        return None
+    return match[1], match[2]
 
 
 def _loopback(host: str) -> bool:

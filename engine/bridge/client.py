@@ -9,65 +9,85 @@ import numpy as np
 import zmq
 
 from engine.bridge import protocol
-from engine.bridge.auth import ClientKeys
+from engine.bridge.auth import ClientKeys, check_target
+from engine.bridge.diagnosis import Diagnosis
 from engine.bridge.protocol import BridgeError
 from world.errors import PlayheadError
 
 PATIENCE = 30.0
 """Seconds that a reply is waited for."""
+LOOK = 0.2
+"""Seconds between two looks at whether the connection was refused."""
 Expected = TypeVar("Expected", bound=protocol.Message)
 
 
 class Client:
     """A connection to a server. `pushes` collects what came unasked: receipts and changes of control.
 
-    Raises BridgeError where a request is refused, PlayheadError where there is no answer.
+    `resume` is the token of an earlier welcome, to be that client again. `socket` may be polled; it belongs
+    to this class. Raises BridgeError where a request is refused, PlayheadError where there is no answer.
     """
 
     def __init__(
-        self, address: str, name: str = "python", keys: ClientKeys | None = None, patience: float = PATIENCE
+        self,
+        address: str,
+        name: str = "python",
+        keys: ClientKeys | None = None,
+        patience: float = PATIENCE,
+        resume: str = "",
     ) -> None:
         self._address, self._keys, self._patience = address, keys, patience
+        check_target(address)
         self._context = zmq.Context()
-        self._socket = self.connect(zmq.DEALER, address)
+        self.socket = self.new_socket(zmq.DEALER)
+        self._diagnosis = Diagnosis(self.socket, keys is not None)
         self._next = 0
         self.pushes: deque[protocol.Message] = deque(maxlen=10_000)
         try:
-            hello = protocol.Hello(protocol=[protocol.VERSION], client=name)
+            self.socket.connect(address)
+            hello = protocol.Hello(protocol=[protocol.VERSION], client=name, resume=resume)
             self.welcome, _ = self.ask(hello, protocol.Welcome)
         except BaseException:
             self.close()
             raise
 
-    def connect(self, kind: int, address: str) -> zmq.Socket:
+    def new_socket(self, kind: int) -> zmq.Socket:
         """A socket of this client's, with its keys."""
         made = self._context.socket(kind)
         made.linger = 0
-        made.ipv6 = "[" in address
+        made.ipv6 = "[" in self._address
         if self._keys is not None:
             self._keys.apply(made)
-        try:
-            made.connect(address)
-        except zmq.ZMQError as error:
-            raise PlayheadError(f"`{address}` is no address to connect to ({error.strerror})") from None
         return made
 
     def watch(self, session: str, codec: str = "raw") -> zmq.Socket:
         """A socket that receives a session's frames: topic, header, and a part a frame."""
         host = self._address.rpartition(":")[0]
-        made = self.connect(zmq.SUB, f"{host}:{self.welcome.frames_port}")
+        made = self.new_socket(zmq.SUB)
         made.rcvhwm = 4
+        made.connect(f"{host}:{self.welcome.frames_port}")
         made.subscribe(protocol.topic(session, codec))
         return made
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended since the welcome."""
+        if not self.socket.closed:
+            self._diagnosis.look()
+        return self.socket.closed or self._diagnosis.lost
 
     def ask(self, request: protocol.Message, reply: type[Expected]) -> tuple[Expected, np.ndarray | None]:
         """Sends a request (its id is chosen here), waits for the reply and the frames that come with it."""
         id = self.send(request)
         until = time.monotonic() + self._patience
         while True:
-            found = self.receive(until - time.monotonic())
+            left = until - time.monotonic()
+            found = self.receive(min(LOOK, left))
             if found is None:
-                raise PlayheadError(f"{self._address} does not answer; check the server, and the keys")
+                self._diagnosis.look()
+                if left <= LOOK or self._diagnosis.refused:
+                    raise PlayheadError(f"{self._address} does not answer: {self._diagnosis.reason()}")
+                continue
             message, frames = found
             if isinstance(message, protocol.PUSHES) and (message.id != id or not isinstance(message, reply)):
                 self.pushes.append(message)
@@ -80,18 +100,20 @@ class Client:
     def send(self, request: protocol.Message) -> int:
         """Sends a request and does not wait. Returns the id that it was given."""
         self._next += 1
-        self._socket.send(protocol.encode(msgspec.structs.replace(request, id=self._next)))
+        self.socket.send(protocol.encode(msgspec.structs.replace(request, id=self._next)))
         return self._next
 
     def receive(self, seconds: float) -> tuple[protocol.Message, np.ndarray | None] | None:
         """The next message of the server's, with its frames; None if there is none in time."""
-        if not self._socket.poll(max(0, seconds * 1000)):
+        if not self.socket.poll(max(0, seconds * 1000)):
             return None
-        parts = self._socket.recv_multipart(copy=False)
+        parts = self.socket.recv_multipart(copy=False)
         message = protocol.decode_reply(parts[0].buffer)
         shape = getattr(message, "shape", None)
         frames = np.frombuffer(parts[1].buffer, np.uint8).reshape(shape) if shape is not None else None
         return message, frames
 
     def close(self) -> None:
-        self._context.destroy(0)
+        if not self.socket.closed:
+            self._diagnosis.close()
+            self._context.destroy(0)

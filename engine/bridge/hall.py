@@ -96,7 +96,8 @@ class Hall:
     def info(self, world: World) -> WorldInfo:
         config = world.config
         return WorldInfo(
-            name=config.name, title=config.title, licence=config.licence, height=config.frame_height,
+            name=config.name, family=config.family, title=config.title,
+            licence=config.licence, height=config.frame_height,
             width=config.frame_width, ticks_per_second=config.ticks_per_second,
             frames_per_tick=config.frames_per_tick, steps=world.steps, buttons=list(config.action.buttons),
             axes=list(config.action.axes),

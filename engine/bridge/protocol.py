@@ -31,6 +31,7 @@ Id = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(max_length=100)]
 Clock = Literal["lockstep", "live"]
 Codec = Literal["raw", "jpeg", "h264"]
+CODECS: tuple[Codec, ...] = ("raw", "jpeg", "h264")
 Sent = Literal["all", "last", "none"]
 Shape = tuple[int, int, int, int]
 
@@ -147,7 +148,7 @@ class Control(SessionRequest, frozen=True, kw_only=True):
 
 
 class Tune(SessionRequest, frozen=True, kw_only=True):
-    """Changes how a session runs; what is None stays."""
+    """Changes how a session runs; what is None stays. `hold`: it stands still while nothing is held."""
 
     clock: Clock | None = None
     paused: bool | None = None
@@ -155,6 +156,7 @@ class Tune(SessionRequest, frozen=True, kw_only=True):
     speed: Annotated[float, Meta(ge=0.25, le=2)] | None = None
     steps: int | None = None
     auto_steps: bool | None = None
+    hold: bool | None = None
 
 
 Request = (
@@ -199,6 +201,7 @@ class WorldInfo(msgspec.Struct, frozen=True):
     """What a client has to know of a world."""
 
     name: str
+    family: str
     title: str
     licence: str
     height: int

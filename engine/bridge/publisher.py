@@ -8,11 +8,10 @@ import msgspec
 import zmq
 
 from engine.bridge.hosted import Hosted
-from engine.bridge.protocol import FrameHeader, encode, topic
+from engine.bridge.protocol import CODECS, FrameHeader, encode, topic
 from engine.bridge.video import Encoder, make_encoder
 from engine.loop import Tick
 
-CODECS = ("raw", "jpeg", "h264")
 QUEUED = 3
 """Ticks that wait for a slow watcher before newer ones are dropped."""
 WATCHERS = 1000

@@ -230,6 +230,8 @@ class Requests:
             loop.set_steps(request.steps)
         if request.auto_steps is not None:
             loop.set_auto_steps(request.auto_steps)
+        if request.hold is not None:
+            loop.set_hold(request.hold)
         if request.speed is not None:
             loop.set_speed(request.speed)
         if request.paused is not None:

@@ -1,0 +1,112 @@
+"""The line to one session on another machine: dialled, and dialled again when it was lost."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.bridge import protocol
+from engine.bridge.auth import ClientKeys
+from engine.bridge.client import Client
+from engine.bridge.protocol import BridgeError, Codec, SceneInfo
+from world.errors import PlayheadError
+
+FIRST, AGAIN = 5.0, 2.0
+"""Seconds that an answer is waited for: before there is a window, and for each try to come back."""
+GONE = ("unknown_session", "ended")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The session that is to be played there; "" and None as the server has it."""
+
+    world: str = ""
+    scene: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    auto_steps: bool = False
+    speed: float = 1.0
+    hold: bool = False
+    codec: Codec = "h264"
+
+
+class Line:
+    """A connection and the session at its end. Raises PlayheadError where there is none to be had.
+
+    `opened`, `frames` and `figures` are the session as it was found; `same` says whether it is the one from
+    before. `scene` is the one that is played. Of a server that has one session for all, that is the session.
+    """
+
+    def __init__(self, address: str, keys: ClientKeys | None, wanted: Wanted) -> None:
+        self.address, self._keys, self.wanted = address, keys, wanted
+        self._token = self._session = ""
+        self.public = self.same = False
+        self._dial(FIRST)
+
+    def dial_again(self) -> None:
+        """Comes back to the session, or begins it anew where the server does not have it any more."""
+        self.client.close()
+        self._dial(AGAIN)
+
+    def close(self) -> None:
+        """Ends the session, if it is this player's own and the server can be told."""
+        if not self.public and not self.client.lost:
+            self.client.send(protocol.Close(session=self._session))
+            while (found := self.client.receive(0.5)) is not None:
+                if isinstance(found[0], protocol.Done | protocol.Error):
+                    break
+        self.client.close()
+
+    def _dial(self, patience: float) -> None:
+        client = Client(self.address, "window", self._keys, patience, self._token)
+        try:
+            self._token = client.welcome.token
+            found = self._come_back(client) if self._session else None
+            self.same = found is not None
+            if found is None:
+                found = self._open(client)
+            figures, _ = client.ask(protocol.Stats(session=found[0].session), protocol.Figures)
+        except BaseException:
+            client.close()
+            raise
+        self.client = client
+        self.opened, self.frames = found
+        self.figures = figures.stats
+        self._session, self.scene = self.opened.session, self.opened.scene
+
+    def _come_back(self, client: Client) -> tuple[protocol.Opened, np.ndarray] | None:
+        try:
+            return self._join(client, self._session)
+        except BridgeError as error:
+            if error.code not in GONE:
+                raise
+            if self.public:
+                raise PlayheadError(f"the session at {self.address} has ended") from None
+        return None
+
+    def _open(self, client: Client) -> tuple[protocol.Opened, np.ndarray]:
+        """Opens a session, in lockstep: it stands still until it is played. Or joins the one there is."""
+        worlds, _ = client.ask(protocol.Worlds(), protocol.WorldList)
+        self.public = not worlds.worlds and bool(client.welcome.sessions)
+        if self.public:
+            return self._join(client, client.welcome.sessions[0])
+        wanted = self.wanted
+        request = protocol.Open(world=wanted.world, scene=wanted.scene, seed=wanted.seed, steps=wanted.steps)
+        return _with_frames(client.ask(request, protocol.Opened))
+
+    @staticmethod
+    def _join(client: Client, session: str) -> tuple[protocol.Opened, np.ndarray]:
+        """Asks for the control of a session that is there, and what it is."""
+        client.ask(protocol.Control(session=session, want="take"), protocol.Controlled)
+        return _with_frames(client.ask(protocol.Attach(session=session), protocol.Opened))
+
+    def go_to(self, scene: SceneInfo, seed: int) -> None:
+        """Notes where the session is from now on, for the case that it has to begin anew."""
+        self.scene = scene
+        self.wanted = replace(self.wanted, scene=scene.name, seed=seed)
+
+
+def _with_frames(reply: tuple[protocol.Opened, np.ndarray | None]) -> tuple[protocol.Opened, np.ndarray]:
+    opened, frames = reply
+    if frames is None:
+        raise PlayheadError("the server opened a session and sent no frames; it speaks another protocol")
+    return opened, frames

@@ -1,0 +1,409 @@
+"""Playing a session on another machine, with the face of `engine.loop.Loop`.
+
+What is held goes up as soon as it changes; frames come down by a `Watcher`. A connection that is lost is
+dialled again until it is back, and the same session goes on.
+"""
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zmq
+
+from engine.bridge import protocol
+from engine.bridge.far_stats import FarStats
+from engine.bridge.line import GONE, Line
+from engine.bridge.protocol import FrameHeader, SceneInfo
+from engine.bridge.watcher import Watcher
+from engine.clock import FASTEST, SLOWEST
+from engine.loop import ActionSource, LoopError, Tick, Timing
+from engine.stats import Stats
+from world.action import Action
+from world.errors import PlayheadError
+
+ASK_EVERY = 0.25
+"""Seconds between two questions how the session does, which also measure the round trip."""
+SILENCE = 3.0
+"""Seconds without any answer after which the connection counts as lost."""
+HOLD, HOLD_AGAIN = 2.0, 0.5
+"""Seconds for which the server holds an action, and after which it is told again."""
+RETRY = 0.5
+"""Seconds between two tries to come back."""
+UNDER_WAY = 2
+"""Ticks of a script that may be under way at a time."""
+
+Command = Callable[[], None]
+
+
+class _Lost(Exception):
+    """The connection or the session is gone."""
+
+
+class RemoteLoop:
+    """Plays the session of a `line` with the actions of `source`, after those of a `script`.
+
+    `poke` has to be called when `source` may have changed. `last` ends the loop after so many ticks.
+    `complain` is told, in a sentence, what was refused and what became of the connection.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        source: ActionSource,
+        *,
+        key_time: Callable[[], float | None] = lambda: None,
+        script: Sequence[Action] = (),
+        last: int | None = None,
+        complain: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self._line, self._source, self._key_time = line, source, key_time
+        self._last, self._complain = last, complain
+        self._script, self._script_under_way = deque(script), 0
+        self._receivers: list[Callable[[Tick], None]] = []
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._held = self._sent = Action()
+        self._sent_at = 0.0
+        self._answers: dict[int, Callable[[Any, np.ndarray | None], None]] = {}
+        self._sampling = threading.Lock()
+        self._far = FarStats(line.wanted.codec)
+        self._tick: int | None = None
+        self._played = 0
+        self._stopping = False
+        self._error: BaseException | None = None
+        self.timeline: None = None  # what is lived there is kept there
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="remote", daemon=True)
+
+    @property
+    def stats(self) -> Stats | None:
+        return self._far.stats
+
+    def subscribe(self, receive: Callable[[Tick], None]) -> None:
+        """Has `receive` called with every tick, on a thread of this class; may not block."""
+        self._receivers.append(receive)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Waits for the end. Raises the error that brought it about, if one did."""
+        self._thread.join()
+        if isinstance(self._error, PlayheadError):
+            raise self._error
+        if self._error is not None:
+            reason = f"{type(self._error).__name__}: {self._error}"
+            raise LoopError(f"the connection to {self._line.address} broke off: {reason}") from self._error
+
+    def stop(self) -> None:
+        """Ends the loop, and the session if it is this player's own."""
+        self._stopping = True
+        self._wake()
+
+    def poke(self) -> None:
+        """Sends what is held up at once, if that has changed; may be called by any thread."""
+        with self._sampling:
+            action = self._source.sample()
+            if action == self._held:
+                return
+            self._held = action
+            key, client = self._key_time(), self._line.client
+            self._commands.put(lambda: self._send_act(action, key) if client is self._line.client else None)
+        self._wake()
+
+    def toggle_pause(self) -> None:
+        self._tune(lambda s: {"paused": not s.paused})
+
+    def single_step(self) -> None:
+        """Plays one tick and then stands still."""
+        self._tune(lambda s: {"single_step": True})
+
+    def change_speed(self, factor: float) -> None:
+        """Multiplies the speed, within the clock's range."""
+        self._tune(lambda s: {"speed": min(max(s.speed * factor, SLOWEST), FASTEST)})
+
+    def change_steps(self, by: int) -> None:
+        """Adds to the denoise steps a tick, and holds them there."""
+        self._tune(lambda s: {"steps": s.steps + by})
+
+    def toggle_auto_steps(self) -> None:
+        """Lets the server's speed choose the denoise steps; or gives back the world's own."""
+        self._tune(lambda s: {"auto_steps": not s.auto})
+
+    def toggle_hold(self) -> None:
+        """Stands still while nothing is held, or goes on all the time."""
+        self._line.wanted = replace(self._line.wanted, hold=not self._line.wanted.hold)
+        self._tune(lambda s: {"hold": self._line.wanted.hold})
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begins the scene again, with the same seed or with another."""
+        self._command(lambda: self._reset(self._line.scene, seed))
+
+    def switch(self, choose: Callable[[], SceneInfo]) -> None:
+        """Goes on in another scene; if that cannot be had, in this one."""
+
+        def go() -> None:
+            scene = choose()
+            self._reset(scene, scene.seed)
+
+        self._command(go)
+
+    def _command(self, command: Command) -> None:
+        self._commands.put(command)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # it is being woken already, or gone
+            self._waker.send(b".")
+
+    def _tune(self, change: Callable[[Stats], dict[str, Any]]) -> None:
+        """Has the session run otherwise; the figures say so at once, and later what the server made of it."""
+
+        def tune() -> None:
+            if self.stats is None:
+                return
+            changes = change(self.stats)
+            self._ask(protocol.Tune(session=self._session, **changes))
+            stands = {"paused": True} if "single_step" in changes else {}
+            self._far.expect(**{k: v for k, v in changes.items() if k in ("paused", "speed")}, **stands)
+
+        self._command(tune)
+
+    def _reset(self, scene: SceneInfo, seed: int | None) -> None:
+        before, wanted = self._line.scene, self._line.wanted
+        name = "" if scene.name == before.name else scene.name
+        present = self._line.opened.seed if self.stats is None else self.stats.seed
+        self._line.go_to(scene, present if seed is None else seed)
+
+        def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
+            if isinstance(reply, protocol.Error):
+                self._line.scene, self._line.wanted = before, wanted
+
+        self._far.receipts.forget()
+        self._ask(protocol.Reset(session=self._session, scene=name, seed=seed), answered)
+
+    def _run(self) -> None:
+        try:
+            while not self._finished():
+                try:
+                    self._play()
+                except _Lost:
+                    self._come_back()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._line.close()
+            self._waker.close()
+            self._woken.close()
+
+    def _finished(self) -> bool:
+        return self._stopping or (self._last is not None and self._played >= self._last)
+
+    def _play(self) -> None:
+        """Plays until the end. Raises _Lost where the connection or the session is lost."""
+        line, opened = self._line, self._line.opened
+        self._session, self._in_control = opened.session, opened.in_control
+        self._axes = bool(opened.world.axes)
+        self._far.state = ""
+        self._answers.clear()
+        self._far.receipts.forget()
+        self._far.update(line.figures)
+        now = time.perf_counter()
+        timing = Timing(now, now, 0.0, 1 / opened.world.ticks_per_second, None)
+        action = Action() if line.same else None
+        self._show(Tick(opened.tick, opened.seed, opened.steps, action, line.frames, timing))
+        client, codec = line.client, line.wanted.codec
+        self._far.watcher = Watcher(lambda: client.watch(opened.session, codec), self._see)
+        try:
+            if not self._script and opened.clock == "lockstep":
+                self._go_live()
+            self._talk()
+        finally:
+            self._far.watcher.close()
+
+    def _come_back(self) -> None:
+        """Dials until there is a connection again."""
+        self._complain("the connection is lost; trying to come back")
+        self._far.state = "no connection: trying again"
+        self._far.update()
+        said = ""
+        while not self._stopping:
+            try:
+                self._line.dial_again()
+            except protocol.BridgeError as error:
+                if error.code == "protocol":
+                    raise
+                reason = str(error)
+            except PlayheadError as error:
+                if self._line.public and "has ended" in str(error):
+                    raise
+                reason = str(error)
+            else:
+                same = self._line.same
+                self._complain("connected again" if same else "the server lost the session: it begins anew")
+                return
+            if reason != said:
+                self._complain(reason)
+            said = reason
+            time.sleep(RETRY)
+
+    def _go_live(self) -> None:
+        wanted = self._line.wanted
+        self._far.expect(paused=False)
+        self._ask(
+            protocol.Tune(
+                session=self._session,
+                clock="live",
+                speed=wanted.speed,
+                hold=wanted.hold,
+                auto_steps=True if wanted.auto_steps else None,
+            )
+        )
+
+    def _talk(self) -> None:
+        """Sends acts and commands as they come, and hears what the server says."""
+        client = self._line.client
+        poller = zmq.Poller()
+        poller.register(client.socket, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
+        self._heard = time.perf_counter()
+        self._send_what_is_held()
+        asked = step_due = 0.0
+        while not self._finished():
+            now = time.perf_counter()
+            if client.lost or now - self._heard > SILENCE:
+                raise _Lost
+            if now >= asked + ASK_EVERY:
+                asked = now
+                self._ask_how_it_does(now)
+            if self._script and now >= step_due and self._script_under_way < UNDER_WAY:
+                step_due = max(step_due + self._period, now - self._period)
+                self._step_script()
+            until = min(asked + ASK_EVERY, max(step_due, now + 0.002) if self._script else asked + ASK_EVERY)
+            poller.poll(max(0.0, until - now) * 1000)
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+            while not self._commands.empty():
+                self._commands.get()()
+            self._hold_on()
+            while (found := client.receive(0)) is not None:
+                self._hear(*found)
+
+    @property
+    def _period(self) -> float:
+        return 1 / (self._line.opened.world.ticks_per_second * self._line.wanted.speed)
+
+    def _ask(
+        self,
+        request: protocol.Message,
+        answered: Callable[[Any, np.ndarray | None], None] = lambda reply, frames: None,
+    ) -> int:
+        id = self._line.client.send(request)
+        self._answers[id] = answered
+        return id
+
+    def _ask_how_it_does(self, sent: float) -> None:
+        def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
+            self._far.answered(time.perf_counter() - sent)
+            if not isinstance(reply, protocol.Figures):
+                return
+            self._far.update(reply.stats)
+            if self.stats is not None and self.stats.paused and self.stats.tick != self._tick:
+                self._ask(protocol.Observe(session=self._session), self._observed)
+
+        self._ask(protocol.Stats(session=self._session), answered)
+
+    def _observed(self, reply: protocol.Message, frames: np.ndarray | None) -> None:
+        """A tick that the stream did not bring: in a pause no other would follow it."""
+        if isinstance(reply, protocol.Observed) and frames is not None:
+            now = time.perf_counter()
+            steps = self.stats.steps if self.stats else 0
+            timing = Timing(now, now, 0.0, self._period, None)
+            self._show(Tick(reply.tick, reply.seed, steps, Action(), frames, timing))
+
+    def _step_script(self) -> None:
+        def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
+            self._script_under_way -= 1
+            if not self._script and not self._script_under_way:
+                self._go_live()
+
+        self._script_under_way += 1
+        actions = [self._script.popleft()]
+        self._ask(protocol.Step(session=self._session, actions=actions, frames="none"), answered)
+
+    def _send_what_is_held(self) -> None:
+        """Where the server knows of nothing that is held yet."""
+        self._sent = Action()
+        if self._held != self._sent:
+            self._send_act(self._held, None)
+
+    def _send_act(self, action: Action, key: float | None) -> None:
+        """Has the server hold an action; `key` is when a key was pressed for it."""
+        id = self._act(action, tap=True)
+        if id is not None and key is not None:
+            self._far.receipts.sent(id, key)
+
+    def _hold_on(self) -> None:
+        """Tells the server again what is held still, before it lets that go."""
+        held = self._sent.buttons or self._sent.axes
+        if held and time.perf_counter() > self._sent_at + HOLD_AGAIN:
+            self._act(self._sent, tap=False)
+
+    def _act(self, action: Action, tap: bool) -> int | None:
+        self._sent, self._sent_at = action, time.perf_counter()
+        if not self._in_control or self._script or self._script_under_way:
+            return None
+        return self._ask(protocol.Act(session=self._session, action=action, hold=HOLD, tap=tap))
+
+    def _hear(self, message: protocol.Message, frames: np.ndarray | None) -> None:
+        self._heard = time.perf_counter()
+        if isinstance(message, protocol.Applied):
+            self._far.receipts.applied(message.id, message.tick)
+            return
+        if isinstance(message, protocol.Controlled):
+            self._note_control(message)
+        answered = self._answers.pop(message.id, None)
+        if isinstance(message, protocol.Error):
+            if message.code == "hello_first" or message.code in GONE:
+                raise _Lost
+            self._complain(message.message)
+        if answered is not None:
+            answered(message, frames)
+
+    def _note_control(self, control: protocol.Controlled) -> None:
+        if control.in_control and not self._in_control:
+            self._in_control = True
+            self._send_what_is_held()
+            self._complain("you have the control")
+        self._in_control = control.in_control
+        self._far.state = "" if control.in_control else f"watching: {control.holder or 'nobody'} plays"
+        self._far.update()
+
+    def _see(self, header: FrameHeader, frames: np.ndarray) -> None:
+        """On the watcher's thread: a tick is due to be shown."""
+        now = time.perf_counter()
+        self._far.receipts.shown(header.tick, now)
+        self._far.update(header.stats)
+        steps = self.stats.steps if self.stats else 0
+        timing = Timing(now, now, 0.0, header.period, None)
+        action = None if header.begins else header.action or Action()
+        self._show(Tick(header.tick, header.seed, steps, action, frames, timing))
+
+    def _show(self, tick: Tick) -> None:
+        if tick.action is not None and self._tick is not None:
+            self._played += max(0, tick.number - self._tick)
+        self._tick = tick.number
+        for receive in self._receivers:
+            receive(tick)

@@ -1,0 +1,71 @@
+"""Playing from another machine: the session behind a line, in place of one that is opened here."""
+
+from engine.bridge.auth import load_client_keys
+from engine.bridge.line import Line, Wanted
+from engine.bridge.protocol import CODECS, SceneInfo
+from render.settings import PlaySettings
+from world.action import Action, ActionSpace
+from world.errors import PlayheadError
+from world.home import recordings_folder
+
+
+def dial(settings: PlaySettings) -> Line:
+    """Connects to the server that is to be played on. Raises PlayheadError for whatever prevents that."""
+    assert settings.connect is not None
+    for option, given in (("--device", settings.device != "auto"), ("--attention", settings.attention)):
+        if given:
+            raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
+    if settings.continued or settings.recordings not in (None, recordings_folder()):
+        raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
+    if settings.codec not in CODECS:
+        raise PlayheadError(f"--codec is one of {', '.join(CODECS)}, not `{settings.codec}`")
+    keys = load_client_keys(settings.key, settings.server_key)
+    wanted = Wanted(
+        world=settings.world or "",
+        scene=settings.scene or "",
+        seed=settings.seed,
+        steps=settings.steps,
+        auto_steps=settings.auto_steps,
+        speed=settings.speed,
+        hold=settings.hold,
+        codec=settings.codec,
+    )
+    return Line(settings.connect, keys, wanted)
+
+
+class RemoteOpening:
+    """What is played at the other end of a line, as `Opening` says it of a session here."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.remark = ""
+
+    @property
+    def scene(self) -> SceneInfo:
+        return self._line.scene
+
+    @property
+    def title(self) -> str:
+        """The title of the scene that is played."""
+        return self._line.scene.title
+
+    def neighbour(self, by: int) -> SceneInfo:
+        """The scene that comes `by` after the present one among those of its world."""
+        scenes = self._line.opened.world.scenes
+        if not scenes:
+            raise PlayheadError("the scene of this session is chosen in its own window")
+        names = [scene.name for scene in scenes]
+        here = names.index(self.scene.name) if self.scene.name in names else -1
+        return scenes[(here + by) % len(scenes)]
+
+
+def script_of(settings: PlaySettings, line: Line, aliases: dict[str, str]) -> list[Action]:
+    """The actions of `--script`, in the words of the world at the other end."""
+    if settings.script is None:
+        return []
+    from controls.script import load_actions
+
+    if line.public:
+        raise PlayheadError("--script needs a session of its own; the one of a window goes on by itself")
+    world = line.opened.world
+    return load_actions(settings.script, ActionSpace(tuple(world.buttons), tuple(world.axes)), aliases)

@@ -1,0 +1,82 @@
+"""Whoever gets no answer is told why, as far as it can be known from here."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from engine.bridge.auth import load_client_keys, load_server_keys, new_keys
+from engine.bridge.client import Client
+from engine.bridge.hall import Hall
+from engine.bridge.server import Server, serve_in_background
+from scenes.scene import load_scene
+from world.errors import PlayheadError
+
+
+@pytest.fixture
+def keys(tmp_path):
+    for name in ("server", "laptop", "stranger"):
+        new_keys(name, tmp_path)
+    (tmp_path / "allowed").mkdir()
+    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
+    return tmp_path
+
+
+@contextmanager
+def something_else() -> Iterator[str]:
+    """A program that is no server of Playhead: it answers as a web server would."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        while True:
+            try:
+                end, _ = listener.accept()
+            except OSError:
+                return
+            with end:
+                end.recv(1000)
+                end.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def why(address: str, keys=None) -> str:
+    with pytest.raises(PlayheadError) as error:
+        Client(address, "test", keys, patience=1)
+    assert str(error.value).startswith(f"{address} does not answer: ")
+    return str(error.value)
+
+
+def test_the_sentence_names_what_is_wrong_and_the_mend(keys, server, tiny_world, tiny_scene):
+    def pair(client: str, of: str = "server"):
+        return load_client_keys(keys / f"{client}.key_secret", keys / f"{of}.key")
+
+    trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
+    guarded = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://127.0.0.1:*", trusted)
+    thread = serve_in_background(guarded)
+    try:
+        assert "it wants keys; give yours by --key" in why(guarded.address)
+        assert "it does not know your key; your .key file belongs" in why(guarded.address, pair("stranger"))
+        assert "not the server of that --server-key" in why(guarded.address, pair("laptop", "stranger"))
+        assert "or was started without keys" in why(server.address, pair("laptop"))
+        with something_else() as address:
+            assert "no server of Playhead" in why(address)
+    finally:
+        guarded.stop()
+        thread.join(20)
+    assert "nothing listens there; start `main.py serve`" in why("tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:7770", "http://127.0.0.1", "tcp://", "tcp://127.0.0.1:99999", ""]
+)
+def test_what_is_no_address_is_said_to_be_none(address):
+    with pytest.raises(PlayheadError, match="is no address to connect to"):
+        Client(address, "test", patience=1)

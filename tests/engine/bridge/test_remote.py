@@ -1,0 +1,216 @@
+"""Playing on another machine: the frames of the session there, keys at once, a connection that comes back."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from engine.bridge.line import Line, Wanted
+from engine.bridge.receipts import Receipts
+from engine.bridge.remote import RemoteLoop
+from engine.loop import Tick
+from engine.session import Session
+from tests.conftest import make_tiny_context
+from tests.engine.bridge.cable import Cable
+from tests.engine.bridge.conftest import SEED, serve_process
+from world.action import Action
+from world.errors import PlayheadError
+
+RIGHT, LEFT, NONE = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"})), Action()
+
+
+class Hand:
+    """A source of actions that is told what to hold."""
+
+    def __init__(self) -> None:
+        self.action = NONE
+
+    def sample(self) -> Action:
+        return self.action
+
+
+class Seat:
+    """Somebody who plays over a line: what is seen, and what is said."""
+
+    def __init__(self, address: str, **options) -> None:
+        wanted = Wanted(**{"codec": "raw", **options.pop("wanted", {})})
+        self.hand, self.ticks, self.said = Hand(), list[Tick](), list[str]()
+        self.line = Line(address, None, wanted)
+        self.loop = RemoteLoop(
+            self.line, self.hand, key_time=time.perf_counter, complain=self.said.append, **options
+        )
+        self.loop.subscribe(self.ticks.append)
+        self.loop.start()
+
+    def hold(self, action: Action) -> None:
+        self.hand.action = action
+        self.loop.poke()
+
+    def wait(self, look: Callable[[], object], what: str) -> None:
+        until = time.monotonic() + 30
+        while not look():
+            assert time.monotonic() < until, f"{what} did not happen; said: {self.said}"
+            assert self.loop.alive, self.loop._error
+            time.sleep(0.005)
+
+    def pause_at_the_start(self) -> None:
+        self.wait(lambda: self.loop.stats, "a figure")
+        self.loop.toggle_pause()
+        self.wait(lambda: self.loop.stats.paused, "the pause")
+        begun = self.begun
+        self.loop.restart()
+        self.wait(lambda: self.begun > begun, "the restart")
+
+    def step(self) -> np.ndarray:
+        number = self.ticks[-1].number + 1
+        self.loop.single_step()
+        self.wait(lambda: self.ticks[-1].number == number, f"tick {number}")
+        return self.ticks[-1].frames
+
+    @property
+    def begun(self) -> int:
+        """How often the session began."""
+        return sum(tick.action is None for tick in self.ticks)
+
+    @property
+    def state(self) -> str:
+        return self.loop.stats.link.state
+
+
+@contextmanager
+def seat(address: str, **options) -> Iterator[Seat]:
+    made = Seat(address, **options)
+    try:
+        yield made
+    finally:
+        made.loop.stop()
+        made.loop.join()
+
+
+def dreamed(world, actions: list[Action]) -> list[np.ndarray]:
+    session = Session(world, make_tiny_context(), SEED)
+    return [session.step(action) for action in actions]
+
+
+def test_what_is_held_is_what_the_session_there_dreams(server, tiny_world):
+    """A key that is held, one that is tapped between two ticks, and nothing: the very frames of a session."""
+    with seat(server.address) as player:
+        player.pause_at_the_start()
+        player.hold(RIGHT)
+        seen = [player.step() for _ in range(3)]
+        player.hold(NONE)
+        player.hold(LEFT)
+        player.hold(NONE)
+        seen += [player.step() for _ in range(2)]
+        assert player.loop.stats.key_p50 > 0
+    assert np.array_equal(seen, dreamed(tiny_world, [RIGHT, RIGHT, RIGHT, LEFT, NONE]))
+    assert not server.hosted  # it ended with its player
+
+
+def test_a_script_is_played_tick_by_tick_and_then_the_keys_count(server, tiny_world):
+    script = [RIGHT] * 4 + [LEFT] * 3 + [NONE]
+    with seat(server.address, script=script, last=12) as player:
+        player.hold(RIGHT)
+        player.loop._thread.join(30)
+        history = next(iter(server.hosted.values()), None)
+        assert history is None  # the last tick was the end of it
+    shown = {t.number: t.frames for t in player.ticks if t.action is not None}
+    wanted = dict(enumerate(dreamed(tiny_world, script), 1))
+    seen = [n for n in wanted if n in shown]
+    assert seen and all(np.array_equal(shown[n], wanted[n]) for n in seen)
+    assert max(shown) >= 12
+
+
+def test_commands_change_the_session_there(server):
+    with seat(server.address, wanted={"hold": True}) as player:
+        player.wait(lambda: player.loop.stats, "a figure")
+        assert player.loop.stats.tick == 0  # it stands still while nothing is held
+        player.loop.toggle_hold()
+        player.wait(lambda: player.loop.stats.tick > 2, "a tick")
+        player.loop.change_speed(2)
+        player.loop.change_steps(1)
+        player.wait(lambda: (player.loop.stats.speed, player.loop.stats.steps) == (2, 3), "both")
+        player.loop.change_steps(20)
+        player.wait(lambda: any("denoise steps" in s for s in player.said), "a refusal")
+        player.loop.toggle_auto_steps()
+        player.wait(lambda: player.loop.stats.auto, "automatic steps")
+        player.loop.restart(77)
+        player.wait(lambda: player.ticks[-1].seed == 77, "another seed")
+        begun = player.begun
+        player.loop.switch(lambda: player.line.scene)
+        player.wait(lambda: player.begun > begun, "a beginning")
+
+
+@pytest.mark.parametrize("end", ["cut", "dangle"])
+def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypatch):
+    monkeypatch.setattr("engine.bridge.remote.SILENCE", 1.0)
+    cable = Cable(server.address)
+    with seat(cable.address) as player:
+        player.hold(RIGHT)
+        player.wait(lambda: player.ticks[-1].number > 3, "some ticks")
+        session = player.line.opened.session
+        getattr(cable, end)()
+        player.wait(lambda: "no connection" in player.state, "the state")
+        cable.cut()  # a cable that dangles is noticed by the server too, later
+        cable.mend()
+        player.wait(lambda: player.said[-1] == "connected again", "the way back")
+        assert player.line.opened.session == session
+        number, count = player.ticks[-1].number, len(player.ticks)
+        player.wait(lambda: player.ticks[-1].number > number, "a tick more")
+        assert player.state == ""
+        assert all(t.action is not None for t in player.ticks[count:])
+        player.wait(lambda: player.loop.stats.held == ("turn_right",), "the key that is held still")
+    cable.close()
+
+
+def test_a_server_that_was_restarted_plays_the_same_scene_anew(tiny_world_folder, tiny_scene):
+    with serve_process(tiny_world_folder, tiny_scene) as (_, address):
+        player = Seat(address)
+        player.wait(lambda: player.ticks[-1].number > 2, "some ticks")
+        player.loop.restart(123)
+        player.wait(lambda: player.ticks[-1].seed == 123, "another seed")
+    player.wait(lambda: "no connection" in player.state, "the state")
+    assert any("nothing listens there" in sentence for sentence in player.said) or player.loop.alive
+    with serve_process(tiny_world_folder, tiny_scene, bind=address):
+        player.wait(lambda: "the server lost the session: it begins anew" in player.said, "the way back")
+        player.wait(lambda: player.ticks[-1].number > 2 and player.state == "", "ticks")
+        assert player.ticks[-1].seed == 123
+        player.loop.stop()
+        player.loop.join()
+
+
+def test_lossy_codecs_come_close_and_say_what_they_cost(server):
+    for codec in ("jpeg", "h264"):
+        with seat(server.address, wanted={"codec": codec, "seed": SEED}) as player:
+            player.wait(lambda player=player: player.ticks[-1].number > 5, "some ticks")
+            link = player.loop.stats.link
+            assert link.codec == codec and link.decode_p50 > 0 and link.round_trip_p50 > 0
+            assert player.ticks[-1].frames.shape == (1, 64, 64, 3)
+
+
+def test_what_the_server_does_not_have_is_said_before_anything_opens(server):
+    for wanted, sentence in (
+        ({"world": "mars"}, "there is no world `mars`"),
+        ({"scene": "x"}, "no scene `x`"),
+    ):
+        with pytest.raises(PlayheadError, match=sentence):
+            Line(server.address, None, Wanted(**wanted))
+    assert not server.hosted
+
+
+def test_a_key_is_timed_to_the_frame_that_obeys_it_whichever_comes_first():
+    receipts = Receipts()
+    receipts.sent(1, 10.0)
+    receipts.applied(1, 5)
+    receipts.shown(5, 10.25)
+    receipts.shown(6, 10.5)
+    receipts.sent(2, 10.375)
+    receipts.applied(2, 6)
+    receipts.applied(2, 6)
+    receipts.sent(3, 11.0)
+    receipts.forget()
+    receipts.applied(3, 7)
+    receipts.shown(7, 12.0)
+    assert list(receipts.times) == [0.25, 0.125]

@@ -1,0 +1,95 @@
+"""`play --connect`: a real window here, a real server process, and what becomes of both."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.session import Session
+from tests.conftest import make_tiny_context
+from tests.engine.bridge.conftest import SEED, serve_process, tiny_scene
+from tests.render.desktop import display, lacking, playing, wait_for
+from tests.render.test_play import middle
+from world.action import Action
+from world.world import World
+
+__all__ = ["tiny_scene"]
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
+RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    with display() as name:
+        yield name
+
+
+def test_keys_here_are_played_there_and_its_frames_are_seen_here(
+    screen, tmp_path, tiny_world_folder, tiny_scene
+):
+    """Single ticks in a pause: the very frames of a session with the same actions, lossless on the wire."""
+    with (
+        serve_process(tiny_world_folder, tiny_scene) as (_, address),
+        playing(screen, tmp_path, "--connect", address, "--codec", "raw", "--no-hud") as player,
+    ):
+        player.press("p", "r")
+        player.screenshot(tick=0)
+        player.type("keydown", "Right")
+        seen = [middle(player.step(tick), scale=7) for tick in range(1, 4)]
+        player.type("keyup", "Right")
+        player.press("Left")  # down and up again between two ticks
+        seen += [middle(player.step(tick), scale=7) for tick in (4, 5)]
+        player.press("Escape")
+        assert player.end() == (0, "")
+    session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
+    assert np.array_equal(seen, [session.step(a)[0] for a in (RIGHT, RIGHT, RIGHT, LEFT, Action())])
+
+
+def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
+    screen, tmp_path, tiny_world_folder, tiny_scene
+):
+    def state(player) -> np.ndarray:
+        """What is drawn at the top right, where nothing is as long as all is well."""
+        pixels = player.screenshot(tick=0)
+        return pixels[: len(pixels) // 10, 5 * pixels.shape[1] // 8 :].max(-1) > 200
+
+    with (
+        serve_process(tiny_world_folder, tiny_scene) as (process, address),
+        playing(screen, tmp_path, "--connect", address, "--hold", "--no-hud") as player,
+    ):
+        well = state(player)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: True if state(player).sum() > well.sum() + 50 else None, "the state")
+        with serve_process(tiny_world_folder, tiny_scene, bind=address):
+            wait_for(lambda: True if np.array_equal(state(player), well) else None, "the way back")
+            player.press("Escape")
+            assert player.end() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--connect", "tcp://127.0.0.1:9"], "does not answer: nothing listens there"),
+        (["--connect", "somewhere"], "`somewhere` is no address to connect to"),
+        (["--connect", "{address}", "--scene", "nowhere"], "there is no scene `nowhere`"),
+        (["--connect", "{address}", "--codec", "gif"], "--codec is one of raw, jpeg, h264"),
+        (["--connect", "{address}", "--device", "cuda"], "--device is the server's to choose"),
+        (["--connect", "{address}", "--script", "jump"], "`jump`"),
+        (["--connect", "{address}", "--key", "x"], "--key and --server-key belong together"),
+        (["--connect", "{address}", "--steps", "30"], "denoise steps, not 30"),
+    ],
+)
+def test_what_cannot_be_connected_ends_in_one_sentence(screen, tmp_path, served, options, sentence):
+    with playing(screen, tmp_path, *[o.format(address=served) for o in options]) as player:
+        status, said = player.end()
+    assert status == 2
+    assert sentence in said and said.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def served(tiny_world_folder: Path, tiny_scene: Path) -> Iterator[str]:
+    with serve_process(tiny_world_folder, tiny_scene) as (_, address):
+        yield address
