@@ -13,7 +13,9 @@ class Look:
     """Turns mouse motion and keys into axes from -1 to 1. Fed by the window, sampled by the loop.
 
     Motion is a speed: pixels since the last sample over the seconds since, in parts of the key map's
-    `pixels_per_second`; what goes beyond the end of an axis is lost, as it is at the end of a stick.
+    `pixels_per_second`; what goes beyond the end of an axis is lost, as it is at the end of a stick. Where
+    `tick` says how many seconds a tick has, motion is a part of a tick instead, whenever it is sampled:
+    the samples of one tick add up to what a single one would have been.
     """
 
     def __init__(self, keymap: Keymap, now: Callable[[], float] = time.perf_counter) -> None:
@@ -23,6 +25,7 @@ class Look:
         self._down: set[int] = set()
         self._tapped: set[int] = set()
         self._sampled = now()
+        self.tick: float | None = None
 
     @property
     def wants_mouse(self) -> bool:
@@ -51,7 +54,7 @@ class Look:
         with self._lock:
             now = self._now()
             seconds, self._sampled = max(now - self._sampled, 1e-3), now
-            full = self._mouse.pixels_per_second * seconds
+            full = self._mouse.pixels_per_second * (self.tick or seconds)
             axes = {name: pixels / full for name, pixels in self._moved.items()}
             self._moved = dict.fromkeys(self._moved, 0.0)
             for key in self._down | self._tapped:

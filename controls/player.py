@@ -34,6 +34,10 @@ class Player:
         """Whether the mouse moves anything, so that the window had better keep it."""
         return self._look.wants_mouse
 
+    def sample_often(self, tick: float) -> None:
+        """Prepares for several samples in each tick of so many seconds, whose axes are added up."""
+        self._look.tick = tick
+
     def feed(self, event: pygame.Event) -> None:
         """Takes in an event of the window."""
         for device in self._devices:

@@ -132,6 +132,7 @@ class Play:
             complain=self._say,
         )
         self._player.fed = loop.poke
+        self._player.sample_often(1 / line.opened.world.ticks_per_second)
         return RemoteOpening(line), loop
 
     def run(self) -> None:

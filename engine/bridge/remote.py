@@ -34,6 +34,8 @@ SILENCE = 3.0
 """Seconds without any answer after which the connection counts as lost."""
 HOLD, HOLD_AGAIN = 2.0, 0.5
 """Seconds for which the server holds an action, and after which it is told again."""
+MOTION_EVERY = 1 / 60
+"""Seconds between two looks at how far the axes were moved."""
 RETRY = 0.5
 """Seconds between two tries to come back."""
 UNDER_WAY = 2
@@ -116,7 +118,7 @@ class RemoteLoop:
         """Sends what is held up at once, if that has changed; may be called by any thread."""
         with self._sampling:
             action = self._source.sample()
-            if action == self._held:
+            if action == self._held and not action.axes:  # motion is new each time
                 return
             self._held = action
             key, client = self._key_time(), self._line.client
@@ -292,6 +294,9 @@ class RemoteLoop:
                 step_due = max(step_due + self._period, now - self._period)
                 self._step_script()
             until = min(asked + ASK_EVERY, max(step_due, now + 0.002) if self._script else asked + ASK_EVERY)
+            if self._axes:
+                self.poke()
+                until = min(until, now + MOTION_EVERY)
             poller.poll(max(0.0, until - now) * 1000)
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)

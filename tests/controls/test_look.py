@@ -70,3 +70,16 @@ def test_keys_push_an_axis_while_they_are_held_and_a_tap_counts_once() -> None:
 def test_an_axis_that_the_world_has_not_is_refused() -> None:
     with pytest.raises(ActionError, match="axes are none"):
         find_keymap("matrix-game-2").check(("forward", "back", "left", "right", "re_anchor"))
+
+
+def test_motion_that_is_sampled_often_adds_up_to_what_one_sample_of_a_tick_would_be() -> None:
+    time, keymap = Time(), find_keymap("matrix-game-2")
+    once, often = Look(keymap, time), Look(keymap, time)
+    often.tick = 0.5
+    total = 0.0
+    for pixels in (10, 0, 35, -5, 20):
+        time.now += 0.1
+        for look in (once, often):
+            look.feed(moved(pixels, 0))
+        total += often.sample().get("yaw", 0.0)
+    assert once.sample() == {"yaw": pytest.approx(total)}

@@ -6,11 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pygame
 import pytest
 
 from controls.keymap import find_keymap
-from engine.stats import Stats
+from engine.stats import Link, Stats
 from render.hud import draw_hud, draw_note, draw_state, figures
 from render.screens import draw_help, draw_loading
 from render.settings import parse_steps
@@ -39,6 +40,20 @@ def test_the_figures_are_in_milliseconds_and_say_what_they_are():
     assert text["steps"] == "2"
     assert text["key to frame"] == "51 ms p50   93 ms p99"
     assert text["seed"].startswith("42")
+
+
+def test_of_a_session_elsewhere_the_way_there_is_shown_and_a_break_in_it():
+    link = Link("", 0.0412, 0.0603, 0.0014, 0.008, "h264")
+    text = dict(figures(replace(STATS, link=link)))
+    assert text["round trip"] == "41 ms p50   60 ms p99"
+    assert text["decode"] == "1.4 ms h264   smoothed by 8 ms"
+    assert "round trip" not in dict(figures(STATS))
+    well, broken = (pygame.Surface((768, 480), depth=32) for _ in range(2))
+    draw_state(well, replace(STATS, link=link), warn=True)
+    draw_state(broken, replace(STATS, slow=True, link=replace(link, state="no connection")), warn=True)
+    assert not pygame.surfarray.array3d(well).any()
+    shown = pygame.surfarray.array3d(broken).any(2).any(0)
+    assert np.count_nonzero(np.diff(np.r_[0, shown].astype(int)) == 1) == 1  # one label: old figures are not
 
 
 def test_what_was_not_measured_has_no_figure():

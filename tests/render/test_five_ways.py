@@ -1,0 +1,132 @@
+"""The same actions by keyboard, script, environment, remote environment and replay: the same frame hashes.
+
+And as many ways again by which a session on another machine is played in a window.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controls.keymap import find_keymap
+from controls.script import parse_script
+from engine.agents import RemoteWorldEnv, WorldEnv
+from engine.recording.reader import Recording
+from engine.recording.replay import replay
+from engine.recording.schema import chain
+from tests.engine.bridge.conftest import SEED, serve_process, tiny_scene
+from tests.render.desktop import ROOT, Player, display, lacking, playing
+from tests.render.test_play import middle
+from tests.test_cli import run
+from world.action import Action
+from world.world import World
+
+__all__ = ["tiny_scene"]
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
+SCRIPT = "w*2 w+right*2 d . space*2 left e"
+KEYS = {"right": "Right", "left": "Left"}
+"""Where X has another name for a key."""
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    with display() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def world(tiny_world_folder: Path) -> World:
+    return World.load(tiny_world_folder)
+
+
+@pytest.fixture(scope="module")
+def actions(world: World) -> list[Action]:
+    return parse_script(SCRIPT, world.config.action, find_keymap("freedoom").aliases)
+
+
+def chords() -> list[set[str]]:
+    """The keys that are held during each tick, by the names that X has for them."""
+    held = []
+    for chord in SCRIPT.split():
+        names, _, count = chord.partition("*")
+        keys = {KEYS.get(key, key) for key in names.split("+")} - {"."}
+        held += [keys] * int(count or 1)
+    return held
+
+
+def hashes(films: Iterator[np.ndarray]) -> list[str]:
+    """The hash of every tick's frames, each chained to the one before, as a recording has them."""
+    found, before = [], b""
+    for frames in films:
+        before = chain(before, frames)
+        found.append(before.hex())
+    return found
+
+
+def recorded(file: Path) -> list[str]:
+    kept = Recording.read(file)
+    branch = kept.tree.branch(kept.tree.newest)
+    return [branch.start.hex(), *(tick.hash.hex() for tick in kept.tree.path(branch.id))]
+
+
+def by_keyboard(player: Player) -> list[np.ndarray]:
+    """Plays in a pause, key by key and tick by tick. Returns the start and every tick as they were seen."""
+    seen, held = [middle(player.screenshot(tick=0), scale=7)], set[str]()
+    for tick, chord in enumerate(chords(), 1):
+        for key in held - chord:
+            player.type("keyup", key)
+        for key in chord - held:
+            player.type("keydown", key)
+        held = chord
+        seen.append(middle(player.step(tick), scale=7))
+    player.press("Escape")
+    assert player.end() == (0, "")
+    return [frame[None] for frame in seen]
+
+
+def by_env(env: WorldEnv | RemoteWorldEnv, world: World, actions: list[Action]) -> list[np.ndarray]:
+    _, info = env.reset(seed=SEED)
+    films = [info["frames"]]
+    for action in actions:
+        row = np.array(world.config.action.encode(action), np.int8)
+        films.append(env.step(row)[4]["frames"])
+    env.close()
+    return films
+
+
+def test_five_ways_to_play_the_same(
+    screen, tmp_path, monkeypatch, tiny_world_folder, tiny_scene, world, actions
+):
+    start = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene)]
+    monkeypatch.chdir(ROOT)
+    ways: dict[str, list[str]] = {}
+
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PLAYHEAD_RECORDINGS")
+    with playing(screen, tmp_path, *start, "--no-hud") as player:
+        player.press("p")
+        ways["seen in the window"] = hashes(by_keyboard(player))
+    (by_keys,) = (tmp_path / "home" / "recordings").glob("*.playhead")
+    ways["keyboard"] = recorded(by_keys)
+    played = [tick.action for tick in Recording.read(by_keys).tree.path(1)]
+    assert played == actions
+
+    file = tmp_path / "script.playhead"
+    done = run("rollout", *start, "--actions", SCRIPT, "--record", file, "--out", tmp_path / "script.npz")
+    assert done.returncode == 0, done.stderr
+    ways["script"] = recorded(file)
+
+    ways["environment"] = hashes(by_env(WorldEnv(world, scene=tiny_scene), world, actions))
+    ways["replay"] = hashes(moment.frames for moment in replay(Recording.read(by_keys), world))
+
+    with serve_process(tiny_world_folder, tiny_scene) as (_, address):
+        ways["remote environment"] = hashes(by_env(RemoteWorldEnv(address), world, actions))
+        far = ["--connect", address, "--codec", "raw", "--no-hud"]
+        with playing(screen, tmp_path, *far) as player:
+            player.press("p", "r")
+            ways["seen from another machine"] = hashes(by_keyboard(player))
+
+    assert all(len(found) == len(actions) + 1 for found in ways.values())
+    assert len({tuple(found) for found in ways.values()}) == 1, ways
+    assert len(set(ways["script"])) == len(actions) + 1
