@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from engine.bridge.commands import app as keys_app
 from engine.bridge.commands import serve
 from engine.commands import rollout
+from engine.recording.commands import app as recordings_app
 from engine.recording.commands import replay
 from render.commands import app as bench_app
 from render.evaluate import evaluate, train_report
@@ -28,6 +29,7 @@ app.command()(serve)
 app.command()(evaluate)
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
+app.add_typer(recordings_app, name="recordings")
 app.add_typer(scenes_app, name="scenes")
 train_app.command("report")(train_report)
 app.add_typer(train_app, name="train")

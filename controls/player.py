@@ -1,6 +1,7 @@
 """The player at this machine: keyboard and gamepads, after a script if there is one."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import pygame
 
@@ -9,8 +10,16 @@ from controls.held import Held
 from controls.keyboard import Keyboard
 from controls.keymap import Keymap
 from controls.look import Look
-from controls.script import ScriptSource
 from world.action import Action
+
+
+class Script(Protocol):
+    """What plays before the keys count: a script, or a recording."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def sample(self) -> Action: ...
 
 
 class Player:
@@ -24,7 +33,7 @@ class Player:
         self._held = Held()
         self._look = Look(keymap)
         self._devices = (Keyboard(keymap, self._held), Gamepads(keymap, self._held), self._look)
-        self.script: ScriptSource | None = None
+        self.script: Script | None = None
         self.key_time: float | None = None
         self.source = "keyboard"
         self.fed: Callable[[], None] = lambda: None
@@ -49,7 +58,7 @@ class Player:
         """The script's next action; once that is done, what is held."""
         held, axes = self._held.sample(), self._look.sample()
         if self.script is not None and not self.script.done:
-            self.key_time, self.source = None, "script"
+            self.key_time, self.source = None, getattr(self.script, "source", "script")
             return self.script.sample()
         self.key_time, self.source = self._held.changed_at, "keyboard"
         return Action(held.buttons, axes) if axes else held

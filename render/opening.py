@@ -27,13 +27,13 @@ FIRST_WORLD = "freedoom"
 
 def keymap_world(settings: PlaySettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
-    from engine.recording.reader import find_recording, world_of
+    from engine.recording.reader import Summary, find_recording
     from engine.recording.schema import RecordingError
     from scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
 
     if settings.continued and not settings.world:
         try:
-            return world_of(find_recording(settings.continued)[0])
+            return Summary.read(find_recording(settings.continued)[0]).world
         except RecordingError:
             return FIRST_WORLD
     if settings.world or not settings.scene:
@@ -114,10 +114,14 @@ class Opening:
         if not self._settings.continued:
             return None, None
         from engine.recording.reader import Recording, find_recording
+        from engine.recording.tree import Place
 
         path, place = find_recording(self._settings.continued)
         self._progress(f"reading {path.name}", 0.02)
         kept = Recording.read(path)
+        watched = self._settings.watched
+        if watched is not None:
+            return kept, kept.tree.check(Place(watched.branch, watched.first))
         return kept, kept.tree.parse(place)
 
     def _go_on(self, kept: "Recording", place: "Place") -> "Session":
@@ -131,8 +135,15 @@ class Opening:
             self._progress(f"going to tick {place.tick}", 0.7 + 0.3 * done / count)
 
         self._progress(f"entering {self.scene.title}", 0.7)
-        self.timeline, session, self.remark = continued(kept, place, self._world, tell)
-        if self._settings.steps is not None:
+        watched = self._settings.watched
+        self.timeline, session, self.remark = continued(kept, place, self._world, tell, watched is None)
+        if watched is not None:
+            from engine.recording.replay import ReplaySource
+
+            steps = self._settings.steps
+            source = ReplaySource(self.timeline, session, watched.branch, watched.last, steps)
+            self._player.script = source
+        elif self._settings.steps is not None:
             session.steps = self._settings.steps
         return session
 

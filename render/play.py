@@ -28,6 +28,7 @@ from world.errors import PlayheadError
 
 if TYPE_CHECKING:
     from engine.session import Session
+    from engine.timeline.timeline import Timeline
 
 ASPECT = (256, 160)
 """The picture that the window opens for, before the world is known: width and height."""
@@ -38,8 +39,11 @@ MAX_NEW_SEED = 1_000_000
 """A new seed is small enough to be remembered and typed."""
 
 
-def play(settings: PlaySettings) -> None:
-    """Opens a window and plays in it until it is closed. Raises PlayheadError for whatever prevents that."""
+def play(settings: PlaySettings) -> "Timeline | None":
+    """Opens a window and plays in it until it is closed. Returns what was played, if anything was.
+
+    Raises PlayheadError for whatever prevents that.
+    """
     check_speed(settings.speed)
     line = dial(settings) if settings.connect is not None else None
     window = Window(ASPECT, settings.fullscreen)
@@ -50,7 +54,9 @@ def play(settings: PlaySettings) -> None:
             world = keymap_world(settings)
             family = family_of(world)
         keymap = load_keymap(settings.keys) if settings.keys else find_keymap(world, family)
-        Play(window, settings, keymap, line).run()
+        played = Play(window, settings, keymap, line)
+        played.run()
+        return played.timeline
     finally:
         window.close()
         if line is not None:
@@ -74,6 +80,8 @@ class Play:
         loop = self._loop
         self._mailbox: Mailbox[Tick] = Mailbox()
         loop.subscribe(self._receive)
+        if settings.watched is not None:
+            loop.subscribe(self._end_watching)
         self._pacer = Pacer()
         self._tick: Tick | None = None
         self._frame: np.ndarray | None = None
@@ -155,6 +163,16 @@ class Play:
             finally:
                 if self._loop.timeline is not None:
                     self._loop.timeline.close()
+
+    @property
+    def timeline(self) -> "Timeline | None":
+        """What was played; None before it has begun."""
+        return self._loop.timeline
+
+    def _end_watching(self, tick: Tick) -> None:
+        """On the loop's thread: ends with the last tick that was to be watched."""
+        if self._player.script is not None and self._player.script.done:
+            self._loop.stop()
 
     def _open(self) -> "Session":
         """On the loop's thread: opens what is to be played, and where it is recorded."""

@@ -7,6 +7,15 @@ from world.errors import WorldError
 
 
 @dataclass(frozen=True)
+class Watched:
+    """The part of a recording that is played again in the window: ticks after `first`, up to `last`."""
+
+    branch: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class PlaySettings:
     """The options of the command `play`. None: the scene's, the world's or the shipped one.
 
@@ -15,6 +24,7 @@ class PlaySettings:
     the play is recorded to, None for nowhere. `continued`: a recording to go on with, `FILE` or `FILE@PLACE`.
     `connect`: the address of a server to play on, with `key` and `server_key` where it wants keys, and frames
     that come by `codec`.
+    `watched`: what of that is to be played again instead.
     """
 
     world: str | None = None
@@ -38,6 +48,7 @@ class PlaySettings:
     key: Path | None = None
     server_key: Path | None = None
     codec: str = "h264"
+    watched: Watched | None = None
 
 
 def parse_steps(text: str | None) -> tuple[int | None, bool]:

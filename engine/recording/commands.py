@@ -5,41 +5,85 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from world.errors import PlayheadError
+
 if TYPE_CHECKING:
     from engine.recording.reader import Recording
+    from engine.recording.tree import Place
     from world.world import World
+
+app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
+
+File = Annotated[str, typer.Argument(help="A .playhead file, or the name of one in the recordings folder.")]
+Out = Annotated[Path | None, typer.Option(help="The new file; by default beside the old one.")]
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="A .playhead file.")],
+    recording: File,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every frame's hash; no window.")] = False,
     first: Annotated[int, typer.Option("--from", help="The first tick.", min=0)] = 0,
     last: Annotated[int | None, typer.Option("--to", help="The last tick.", min=0)] = None,
     branch: Annotated[int | None, typer.Option(help="Else the newest.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else those recorded.")] = None,
+    speed: Annotated[float, typer.Option(help="In the window: 0.25 (slow motion) to 2.")] = 1.0,
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
-    """Simulate a recording again and compare every frame's hash with the recorded one."""
+    """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
+    from engine.recording.reader import Recording, find_recording
+
+    path, place = find_recording(recording)
+    kept = Recording.read(path)
+    number = kept.tree.parse(place).branch if branch is None else branch
+    end = kept.tree.branch(number).last if last is None else last
+    kept.tree.check_range(number, first, end)
+    if verify:
+        _verify(kept, load_world(kept, world, device), number, first, end, steps)
+    else:
+        _watch(kept, number, first, end, steps, speed, world, device)
+
+
+def _verify(kept: "Recording", world: "World", branch: int, first: int, last: int, steps: int | None) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from engine.recording.reader import Recording
-    from engine.recording.replay import causes
     from engine.recording.replay import replay as run
+
+    moments = run(kept, world, branch, first, last, steps)
+    for moment in track(moments, "replaying", last - first + 1, console=Console(stderr=True)):
+        if not moment.equal:
+            raise _difference(kept, world, moment.place, steps)
+    typer.echo(f"{last - max(first, 1) + 1} ticks, every frame equal")
+
+
+def _watch(
+    kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
+    world: str | None, device: str,
+) -> None:  # fmt: skip
+    from render.play import play
+    from render.settings import PlaySettings, Watched
+
+    timeline = play(
+        PlaySettings(
+            world=world, steps=steps, speed=speed, device=device, continued=str(kept.path),
+            watched=Watched(branch, first, last),
+        )
+    )  # fmt: skip
+    if timeline is None or timeline.head is None:
+        return
+    if timeline.differs is not None:
+        raise _difference(kept, load_world(kept, world, device), timeline.differs, steps)
+    typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
+
+
+def _difference(kept: "Recording", world: "World", place: "Place", steps: int | None) -> PlayheadError:
+    """The sentence that names the first tick that differs, and why."""
+    from engine.recording.replay import causes
     from engine.recording.schema import RecordingError
 
-    kept = Recording.read(recording)
-    loaded = load_world(kept, world, device)
-    number = kept.tree.newest if branch is None else branch
-    end = kept.tree.branch(number).last if last is None else last
-    moments = run(kept, loaded, number, first, end, steps)
-    for moment in track(moments, "replaying", end - first + 1, console=Console(stderr=True)):
-        if not moment.equal:
-            why = "; ".join(causes(kept, loaded, moment.place, steps))
-            why = why or "nothing that is known of differs, so a hash was changed"
-            raise RecordingError(f"{recording} differs from tick {moment.place.tick} on: {why}")
-    typer.echo(f"{end - max(first, 1) + 1} ticks, every frame equal")
+    why = "; ".join(causes(kept, world, place, steps))
+    why = why or "nothing that is known of differs, so a hash was changed"
+    return RecordingError(f"{kept.path} differs from tick {place.tick} on: {why}")
 
 
 def load_world(recording: "Recording", world: str | None, device: str) -> "World":
@@ -52,3 +96,156 @@ def load_world(recording: "Recording", world: str | None, device: str) -> "World
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
     return World.load(world or recording.world, device)
+
+
+@app.callback()
+def recordings(context: typer.Context) -> None:
+    """List the recordings, or look after one."""
+    if context.invoked_subcommand is None:
+        list_recordings()
+
+
+@app.command("list")
+def list_recordings(
+    folder: Annotated[Path | None, typer.Argument(help="Else where plays are recorded.")] = None,
+) -> None:
+    """List the recordings in a folder, the newest last."""
+    import time
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from engine.recording.reader import Summary
+    from engine.recording.schema import RecordingError
+    from world.home import recordings_folder
+
+    folder = folder or recordings_folder()
+    if folder is None:
+        raise RecordingError("PLAYHEAD_RECORDINGS is `off`, so there is no folder; give one")
+    table = Table(
+        Column("file", overflow="fold"), "scene", "world", "when", "length", "ticks", "branches", "bookmarks"
+    )
+    for path in sorted(folder.glob("*.playhead")):
+        try:
+            found = Summary.read(path)
+        except RecordingError:
+            table.add_row(escape(path.name), "damaged: see `recordings info`")
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.time))
+        numbers = (
+            length(found.ticks / found.rate),
+            *map(str, (found.ticks, found.branches, found.bookmarks)),
+        )
+        table.add_row(escape(path.name), escape(found.title), escape(found.world), when, *numbers)
+    typer.echo(str(folder))
+    Console().print(table)
+
+
+@app.command()
+def info(recording: File) -> None:
+    """Say what is in a recording: plays, branches, bookmarks, and what is damaged."""
+    import time
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from engine.recording.reader import Recording, find_recording
+
+    path, _ = find_recording(recording)
+    kept = Recording.read(path, whole=False)
+    tree, console = kept.tree, Console(highlight=False)
+    size = path.stat().st_size / 1e3
+    console.print(escape(f"{path}: {size:.0f} kB, {tree.count} ticks, {length(tree.count / kept.rate)}"))
+    console.print(escape(f"world {kept.world} ({kept.fingerprint.get('generator', '')[:8]}), id {kept.id}"))
+    for number, (when, environment) in kept.plays.items():
+        said = ", ".join(f"{key} {value}" for key, value in environment.items())
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+        console.print(escape(f"play {number}: {began}; {said}"))
+    table = Table("branch", "from", "ticks", "length", "scene", "seed", "play", "sources")
+    for branch in tree.branches.values():
+        begins = str(branch.parent) if branch.parent is not None else "its start"
+        spans = f"{branch.first + 1} to {branch.last}" if branch.ticks else "none"
+        scene, ran = kept.scenes[branch.scene].title, length(len(branch.ticks) / kept.rate)
+        sources = ", ".join(sorted({played.source for played in branch.ticks}))
+        row = (str(branch.id), begins, spans, ran, scene, str(branch.seed), str(branch.play), sources)
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for mark in tree.bookmarks:
+        console.print(escape(f"bookmark {mark.place} {mark.name}"))
+    for problem in kept.problems:
+        console.print(escape(f"damaged: {problem}"))
+    if kept.problems:
+        console.print("`recordings repair` saves what is whole")
+
+
+@app.command()
+def repair(recording: File, out: Out = None) -> None:
+    """Save what is whole of a damaged recording to a new file; the old one stays as it is."""
+    from engine.recording.edit import repair as run
+    from engine.recording.reader import find_recording
+
+    path, _ = find_recording(recording)
+    out = out or _beside(path, "repaired")
+    found = run(path, out)
+    for problem in found.problems:
+        typer.echo(f"lost: {problem}")
+    if not found.problems:
+        typer.echo("nothing is damaged")
+    typer.echo(f"{found.tree.count} ticks of {len(found.tree.branches)} branches are in {out}")
+
+
+@app.command()
+def trim(
+    recording: File,
+    to: Annotated[str, typer.Option(help="The last moment that stays: a tick, BRANCH:TICK or a bookmark.")],
+    out: Out = None,
+) -> None:
+    """Write a recording without what comes after a moment, to a new file."""
+    from engine.recording.edit import trim as run
+    from engine.recording.reader import find_recording
+
+    path, _ = find_recording(recording)
+    out = out or _beside(path, "trimmed")
+    typer.echo(f"{run(path, to, out).tree.count} ticks are in {out}")
+
+
+@app.command()
+def split(
+    recording: File,
+    branch: Annotated[int, typer.Option(help="The branch that gets a file of its own.")],
+    out: Out = None,
+) -> None:
+    """Write one branch, from its start on, to a file of its own."""
+    from engine.recording.edit import split as run
+    from engine.recording.reader import find_recording
+
+    path, _ = find_recording(recording)
+    out = out or _beside(path, f"branch-{branch}")
+    typer.echo(f"{run(path, branch, out).tree.count} ticks are in {out}")
+
+
+@app.command()
+def merge(
+    recordings: Annotated[list[str], typer.Argument(help="Two files or more, of one world.")],
+    out: Annotated[Path, typer.Option(help="The new file.")],
+) -> None:
+    """Write several recordings of one world to one file; what they share is there once."""
+    from engine.recording.edit import merge as run
+    from engine.recording.reader import find_recording
+    from engine.recording.schema import RecordingError
+
+    if len(recordings) < 2:
+        raise RecordingError("merging needs two recordings or more")
+    found = run([find_recording(name)[0] for name in recordings], out)
+    typer.echo(f"{found.tree.count} ticks of {len(found.tree.branches)} branches are in {out}")
+
+
+def length(seconds: float) -> str:
+    """A time as minutes and seconds: `3:07`."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}-{what}.playhead")

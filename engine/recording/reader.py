@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,16 +139,37 @@ def find_recording(text: str) -> tuple[Path, str]:
     )
 
 
-def world_of(path: Path) -> str:
-    """The name of a recording's world, at a glance. Raises RecordingError as `Recording.read` does."""
-    try:
-        with open_base(path) as base:
-            found = base.execute("SELECT value FROM recording WHERE key = 'world'").fetchone()
-            return printable(found[0].decode())
-    except RecordingError:
-        raise
-    except DAMAGE as error:
-        raise RecordingError(f"{path} is damaged or no recording ({printable(str(error))})") from None
+@dataclass(frozen=True)
+class Summary:
+    """A recording at a glance: what it says of itself, unchecked."""
+
+    title: str
+    world: str
+    time: float
+    rate: float
+    ticks: int
+    branches: int
+    bookmarks: int
+
+    @classmethod
+    def read(cls, path: Path) -> "Summary":
+        """Raises RecordingError as `Recording.read` does, but does not look at every tick."""
+        try:
+            with open_base(path) as base:
+                facts = dict(base.execute("SELECT key, value FROM recording"))
+                numbers = [float(facts[key]) for key in ("time", "rate")]
+                if not (0 <= numbers[0] < 2**40 and 0 < numbers[1] <= 1000):
+                    raise ValueError("its time or rate is none")
+                counts = [
+                    base.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                    for table in ("ticks", "branches", "bookmarks")
+                ]
+                text = (printable(facts[key].decode()) for key in ("title", "world"))
+                return cls(*text, *numbers, *counts)
+        except RecordingError:
+            raise
+        except DAMAGE as error:
+            raise RecordingError(f"{path} is damaged or no recording ({printable(str(error))})") from None
 
 
 @contextlib.contextmanager
@@ -234,22 +255,34 @@ class _Reader:
         self._to.problems.append(problem)
 
     def _read_facts(self) -> None:
-        facts = dict(self._base.execute("SELECT key, value FROM recording"))
         from engine.recording.recorder import facts_seal
 
-        if any(not isinstance(value, bytes) for value in facts.values()):
-            raise RecordingError(f"{self._to.path} is damaged: it says of itself what is no text")
-        self._facts_seal = facts["seal"]
+        facts: dict[str, bytes] = {}
+        self._each(
+            "SELECT key, value FROM recording",
+            lambda key, value: facts.update({key: memoryview(value).tobytes()}),
+        )
+        self._facts_seal = facts.get("seal", b"")
         if facts_seal(facts) != self._facts_seal:
             self._complain("what it says of itself was changed")
         to, words = self._to, dict[str, str]
-        to.id, to.world = printable(facts["id"].decode()), printable(facts["world"].decode())
-        to.title = printable(facts["title"].decode())
-        to.time, to.rate = float(facts["time"]), float(facts["rate"])
-        to.fingerprint = msgspec.json.decode(facts["fingerprint"], type=words)
-        to.space = msgspec.json.decode(facts["space"], type=ActionSpace)
+        read: dict[str, Callable[[bytes], Any]] = {
+            "id": lambda said: printable(said.decode()),
+            "world": lambda said: printable(said.decode()),
+            "title": lambda said: printable(said.decode()),
+            "time": float,
+            "rate": float,
+            "fingerprint": lambda said: msgspec.json.decode(said, type=words),
+            "space": lambda said: msgspec.json.decode(said, type=ActionSpace),
+        }
+        for key, parse in read.items():
+            try:
+                setattr(to, key, parse(facts[key]))
+            except DAMAGE as error:
+                self._complain(f"its {key} is damaged ({printable(str(error))})")
         if not (to.id.isalnum() and 0 < to.rate <= 1000):
-            raise RecordingError(f"{to.path} is damaged: its id or rate is none")
+            self._complain("its id or its rate is none")
+            to.id, to.rate = "0", to.rate if 0 < to.rate <= 1000 else 1.0
 
     def _read_play(self, number: int, when: float, said: str) -> None:
         self._to.plays[number] = float(when), msgspec.json.decode(said, type=dict[str, str])

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.fingerprint import differences, environment, fingerprint
 from engine.recording.reader import Recording
-from engine.recording.schema import RecordingError, chain
+from engine.recording.schema import chain
 from engine.recording.tree import Place, PlayedTick
 from engine.session import Session
+from world.action import Action
 from world.world import World
+
+if TYPE_CHECKING:
+    from engine.timeline.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,8 @@ def replay(
     """
     tree = recording.tree
     number = tree.newest if branch is None else branch
-    end = tree.branch(number).last
-    last = end if last is None else last
-    if not 0 <= first <= last <= end:
-        raise RecordingError(f"branch {number} has ticks 0 to {end}, so none from {first} to {last}")
+    last = tree.branch(number).last if last is None else last
+    tree.check_range(number, first, last)
     session = open_session(recording, world, number)
     before = tree.root(number).start
     if first == 0:
@@ -95,3 +98,31 @@ def verify(
         if not moment.equal:
             return Divergence(moment.place, causes(recording, world, moment.place, steps))
     return None
+
+
+class ReplaySource:
+    """A source of actions that plays a branch again, from wherever a timeline stands on the way to it.
+
+    It sets the session's denoise steps too: those recorded, or `steps`. `done`: past tick `last`, or off
+    the way.
+    """
+
+    source = "replay"
+
+    def __init__(
+        self, timeline: "Timeline", session: Session, branch: int, last: int, steps: int | None = None
+    ) -> None:
+        self._timeline, self._session, self._last, self._steps = timeline, session, last, steps
+        timeline.follow(branch)
+
+    @property
+    def done(self) -> bool:
+        head = self._timeline.head
+        return head is None or head.tick >= self._last or self._timeline.next_tick() is None
+
+    def sample(self) -> Action:
+        played = self._timeline.next_tick()
+        if played is None:
+            return Action()
+        self._session.steps = played.steps if self._steps is None else self._steps
+        return played.action

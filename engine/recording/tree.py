@@ -118,6 +118,12 @@ class Tree:
             branch = self.branches[branch.parent.branch]
         return Place(branch.id, place.tick)
 
+    def check_range(self, number: int, first: int, last: int) -> None:
+        """Raises RecordingError for ticks that the way to a branch's end does not have."""
+        end = self.branch(number).last
+        if not 0 <= first <= last <= end:
+            raise RecordingError(f"branch {number} has ticks 0 to {end}, so none from {first} to {last}")
+
     def end(self, number: int) -> Place:
         """The last moment of a branch."""
         return self.check(Place(number, self.branch(number).last))

@@ -40,11 +40,12 @@ def continued(
     place: Place,
     world: World,
     progress: Progress | None = None,
+    record: bool = True,
 ) -> tuple[Timeline, Session, str]:
     """Goes on with a recording, in its file, from a place: the timeline, a session there, and a remark.
 
-    The remark says what is different here, if anything is. Raises RecordingError for another world than the
-    recorded one.
+    The remark says what is different here, if anything is. Without `record` nothing is written. Raises
+    RecordingError for another world than the recorded one.
     """
     others = differences(recording.fingerprint, fingerprint(world))
     if others:
@@ -55,7 +56,7 @@ def continued(
     session.warm_up()
     store = _store(recording, world)
     try:
-        timeline = Timeline(Recorder.resume(recording, world), store, recording)
+        timeline = Timeline(Recorder.resume(recording, world) if record else None, store, recording)
     except RecordingError as error:
         timeline = Timeline(None, store, recording, _warn(f"nothing is recorded: {error}"))
     timeline.seek(session, place, progress)

@@ -68,6 +68,8 @@ class Timeline:
         self._recent: OrderedDict[Place, np.ndarray] = OrderedDict()
         self._thumbnails = dict(recording.thumbnails()) if recording is not None else {}
         self._elsewhere: set[int] = set()
+        self._followed: int | None = None
+        self.differs: Place | None = None
         self.exact = True
 
     @property
@@ -187,6 +189,8 @@ class Timeline:
         if self._head is None:
             return
         self._moved = False
+        if source == "replay" and self._follow(action, frames):
+            return
         played = PlayedTick(action, steps, source, time.time(), took)
         with self._lock:
             branch = self.tree.branches[self._head.branch]
@@ -198,6 +202,34 @@ class Timeline:
             self._remember(self._head, frames[-1])
         if self.recorder is not None:
             self.recorder.add(self._head, played, before, frames)
+
+    def follow(self, branch: int) -> None:
+        """Has ticks whose source is `replay` count as those of this branch, where they come next on it.
+
+        `differs` is then the first whose frames are not the recorded ones.
+        """
+        self.tree.branch(branch)
+        self._followed = branch
+
+    def next_tick(self) -> PlayedTick | None:
+        """The tick that comes next on the followed branch; None where there is none, or off the way to it."""
+        number, head = self._followed, self._head
+        if number is None or head is None or head.tick >= self.tree.branch(number).last:
+            return None
+        if self.tree.check(Place(number, head.tick)) != head:
+            return None
+        return self.tree.tick(Place(number, head.tick + 1))
+
+    def _follow(self, action: "Action", frames: np.ndarray) -> bool:
+        played = self.next_tick()
+        if played is None or played.action != action or self._head is None or self._followed is None:
+            return False
+        with self._lock:
+            self._head = self.tree.check(Place(self._followed, self._head.tick + 1))
+            self._remember(self._head, frames[-1])
+        if self.differs is None and not self._is_exact(self._head, frames):
+            self.differs = self._head
+        return True
 
     def _fork(self, place: Place) -> Branch:
         before = self.tree.tick(place) or self.tree.branches[place.branch]

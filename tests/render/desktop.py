@@ -56,13 +56,18 @@ def display() -> Iterator[str]:
 class Player:
     """A `play` in a process of its own, and somebody at its keyboard."""
 
-    def __init__(self, screen: str, folder: Path, *options: str) -> None:
+    def __init__(self, screen: str, folder: Path, *options: str, command: str = "play") -> None:
         self.folder = folder
         self.env = {**os.environ, "DISPLAY": screen}
         self.env.pop("SDL_VIDEODRIVER", None)
-        command = [sys.executable, "main.py", "play", "--screenshots", str(folder), *options]
+        more = ["--screenshots", str(folder)] if command == "play" else []
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "main.py", command, *more, *options],
+            cwd=ROOT,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     @cached_property
@@ -114,9 +119,9 @@ class Player:
 
 
 @contextmanager
-def playing(screen: str, folder: Path, *options: str) -> Iterator[Player]:
-    """A `play` that ends with the test at the latest."""
-    player = Player(screen, folder, *options)
+def playing(screen: str, folder: Path, *options: str, command: str = "play") -> Iterator[Player]:
+    """A `play`, or another command with a window, that ends with the test at the latest."""
+    player = Player(screen, folder, *options, command=command)
     try:
         yield player
     finally:

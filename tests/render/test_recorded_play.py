@@ -103,6 +103,27 @@ def test_play_goes_on_with_a_recording_from_any_moment(screen, tmp_path, home, s
     assert all(verify(recording, World.load(tiny_world_folder), n) is None for n in (1, 2))
 
 
+def test_a_recording_is_watched_again_in_a_window(screen, tmp_path, home, start, tiny_world_folder):
+    with playing(screen, tmp_path, *start, "--ticks", "12", "--script", "w*4 right*8") as player:
+        assert player.end() == (0, "")
+    file = the_recording(home)
+    before = file.read_bytes()
+
+    def watch(*options: str) -> tuple[int, str, str]:
+        with playing(screen, tmp_path, str(file), "--world", start[1], *options, command="replay") as player:
+            said, complained = player.process.communicate(timeout=60)
+        return player.process.returncode, said, complained
+
+    assert watch() == (0, "watched to tick 12, every frame equal\n", "")
+    assert watch("--from", "3", "--to", "9") == (0, "watched to tick 9, every frame equal\n", "")
+    status, said, complained = watch("--steps", "1")
+    assert (status, said) == (2, "")
+    assert "differs from tick 1 on: the denoise steps a tick (recorded 2, here 1)" in complained
+    assert "ticks 0 to 12" in watch("--to", "13")[2]
+    assert file.read_bytes() == before
+    assert verify(Recording.read(file), World.load(tiny_world_folder)) is None
+
+
 def test_what_is_not_to_be_recorded_is_not(screen, tmp_path, home, start):
     with playing(screen, tmp_path, *start, "--ticks", "2", "--no-record") as player:
         assert player.end() == (0, "")

@@ -1,0 +1,235 @@
+"""Makes new recordings of others: repaired, cut, one branch alone, or several files in one.
+
+The files that are read are never changed. Frame hashes are taken over, seals are made anew.
+"""
+
+import contextlib
+import itertools
+import secrets
+import sqlite3
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engine.fingerprint import differences
+from engine.recording.reader import Recording
+from engine.recording.recorder import branch_row, create, encode_jpeg, facts_seal, scene_row, tick_row
+from engine.recording.schema import Cell, RecordingError, seal
+from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from scenes.scene import Scene
+
+PAGE = 4096
+"""Bytes of a page of SQLite, as recordings have them."""
+
+
+@dataclass
+class Draft:
+    """A recording that is to be written: where each kept tick of a source went, and the pictures of them."""
+
+    source: Recording
+    plays: dict[int, tuple[float, dict[str, str]]] = field(default_factory=dict)
+    scenes: dict[int, Scene] = field(default_factory=dict)
+    tree: Tree = field(default_factory=Tree)
+    thumbnails: dict[Place, np.ndarray] = field(default_factory=dict)
+
+
+def repair(path: Path, out: Path) -> Recording:
+    """Writes what is whole of a damaged recording to a new file. Returns what was read, with its `problems`.
+
+    Raises RecordingError where nothing can be read at all.
+    """
+    try:
+        found = Recording.read(path, whole=False)
+    except RecordingError:
+        found = _read_beheaded(path)
+    if not found.tree.branches:
+        why = "; ".join(found.problems) or "nothing was played in it"
+        raise RecordingError(f"{path} holds nothing that could be saved: {why}")
+    write(out, _copy(found, lambda branch: branch.last))
+    return found
+
+
+def _read_beheaded(path: Path) -> Recording:
+    """Reads a file whose first bytes are damaged, in a copy that has those of any recording."""
+    data = path.read_bytes()
+    head = struct.pack(">16sH6B", b"SQLite format 3\0", PAGE, 1, 1, 0, 64, 32, 32)
+    with tempfile.TemporaryDirectory(prefix="playhead-") as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(head + data[len(head) : 28] + (len(data) // PAGE).to_bytes(4, "big") + data[32:])
+        found = Recording.read(copy, whole=False)
+        found.problems.append("its first bytes are damaged")
+        thumbnails = found.thumbnails()
+    found.thumbnails = lambda: thumbnails  # type: ignore[method-assign]
+    found.path = path
+    return found
+
+
+def trim(path: Path, place: str, out: Path) -> Recording:
+    """Writes a recording without what comes after a place on its branch, and the branches from there."""
+    found = Recording.read(path)
+    last = found.tree.parse(place)
+    write(out, _copy(found, lambda branch: last.tick if branch.id == last.branch else branch.last))
+    return Recording.read(out)
+
+
+def split(path: Path, branch: int, out: Path) -> Recording:
+    """Writes one branch, from its start on, to a file of its own."""
+    found = Recording.read(path)
+    line = found.tree.lineage(branch)
+    ends = {here.id: after.first for here, after in itertools.pairwise(line)}
+    ends[branch] = found.tree.branch(branch).last
+    write(out, _copy(found, lambda branch: ends.get(branch.id, -1)))
+    return Recording.read(out)
+
+
+def merge(paths: Sequence[Path], out: Path) -> Recording:
+    """Writes several recordings of one world to one file; what they have in common is there once."""
+    found = [Recording.read(path) for path in paths]
+    draft = _copy(found[0], lambda branch: branch.last)
+    for other in found[1:]:
+        unlike = differences(found[0].fingerprint, other.fingerprint)
+        if unlike:
+            raise RecordingError(f"{other.path} and {found[0].path} are of two worlds: {'; '.join(unlike)}")
+        _add(draft, other)
+    write(out, draft)
+    return Recording.read(out)
+
+
+def _copy(source: Recording, last: Callable[[Branch], int]) -> Draft:
+    """The branches of a recording, each up to tick `last`; those whose beginning is left out are too."""
+    draft = Draft(source, dict(source.plays), {})
+    for branch in source.tree.branches.values():
+        end, parent = last(branch), branch.parent
+        if end < branch.first or (end == branch.first and parent is not None):
+            continue
+        if parent is not None:
+            above = draft.tree.branches.get(parent.branch)
+            if above is None or above.last < parent.tick:
+                continue
+        draft.scenes[branch.scene] = source.scenes[branch.scene]
+        ticks = [replace(played) for played in branch.ticks[: end - branch.first]]
+        draft.tree.branches[branch.id] = replace(branch, ticks=ticks)
+    for mark in source.tree.bookmarks:
+        if _there(draft.tree, mark.place):
+            draft.tree.bookmarks.append(mark)
+    draft.thumbnails = {p: picture for p, picture in source.thumbnails() if _there(draft.tree, p)}
+    return draft
+
+
+def _add(draft: Draft, other: Recording) -> None:
+    """Adds a recording to a draft under numbers of its own."""
+    plays = {n: max(draft.plays, default=0) + i for i, n in enumerate(other.plays, 1)}
+    scenes: dict[int, int] = {}
+    for number, scene in other.scenes.items():
+        same = [n for n, known in draft.scenes.items() if scene_row(0, known) == scene_row(0, scene)]
+        scenes[number] = same[0] if same else max(draft.scenes, default=0) + 1
+        draft.scenes[scenes[number]] = draft.scenes.get(scenes[number], scene)
+    places: dict[int, int] = {}
+    tree = draft.tree
+    for branch in other.tree.branches.values():
+        parent = branch.parent and Place(places[branch.parent.branch], branch.parent.tick)
+        known = next(
+            (
+                b
+                for b in tree.branches.values()
+                if (b.parent, b.scene, b.seed) == (parent, scenes[branch.scene], branch.seed)
+                and b.start == branch.start
+                and draft.plays[b.play] == other.plays[branch.play]
+                and all(map(_same, b.ticks, branch.ticks))
+            ),
+            None,
+        )
+        if known is not None:
+            known.ticks += [replace(played) for played in branch.ticks[len(known.ticks) :]]
+            places[branch.id] = known.id
+            continue
+        draft.plays[plays[branch.play]] = other.plays[branch.play]
+        number = max(tree.branches, default=0) + 1
+        places[branch.id] = number
+        ticks = [replace(played) for played in branch.ticks]
+        tree.branches[number] = replace(
+            branch, id=number, parent=parent, scene=scenes[branch.scene], play=plays[branch.play], ticks=ticks
+        )
+    for mark in other.tree.bookmarks:
+        place = tree.check(Place(places[mark.place.branch], mark.place.tick))
+        if not any((m.name, m.place) == (mark.name, place) for m in tree.bookmarks):
+            number = max((m.id for m in tree.bookmarks), default=0) + 1
+            tree.bookmarks.append(Bookmark(number, mark.name, place, mark.time))
+    for place, picture in other.thumbnails():
+        draft.thumbnails.setdefault(tree.check(Place(places[place.branch], place.tick)), picture)
+
+
+def _same(a: PlayedTick, b: PlayedTick) -> bool:
+    return (a.action, a.steps, a.time, a.hash) == (b.action, b.steps, b.time, b.hash)
+
+
+def _there(tree: Tree, place: Place) -> bool:
+    return place.branch in tree.branches and place.tick <= tree.branches[place.branch].last
+
+
+def write(path: Path, draft: Draft) -> None:
+    """Writes a draft to a new file, whole or not at all. Raises RecordingError where that cannot be done."""
+    source = draft.source
+    facts = {
+        "id": secrets.token_hex(8).encode(),
+        "title": source.title.encode(),
+        "world": source.world.encode(),
+        "fingerprint": msgspec.json.encode(source.fingerprint),
+        "rate": repr(source.rate).encode(),
+        "space": msgspec.json.encode(source.space),
+        "time": repr(source.time).encode(),
+    }
+    beside = path.with_name(f".{path.name}.{time.time_ns()}.draft")
+    if path.exists():
+        raise RecordingError(f"{path} is there already; name another file by --out")
+    create(beside, facts)
+    try:
+        with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as base:
+            base.execute("BEGIN")
+            _write_rows(base, draft, facts_seal(facts))
+            base.execute("COMMIT")
+        if path.exists():
+            raise RecordingError(f"{path} is there already; name another file by --out")
+        beside.rename(path)
+    except (sqlite3.Error, OSError) as error:
+        raise RecordingError(f"{path} cannot be written ({error}); name another file by --out") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> None:
+    def put(table: str, row: Sequence[Cell]) -> None:
+        base.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+    for number, (when, environment) in draft.plays.items():
+        put("plays", (number, when, msgspec.json.encode(environment).decode()))
+    seals: dict[int, bytes] = {}
+    for number, scene in draft.scenes.items():
+        row = scene_row(number, scene)
+        seals[number] = seal(sealed, row)
+        put("scenes", (*row, seals[number]))
+    tree = draft.tree
+    for branch in tree.branches.values():
+        above = tree.check(branch.parent) if branch.parent is not None else None
+        before: PlayedTick | Branch | None = None
+        if above is not None:
+            before = tree.tick(above) or tree.branches[above.branch]
+        row = branch_row(branch)
+        branch.seal = seal(seals[branch.scene] if before is None else before.seal, row)
+        put("branches", (*row, branch.seal))
+        before = branch
+        for number, played in enumerate(branch.ticks, branch.first + 1):
+            row = tick_row(Place(branch.id, number), played)
+            played.seal = seal(before.seal, row)
+            put("ticks", (*row, played.seal))
+            before = played
+    for mark in tree.bookmarks:
+        put("bookmarks", (mark.id, *mark.place, mark.name, mark.time))
+    for place, picture in draft.thumbnails.items():
+        put("thumbnails", (*place, encode_jpeg(picture)))
