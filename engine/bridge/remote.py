@@ -356,7 +356,8 @@ class RemoteLoop:
 
     def _send_act(self, action: Action, key: float | None) -> None:
         """Has the server hold an action; `key` is when a key was pressed for it."""
-        id = self._act(action, tap=True)
+        pressed = bool(action.buttons - self._sent.buttons or action.axes)
+        id = self._act(action, tap=pressed)
         if id is not None and key is not None:
             self._far.receipts.sent(id, key)
 

@@ -80,6 +80,8 @@ def by_keyboard(player: Player) -> list[np.ndarray]:
             player.type("keydown", key)
         held = chord
         seen.append(middle(player.step(tick), scale=7))
+    for key in held:  # the display outlives the window, and so does a key that is down
+        player.type("keyup", key)
     player.press("Escape")
     assert player.end() == (0, "")
     return [frame[None] for frame in seen]
