@@ -6,6 +6,7 @@ over and only then commits. The thread owns the session; others see `Tick`s, `St
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -109,10 +110,11 @@ class Loop:
         self._complain, self._make_clock = complain, make_clock
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stopping, self._paused, self._ended = False, lockstep, False
-        self._hold = hold
+        self._stopping, self._paused, self._ended = False, False, False
+        self._hold, self._lockstep = hold, lockstep
         self._single_steps = 0
         self._played = 0
+        self._finished_at = 0.0
         self._held: tuple[str, ...] = ()
         self._error: BaseException | None = None
         self.stats: Stats | None = None
@@ -129,6 +131,12 @@ class Loop:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end, at most so long. Returns whether it has come."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self.alive
 
     def join(self) -> None:
         """Waits for the end. Raises the error that brought it about, if one did, as a PlayheadError."""
@@ -216,19 +224,28 @@ class Loop:
         return self.timeline
 
     def step(
-        self, actions: "Sequence[Action]", each: Callable[[Tick], None], source: str = "bridge"
+        self, actions: "Sequence[Action]", each: Callable[[Tick, float], None], source: str = "bridge"
     ) -> "Future[None]":
-        """Plays these actions at once, a tick each, and calls `each` with every tick before its commit."""
+        """Plays these actions at once, a tick each, and calls `each` with every tick before its commit.
+
+        It is also told the seconds that the world has taken so far, what was left of a tick before included.
+        """
+        asked = time.perf_counter()
 
         def play(session: "Session") -> None:
+            began = time.perf_counter() - max(0.0, self._finished_at - asked)
             for action in actions:
                 session.world.config.action.check(action)
             for action in actions:
                 if self._finished():
                     raise LoopError("the session ended")
-                self._tick(0.0, action, each, source)
+                self._tick(0.0, action, lambda tick: each(tick, time.perf_counter() - began), source)
 
         return self.ask(play)
+
+    def set_lockstep(self, lockstep: bool) -> None:
+        """Has the world stand still but for `step`, or go on by the clock."""
+        self._commands.put(lambda: self._set_lockstep(lockstep))
 
     def set_paused(self, paused: bool) -> None:
         """Has the world stand still, or go on."""
@@ -262,7 +279,7 @@ class Loop:
         try:
             self._enter(self._open(), self._start_auto)
             while not self._finished():
-                late = 0.0 if self._paused else self._clock.wait()
+                late = 0.0 if self._stands else self._clock.wait()
                 self._obey()
                 if self._may_tick():
                     self._tick(late)
@@ -275,11 +292,17 @@ class Loop:
     def _finished(self) -> bool:
         return self._stopping or (self._last is not None and self._played >= self._last)
 
+    @property
+    def _stands(self) -> bool:
+        """Whether the world stands still but for what is asked."""
+        return self._paused or self._lockstep
+
     def _obey(self) -> None:
-        """Carries out the commands that have come in; while paused, waits for one."""
-        waiting = self._paused and not self._single_steps and not self._stopping
-        while waiting or not self._commands.empty():
-            waiting = False
+        """Carries out the commands that have come in; while the world stands still, waits for one."""
+        waiting = self._stands and not self._single_steps and not self._stopping
+        count = max(self._commands.qsize(), waiting)  # what comes meanwhile may not hold up a tick
+        while count and not (self._single_steps and self._paused):
+            count -= 1
             try:
                 self._commands.get()()
             except PlayheadError as error:
@@ -287,7 +310,7 @@ class Loop:
             self._publish()
 
     def _may_tick(self) -> bool:
-        if self._stopping:
+        if self._stopping or self._lockstep:
             return False
         if not self._paused:
             return True
@@ -331,11 +354,12 @@ class Loop:
         session.finish()
         if self.timeline is not None:
             self.timeline.settle(session)
+        self._finished_at = time.perf_counter()
         self._played += 1
         self._held = tuple(sorted(action.buttons))
         tick_time = clock.now() - sampled
         meter.add(ready, tick_time, clock.period, None if key is None else ready - key)
-        if self._auto is not None and not self._paused:
+        if self._auto is not None and not self._stands:
             session.steps = self._auto.update(tick_time, clock.period)
         self._publish()
 
@@ -374,9 +398,13 @@ class Loop:
         self._single_steps = 0
         self._rest()
 
+    def _set_lockstep(self, lockstep: bool) -> None:
+        self._lockstep, self._single_steps = lockstep, 0
+        self._rest()
+
     def _single_step(self) -> None:
         self._paused = True
-        self._single_steps += 1
+        self._single_steps += not self._lockstep
         self._rest()
 
     def _change_speed(self, factor: float) -> None:

@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 import torch
 
+from scenes.scene import SceneFields
 from world.action import ActionSpace
 from world.checkpoint import save_weights
 from world.config import LatentConfig, SamplingConfig, WorldConfig
@@ -16,6 +17,8 @@ from world.generator import Generator, GeneratorConfig
 from world.lighttae import LightTAE, LightTAEConfig
 from world.world import World
 
+SEED = 11
+"""The tiny scene's."""
 BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_right", "attack", "use")
 
 
@@ -95,3 +98,15 @@ def tiny_world_folder(tiny_world: World, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def tiny_context() -> Context:
     return make_tiny_context()
+
+
+@pytest.fixture(scope="session")
+def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scene of the tiny world, whose context is the tiny one."""
+    folder = tmp_path_factory.mktemp("scenes") / "tiny-scene"
+    folder.mkdir()
+    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
+    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
+    context = make_tiny_context()
+    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
+    return folder

@@ -36,6 +36,7 @@ class Client:
         patience: float = PATIENCE,
         resume: str = "",
     ) -> None:
+        """Connects and says hello; `resume`: the token of an earlier welcome, to be that client again."""
         self._address, self._keys, self._patience = address, keys, patience
         check_target(address)
         self._context = zmq.Context()
@@ -78,7 +79,10 @@ class Client:
 
     def ask(self, request: protocol.Message, reply: type[Expected]) -> tuple[Expected, np.ndarray | None]:
         """Sends a request (its id is chosen here), waits for the reply and the frames that come with it."""
-        id = self.send(request)
+        return self.answer(self.send(request), reply)
+
+    def answer(self, id: int, reply: type[Expected]) -> tuple[Expected, np.ndarray | None]:
+        """Waits for the reply to the request that was sent with this id, and the frames that come with it."""
         until = time.monotonic() + self._patience
         while True:
             left = until - time.monotonic()
@@ -96,6 +100,12 @@ class Client:
                     raise BridgeError(message.code, message.message)
                 assert isinstance(message, reply)
                 return message, frames
+
+    def wait(self, seconds: float) -> None:
+        """Waits for something that comes unasked, at most so long, and adds it to `pushes`."""
+        found = self.receive(seconds)
+        if found is not None and isinstance(found[0], protocol.PUSHES):
+            self.pushes.append(found[0])
 
     def send(self, request: protocol.Message) -> int:
         """Sends a request and does not wait. Returns the id that it was given."""

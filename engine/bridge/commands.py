@@ -44,8 +44,9 @@ def serve(
     import signal
 
     from engine.bridge.auth import check_address, load_server_keys
+    from engine.bridge.connections import Limits
     from engine.bridge.hall import Hall
-    from engine.bridge.server import Limits, Server
+    from engine.bridge.server import Server
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)

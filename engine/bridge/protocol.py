@@ -5,7 +5,7 @@ A request is a single message part; so is its reply, which is followed by a part
 the action that they are about, or 0.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +31,7 @@ Id = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(max_length=100)]
 Clock = Literal["lockstep", "live"]
 Codec = Literal["raw", "jpeg", "h264"]
-CODECS: tuple[Codec, ...] = ("raw", "jpeg", "h264")
+CODECS: tuple[Codec, ...] = get_args(Codec)
 Sent = Literal["all", "last", "none"]
 Shape = tuple[int, int, int, int]
 
@@ -105,7 +105,8 @@ class Step(SessionRequest, frozen=True, kw_only=True):
 class Act(SessionRequest, frozen=True, kw_only=True):
     """Holds an action from the next tick on (live), until the next act, or for `hold` seconds.
 
-    `tap`: what no tick has seen yet when the next act comes still counts for one tick, as a key tapped does.
+    `tap`: what no tick has seen yet when the next act comes still counts for one tick, as a key tapped does;
+    its axes are added to those that follow.
     """
 
     action: Action
@@ -118,7 +119,7 @@ class Observe(SessionRequest, frozen=True, kw_only=True):
 
 
 class Snapshot(SessionRequest, frozen=True, kw_only=True):
-    """Has the server keep the present state."""
+    """Has the server keep the present state; the oldest of a session's states goes where it has too many."""
 
 
 class Restore(SessionRequest, frozen=True, kw_only=True):
@@ -165,6 +166,12 @@ Request = (
 )  # fmt: skip
 
 # Replies
+
+
+class SessionReply(Message, frozen=True, kw_only=True):
+    """A reply about one session."""
+
+    session: str
 
 
 class Error(Message, frozen=True, kw_only=True):
@@ -218,78 +225,75 @@ class WorldList(Message, frozen=True, kw_only=True):
     worlds: list[WorldInfo]
 
 
-class Opened(Message, frozen=True, kw_only=True):
-    """A session and where it is; its newest frames follow."""
+class Observed(SessionReply, frozen=True, kw_only=True):
+    """Where a session is; its newest frames follow."""
 
-    session: str
+    tick: int
+    seed: int
+    shape: Shape
+
+
+class Opened(Observed, frozen=True, kw_only=True):
+    """What a session is and where it is; its newest frames follow."""
+
     world: WorldInfo
     scene: SceneInfo
     clock: Clock
-    tick: int
-    seed: int
     steps: int
     in_control: bool
-    shape: Shape
 
 
-class Observed(Message, frozen=True, kw_only=True):
-    """Where a session is; its frames follow."""
+class Stepped(SessionReply, frozen=True, kw_only=True):
+    """The receipt of a step: its first action was applied in tick `first`, its last in tick `tick`.
 
-    session: str
-    tick: int
-    seed: int
-    shape: Shape
+    `tick_seconds`: what the world took for that, and for what was left to do of a tick before.
+    """
 
-
-class Stepped(Message, frozen=True, kw_only=True):
-    """The receipt of a step: its first action was applied in tick `first`, its last in tick `tick`."""
-
-    session: str
     first: int
     tick: int
     tick_seconds: float
     shape: Shape | None = None
 
 
-class Received(Message, frozen=True, kw_only=True):
+class Received(SessionReply, frozen=True, kw_only=True):
     """The first receipt of an act: it will count from the next tick on."""
 
-    session: str
 
-
-class Applied(Message, frozen=True, kw_only=True):
+class Applied(SessionReply, frozen=True, kw_only=True):
     """The second receipt of an act: tick `tick` was the first that it held in."""
 
-    session: str
     tick: int
 
 
-class Superseded(Message, frozen=True, kw_only=True):
-    """The second receipt of an act that another one followed before any tick."""
-
-    session: str
+class Superseded(SessionReply, frozen=True, kw_only=True):
+    """The second receipt of an act that another one followed, or that lost the control, before any tick."""
 
 
-class Snapshotted(Message, frozen=True, kw_only=True):
-    session: str
+class Snapshotted(SessionReply, frozen=True, kw_only=True):
+    """The name of a state that was kept, and the tick that it is of."""
+
     snapshot: str
     tick: int
 
 
-class Figures(Message, frozen=True, kw_only=True):
+class Figures(SessionReply, frozen=True, kw_only=True):
     """How a session keeps up: the fields of `engine.stats.Stats`, seconds."""
 
-    session: str
     stats: dict[str, Any]
 
 
-class Controlled(Message, frozen=True, kw_only=True):
+class Controlled(SessionReply, frozen=True, kw_only=True):
     """Who controls a session now; also pushed, with id 0, whenever that changes."""
 
-    session: str
     in_control: bool
     holder: str
     asking: str
+
+
+class Ended(SessionReply, frozen=True, kw_only=True):
+    """Pushed, with id 0, to those concerned: a session is over, and why."""
+
+    reason: str
 
 
 class Done(Message, frozen=True, kw_only=True):
@@ -298,9 +302,10 @@ class Done(Message, frozen=True, kw_only=True):
 
 Reply = (
     Error | Welcome | Pong | WorldList | Opened | Observed | Stepped | Received | Applied | Superseded
-    | Snapshotted | Figures | Controlled | Done
+    | Snapshotted | Figures | Controlled | Ended | Done
 )  # fmt: skip
-PUSHES = (Applied, Superseded, Controlled)
+PUSHES = (Applied, Superseded, Controlled, Ended)
+"""What comes unasked."""
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
@@ -333,12 +338,23 @@ class BridgeError(PlayheadError):
         self.code, self.message = code, message
 
 
-Thing = TypeVar("Thing")
-_encoder = msgspec.msgpack.Encoder()
-encode = _encoder.encode
+class _Any(msgspec.Struct):
+    id: Id = 0
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_any = msgspec.msgpack.Decoder(_Any).decode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 decode_header = msgspec.msgpack.Decoder(FrameHeader).decode
+
+
+def request_id(data: bytes) -> int:
+    """The id of a request that is wrong in other ways, so that its error can be told apart; else 0."""
+    try:
+        return _decode_any(data).id
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
 
 
 def topic(session: str, codec: str) -> bytes:

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,15 +12,16 @@ import numpy as np
 
 from engine.bridge import protocol as p
 from engine.bridge.hall import check_seed, scene_info, session_bytes
-from engine.bridge.hosted import ActSource, History, Hosted, Kept, Lease
+from engine.bridge.hosted import History, Hosted, Kept
 from engine.bridge.protocol import BridgeError
-from engine.loop import Loop, Tick
+from engine.loop import Tick
 from engine.session import Session
 from scenes.scene import Scene
-from world.errors import ActionError, PlayheadError
+from world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.bridge.server import Client, Server
+    from engine.bridge.connections import Client, Connection
+    from engine.bridge.server import Server
     from world.world import World
 
 WAITING_STEPS = 4
@@ -32,19 +34,26 @@ class Requests:
     def __init__(self, server: "Server") -> None:
         self._server = server
 
-    def hello(self, request: p.Hello, route: bytes, fd: int) -> None:
+    def handle(self, connection: "Connection", request: p.Message) -> None:
+        """Raises BridgeError for what is refused at once."""
+        if isinstance(request, p.Hello):
+            self._hello(connection, request)
+            return
+        client = connection.client
+        if client is None:
+            raise BridgeError("hello_first", "the first request of a connection is hello")
+        client.last_used = time.monotonic()
+        getattr(self, f"_{type(request).__name__.lower()}")(client, request)
+
+    def _hello(self, connection: "Connection", request: p.Hello) -> None:
         if p.VERSION not in request.protocol:
             raise BridgeError("protocol", f"this server speaks version {p.VERSION} of the protocol")
         server = self._server
-        client = server.welcome(request, route, fd)
-        public = [h.id for h in server.hosted.values() if h.public]
+        client = server.connections.welcome(request, connection)
         server.send(client, p.Welcome(
             id=request.id, protocol=p.VERSION, server="Playhead", token=client.token,
-            frames_port=server.frames_port, sessions=public,
+            frames_port=server.frames_port, sessions=[h.id for h in server.hosted.values() if h.public],
         ))  # fmt: skip
-
-    def handle(self, client: "Client", request: p.Message) -> None:
-        getattr(self, f"_{type(request).__name__.lower()}")(client, request)
 
     def _ping(self, client: "Client", request: p.Ping) -> None:
         self._server.send(client, p.Pong(id=request.id))
@@ -62,10 +71,10 @@ class Requests:
         steps = world.steps if request.steps is None else request.steps
         self._check_steps(world, steps)
 
-        def make() -> Session:
+        def make() -> tuple[Session, History | None]:
             session = hall.open(world, scene, seed)
             session.steps = steps
-            return session
+            return session, None
 
         self._host(client, request.id, world, scene, request.clock, make)
 
@@ -76,25 +85,30 @@ class Requests:
         hosted = self._controlled(client, request.session)
         if hosted.public:
             raise BridgeError("refused", "this session is ended by closing its window")
-        self._server.end(hosted)
+        self._server.end(hosted, f"{client.name} closed it", but=client.token)
         self._server.send(client, p.Done(id=request.id))
 
     def _reset(self, client: "Client", request: p.Reset) -> None:
         hosted, hall = self._controlled(client, request.session), self._server.hall
+        seed = None if request.seed is None else check_seed(request.seed)
         if hosted.public:
             if request.scene:
                 raise BridgeError("refused", "the scene of this session is chosen in its window")
-            seed = None if request.seed is None else check_seed(request.seed)
+            scene = hosted.scene
             reply = hosted.loop.ask(lambda s: s.reset(s.seed if seed is None else seed), begins=True)
         else:
-            world = hall.world(self._world_of(hosted))
-            scene = hall.scene(world, request.scene) if request.scene else hosted.scene
-            wanted = None if request.seed is None else check_seed(request.seed)
-            hosted.scene = scene
-            reply = hosted.loop.ask(
-                lambda s: hall.start(s, scene, s.seed if wanted is None else wanted), begins=True
+            scene = (
+                hall.scene(hall.world(hosted.scene.world), request.scene) if request.scene else hosted.scene
             )
-        self._then(client, request.id, reply, lambda _: self._observed(client, request.id, hosted))
+            reply = hosted.loop.ask(
+                lambda s: hall.start(s, scene, s.seed if seed is None else seed), begins=True
+            )
+
+        def done(_: object) -> None:
+            hosted.scene = scene
+            self._observed(client, request.id, hosted)
+
+        self._then(client, request.id, reply, done)
 
     def _step(self, client: "Client", request: p.Step) -> None:
         hosted, server = self._controlled(client, request.session), self._server
@@ -104,31 +118,30 @@ class Requests:
             raise BridgeError("busy", f"{WAITING_STEPS} steps wait already; wait for their replies")
         hosted.waiting_steps += 1
         kept: list[np.ndarray] = []
-        began = time.perf_counter()
         count = 0
 
-        def each(tick: Tick) -> None:
+        def each(tick: Tick, seconds: float) -> None:
             nonlocal count
             count += 1
-            if request.frames == "all" or (request.frames == "last" and count == len(request.actions)):
+            last = count == len(request.actions)
+            if request.frames == "all" or (request.frames == "last" and last):
                 kept.append(tick.frames)
-            if count == len(request.actions):
-                seconds = time.perf_counter() - began
+            if last:
                 server.post(lambda: reply(tick.number, seconds))
 
         def reply(number: int, seconds: float) -> None:
+            hosted.last_used = time.monotonic()
             frames = (kept[0] if len(kept) == 1 else np.concatenate(kept)) if kept else None
-            shape = None if frames is None else frames.shape
-            first = number - len(request.actions) + 1
             server.send(client, p.Stepped(
-                id=request.id, session=hosted.id, first=first, tick=number, tick_seconds=seconds, shape=shape,
+                id=request.id, session=hosted.id, first=number - len(request.actions) + 1, tick=number,
+                tick_seconds=seconds, shape=None if frames is None else frames.shape,
             ), frames)  # fmt: skip
 
         def ended(future: "Future[None]") -> None:
             hosted.waiting_steps -= 1
             error = future.exception()
             if error is not None and count < len(request.actions):
-                self._fail(client, request.id, error)
+                server.send(client, server.error(request.id, error))
 
         hosted.loop.step(request.actions, each).add_done_callback(
             lambda future: server.post(lambda: ended(future))
@@ -138,12 +151,7 @@ class Requests:
         hosted, server = self._controlled(client, request.session), self._server
         if hosted.clock != "live":
             raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune it to live")
-        world = hosted.loop.world
-        if world is not None:
-            try:
-                world.config.action.check(request.action)
-            except ActionError as error:
-                raise BridgeError("bad_action", str(error)) from None
+        self._world(hosted).config.action.check(request.action)
         lost = hosted.acts.act(client.token, request)
         server.send(client, p.Received(id=request.id, session=hosted.id))
         for token, act in lost:
@@ -154,19 +162,28 @@ class Requests:
 
     def _snapshot(self, client: "Client", request: p.Snapshot) -> None:
         hosted, server = self._controlled(client, request.session), self._server
-        if len(hosted.snapshots) >= server.limits.snapshots:
-            oldest = next(iter(hosted.snapshots))
-            del hosted.snapshots[oldest]
-        self._check_memory(hosted)
+        full = len(hosted.snapshots) + hosted.keeping >= server.limits.snapshots
+        if not full:
+            server.opener.check_memory(session_bytes(self._world(hosted)))
+        elif not hosted.snapshots:
+            raise BridgeError("busy", "other snapshots are being taken; wait for their replies")
+        else:
+            del hosted.snapshots[next(iter(hosted.snapshots))]
+        hosted.keeping += 1
         name = secrets.token_urlsafe(8)
 
-        def keep(kept: Kept) -> None:
-            hosted.snapshots[name] = kept
-            server.send(client, p.Snapshotted(
-                id=request.id, session=hosted.id, snapshot=name, tick=kept.snapshot.tick
-            ))  # fmt: skip
+        def done(future: "Future[Kept]") -> None:
+            hosted.keeping -= 1
+            if future.exception() is None:
+                hosted.snapshots[name] = future.result()
 
-        self._then(client, request.id, hosted.loop.ask(hosted.keep), keep)
+        def reply(kept: Kept) -> None:
+            tick = kept.snapshot.tick
+            server.send(client, p.Snapshotted(id=request.id, session=hosted.id, snapshot=name, tick=tick))
+
+        asked = hosted.loop.ask(hosted.keep)
+        asked.add_done_callback(lambda future: server.post(lambda: done(future)))
+        self._then(client, request.id, asked, reply)
 
     def _restore(self, client: "Client", request: p.Restore) -> None:
         hosted = self._controlled(client, request.session)
@@ -177,27 +194,31 @@ class Requests:
         self._then(client, request.id, reply, lambda _: self._observed(client, request.id, hosted))
 
     def _fork(self, client: "Client", request: p.Fork) -> None:
-        hosted = self._controlled(client, request.session)
-        self._twin(client, request.id, hosted, lambda: hosted.loop.ask(
-            lambda session: (session.fork(), hosted.past())
-        ).result())  # fmt: skip
+        hosted = self._doubled(client, request.session)
+        asked = hosted.loop.ask(lambda session: (session.fork(), hosted.past()))
+        self._then(
+            client, request.id, asked, lambda twin: self._host_twin(client, request.id, hosted, lambda: twin)
+        )
 
     def _branch(self, client: "Client", request: p.Branch) -> None:
-        hosted, hall = self._controlled(client, request.session), self._server.hall
+        hosted, hall = self._doubled(client, request.session), self._server.hall
+        scene = hosted.scene
 
-        def replay() -> tuple[Session, History | None]:
-            scene = hosted.scene
-            seed, history = hosted.loop.ask(lambda s: (s.seed, hosted.past())).result()
-            if request.tick and (history is None or request.tick > len(history)):
-                raise BridgeError("bad_value", f"tick {request.tick} is not in this session's past")
-            session = hall.open(hall.world(self._world_of(hosted)), scene, seed)
-            past = (history or [])[: request.tick]
+        def replay(seed: int, past: History) -> tuple[Session, History]:
+            session = hall.open(hall.world(scene.world), scene, seed)
             for action, steps in past:
                 session.steps = steps
                 session.step(action)
             return session, past
 
-        self._twin(client, request.id, hosted, replay)
+        def host(found: tuple[int, History | None]) -> None:
+            seed, past = found
+            if request.tick and (past is None or request.tick > len(past)):
+                raise BridgeError("bad_value", f"tick {request.tick} is not in this session's past")
+            past = (past or [])[: request.tick]
+            self._host_twin(client, request.id, hosted, lambda: replay(seed, past))
+
+        self._then(client, request.id, hosted.loop.ask(lambda s: (s.seed, hosted.past())), host)
 
     def _stats(self, client: "Client", request: p.Stats) -> None:
         hosted = self._find(request.session)
@@ -206,7 +227,7 @@ class Requests:
 
     def _control(self, client: "Client", request: p.Control) -> None:
         hosted, server = self._find(request.session), self._server
-        before = hosted.lease.holder
+        before = replace(hosted.lease)
         if request.want == "take":
             hosted.lease.take(client.token)
         elif request.want == "release":
@@ -214,19 +235,18 @@ class Requests:
         elif not hosted.lease.grant(client.token):
             raise BridgeError("refused", "nobody asks for the control, or it is not yours to give")
         server.send(client, server.controlled(hosted, client.token, request.id))
-        if hosted.lease.holder != before or hosted.lease.asking:
-            server.tell_control(hosted)
+        if hosted.lease != before:
+            server.tell_control(hosted, before)
 
     def _tune(self, client: "Client", request: p.Tune) -> None:
         hosted = self._controlled(client, request.session)
-        loop = hosted.loop
-        if request.clock is not None and request.clock != hosted.clock:
-            hosted.clock = request.clock
-            loop.set_paused(request.clock == "lockstep")
-        if (request.paused is not None or request.single_step) and hosted.clock == "lockstep":
+        loop, clock = hosted.loop, request.clock or hosted.clock
+        if (request.paused is not None or request.single_step) and clock == "lockstep":
             raise BridgeError("wrong_clock", "a session in lockstep stands still anyhow; use step")
         if request.steps is not None:
-            self._check_steps(loop.world, request.steps)
+            self._check_steps(self._world(hosted), request.steps)
+        hosted.set_clock(clock)
+        if request.steps is not None:
             loop.set_steps(request.steps)
         if request.auto_steps is not None:
             loop.set_auto_steps(request.auto_steps)
@@ -255,8 +275,17 @@ class Requests:
             raise BridgeError("not_in_control", "another one controls this session; ask by control, take")
         return hosted
 
-    def _world_of(self, hosted: Hosted) -> str:
-        return hosted.scene.world
+    def _doubled(self, client: "Client", name: str) -> Hosted:
+        hosted = self._controlled(client, name)
+        if hosted.public:
+            raise BridgeError("refused", "the session of a window cannot be doubled; serve has its own")
+        return hosted
+
+    @staticmethod
+    def _world(hosted: Hosted) -> "World":
+        if hosted.loop.world is None:
+            raise BridgeError("busy", "the session is still being opened; try again in a moment")
+        return hosted.loop.world
 
     def _check_steps(self, world: "World", steps: int) -> None:
         try:
@@ -264,63 +293,30 @@ class Requests:
         except PlayheadError as error:
             raise BridgeError("bad_value", str(error)) from None
 
-    def _check_memory(self, *more: Hosted, world: "World | None" = None) -> None:
-        """Raises BridgeError where one more cache would be more than the server lends out."""
-        held = sum(session_bytes(h.loop.world) * (1 + len(h.snapshots))
-                   for h in self._server.hosted.values() if h.loop.world is not None)  # fmt: skip
-        world = world or more[0].loop.world
-        limit = self._server.limits.memory
-        if held + session_bytes(world) > limit * 2**20:
-            raise BridgeError("limit", f"the {limit} MB for sessions and snapshots are used up; close some")
+    def _host_twin(
+        self, client: "Client", id: int, hosted: Hosted, make: Callable[[], tuple[Session, History | None]]
+    ) -> None:
+        self._host(client, id, self._world(hosted), hosted.scene, hosted.clock, make)
 
     def _host(
-        self, client: "Client", id: int, world: "World", scene: Scene, clock: p.Clock,
-        make: Callable[[], Session], history: Callable[[], History | None] = lambda: None,
-    ) -> None:  # fmt: skip
-        server = self._server
-        server.make_room()
-        self._check_memory(world=world)
-
-        def open_hosted() -> Hosted:
-            session = make()
-            acts = ActSource()
-            loop = Loop(lambda: session, acts, lockstep=clock == "lockstep")
-            loop.world = world
-            lease = Lease(client.token, client.token)
-            hosted = Hosted(secrets.token_urlsafe(12), scene, loop, acts, lease, clock)
-            hosted._restored = history()
-            return hosted
+        self,
+        client: "Client",
+        id: int,
+        world: "World",
+        scene: Scene,
+        clock: p.Clock,
+        make: Callable[[], tuple[Session, History | None]],
+    ) -> None:
+        """Opens a session of a client's, and answers with what it is."""
 
         def opened(future: "Future[Hosted]") -> None:
             error = future.exception()
             if error is not None:
-                self._fail(client, id, error)
-                return
-            hosted = future.result()
-            server.add(hosted)
-            hosted.loop.start()
-            self._describe(client, id, hosted)
+                self._server.send(client, self._server.error(id, error))
+            else:
+                self._describe(client, id, future.result())
 
-        server.open_later(open_hosted, opened)
-
-    def _twin(
-        self,
-        client: "Client",
-        id: int,
-        hosted: Hosted,
-        make: Callable[[], tuple[Session, History | None]],
-    ) -> None:
-        """Hosts a second session that is made of an existing one."""
-        if hosted.public:
-            raise BridgeError("refused", "the session of a window cannot be doubled; serve has its own")
-        found: list[History | None] = []
-
-        def session() -> Session:
-            made, past = make()
-            found.append(past)
-            return made
-
-        self._host(client, id, hosted.loop.world, hosted.scene, hosted.clock, session, lambda: found[0])
+        self._server.opener.open(client.token, world, scene, clock, make, opened)
 
     def _describe(self, client: "Client", id: int, hosted: Hosted) -> None:
         def reply(found: tuple[int, int, int, np.ndarray, Any]) -> None:
@@ -347,19 +343,9 @@ class Requests:
         """Calls `reply` with what a session answers, or answers with its error; on the server's thread."""
 
         def done() -> None:
-            error = future.exception()
-            if error is not None:
-                self._fail(client, id, error)
-            else:
+            try:
                 reply(future.result())
+            except Exception as error:
+                self._server.send(client, self._server.error(id, error))
 
         future.add_done_callback(lambda _: self._server.post(done))
-
-    def _fail(self, client: "Client", id: int, error: BaseException) -> None:
-        if isinstance(error, BridgeError):
-            code, message = error.code, error.message
-        elif isinstance(error, ActionError):
-            code, message = "bad_action", str(error)
-        else:
-            code, message = "ended", f"the session could not go on: {error}"
-        self._server.send(client, p.Error(id=id, code=code, message=message))

@@ -381,3 +381,13 @@ def test_the_last_tick_is_committed_when_the_loop_ends(tiny_world, tiny_context,
     for _ in range(5):
         by_hand.step(RIGHT)
     assert np.array_equal(session.step(RIGHT), by_hand.step(RIGHT))
+
+
+def test_commands_that_keep_coming_hold_up_no_tick(tiny_world):
+    def again(loop: Loop) -> None:
+        if loop.alive:
+            loop.ask(lambda _: again(loop))
+
+    ticks = play(lambda: Session(tiny_world, make_tiny_context(), 0), Holding(), 5,
+                 then=lambda loop, tick: again(loop))  # fmt: skip
+    assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4, 5]

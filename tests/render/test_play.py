@@ -5,16 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-import tomli_w
 
 from engine.session import Session
-from scenes.scene import SceneFields
-from tests.conftest import make_tiny_context
+from tests.conftest import SEED, make_tiny_context
 from tests.render.desktop import ROOT, Player, display, lacking, playing, wait_for
 from world.action import Action
 from world.world import SHIPPED, World
@@ -26,7 +22,6 @@ needs_freedoom = pytest.mark.skipif(
     reason="the world freedoom has no weights yet",
 )
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
-SEED = 11
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +30,9 @@ def screen() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory) -> Path:
-    """A scene of the tiny world."""
-    folder = tmp_path_factory.mktemp("scene")
-    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
-    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-    context = make_tiny_context()
-    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
-    return folder
-
-
 @pytest.fixture
-def options(tiny_world_folder, scene) -> list[str]:
-    return ["--world", str(tiny_world_folder), "--scene", str(scene)]
+def options(tiny_world_folder, tiny_scene) -> list[str]:
+    return ["--world", str(tiny_world_folder), "--scene", str(tiny_scene)]
 
 
 def box(pixels: np.ndarray) -> tuple[int, int, int, int]:
@@ -111,7 +95,7 @@ def test_what_the_window_does_at_the_touch_of_a_key(screen, tmp_path, options):
         assert player.end() == (0, "")
 
 
-def test_closing_the_window_ends_at_any_time(tiny_world_folder, scene):
+def test_closing_the_window_ends_at_any_time(tiny_world_folder, tiny_scene):
     """The close button, pressed as soon as the window is there, while the world is still being loaded."""
     code = f"""
 import threading, time, pygame
@@ -125,7 +109,7 @@ def close():
     pygame.event.post(pygame.Event(pygame.QUIT))
 
 threading.Thread(target=close).start()
-play(PlaySettings(world={str(tiny_world_folder)!r}, scene={str(scene)!r}))
+play(PlaySettings(world={str(tiny_world_folder)!r}, scene={str(tiny_scene)!r}))
 """
     env = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)

@@ -7,31 +7,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 import pytest
-import tomli_w
+import zmq
 
+from engine.bridge import protocol as p
 from engine.bridge.client import Client
+from engine.bridge.connections import Limits
 from engine.bridge.hall import Hall
-from engine.bridge.server import Limits, Server, serve_in_background
-from scenes.scene import SceneFields, load_scene
-from tests.conftest import make_tiny_context
+from engine.bridge.server import Server, serve_in_background
+from scenes.scene import load_scene
 
 ROOT = Path(__file__).parents[3]
-SEED = 11
-
-
-@pytest.fixture(scope="session")
-def tiny_scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes") / "tiny-scene"
-    folder.mkdir()
-    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
-    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-    context = make_tiny_context()
-    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
-    return folder
+Pushed = TypeVar("Pushed", bound=p.Message)
 
 
 @contextmanager
@@ -56,13 +46,41 @@ def server(tiny_world, tiny_scene) -> Iterator[Server]:
 def connect(server) -> Iterator[Callable[..., Client]]:
     made: list[Client] = []
 
-    def connect(name: str = "test") -> Client:
-        made.append(Client(server.address, name, patience=20))
+    def connect(name: str = "test", patience: float = 20) -> Client:
+        made.append(Client(server.address, name, patience=patience))
         return made[-1]
 
     yield connect
     for client in made:
         client.close()
+
+
+def wants(session: str, want: str) -> p.Control:
+    return p.Control(session=session, want=want)
+
+
+def until(client: Client, kind: type[Pushed], id: int = 0, **fields: object) -> Pushed:
+    """The next push of a kind, an id and such fields, as soon as it is there; others are forgotten."""
+    client.ask(p.Ping(), p.Pong)
+    while True:
+        while client.pushes:
+            push = client.pushes.popleft()
+            known = isinstance(push, kind) and push.id == id
+            if known and all(getattr(push, name) == value for name, value in fields.items()):
+                return push
+        client.wait(20)
+
+
+def frames_of(watcher: zmq.Socket) -> Iterator[tuple[p.FrameHeader, np.ndarray]]:
+    """The headers and raw frames that a watcher receives."""
+    while watcher.poll(20_000):
+        _, header, *frames = watcher.recv_multipart()
+        header = p.decode_header(header)
+        yield (
+            header,
+            np.stack([np.frombuffer(f, np.uint8).reshape(header.height, header.width, 3) for f in frames]),
+        )
+    raise AssertionError("nothing is published")
 
 
 @contextmanager

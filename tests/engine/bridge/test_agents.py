@@ -10,8 +10,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 import engine.agents
 from engine.agents import RemoteWorldEnv, WorldEnv, WorldVectorEnv
 from engine.session import Session
-from tests.conftest import make_tiny_context
-from tests.engine.bridge.conftest import SEED
+from tests.conftest import SEED, make_tiny_context
 from world.errors import PlayheadError
 from world.world import SHIPPED
 

@@ -15,8 +15,8 @@ import zmq
 
 from engine.bridge import protocol
 from engine.session import Session
-from tests.conftest import make_tiny_context
-from tests.engine.bridge.conftest import ROOT, SEED
+from tests.conftest import SEED, make_tiny_context
+from tests.engine.bridge.conftest import ROOT
 from world.action import Action
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")

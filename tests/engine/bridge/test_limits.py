@@ -1,0 +1,198 @@
+"""What a server lends out ends somewhere, with a sentence, and others do not notice."""
+
+import time
+
+import numpy as np
+import pytest
+import zmq
+
+from engine.bridge import protocol as p
+from engine.bridge.client import Client
+from engine.bridge.connections import Allowance, Limits
+from engine.bridge.hall import session_bytes
+from engine.bridge.protocol import BridgeError
+from engine.session import Session
+from tests.conftest import SEED, make_tiny_context
+from tests.engine.bridge.conftest import serving
+from world.action import Action
+from world.errors import PlayheadError
+
+
+@pytest.fixture
+def limited(tiny_world, tiny_scene, request):
+    with serving(tiny_world, tiny_scene, Limits(**request.param)) as server:
+        client = Client(server.address, "test", patience=20)
+        yield server, client
+        client.close()
+
+
+def limits(**chosen):
+    return pytest.mark.parametrize("limited", [chosen], indirect=True, ids=lambda found: next(iter(found)))
+
+
+@limits(sessions=2)
+def test_sessions_end_somewhere_and_closing_one_makes_room(limited):
+    server, client = limited
+    first = client.ask(p.Open(), p.Opened)[0].session
+    client.ask(p.Fork(session=first), p.Opened)
+    for request in (p.Open(), p.Fork(session=first), p.Branch(session=first, tick=0)):
+        with pytest.raises(BridgeError, match="2 sessions are open") as error:
+            client.ask(request, p.Opened)
+        assert error.value.code == "limit"
+    client.ask(p.Close(session=first), p.Done)
+    client.ask(p.Open(), p.Opened)
+    assert len(server.hosted) == 2
+
+
+@limits(sessions=1)
+def test_the_session_of_a_client_that_is_gone_makes_room_for_another(limited):
+    server, client = limited
+    gone = Client(server.address, "gone", patience=20)
+    gone.ask(p.Open(), p.Opened)
+    with pytest.raises(BridgeError, match="close one"):
+        client.ask(p.Open(), p.Opened)
+    gone.close()
+    while server.connections.clients[gone.welcome.token].connection is not None:
+        client.ask(p.Ping(), p.Pong)
+    client.ask(p.Open(), p.Opened)
+
+
+@limits(memory=1, snapshots=1000)
+def test_memory_ends_somewhere_for_snapshots_and_sessions_alike(limited, tiny_world):
+    _, client = limited
+    fits = 2**20 // session_bytes(tiny_world)
+    session = client.ask(p.Open(), p.Opened)[0].session
+    for _ in range(fits - 1):
+        client.ask(p.Snapshot(session=session), p.Snapshotted)
+    for request in (p.Snapshot(session=session), p.Open(), p.Fork(session=session)):
+        with pytest.raises(BridgeError, match="1 MB for sessions and snapshots") as error:
+            client.ask(request, p.Snapshotted)
+        assert error.value.code == "limit"
+    client.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+
+
+@limits(snapshots=3)
+def test_of_too_many_snapshots_the_oldest_go(limited):
+    _, client = limited
+    session = client.ask(p.Open(), p.Opened)[0].session
+    names = [client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot for _ in range(4)]
+    with pytest.raises(BridgeError, match="no snapshot") as error:
+        client.ask(p.Restore(session=session, snapshot=names[0]), p.Observed)
+    assert error.value.code == "unknown_snapshot"
+    client.ask(p.Restore(session=session, snapshot=names[1]), p.Observed)
+
+
+@limits(rate=50)
+def test_too_many_requests_are_refused_by_their_id_and_others_are_served(limited):
+    server, client = limited
+    ids = [client.send(p.Ping()) for _ in range(300)]
+    answers = [client.receive(20)[0] for _ in ids]
+    assert [a.id for a in answers] == ids
+    refused = [a for a in answers if isinstance(a, p.Error)]
+    assert refused and {a.code for a in refused} == {"rate"} and isinstance(answers[0], p.Pong)
+    other = Client(server.address, "other", patience=20)
+    other.ask(p.Ping(), p.Pong)
+    other.close()
+
+
+@limits(idle=1.0)
+def test_unused_sessions_end_and_their_clients_are_told(limited):
+    server, client = limited
+    session = client.ask(p.Open(), p.Opened)[0].session
+    busy = client.ask(p.Open(), p.Opened)[0].session
+    loop = server.hosted[session].loop
+    told = None
+    while told is None:
+        client.ask(p.Observe(session=busy), p.Observed)  # this one is used
+        client.wait(0.05)
+        told = next((push for push in client.pushes if isinstance(push, p.Ended)), None)
+    assert (told.session, told.reason) == (session, "nobody has used it for 1 seconds")
+    with pytest.raises(BridgeError, match="expired"):
+        client.ask(p.Observe(session=session), p.Observed)
+    assert loop.wait(20)
+
+
+def test_a_request_that_is_too_long_ends_its_connection_and_no_other(server, connect):
+    good, bad = connect(), connect(patience=2)
+    session = bad.ask(p.Open(), p.Opened)[0].session
+    bad.socket.send(b"x" * (p.MAX_REQUEST + 1))
+    with pytest.raises(PlayheadError):  # another connection, which has not said hello
+        Client.ask(bad, p.Observe(session=session), p.Observed)
+    good.ask(p.Ping(), p.Pong)
+    bad.ask(p.Hello(protocol=[p.VERSION], client="again", resume=bad.welcome.token), p.Welcome)
+    bad.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+
+
+@limits(unread=2**20)
+def test_a_client_that_reads_nothing_is_cut_off_and_its_session_waits_for_it(limited):
+    server, client = limited
+    session = client.ask(p.Open(), p.Opened)[0].session
+    token = client.welcome.token
+    with zmq.Context() as context, context.socket(zmq.DEALER) as lazy:
+        lazy.linger, lazy.rcvhwm, lazy.rcvbuf = 0, 2, 4096
+        lazy.connect(server.address)
+        lazy.send(p.encode(p.Hello(protocol=[p.VERSION], client="lazy", resume=token)))
+        step = p.encode(p.Step(session=session, actions=[Action()] * 64))
+        other = Client(server.address, "other", patience=20)
+        while server.connections.clients[token].connection is not None:
+            lazy.send(step)
+            other.ask(p.Ping(), p.Pong)
+        other.close()
+    again = Client(server.address, "lazy", patience=20, resume=token)
+    assert again.ask(p.Observe(session=session), p.Observed)[0].tick >= 64
+    again.close()
+
+
+def test_nothing_is_granted_by_a_wrong_request(connect):
+    client = connect()
+    session = client.ask(p.Open(), p.Opened)[0].session
+    for request, code in (
+        (p.Open(world="nowhere"), "unknown_world"),
+        (p.Open(scene="../../etc"), "unknown_scene"),
+        (p.Open(steps=99), "bad_value"),
+        (p.Open(seed=-1), "bad_value"),
+        (p.Reset(session=session, scene="nowhere"), "unknown_scene"),
+        (p.Reset(session=session, seed=-5), "bad_value"),
+        (p.Step(session=session, actions=[Action(), Action(frozenset({"fly"}))]), "bad_action"),
+        (p.Step(session=session, actions=[Action(frozenset(), {"look": 0.5})]), "bad_action"),
+        (p.Branch(session=session, tick=9), "bad_value"),
+        (p.Restore(session=session, snapshot="nothing"), "unknown_snapshot"),
+        (p.Observe(session="nothing"), "unknown_session"),
+        (p.Hello(protocol=[99], client="new"), "protocol"),
+    ):
+        with pytest.raises(BridgeError) as error:
+            client.ask(request, p.Message)
+        assert error.value.code == code
+    assert client.ask(p.Observe(session=session), p.Observed)[0].tick == 0
+
+
+def test_branch_fork_and_snapshots_dream_what_their_past_says(connect, tiny_world):
+    client = connect()
+    session = client.ask(p.Open(), p.Opened)[0].session
+    draws = np.random.default_rng(0)
+    names = tiny_world.config.action.buttons
+    held = [Action(frozenset(n for n in names if draws.random() < 0.5)) for _ in range(12)]
+    _, frames = client.ask(p.Step(session=session, actions=held[:5]), p.Stepped)
+    kept = client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot
+    _, rest = client.ask(p.Step(session=session, actions=held[5:]), p.Stepped)
+    alone = Session(tiny_world, make_tiny_context(), SEED)
+    assert np.array_equal(np.concatenate([frames, rest]), [alone.step(action)[0] for action in held])
+    branch = client.ask(p.Branch(session=session, tick=5), p.Opened)[0]
+    assert (branch.tick, branch.in_control) == (5, True)
+    client.ask(p.Restore(session=session, snapshot=kept), p.Observed)
+    fork = client.ask(p.Fork(session=session), p.Opened)[0]
+    for twin in (session, branch.session, fork.session):
+        again = client.ask(p.Step(session=twin, actions=held[5:]), p.Stepped)[1]
+        assert np.array_equal(again, rest)
+    late = client.ask(p.Branch(session=fork.session, tick=7), p.Opened)[0]
+    again = client.ask(p.Step(session=late.session, actions=held[7:]), p.Stepped)[1]
+    assert np.array_equal(again, rest[2:])
+
+
+def test_an_allowance_fills_up_again(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    allowance = Allowance(4)
+    assert [allowance.take() for _ in range(6)] == [True] * 4 + [False] * 2
+    now[0] = 0.5
+    assert [allowance.take() for _ in range(3)] == [True, True, False]
