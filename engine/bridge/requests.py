@@ -245,7 +245,6 @@ class Requests:
             raise BridgeError("wrong_clock", "a session in lockstep stands still anyhow; use step")
         if request.steps is not None:
             self._check_steps(self._world(hosted), request.steps)
-        hosted.set_clock(clock)
         if request.steps is not None:
             loop.set_steps(request.steps)
         if request.auto_steps is not None:
@@ -256,6 +255,7 @@ class Requests:
             loop.set_speed(request.speed)
         if request.paused is not None:
             loop.set_paused(request.paused)
+        hosted.set_clock(clock)  # after all that is to hold from its first tick on
         if request.single_step:
             loop.single_step()
         self._server.send(client, p.Done(id=request.id))

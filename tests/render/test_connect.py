@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from engine.session import Session
-from tests.conftest import make_tiny_context
-from tests.engine.bridge.conftest import SEED, serve_process, tiny_scene
+from tests.conftest import SEED, make_tiny_context
+from tests.engine.bridge.conftest import serve_process
 from tests.render.desktop import display, lacking, playing, wait_for
 from tests.render.test_play import middle
 from world.action import Action
 from world.world import World
 
-__all__ = ["tiny_scene"]
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 

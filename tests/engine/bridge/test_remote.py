@@ -12,9 +12,9 @@ from engine.bridge.receipts import Receipts
 from engine.bridge.remote import RemoteLoop
 from engine.loop import Tick
 from engine.session import Session
-from tests.conftest import make_tiny_context
+from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.cable import Cable
-from tests.engine.bridge.conftest import SEED, serve_process
+from tests.engine.bridge.conftest import serve_process
 from world.action import Action
 from world.errors import PlayheadError
 
