@@ -6,6 +6,7 @@ ViT-H/14, both as Wan 2.1 uses them; latents come from the world's own tiny enco
 
 import html
 import importlib
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -190,6 +191,9 @@ def _need(package: str) -> Any:  # noqa: ANN401
 
 def _load(load: Callable[..., Any], place: str, part: str, **options: object) -> Any:  # noqa: ANN401
     """One part of a model on the hub or in a folder."""
+    for package in ("huggingface_hub", "transformers", "diffusers"):
+        if package in sys.modules:  # their retries and hints would be printed across the bar
+            importlib.import_module(f"{package}.utils.logging").set_verbosity_error()
     try:
         return load(place, subfolder=part, **options)
     except Exception as error:  # every kind of network and file trouble

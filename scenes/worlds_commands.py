@@ -62,7 +62,8 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
 ) -> None:
     """Add a public checkpoint: recognise it, check every key and shape, convert it."""
-    from world.importing import ImportProblem, add_world, fetch
+    from world.hub import fetch
+    from world.importing import ImportProblem, add_world
 
     if latents not in (None, "raw", "normalised"):
         raise ImportProblem(f"--latents is raw or normalised, not `{latents}`")
@@ -88,17 +89,22 @@ def get(
 ) -> None:
     """Fetch a public world from the hub, add it and prepare its ready scenes."""
     from world.errors import WorldError
-    from world.importing import add_world, fetch
+    from world.hub import fetch_all
+    from world.importing import add_world, check_free
     from world.public import LIGHTTAE, PUBLIC
 
     if name not in PUBLIC:
         raise WorldError(f"the catalogue has no world `{name}`; it has {', '.join(PUBLIC)}")
     entry = PUBLIC[name]
+    check_free(name, force)
     with progress() as tell:
-        files = [fetch(f"hub:{f.repo}/{f.path}", tell) for f in (entry.file, LIGHTTAE)]
-        lora = fetch(f"hub:{entry.lora.repo}/{entry.lora.path}", tell) if entry.lora else None
-        folder, _ = add_world(*files, family=name, lora=lora, force=force, progress=tell)
+        wanted = [entry.file, LIGHTTAE, *([entry.lora] if entry.lora else [])]
+        file, autoencoder, *lora = fetch_all(name, wanted, tell)
+        folder, _ = add_world(
+            file, autoencoder, family=name, lora=lora[0] if lora else None, force=force, progress=tell
+        )
     typer.echo(f"the world is in {folder}; its licence: {entry.config.licence}")
+    typer.echo(f"what was downloaded for it is no longer needed: {file.parent}")
     if scenes:
         _prepare(name)
 

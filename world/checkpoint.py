@@ -14,10 +14,18 @@ from torch.overrides import TorchFunctionMode
 from world.errors import WorldError
 
 
-def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes tensors as safetensors in `dtype`, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}, temporary)
+def save_weights(
+    path: Path,
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype = torch.bfloat16,
+    progress: Callable[[float], None] = lambda part: None,
+) -> None:
+    """Writes tensors as safetensors in `dtype`, whole or not at all. `progress` is told the part done."""
+    temporary, converted = path.with_suffix(".tmp"), {}
+    for number, (key, tensor) in enumerate(tensors.items()):
+        progress(number / len(tensors))
+        converted[key] = tensor.detach().to("cpu", dtype).contiguous()
+    save_file(converted, temporary)
     temporary.replace(path)
 
 

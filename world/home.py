@@ -11,6 +11,11 @@ def home() -> Path:
     return Path(os.environ.get("PLAYHEAD_HOME") or Path.home() / ".playhead")
 
 
+def downloads_folder() -> Path:
+    """Where files lie that were downloaded by hand, a folder a world."""
+    return home() / "downloads"
+
+
 def worlds_folder() -> Path:
     return home() / "worlds"
 

@@ -283,6 +283,14 @@ def recognise_autoencoder(path: Path, latents: str | None = None) -> tuple[dict[
     return tensors, latents
 
 
+def check_free(name: str, force: bool = False) -> Path:
+    """The folder that a world of this name gets. Raises ImportProblem where there is one, unless `force`."""
+    folder = worlds_folder() / name
+    if folder.exists() and not force:
+        raise ImportProblem(f"{folder} is there already; choose another --name, or add --force")
+    return folder
+
+
 def add_world(
     path: Path,
     autoencoder: Path,
@@ -305,9 +313,7 @@ def add_world(
     config = msgspec.structs.replace(config, name=name or config.name)
     if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", config.name):
         raise ImportProblem(f"`{config.name}` is no world's name; use small letters, digits, hyphens, dots")
-    folder = worlds_folder() / config.name
-    if folder.exists() and not force:
-        raise ImportProblem(f"{folder} is there already; choose another --name, or add --force")
+    folder = check_free(config.name, force)
     source = {str(p): [p.stat().st_size, p.stat().st_mtime_ns] for p in (path, autoencoder, lora) if p}
     weights = {**found.weights, config.autoencoder_weights: tiny}
     try:
@@ -328,38 +334,15 @@ def _convert(
     draft.mkdir(parents=True, exist_ok=True)
     note.write_text(source, "utf-8")
     for number, (file, tensors) in enumerate(weights.items()):
-        progress(f"converting {file}", (number + 1) / (len(weights) + 1))
+
+        def tell(part: float, file: str = file, number: int = number) -> None:
+            progress(f"converting {file}", (number + part) / len(weights))
+
         if not (draft / file).is_file():
-            save_weights(draft / file, tensors)
+            save_weights(draft / file, tensors, progress=tell)
     (draft / "world.toml").write_text(tomli_w.dumps(msgspec.to_builtins(config)), "utf-8")
     note.unlink()
     if folder.exists():
         shutil.rmtree(folder)
     draft.rename(folder)
     progress("done", 1.0)
-
-
-def fetch(place: str, progress: Progress = lambda stage, part: None) -> Path:
-    """The local file of a path, or of `hub:REPO/FILE`, downloaded, resumed and cached by the hub's client.
-
-    Raises ImportProblem saying what to download and what to do with it where that fails.
-    """
-    if not place.startswith("hub:"):
-        return Path(place)
-    parts = place.removeprefix("hub:").split("/", 2)
-    if len(parts) != 3 or not all(parts):
-        raise ImportProblem(f"`{place}` names no file on the hub; write hub:OWNER/REPO/FILE")
-    repo, file = "/".join(parts[:2]), parts[2]
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise ImportProblem("fetching needs huggingface_hub: pip install 'playhead[hub]'") from None
-    progress(f"fetching {file}", 0.0)
-    try:
-        return Path(hf_hub_download(repo, file))
-    except Exception as error:  # every kind of network and hub trouble
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ImportProblem(
-            f"{file} of {repo} cannot be fetched ({reason}); download "
-            f"https://huggingface.co/{repo}/resolve/main/{file} elsewhere and give its path instead"
-        ) from None

@@ -38,6 +38,16 @@ class HubFile:
     path: str
     size: float
 
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def url(self) -> str:
+        """Where a browser downloads it."""
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.path}"
+
     def __str__(self) -> str:
         return f"https://huggingface.co/{self.repo}/blob/main/{self.path}"
 

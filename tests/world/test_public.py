@@ -1,5 +1,6 @@
 """Public worlds: their checkpoints are recognised and load unchanged, and every family plays exactly."""
 
+import contextlib
 import json
 from math import prod
 from pathlib import Path
@@ -302,13 +303,49 @@ def test_what_does_not_fit_is_summed_up_and_nothing_is_left(tmp_path: Path, own_
     assert not own_home.exists()
 
 
-def test_hostile_and_broken_files_are_refused(tmp_path: Path) -> None:
+class Hostile:
+    """What unpickles into a call: of `touch` here, of anything elsewhere."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("shape", ["a bare pickle", "a torch archive", "inside a checkpoint", "as a LoRA"])
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_never_runs(
+    shape: str, tmp_path: Path, own_home: Path
+) -> None:
     import pickle
 
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps(print))
+    mark, file, lora = tmp_path / "it-ran", tmp_path / "self_forcing_dmd.pt", None
+    if shape == "a bare pickle":
+        file.write_bytes(pickle.dumps(Hostile(mark)))
+    elif shape == "a torch archive":
+        torch.save(Hostile(mark), file)
+    else:
+        torch.save({"generator_ema": checkpoint("self-forcing")}, file)
+        spoilt = file
+        if shape == "as a LoRA":
+            spoilt = lora = tmp_path / "lora.pt"
+        torch.save({"generator_ema": checkpoint("self-forcing"), "optimizer": Hostile(mark)}, spoilt)
+    with pytest.raises(ImportProblem, match="weights only"):
+        add_world(file, wan_autoencoder(tmp_path / "lighttaew2_1.pth"), lora=lora)
+    assert not mark.exists()
+    assert not own_home.exists()
+    with contextlib.suppress(RuntimeError):  # a bare pickle is no archive, as is found out too late
+        torch.load(lora or file, weights_only=False)  # the file is what it is meant to be
+    assert mark.exists()
+
+
+def test_broken_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"\x10" * 40)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    cases = {"evil.pt": "weights only", "cut.safetensors": "no checkpoint", "none.pt": "missing"}
+    whole = tmp_path / "whole.pt"
+    torch.save(checkpoint("self-forcing"), whole)
+    (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:-5000])
+    cases = {"cut.safetensors": "no checkpoint", "cut.pt": "no checkpoint", "none.pt": "missing"}
     for name, words in {**cases, "other.pt": "causal Wan"}.items():
         with pytest.raises(ImportProblem, match=words):
             recognise(tmp_path / name)
