@@ -38,7 +38,6 @@ class RemoteOpening:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self.remark = ""
 
     @property
     def scene(self) -> SceneInfo:
@@ -48,6 +47,15 @@ class RemoteOpening:
     def title(self) -> str:
         """The title of the scene that is played."""
         return self._line.scene.title
+
+    @property
+    def remark(self) -> str:
+        """What the player ought to know when a session begins."""
+        return self._line.remark
+
+    @remark.setter
+    def remark(self, remark: str) -> None:
+        self._line.remark = remark
 
     def neighbour(self, by: int) -> SceneInfo:
         """The scene that comes `by` after the present one among those of its world."""

@@ -33,13 +33,14 @@ class Line:
     """A connection and the session at its end. Raises PlayheadError where there is none to be had.
 
     `opened`, `frames` and `figures` are the session as it was found; `same` says whether it is the one from
-    before. `scene` is the one that is played. Of a server that has one session for all, that is the session.
+    before, and `remark` what a player ought to know of it. `scene` is the one that is played. Of a server that has one session for all, that is the session.
     """
 
     def __init__(self, address: str, keys: ClientKeys | None, wanted: Wanted) -> None:
         self.address, self._keys, self.wanted = address, keys, wanted
         self._token = self._session = ""
         self.public = self.same = False
+        self.remark = ""
         self._dial(FIRST)
 
     def dial_again(self) -> None:

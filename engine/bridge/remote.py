@@ -253,8 +253,9 @@ class RemoteLoop:
                     raise
                 reason = str(error)
             else:
-                same = self._line.same
-                self._complain("connected again" if same else "the server lost the session: it begins anew")
+                if not self._line.same:
+                    self._line.remark = "the server lost the session: it begins anew"
+                self._complain(self._line.remark or "connected again")
                 return
             if reason != said:
                 self._complain(reason)

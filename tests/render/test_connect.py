@@ -1,5 +1,6 @@
 """`play --connect`: a real window here, a real server process, and what becomes of both."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.bridge.auth import new_keys
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import serve_process
@@ -44,6 +46,26 @@ def test_keys_here_are_played_there_and_its_frames_are_seen_here(
         assert player.end() == (0, "")
     session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
     assert np.array_equal(seen, [session.step(a)[0] for a in (RIGHT, RIGHT, RIGHT, LEFT, Action())])
+
+
+def test_with_keys_a_server_of_any_address_is_played_on_and_without_them_it_is_not(
+    screen, tmp_path, tiny_world_folder, tiny_scene
+):
+    for name in ("server", "laptop"):
+        new_keys(name, tmp_path)
+    (tmp_path / "allowed").mkdir()
+    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
+    guard = ["--key", str(tmp_path / "server.key_secret"), "--clients", str(tmp_path / "allowed")]
+    mine = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
+    bind = "tcp://0.0.0.0:*"
+    with serve_process(tiny_world_folder, tiny_scene, *guard, bind=bind) as (_, address):
+        there = ["--connect", address.replace("0.0.0.0", "127.0.0.1"), "--ticks", "5"]
+        for codec in ("h264", "jpeg"):
+            with playing(screen, tmp_path, *there, *mine, "--codec", codec, "--script", "w*3") as player:
+                assert player.end() == (0, "")
+        with playing(screen, tmp_path, *there) as player:
+            status, said = player.end()
+        assert status == 2 and "it wants keys; give yours by --key" in said and said.count("\n") == 1
 
 
 def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
