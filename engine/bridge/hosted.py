@@ -50,7 +50,11 @@ class Hosted:
     def set_clock(self, clock: Clock) -> None:
         if clock != self.clock:
             self.clock = clock
-            self.loop.set_lockstep(clock == "lockstep")
+            self.follow_control()
+
+    def follow_control(self) -> None:
+        """A live session stands still while nobody controls it: whoever comes back finds it as it was."""
+        self.loop.set_lockstep(self.clock == "lockstep" or not self.lease.holder)
 
     def begin_from(self, past: History | None) -> None:
         """Before the loop starts: the past that its session has already."""

@@ -33,7 +33,8 @@ class Line:
     """A connection and the session at its end. Raises PlayheadError where there is none to be had.
 
     `opened`, `frames` and `figures` are the session as it was found; `same` says whether it is the one from
-    before, and `remark` what a player ought to know of it. `scene` is the one that is played. Of a server that has one session for all, that is the session.
+    before, and `remark` what a player ought to know of it. `scene` is the one that is played. Of a server
+    that has one session for all, that is the session.
     """
 
     def __init__(self, address: str, keys: ClientKeys | None, wanted: Wanted) -> None:

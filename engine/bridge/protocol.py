@@ -105,8 +105,8 @@ class Step(SessionRequest, frozen=True, kw_only=True):
 class Act(SessionRequest, frozen=True, kw_only=True):
     """Holds an action from the next tick on (live), until the next act, or for `hold` seconds.
 
-    `tap`: what no tick has seen yet when the next act comes still counts for one tick, as a key tapped does;
-    its axes are added to those that follow.
+    `tap`: where no tick has seen it yet when the next act comes, the buttons that it presses anew still count
+    for one tick, as a key tapped does, and its axes are added to those that follow.
     """
 
     action: Action

@@ -45,7 +45,7 @@ Command = Callable[[], None]
 
 
 class _Lost(Exception):
-    """The connection or the session is gone."""
+    """The connection or the session is gone, and why."""
 
 
 class RemoteLoop:
@@ -201,8 +201,8 @@ class RemoteLoop:
             while not self._finished():
                 try:
                     self._play()
-                except _Lost:
-                    self._come_back()
+                except _Lost as lost:
+                    self._come_back(str(lost))
         except BaseException as error:
             self._error = error
         finally:
@@ -235,9 +235,9 @@ class RemoteLoop:
         finally:
             self._far.watcher.close()
 
-    def _come_back(self) -> None:
+    def _come_back(self, lost: str) -> None:
         """Dials until there is a connection again."""
-        self._complain("the connection is lost; trying to come back")
+        self._complain(lost)
         self._far.state = "no connection: trying again"
         self._far.update()
         said = ""
@@ -287,7 +287,7 @@ class RemoteLoop:
         while not self._finished():
             now = time.perf_counter()
             if client.lost or now - self._heard > SILENCE:
-                raise _Lost
+                raise _Lost("the connection is lost; trying to come back")
             if now >= asked + ASK_EVERY:
                 asked = now
                 self._ask_how_it_does(now)
@@ -357,8 +357,7 @@ class RemoteLoop:
 
     def _send_act(self, action: Action, key: float | None) -> None:
         """Has the server hold an action; `key` is when a key was pressed for it."""
-        pressed = bool(action.buttons - self._sent.buttons or action.axes)
-        id = self._act(action, tap=pressed)
+        id = self._act(action, tap=True)
         if id is not None and key is not None:
             self._far.receipts.sent(id, key)
 
@@ -379,12 +378,14 @@ class RemoteLoop:
         if isinstance(message, protocol.Applied):
             self._far.receipts.applied(message.id, message.tick)
             return
+        if isinstance(message, protocol.Ended):
+            raise _Lost(f"the session has ended: {message.reason}")
         if isinstance(message, protocol.Controlled):
             self._note_control(message)
         answered = self._answers.pop(message.id, None)
         if isinstance(message, protocol.Error):
             if message.code == "hello_first" or message.code in GONE:
-                raise _Lost
+                raise _Lost(message.message)
             self._complain(message.message)
         if answered is not None:
             answered(message, frames)

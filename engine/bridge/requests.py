@@ -270,7 +270,9 @@ class Requests:
     def _controlled(self, client: "Client", name: str) -> Hosted:
         hosted = self._find(name)
         if not hosted.lease.holder and client.token == hosted.lease.owner:
+            before = replace(hosted.lease)
             hosted.lease.holder = client.token  # its owner came back
+            self._server.tell_control(hosted, before)
         if hosted.lease.holder != client.token:
             raise BridgeError("not_in_control", "another one controls this session; ask by control, take")
         return hosted

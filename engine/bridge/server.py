@@ -131,7 +131,7 @@ class Server:
         """Tells everybody concerned, now or `before`, who controls a session and who asks for it.
 
         Where the control has changed hands, all that is held is let go of, and a window's session goes on by
-        the clock.
+        the clock; where nobody has it, the session stands still.
         """
         lease = hosted.lease
         if lease.holder != before.holder:
@@ -139,6 +139,7 @@ class Server:
                 self.tell(token, protocol.Superseded(id=act.id, session=hosted.id))
             if lease.holder == LOCAL:
                 hosted.set_clock("live")
+            hosted.follow_control()
         for token in lease.concerned | before.concerned:
             self.tell(token, self.controlled(hosted, token, 0))
 

@@ -15,14 +15,14 @@ from engine.agents import RemoteWorldEnv, WorldEnv
 from engine.recording.reader import Recording
 from engine.recording.replay import replay
 from engine.recording.schema import chain
-from tests.engine.bridge.conftest import SEED, serve_process, tiny_scene
+from tests.conftest import SEED
+from tests.engine.bridge.conftest import serve_process
 from tests.render.desktop import ROOT, Player, display, lacking, playing
 from tests.render.test_play import middle
 from tests.test_cli import run
 from world.action import Action
 from world.world import World
 
-__all__ = ["tiny_scene"]
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 SCRIPT = "w*2 w+right*2 d . space*2 left e"
 KEYS = {"right": "Right", "left": "Left"}

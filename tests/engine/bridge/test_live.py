@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from controls.held import Held
 from engine.bridge import protocol as p
 from engine.bridge.acts import TAPS, ActSource
 from engine.bridge.protocol import BridgeError
@@ -126,3 +127,19 @@ def test_taps_between_two_ticks_all_count_for_one_and_their_motion_is_added_up()
     lost = [pair for _ in range(3 * TAPS) for pair in acts.act("a", act(RIGHT, tap=True))]
     acts.sample()
     assert len(lost) + len(acts.applied()) == 3 * TAPS  # each is told of, however many there are
+
+
+def test_what_clients_press_and_release_between_ticks_counts_as_at_a_keyboard_here():
+    """Random keys, every change sent as an act: each tick is what `Held` would have sampled."""
+    draws, keys = np.random.default_rng(0), ("forward", "use", "attack")
+    held, acts = Held(), ActSource()
+    down: set[str] = set()
+    for _ in range(500):
+        for key in draws.choice(keys, draws.integers(0, 5)):
+            down ^= {key}
+            if key in down:
+                held.press(key, frozenset({key}))
+            else:
+                held.release(key)
+            acts.act("a", act(Action(frozenset(down)), tap=True))
+        assert acts.sample() == held.sample()

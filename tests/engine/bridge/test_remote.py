@@ -154,6 +154,11 @@ def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypat
         getattr(cable, end)()
         player.wait(lambda: "no connection" in player.state, "the state")
         cable.cut()  # a cable that dangles is noticed by the server too, later
+        (hosted,) = server.hosted.values()
+        player.wait(lambda: not hosted.lease.holder, "the server's notice")
+        stood = hosted.loop.ask(lambda session: session.tick).result()
+        time.sleep(0.2)
+        assert hosted.loop.ask(lambda session: session.tick).result() == stood  # nobody plays: it waits
         cable.mend()
         player.wait(lambda: player.said[-1] == "connected again", "the way back")
         assert player.line.opened.session == session
@@ -179,6 +184,16 @@ def test_a_server_that_was_restarted_plays_the_same_scene_anew(tiny_world_folder
         assert player.ticks[-1].seed == 123
         player.loop.stop()
         player.loop.join()
+
+
+def test_a_session_that_ends_there_is_said_to_have_ended_and_begins_anew(server):
+    with seat(server.address) as player:
+        player.wait(lambda: player.ticks[-1].number > 2, "some ticks")
+        (hosted,) = server.hosted.values()
+        server.post(lambda: server.end(hosted, "it was in the way"))
+        player.wait(lambda: "the session has ended: it was in the way" in player.said, "the reason")
+        player.wait(lambda: player.said[-1] == "the server lost the session: it begins anew", "a new one")
+        player.wait(lambda: player.begun == 2 and player.ticks[-1].number > 2, "ticks")
 
 
 def test_lossy_codecs_come_close_and_say_what_they_cost(server):
