@@ -25,7 +25,8 @@ class Client:
     """A connection to a server. `pushes` collects what came unasked: receipts and changes of control.
 
     `resume` is the token of an earlier welcome, to be that client again. `socket` may be polled; it belongs
-    to this class. Raises BridgeError where a request is refused, PlayheadError where there is no answer.
+    to this class. Raises BridgeError where a request is refused, PlayheadError where there is no answer or
+    the connection is lost.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Client:
             found = self.receive(min(LOOK, left))
             if found is None:
                 self._diagnosis.look()
+                if self._diagnosis.lost:
+                    raise PlayheadError(self._gone)
                 if left <= LOOK or self._diagnosis.refused:
                     raise PlayheadError(f"{self._address} does not answer: {self._diagnosis.reason()}")
                 continue
@@ -97,9 +100,14 @@ class Client:
                 self.pushes.append(message)
             elif message.id == id:
                 if isinstance(message, protocol.Error):
-                    raise BridgeError(message.code, message.message)
+                    greeted = message.code != "hello_first"  # else: by another than the one who answers
+                    raise BridgeError(message.code, message.message if greeted else self._gone)
                 assert isinstance(message, reply)
                 return message, frames
+
+    @property
+    def _gone(self) -> str:
+        return f"the connection to {self._address} is lost; connect again"
 
     def wait(self, seconds: float) -> None:
         """Waits for something that comes unasked, at most so long, and adds it to `pushes`."""

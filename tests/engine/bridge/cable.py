@@ -17,6 +17,8 @@ class Cable:
         self._whole, self._flows = True, threading.Event()
         self._flows.set()
         self._ends: list[socket.socket] = []
+        self.captured = bytearray()
+        """All that has come through, in either direction."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -64,6 +66,7 @@ class Cable:
             while data := source.recv(65536):
                 while not self._flows.wait(0.1):
                     time.sleep(0)
+                self.captured += data
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

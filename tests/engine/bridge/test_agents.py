@@ -11,6 +11,7 @@ import engine.agents
 from engine.agents import RemoteWorldEnv, WorldEnv, WorldVectorEnv
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
+from tests.engine.bridge.conftest import serve_process
 from world.errors import PlayheadError
 from world.world import SHIPPED
 
@@ -80,6 +81,24 @@ def test_episodes_without_a_seed_differ_and_repeat_after_a_seed(env):
     first, again = films(), films()
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], first[1])
+
+
+def test_an_environment_whose_server_is_gone_says_so_also_when_another_is_there(
+    tiny_world_folder, tiny_scene
+):
+    with serve_process(tiny_world_folder, tiny_scene) as (process, address):
+        env = RemoteWorldEnv(address)
+        env.reset(seed=1)
+        process.kill()
+        process.wait()
+        with pytest.raises(PlayheadError, match="is lost; connect again"):
+            env.step(np.zeros(8, int))
+    with (
+        serve_process(tiny_world_folder, tiny_scene, bind=address),
+        pytest.raises(PlayheadError, match="is lost; connect again"),
+    ):
+        env.reset(seed=1)
+    env.close()
 
 
 def test_wrong_options_are_refused_and_the_episode_goes_on(env):

@@ -1,0 +1,67 @@
+"""What somebody sees who listens on the wire: everything without keys, and with them nothing."""
+
+import shutil
+
+import pytest
+import zmq
+
+from engine.bridge import protocol as p
+from engine.bridge.auth import load_client_keys, load_server_keys, new_keys
+from engine.bridge.client import Client
+from engine.bridge.hall import Hall
+from engine.bridge.server import Server, serve_in_background
+from scenes.scene import load_scene
+from tests.engine.bridge.cable import Cable
+from tests.engine.bridge.conftest import frames_of
+from world.action import Action
+
+FORWARD = Action(frozenset({"forward"}))
+
+
+@pytest.fixture(params=["plain", "curve"])
+def listened(request, tmp_path, tiny_world, tiny_scene):
+    """A server behind cables that are listened on, for requests and for frames, and a client's keys."""
+    trusted = mine = None
+    if request.param == "curve":
+        for name in ("server", "laptop"):
+            new_keys(name, tmp_path)
+        (tmp_path / "allowed").mkdir()
+        shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
+        trusted = load_server_keys(tmp_path / "server.key_secret", tmp_path / "allowed")
+        mine = load_client_keys(tmp_path / "laptop.key_secret", tmp_path / "server.key")
+    server = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://127.0.0.1:*", trusted)
+    thread = serve_in_background(server)
+    cables = [Cable(server.address), Cable(f"tcp://127.0.0.1:{server.frames_port}")]
+    yield request.param, cables, mine
+    for cable in cables:
+        cable.close()
+    server.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_capture_shows_everything_without_keys_and_nothing_with_them(listened):
+    kind, (requests, stream), keys = listened
+    client = Client(requests.address, "a-name-to-be-seen", keys, patience=20)
+    try:
+        opened, picture = client.ask(p.Open(), p.Opened)
+        watcher = client.new_socket(zmq.SUB)
+        watcher.connect(stream.address)
+        watcher.subscribe(p.topic(opened.session, "raw"))
+        while True:
+            _, frames = client.ask(p.Step(session=opened.session, actions=[FORWARD]), p.Stepped)
+            if watcher.poll(50):  # the subscription has arrived there
+                break
+        _, watched = next(frames_of(watcher))
+        snapshot = client.ask(p.Snapshot(session=opened.session), p.Snapshotted)[0].snapshot
+    finally:
+        client.close()
+    ids = [opened.session, snapshot, client.welcome.token]
+    words = [b"a-name-to-be-seen", b"stepped", b"forward", *(id.encode() for id in ids)]
+    words += [rows[0, 20:23].tobytes() for rows in (picture, frames)]
+    readable = [word in requests.captured for word in words]
+    assert len(requests.captured) > picture.nbytes + frames.nbytes
+    assert all(readable) if kind == "plain" else not any(readable)
+    assert len(stream.captured) > watched.nbytes
+    assert (watched[0, 20:23].tobytes() in stream.captured) == (kind == "plain")
+    assert (opened.session.encode() in stream.captured) == (kind == "plain")
