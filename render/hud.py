@@ -8,10 +8,13 @@ from render.text import ACCENT, GREY, SHADE, WARNING, WHITE, draw_label, panel, 
 GROOVE = (255, 255, 255, 40)
 
 
-def draw_hud(screen: pygame.Surface, stats: Stats, scene: str) -> None:
-    """Draws the figures at the top left and the held buttons at the bottom left."""
+def draw_hud(screen: pygame.Surface, stats: Stats, scene: str, recorded: str = "") -> None:
+    """Draws the figures at the top left and the held buttons at the bottom left.
+
+    `recorded`: what is being recorded, in a word or two.
+    """
     size = text_size(screen.get_size())
-    _draw_figures(screen, stats, scene, size)
+    _draw_figures(screen, stats, scene, recorded, size)
     draw_held(screen, stats.held, size)
 
 
@@ -38,16 +41,17 @@ def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool
         top = draw_label(screen, text, size, colour, topright=(right, top)).bottom + size // 3
 
 
-def draw_note(screen: pygame.Surface, note: str) -> None:
-    """Draws a passing remark at the bottom, in as many lines as it needs."""
+def draw_note(screen: pygame.Surface, note: str, below: int | None = None) -> None:
+    """Draws a passing remark at the bottom, above `below`, in as many lines as it needs."""
     size = text_size(screen.get_size())
     bottom = screen.get_height() - 3 * size  # above the held buttons
+    bottom = bottom if below is None else min(bottom, below - size // 2)
     for line in reversed(_wrap(note, size, screen.get_width() - 2 * size)):
         place = (screen.get_width() // 2, bottom)
         bottom = draw_label(screen, line, size, WHITE, (*SHADE[:3], 220), midbottom=place).top
 
 
-def figures(stats: Stats) -> list[tuple[str, str]]:
+def figures(stats: Stats, recorded: str = "") -> list[tuple[str, str]]:
     """The HUD's figures: a name and a value each, in milliseconds and ticks per second."""
     rate = "-" if stats.rate is None else f"{stats.rate:.1f}"
     rows = [
@@ -64,13 +68,14 @@ def figures(stats: Stats) -> list[tuple[str, str]]:
         rows.append(("round trip", there_and_back))
         smoothed = f"smoothed by {_ms(link.delay)} ms"
         rows.append(("decode", f"{_tenths(link.decode_p50)} ms {link.codec}   {smoothed}"))
-    return [*rows, ("seed", f"{stats.seed}   tick {stats.tick}")]
+    rows.append(("seed", f"{stats.seed}   tick {stats.tick}"))
+    return [*rows, ("recording", recorded)] if recorded else rows
 
 
-def _draw_figures(screen: pygame.Surface, stats: Stats, scene: str, size: int) -> None:
+def _draw_figures(screen: pygame.Surface, stats: Stats, scene: str, recorded: str, size: int) -> None:
     title = render_text(scene, size)
     small = max(size - 2, 12)
-    rows = [(render_text(n, small, GREY), render_text(v, small)) for n, v in figures(stats)]
+    rows = [(render_text(n, small, GREY), render_text(v, small)) for n, v in figures(stats, recorded)]
     pad, gap, bar = size // 2, max(size // 5, 2), max(size // 3, 4)
     names = render_text("key to frame", small).get_width() + pad
     width = max(title.get_width(), small * 17, *(names + value.get_width() for _, value in rows))

@@ -17,6 +17,7 @@ from engine.loop import Loop, Tick
 from engine.mailbox import Mailbox
 from engine.stats import Stats
 from render.hud import draw_hud, draw_note, draw_state
+from render.moments import Moments
 from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
@@ -89,6 +90,7 @@ class Play:
         self._stage = ("opening", 0.0)
         self._note = ("", 0.0)
         self._failure = ""
+        self._moments: Moments | None = None
         self._stale = True
         self._hud, self._help = settings.hud, False
         self._quitting = self._screenshot_wanted = False
@@ -200,15 +202,23 @@ class Play:
 
     def _patience(self) -> float:
         """Seconds that may be slept through if no event comes."""
-        until_frame = self._pacer.wait(time.perf_counter())
-        return REFRESH if until_frame is None else min(REFRESH, until_frame)
+        waits = [REFRESH, self._pacer.wait(time.perf_counter())]
+        waits.append(self._moments.patience if self._moments is not None else None)
+        return min(wait for wait in waits if wait is not None)
 
     def _handle(self, event: pygame.Event) -> None:
+        is_key = event.type in (pygame.KEYDOWN, pygame.KEYUP)
+        function = self._keymap.function_of_key.get(event.key, "") if is_key else ""
+        self._stale |= is_key and bool(function)
+        if self._moments is not None and self._moments.handle(event, function):
+            self._stale = True
+            return
         if event.type in (pygame.QUIT, pygame.WINDOWCLOSE):
             self._quit()
-        elif event.type == pygame.KEYDOWN and event.key in self._keymap.function_of_key:
-            self._functions[self._keymap.function_of_key[event.key]]()
-            self._stale = True
+        elif event.type == pygame.KEYDOWN and function in self._functions:
+            self._functions[function]()
+        elif event.type == pygame.KEYDOWN and function and self._moments is None:
+            self._say("there is no way back here" if self._tick is not None else "nothing was played yet")
         elif event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED, WAKE):
             self._stale = True
         self._player.feed(event)
@@ -223,6 +233,11 @@ class Play:
                 self._announce(tick)
             self._tick = tick
         timeline = self._loop.timeline
+        if self._moments is None and timeline is not None and self._loop.world is not None:
+            rate = self._loop.world.config.ticks_per_second
+            self._moments = Moments(self._loop, timeline, rate, self._say, wake, time.perf_counter)
+        if self._moments is not None and self._moments.update():
+            self._stale = True
         failure = timeline.failure if timeline is not None else ""
         if failure != self._failure:
             self._failure = failure
@@ -239,6 +254,12 @@ class Play:
 
     def _announce(self, tick: Tick) -> None:
         """Says what begins, and the first time also where help is to be had."""
+        timeline = self._loop.timeline
+        if timeline is not None and tick.place is not None:
+            self._opening.scene = timeline.scene(tick.place)
+            if tick.number and self._tick is not None:
+                self._say(f"tick {tick.number} of branch {tick.place.branch}")
+                return
         keys = self._keymap.window.get("help")
         more = f"{keys[0]} shows the keys" if self._tick is None and keys else f"seed {tick.seed}"
         remark, self._opening.remark = self._opening.remark, ""
@@ -247,30 +268,50 @@ class Play:
     def _draw(self) -> None:
         screen, stats = self._window.screen, self._loop.stats
         self._stale, self._drawn = False, stats
+        below = screen.get_height()
         if self._frame is None or stats is None:
             draw_loading(screen, *self._stage)
         else:
-            draw_picture(screen, self._frame)
+            moments = self._moments
+            there = moments.picture if moments is not None else None
+            draw_picture(screen, self._frame if there is None else there)
             if not self._help:
                 self._draw_figures(screen, stats)
+                if moments is not None:
+                    below = moments.draw(screen)
             if self._screenshot_wanted:
                 self._save_screenshot(screen)
         if self._help:
             draw_help(screen, self._keymap)
         elif self._note[0]:
-            draw_note(screen, self._note[0])
+            draw_note(screen, self._note[0], below)
         self._window.show()
 
     def _draw_figures(self, screen: pygame.Surface, stats: Stats) -> None:
-        if self._hud:
-            draw_hud(screen, stats, self._opening.title)
+        if self._hud and not (self._moments is not None and self._moments.looking):
+            draw_hud(screen, stats, self._opening.title, self._recorded)
         draw_state(screen, stats, warn=self._hud, recording=not self._failure)
+
+    @property
+    def _recorded(self) -> str:
+        """What the HUD says of the recording."""
+        timeline = self._loop.timeline
+        if timeline is None:
+            return ""  # what is played elsewhere is recorded there
+        if timeline.failure:
+            return "stopped"
+        if timeline.recorder is None:
+            return "off"
+        head, count = timeline.head, len(timeline.branches)
+        return f"branch {head.branch} of {count}" if head is not None else "on"
 
     def _save_screenshot(self, screen: pygame.Surface) -> None:
         """Saves what is seen, notes and help aside."""
         self._screenshot_wanted = False
-        scene = self._opening.scene
-        name = f"playhead-{scene.name if scene else 'scene'}-{self._tick.number if self._tick else 0:06d}"
+        scene, number = self._opening.scene, self._tick.number if self._tick else 0
+        if self._moments is not None and self._moments.seen is not None:
+            number = self._moments.seen.tick
+        name = f"playhead-{scene.name if scene and scene.name else 'scene'}-{number:06d}"
         try:
             self._say(f"saved {save_screenshot(screen, self._settings.screenshots, name)}")
         except PlayheadError as error:

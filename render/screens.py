@@ -1,6 +1,6 @@
 """What covers the picture: the start-up's progress, and the help."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pygame
 
@@ -35,9 +35,15 @@ def draw_help(screen: pygame.Surface, keymap: Keymap) -> None:
     screen.blit(shade, (0, 0))
     held = _rows(keymap.buttons, {b: b.replace("_", " ") for b in keymap.buttons})
     pressed = _rows(keymap.window, FUNCTIONS)
+    moved = max(0, (len(pressed) - len(held) - 1) // 2)  # so that both columns are about as long
+    pressed, rest = pressed[: len(pressed) - moved], pressed[len(pressed) - moved :]
     size = text_size(screen.get_size())
     while True:
-        columns = [_column("hold", held, size), _column("press", pressed, size)]
+        tables = [("hold", held), ("press", rest)]
+        columns = [
+            _stacked([_column(*table, size) for table in tables if table[1]]),
+            _column("press", pressed, size),
+        ]
         width = sum(c.get_width() for c in columns) + 3 * size
         height = max(c.get_height() for c in columns)
         fits = width <= screen.get_width() - size and height <= screen.get_height() - size
@@ -73,6 +79,17 @@ def _column(title: str, rows: Rows, size: int) -> pygame.Surface:
             column.blit(cap, (x, y))
         column.blit(word, word.get_rect(midleft=(keys_width + size // 2, y + (line - gap) // 2)))
     return column
+
+
+def _stacked(tables: Sequence[pygame.Surface]) -> pygame.Surface:
+    """Tables below one another."""
+    size = max(table.get_width() for table in tables), sum(table.get_height() for table in tables)
+    whole = pygame.Surface(size, pygame.SRCALPHA)
+    top = 0
+    for table in tables:
+        whole.blit(table, (0, top))
+        top += table.get_height()
+    return whole
 
 
 def _cap(key: str, size: int) -> pygame.Surface:

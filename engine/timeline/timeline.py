@@ -104,6 +104,10 @@ class Timeline:
         with self._lock:
             return sorted(self._thumbnails.items(), key=lambda item: item[0])
 
+    def scene(self, place: Place) -> Scene:
+        """The scene that a place's root begins from."""
+        return self._scenes[self.tree.root(place.branch).scene]
+
     def bookmark(self, name: str = "") -> Bookmark:
         """Gives the present moment a name. Raises RecordingError before anything has begun."""
         with self._lock:

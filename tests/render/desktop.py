@@ -90,14 +90,21 @@ class Player:
 
     def screenshot(self, tick: int) -> np.ndarray:
         """Takes screenshots until one shows tick number `tick`: its pixels `(H, W, 3)`. Leaves no file."""
+        return self._screenshot_where(lambda number: number == tick, f"tick {tick}")
+
+    def screenshot_after(self, tick: int) -> np.ndarray:
+        """The same of tick number `tick` or a later one."""
+        return self._screenshot_where(lambda number: number >= tick, f"tick {tick} or a later one")
+
+    def _screenshot_where(self, shows: Callable[[int], bool], what: str) -> np.ndarray:
         for _ in range(1000):
             self.press("F12")
-            path = wait_for(self._find_screenshot, f"a screenshot of tick {tick}")
+            path = wait_for(self._find_screenshot, f"a screenshot of {what}")
             pixels = pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1)
             path.unlink()
-            if path.stem.endswith(f"-{tick:06d}"):
+            if shows(int(path.stem.rpartition("-")[2])):
                 return pixels
-        raise AssertionError(f"tick {tick} did not come")
+        raise AssertionError(f"{what} did not come")
 
     def step(self, tick: int) -> np.ndarray:
         """In a pause: plays one tick, which is number `tick`, and returns its screenshot."""
