@@ -29,6 +29,10 @@ class Wanted:
     codec: Codec = "h264"
 
 
+class SessionEnded(PlayheadError):
+    """The one session that a server had is over."""
+
+
 class Line:
     """A connection and the session at its end. Raises PlayheadError where there is none to be had.
 
@@ -82,7 +86,7 @@ class Line:
             if error.code not in GONE:
                 raise
             if self.public:
-                raise PlayheadError(f"the session at {self.address} has ended") from None
+                raise SessionEnded(f"the session at {self.address} has ended") from None
         return None
 
     def _open(self, client: Client) -> tuple[protocol.Opened, np.ndarray]:

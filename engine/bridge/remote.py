@@ -9,7 +9,6 @@ import queue
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,8 @@ import zmq
 
 from engine.bridge import protocol
 from engine.bridge.far_stats import FarStats
-from engine.bridge.line import GONE, Line
+from engine.bridge.hand import HOLD, Hand, Script
+from engine.bridge.line import GONE, Line, SessionEnded
 from engine.bridge.protocol import FrameHeader, SceneInfo
 from engine.bridge.watcher import Watcher
 from engine.clock import FASTEST, SLOWEST
@@ -32,14 +32,10 @@ ASK_EVERY = 0.25
 """Seconds between two questions how the session does, which also measure the round trip."""
 SILENCE = 3.0
 """Seconds without any answer after which the connection counts as lost."""
-HOLD, HOLD_AGAIN = 2.0, 0.5
-"""Seconds for which the server holds an action, and after which it is told again."""
 MOTION_EVERY = 1 / 60
 """Seconds between two looks at how far the axes were moved."""
 RETRY = 0.5
 """Seconds between two tries to come back."""
-UNDER_WAY = 2
-"""Ticks of a script that may be under way at a time."""
 
 Command = Callable[[], None]
 
@@ -65,15 +61,12 @@ class RemoteLoop:
         last: int | None = None,
         complain: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self._line, self._source, self._key_time = line, source, key_time
-        self._last, self._complain = last, complain
-        self._script, self._script_under_way = deque(script), 0
+        self._line, self._last, self._complain = line, last, complain
+        self._hand, self._script = Hand(source, key_time), Script(script)
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._held = self._sent = Action()
-        self._sent_at = 0.0
         self._answers: dict[int, Callable[[Any, np.ndarray | None], None]] = {}
-        self._sampling = threading.Lock()
+        self._poking = threading.Lock()
         self._far = FarStats(line.wanted.codec)
         self._tick: int | None = None
         self._played = 0
@@ -116,14 +109,10 @@ class RemoteLoop:
 
     def poke(self) -> None:
         """Sends what is held up at once, if that has changed; may be called by any thread."""
-        with self._sampling:
-            action = self._source.sample()
-            if action == self._held and not action.axes:  # motion is new each time
-                return
-            self._held = action
-            key, client = self._key_time(), self._line.client
-            self._commands.put(lambda: self._send_act(action, key) if client is self._line.client else None)
-        self._wake()
+        with self._poking:  # so that what is held goes up in the order in which it was
+            found, client = self._hand.look(), self._line.client
+            if found is not None:
+                self._command(lambda: self._act(*found) if client is self._line.client else None)
 
     def toggle_pause(self) -> None:
         self._tune(lambda s: {"paused": not s.paused})
@@ -222,6 +211,7 @@ class RemoteLoop:
         self._answers.clear()
         self._far.receipts.forget()
         self._far.update(line.figures)
+        self._script.go_on_from(opened.tick)
         now = time.perf_counter()
         timing = Timing(now, now, 0.0, 1 / opened.world.ticks_per_second, None)
         action = Action() if line.same else None
@@ -229,7 +219,7 @@ class RemoteLoop:
         client, codec = line.client, line.wanted.codec
         self._far.watcher = Watcher(lambda: client.watch(opened.session, codec), self._see)
         try:
-            if not self._script and opened.clock == "lockstep":
+            if self._script.over and opened.clock == "lockstep":
                 self._go_live()
             self._talk()
         finally:
@@ -248,9 +238,9 @@ class RemoteLoop:
                 if error.code == "protocol":
                     raise
                 reason = str(error)
+            except SessionEnded:
+                raise
             except PlayheadError as error:
-                if self._line.public and "has ended" in str(error):
-                    raise
                 reason = str(error)
             else:
                 if not self._line.same:
@@ -264,6 +254,7 @@ class RemoteLoop:
 
     def _go_live(self) -> None:
         wanted = self._line.wanted
+        self._script.end()
         self._far.expect(paused=False)
         self._ask(
             protocol.Tune(
@@ -282,8 +273,8 @@ class RemoteLoop:
         poller.register(client.socket, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
         self._heard = time.perf_counter()
-        self._send_what_is_held()
-        asked = step_due = 0.0
+        self._hand.tell_anew(self._tell)
+        asked = 0.0
         while not self._finished():
             now = time.perf_counter()
             if client.lost or now - self._heard > SILENCE:
@@ -291,19 +282,19 @@ class RemoteLoop:
             if now >= asked + ASK_EVERY:
                 asked = now
                 self._ask_how_it_does(now)
-            if self._script and now >= step_due and self._script_under_way < UNDER_WAY:
-                step_due = max(step_due + self._period, now - self._period)
-                self._step_script()
-            until = min(asked + ASK_EVERY, max(step_due, now + 0.002) if self._script else asked + ASK_EVERY)
+            wait = asked + ASK_EVERY - now
+            if not self._script.over:
+                self._step(self._script.take(now, self._period))
+                wait = min(wait, self._script.wait(now))
             if self._axes:
                 self.poke()
-                until = min(until, now + MOTION_EVERY)
-            poller.poll(max(0.0, until - now) * 1000)
+                wait = min(wait, MOTION_EVERY)
+            poller.poll(max(0.0, wait) * 1000)
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)
             while not self._commands.empty():
                 self._commands.get()()
-            self._hold_on()
+            self._hand.hold_on(self._tell)
             while (found := client.receive(0)) is not None:
                 self._hear(*found)
 
@@ -339,37 +330,27 @@ class RemoteLoop:
             timing = Timing(now, now, 0.0, self._period, None)
             self._show(Tick(reply.tick, reply.seed, steps, Action(), frames, timing))
 
-    def _step_script(self) -> None:
+    def _step(self, action: Action | None) -> None:
+        """Plays a tick of the script; after the last one the session goes on by the clock."""
+        if action is None:
+            return
+
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
-            self._script_under_way -= 1
-            if not self._script and not self._script_under_way:
+            self._script.answered()
+            if self._script.over:
                 self._go_live()
+                self._hand.tell_anew(self._tell)
 
-        self._script_under_way += 1
-        actions = [self._script.popleft()]
-        self._ask(protocol.Step(session=self._session, actions=actions, frames="none"), answered)
+        self._ask(protocol.Step(session=self._session, actions=[action], frames="none"), answered)
 
-    def _send_what_is_held(self) -> None:
-        """Where the server knows of nothing that is held yet."""
-        self._sent = Action()
-        if self._held != self._sent:
-            self._send_act(self._held, None)
-
-    def _send_act(self, action: Action, key: float | None) -> None:
+    def _act(self, action: Action, key: float | None) -> None:
         """Has the server hold an action; `key` is when a key was pressed for it."""
-        id = self._act(action, tap=True)
+        id = self._hand.tell(action, self._tell)
         if id is not None and key is not None:
             self._far.receipts.sent(id, key)
 
-    def _hold_on(self) -> None:
-        """Tells the server again what is held still, before it lets that go."""
-        held = self._sent.buttons or self._sent.axes
-        if held and time.perf_counter() > self._sent_at + HOLD_AGAIN:
-            self._act(self._sent, tap=False)
-
-    def _act(self, action: Action, tap: bool) -> int | None:
-        self._sent, self._sent_at = action, time.perf_counter()
-        if not self._in_control or self._script or self._script_under_way:
+    def _tell(self, action: Action, tap: bool) -> int | None:
+        if not self._in_control or not self._script.over:
             return None
         return self._ask(protocol.Act(session=self._session, action=action, hold=HOLD, tap=tap))
 
@@ -393,7 +374,7 @@ class RemoteLoop:
     def _note_control(self, control: protocol.Controlled) -> None:
         if control.in_control and not self._in_control:
             self._in_control = True
-            self._send_what_is_held()
+            self._hand.tell_anew(self._tell)
             self._complain("you have the control")
         self._in_control = control.in_control
         self._far.state = "" if control.in_control else f"watching: {control.holder or 'nobody'} plays"

@@ -120,7 +120,22 @@ def test_a_script_is_played_tick_by_tick_and_then_the_keys_count(server, tiny_wo
     wanted = dict(enumerate(dreamed(tiny_world, script), 1))
     seen = [n for n in wanted if n in shown]
     assert seen and all(np.array_equal(shown[n], wanted[n]) for n in seen)
-    assert max(shown) >= 12
+    assert max(shown) >= 12 and player.ticks[-1].action == RIGHT
+
+
+def test_a_script_whose_connection_is_lost_goes_on_where_it_was(server):
+    script = [RIGHT, LEFT, NONE] * 8
+    cable = Cable(server.address)
+    with seat(cable.address, script=script, wanted={"speed": 2.0}) as player:
+        player.wait(lambda: player.ticks[-1].number > 4, "some ticks")
+        cable.cut()
+        player.wait(lambda: "no connection" in player.state, "the state")
+        cable.mend()
+        player.wait(lambda: player.ticks[-1].number > len(script), "the end of the script")
+        (hosted,) = server.hosted.values()
+        played = hosted.loop.ask(lambda session: hosted.past()).result()
+        assert [action for action, _ in played[: len(script)]] == script
+    cable.close()
 
 
 def test_commands_change_the_session_there(server):
