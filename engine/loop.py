@@ -111,7 +111,7 @@ class Loop:
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping, self._paused, self._ended = False, False, False
-        self._hold, self._lockstep = hold, lockstep
+        self._hold, self._lockstep, self._waiting = hold, lockstep, False
         self._single_steps = 0
         self._played = 0
         self._finished_at = 0.0
@@ -235,7 +235,7 @@ class Loop:
         def play(session: "Session") -> None:
             began = time.perf_counter() - max(0.0, self._finished_at - asked)
             for action in actions:
-                session.world.config.action.check(action)
+                session.check(action)
             for action in actions:
                 if self._finished():
                     raise LoopError("the session ended")
@@ -334,12 +334,17 @@ class Loop:
             action = self._source.sample()
             if self._hold and not self._paused and not action.buttons and not action.axes:
                 meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
+                self._held = ()
+                if not self._waiting:
+                    self._waiting = True
+                    self._publish()
                 return
             key, source = self._key_time(), getattr(self._source, "source", "script")
             if key is not None and key < self._moving_since:
                 key = None  # it did not wait for a tick: the world stood still
         else:
             action = given
+        self._waiting = False
         steps = session.steps
         frames = session.step(action)
         ready = clock.now()
@@ -356,7 +361,8 @@ class Loop:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()
         self._played += 1
-        self._held = tuple(sorted(action.buttons))
+        axes = (f"{axis} {value:+.1f}" for axis, value in sorted(action.axes.items()))
+        self._held = (*sorted(action.buttons), *axes)
         tick_time = clock.now() - sampled
         meter.add(ready, tick_time, clock.period, None if key is None else ready - key)
         if self._auto is not None and not self._stands:
@@ -416,7 +422,7 @@ class Loop:
         self._auto = None
 
     def _toggle_hold(self) -> None:
-        self._hold = not self._hold
+        self._hold, self._waiting = not self._hold, False
         self._rest()
 
     def _toggle_auto_steps(self) -> None:
@@ -459,6 +465,7 @@ class Loop:
             missed=meter.missed,
             counted=len(meter.tick_times),
             slow=meter.slow(wanted_rate),
+            waiting=self._waiting,
         )
 
 

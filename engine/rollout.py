@@ -16,12 +16,11 @@ def rollout(
 
     A `timeline` that the session has begun on takes in every tick.
 
-    Raises ActionError before the first tick if any action is not of the session's world. What comes out
+    Raises ActionError before the first tick if any action is none that the session can play. What comes out
     depends on the world, the context, the seed, the steps and the actions so far, and on nothing else.
     """
-    space = session.world.config.action
     for action in actions:
-        space.check(action)
+        session.check(action)
     if timeline is not None:
         return (timeline.step(session, action) for action in actions)
     return (session.step(action) for action in actions)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from world.action import RE_ANCHOR, Action, prompt_number
 from world.context import Context
-from world.errors import WorldError
+from world.errors import ActionError, WorldError
 from world.world import World
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ class Session:
         self.tick = 0
         self.frames = self._take_frames(first)
         return self.frames
+
+    def check(self, action: Action) -> None:
+        """Raises ActionError for an action that this session cannot play: a prompt that its context lacks."""
+        self.world.config.action.check(action)
+        for name in action.buttons.intersection(self.world.config.action.commands) - {RE_ANCHOR}:
+            count = len(self.context.prompts)
+            if prompt_number(name) >= count:
+                has = f"{count} prompt{'s' if count != 1 else ''}" if count else "no prompts"
+                raise ActionError(f"this scene has {has}, so there is no `{name}`")
 
     def step(self, action: Action) -> np.ndarray:
         """Dreams one tick under `action`. Returns its frames, uint8 `(frames_per_tick, H, W, 3)`."""

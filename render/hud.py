@@ -31,6 +31,8 @@ def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool
         states.append((cut, WARNING))
     if stats.paused:
         states.append(("paused", WHITE))
+    elif stats.waiting:
+        states.append(("waiting for a key", WHITE))
     if stats.speed != 1:
         states.append((f"{stats.speed:g}x speed", ACCENT))
     if warn and stats.slow and not stats.paused and not cut:

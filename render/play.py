@@ -21,6 +21,7 @@ from render.moments import Moments
 from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
+from render.prompts import prompt_note
 from render.remote import RemoteOpening, dial, script_of
 from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
@@ -219,9 +220,19 @@ class Play:
             self._functions[function]()
         elif event.type == pygame.KEYDOWN and function and self._moments is None:
             self._say("there is no way back here" if self._tick is not None else "nothing was played yet")
+        elif event.type == pygame.KEYDOWN:
+            self._tell_prompt(event.key)
         elif event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED, WAKE):
             self._stale = True
         self._player.feed(event)
+
+    def _tell_prompt(self, key: int) -> None:
+        """Says which prompt a key asks for; of a scene elsewhere none is known here."""
+        scene = self._opening.scene
+        if scene is not None and self._settings.connect is None:
+            note = prompt_note(self._keymap, key, scene)
+            if note:
+                self._say(note)
 
     def _update(self) -> None:
         """Takes what is new, and draws if anything is."""

@@ -34,6 +34,8 @@ def draw_help(screen: pygame.Surface, keymap: Keymap) -> None:
     shade = panel(screen.get_size(), 0, (*SHADE[:3], 215))
     screen.blit(shade, (0, 0))
     held = _rows(keymap.buttons, {b: b.replace("_", " ") for b in keymap.buttons})
+    held += [((*keys.negative, *keys.positive), axis) for axis, keys in keymap.axes.items()]
+    held += [(("mouse",), " and ".join(keymap.mouse.axes))] if keymap.mouse.axes else []
     pressed = _rows(keymap.window, FUNCTIONS)
     moved = max(0, (len(pressed) - len(held) - 1) // 2)  # so that both columns are about as long
     pressed, rest = pressed[: len(pressed) - moved], pressed[len(pressed) - moved :]

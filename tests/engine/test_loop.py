@@ -391,3 +391,55 @@ def test_commands_that_keep_coming_hold_up_no_tick(tiny_world):
     ticks = play(lambda: Session(tiny_world, make_tiny_context(), 0), Holding(), 5,
                  then=lambda loop, tick: again(loop))  # fmt: skip
     assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4, 5]
+
+
+class Told:
+    """A source that holds what a list says, sample by sample, and then its last entry."""
+
+    def __init__(self, *actions: Action) -> None:
+        self.actions, self.count = actions, 0
+
+    def sample(self) -> Action:
+        self.count += 1
+        return self.actions[min(self.count, len(self.actions)) - 1]
+
+
+def test_with_hold_the_world_stands_still_while_nothing_is_held(tiny_world, tiny_context, session):
+    idle = [NOTHING] * 5
+    ticks = play(lambda: session, Told(*idle, RIGHT, RIGHT, *idle, RIGHT), 3, hold=True)
+    assert [tick.action for tick in ticks] == [None, RIGHT, RIGHT, RIGHT]
+    assert [tick.number for tick in ticks] == [0, 1, 2, 3]
+    again = Session(tiny_world, tiny_context, seed=3)
+    for tick in ticks[1:]:
+        assert np.array_equal(tick.frames, again.step(RIGHT))
+
+
+def test_hold_is_taken_back_and_given_again_while_playing(session):
+    seen: list[bool] = []
+    source = Holding(RIGHT)
+
+    def then(loop: Loop, tick: Tick) -> None:
+        if tick.number == 1:
+            source.action = NOTHING
+            loop.toggle_hold()
+        if tick.number == 4:
+            loop.toggle_hold()
+            threading.Thread(target=look, args=[loop]).start()
+
+    def look(loop: Loop) -> None:
+        wait_until(lambda: loop.stats.waiting)
+        seen.append(loop.stats.held == ())
+        source.action = RIGHT
+
+    ticks = play(lambda: session, source, 5, then=then, hold=True)
+    assert [tick.action for tick in ticks] == [None, RIGHT, NOTHING, NOTHING, NOTHING, RIGHT]
+    assert seen == [True]
+
+
+def test_a_single_step_is_played_with_nothing_held_in_spite_of_hold(session):
+    def then(loop: Loop, tick: Tick) -> None:
+        if tick.number < 2:
+            loop.single_step()
+
+    ticks = play(lambda: session, Holding(NOTHING), 2, then=then, hold=True)
+    assert [tick.action for tick in ticks] == [None, NOTHING, NOTHING]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.rollout import rollout
 from engine.session import Session
 from world.action import Action
-from world.errors import WorldError
+from world.errors import ActionError, WorldError
 from world.generator import Generator
 from world.importing import (
     ImportProblem,
@@ -154,6 +155,16 @@ def test_a_prompt_switch_shows_at_once_and_keeps_positions(name: str, how: str) 
     assert not torch.equal(states[0].latent, states[1].latent)
     sink = world.config.sampling.sink
     assert how == "recache" or states[0].cache.visible == sink + len(states[0].cache.slots)
+
+
+def test_a_prompt_that_the_scene_lacks_is_refused_before_anything_is_played() -> None:
+    world = make_world("self-forcing")
+    session = Session(world, random_context(world.config), 0)
+    actions = [Action(frozenset({f"prompt_{number}"})) for number in (1, 2, 3)]
+    with pytest.raises(ActionError, match="2 prompts, so there is no `prompt_3`"):
+        list(rollout(session, actions))
+    assert session.tick == 0
+    assert len(list(rollout(session, actions[:2]))) == 2
 
 
 def test_a_recache_under_the_same_prompt_leaves_the_cache_as_it_was() -> None:
