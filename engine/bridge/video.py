@@ -23,10 +23,11 @@ class Raw:
 
 
 class Jpeg:
-    """Baseline JPEG of high quality; every frame for itself."""
+    """Baseline JPEG, of high quality unless `coarse`; every frame for itself."""
 
-    def __init__(self, height: int, width: int) -> None:
-        self._codec = _codec("mjpeg", height, width, "yuvj420p", {"qmin": "2", "qmax": "4"})
+    def __init__(self, height: int, width: int, coarse: bool = False) -> None:
+        quality = {"qmin": "6", "qmax": "8"} if coarse else {"qmin": "2", "qmax": "4"}
+        self._codec = _codec("mjpeg", height, width, "yuvj420p", quality)
         self._count = 0
 
     def encode(self, frame: np.ndarray, key: bool) -> tuple[bytes, bool]:

@@ -23,7 +23,7 @@ def replay(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every frame's hash; no window.")] = False,
     first: Annotated[int, typer.Option("--from", help="The first tick.", min=0)] = 0,
     last: Annotated[int | None, typer.Option("--to", help="The last tick.", min=0)] = None,
-    branch: Annotated[int | None, typer.Option(help="Else the newest.")] = None,
+    branch: Annotated[int | None, typer.Option(help="Else the newest; to --verify: all.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else those recorded.")] = None,
     speed: Annotated[float, typer.Option(help="In the window: 0.25 (slow motion) to 2.")] = 1.0,
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
@@ -38,7 +38,8 @@ def replay(
     end = kept.tree.branch(number).last if last is None else last
     kept.tree.check_range(number, first, end)
     if verify:
-        _verify(kept, load_world(kept, world, device), number, first, end, steps)
+        whole = branch is None and not place and not first and last is None
+        _verify(kept, load_world(kept, world, device), None if whole else number, first, end, steps)
     else:
         _watch(kept, number, first, end, steps, speed, world, device)
 
@@ -48,12 +49,19 @@ def _verify(kept: "Recording", world: "World", branch: int, first: int, last: in
     from rich.progress import track
 
     from engine.recording.replay import replay as run
+    from engine.recording.replay import replay_all
 
-    moments = run(kept, world, branch, first, last, steps)
-    for moment in track(moments, "replaying", last - first + 1, console=Console(stderr=True)):
+    if branch is None:
+        moments, count = replay_all(kept, world, steps), kept.tree.count
+    else:
+        moments, count = run(kept, world, branch, first, last, steps), last - max(first, 1) + 1
+    for moment in track(moments, "replaying", count, console=Console(stderr=True)):
         if not moment.equal:
             raise _difference(kept, world, moment.place, steps)
-    typer.echo(f"{last - max(first, 1) + 1} ticks, every frame equal")
+    branches = (
+        f" of {len(kept.tree.branches)} branches" if branch is None and len(kept.tree.branches) > 1 else ""
+    )
+    typer.echo(f"{count} ticks{branches}, every frame equal")
 
 
 def _watch(

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.fingerprint import differences
 from engine.recording.reader import Recording
-from engine.recording.recorder import branch_row, create, encode_jpeg, facts_seal, scene_row, tick_row
+from engine.recording.recorder import Thumbnails, branch_row, create, facts_seal, scene_row, tick_row
 from engine.recording.schema import Cell, RecordingError, seal
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import Scene
@@ -231,5 +231,6 @@ def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> None:
             before = played
     for mark in tree.bookmarks:
         put("bookmarks", (mark.id, *mark.place, mark.name, mark.time))
+    thumbnails = Thumbnails()
     for place, picture in draft.thumbnails.items():
-        put("thumbnails", (*place, encode_jpeg(picture)))
+        put("thumbnails", (*place, thumbnails.encode(picture)))

@@ -15,13 +15,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from engine.bridge.video import Jpeg
 from engine.fingerprint import environment, fingerprint
 from engine.recording.schema import (
     APPLICATION_ID,
@@ -70,10 +70,9 @@ class Recorder:
         return recorder
 
     def _start(self, path: Path, world: World, play: int, scene_seals: dict[int, bytes]) -> None:
-        import av  # noqa: F401 - takes a tenth of a second, which no tick is to wait for
-
         self.path, self.play, self.failure = path, play, ""
         self._new, self._empty = play == 1, True
+        self._thumbnails = Thumbnails()
         self._facts_seal = b""
         self._scene_seals = dict(scene_seals)
         try:
@@ -147,11 +146,12 @@ class Recorder:
 
     def add_thumbnail(self, place: Place, picture: np.ndarray) -> None:
         """Takes in a small picture, uint8 `(h, w, 3)`, of a place."""
-        self._put(
-            lambda base: base.execute(
-                "INSERT OR IGNORE INTO thumbnails VALUES (?, ?, ?)", (*place, encode_jpeg(picture))
-            )
-        )
+
+        def job(base: sqlite3.Connection) -> None:
+            row = (*place, self._thumbnails.encode(picture))
+            base.execute("INSERT OR IGNORE INTO thumbnails VALUES (?, ?, ?)", row)
+
+        self._put(job)
 
     def flush(self) -> None:
         """Returns when all that was taken in is written, or recording has stopped."""
@@ -287,17 +287,18 @@ def tick_row(place: Place, tick: PlayedTick) -> tuple[Cell, ...]:
     return (*head, tick.source, tick.time, tick.took, tick.hash)
 
 
-def encode_jpeg(picture: np.ndarray) -> bytes:
-    """A picture uint8 `(h, w, 3)` as a JPEG of modest quality."""
-    import av
+class Thumbnails:
+    """Encodes small pictures as JPEGs; for one thread."""
 
-    codec = av.CodecContext.create("mjpeg", "w")
-    codec.height, codec.width = picture.shape[:2]
-    codec.pix_fmt, codec.time_base = "yuvj420p", Fraction(1)
-    codec.options = {"qmin": "5", "qmax": "8"}
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    frame = frame.reformat(format="yuvj420p")
-    return b"".join(bytes(p) for p in [*codec.encode(frame), *codec.encode(None)])
+    def __init__(self) -> None:
+        self._encoders: dict[tuple[int, ...], Jpeg] = {}
+
+    def encode(self, picture: np.ndarray) -> bytes:
+        """A picture uint8 `(h, w, 3)` as a JPEG."""
+        size = picture.shape[:2]
+        if size not in self._encoders:
+            self._encoders[size] = Jpeg(*size, coarse=True)
+        return self._encoders[size].encode(np.ascontiguousarray(picture), True)[0]
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Simulates a recording again, and says what differs where it does not come out the same."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import numpy as np
 from engine.fingerprint import differences, environment, fingerprint
 from engine.recording.reader import Recording
 from engine.recording.schema import chain
-from engine.recording.tree import Place, PlayedTick
+from engine.recording.tree import Branch, Place, PlayedTick
 from engine.session import Session
 from world.action import Action
 from world.world import World
@@ -75,6 +76,52 @@ def replay(
         before = played.hash
 
 
+def replay_all(recording: Recording, world: World, steps: int | None = None) -> Iterator[Replayed]:
+    """Simulates every tick of every branch, each once.
+
+    Where branches part, the shorter ways are gone first: so only a few snapshots have to wait at a time.
+    `steps`: so many denoise steps a tick in place of the recorded ones.
+    """
+    tree = recording.tree
+    children: dict[Place, list[Branch]] = defaultdict(list)
+    total = {number: len(branch.ticks) for number, branch in tree.branches.items()}
+    for branch in reversed(tree.branches.values()):  # a branch comes after the one that it begins from
+        if branch.parent is not None:
+            place = tree.check(branch.parent)
+            children[place].append(branch)
+            total[place.branch] += total[branch.id]
+
+    def weight(branch: Branch, tick: int) -> int:
+        """Ticks on all ways from here on."""
+        if tick == branch.first:
+            return total[branch.id]
+        later = (b for p, found in children.items() if p.branch == branch.id and p.tick > tick for b in found)
+        return branch.last - tick + sum(total[b.id] for b in later)
+
+    for root in [branch for branch in tree.branches.values() if branch.parent is None]:
+        session = open_session(recording, world, root.id)
+        yield Replayed(Place(root.id, 0), None, session.frames, chain(b"", session.frames) == root.start)
+        ways = [(root, 0, session.snapshot())]
+        while ways:
+            branch, tick, snapshot = ways.pop()
+            session.restore(snapshot)
+            before = tree.hash_at(Place(branch.id, tick))
+            while True:
+                parting = children.pop(Place(branch.id, tick), [])
+                if parting:
+                    state = session.snapshot()
+                    here = [(branch, tick), *((child, tick) for child in parting)]
+                    ways += [(*way, state) for way in sorted(here, key=lambda way: -weight(*way))]
+                    break
+                if tick >= branch.last:
+                    break
+                played, tick = branch.ticks[tick - branch.first], tick + 1
+                session.steps = played.steps if steps is None else steps
+                frames = session.step(played.action)
+                yield Replayed(Place(branch.id, tick), played, frames, chain(before, frames) == played.hash)
+                before = played.hash
+
+
 def causes(
     recording: Recording, world: World, place: Place | None = None, steps: int | None = None
 ) -> list[str]:
@@ -93,8 +140,12 @@ def causes(
 def verify(
     recording: Recording, world: World, branch: int | None = None, steps: int | None = None
 ) -> Divergence | None:
-    """The first tick of a branch that differs when simulated again; None if every frame is equal."""
-    for moment in replay(recording, world, branch, steps=steps):
+    """The first tick of a branch, or of all, that differs when simulated again; None if none does."""
+    if branch is None:
+        moments = replay_all(recording, world, steps)
+    else:
+        moments = replay(recording, world, branch, steps=steps)
+    for moment in moments:
         if not moment.equal:
             return Divergence(moment.place, causes(recording, world, moment.place, steps))
     return None

@@ -74,6 +74,14 @@ def test_a_single_weight_is_found_at_the_first_tick_that_it_changes(file: Path) 
     assert any("autoencoder's weights" in cause for cause in found.causes)
 
 
+def test_a_weight_of_the_generator_is_found_at_the_first_dreamed_tick(file: Path) -> None:
+    world = make_tiny_world()
+    world.generator.head.head.weight.data[0, 0] += 1
+    found = verify(Recording.read(file), world)
+    assert found is not None and found.place.tick == 1
+    assert any("generator's weights" in cause for cause in found.causes)
+
+
 def test_another_number_of_steps_is_found_and_named(file: Path, tiny_world: World) -> None:
     found = verify(Recording.read(file), tiny_world, steps=1)
     assert found is not None and found.place.tick == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.loop import Loop, LoopError, Tick
 from engine.recording.reader import Recording
 from engine.recording.recorder import Recorder
-from engine.recording.replay import verify
+from engine.recording.replay import replay_all, verify
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.session import Session
@@ -115,6 +115,11 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(tiny_world, seq
             for number, frames in enumerate(history(tiny_world, recording, branch)):
                 assert seen[recording.tree.check(Place(branch, number))] == frames
             assert verify(recording, tiny_world, branch) is None
+        moments = list(replay_all(recording, tiny_world))
+        assert all(moment.equal for moment in moments)
+        assert len(moments) == len({moment.place for moment in moments})
+        roots = {Place(b.id, 0) for b in recording.tree.branches.values() if b.parent is None}
+        assert {moment.place for moment in moments} == there | roots
 
 
 def test_what_is_played_after_going_back_is_a_branch(timeline: Timeline, session: Session) -> None:
