@@ -1,5 +1,6 @@
 """What many tests share: a world small enough to be built from random weights in a moment."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,8 @@ from world.world import World
 
 SEED = 11
 """The tiny scene's."""
+THOROUGH = int(os.environ.get("PLAYHEAD_THOROUGH", "1"))
+"""How many times as many examples hypothesis tries."""
 BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_right", "attack", "use")
 
 
@@ -76,6 +79,16 @@ def save_world(world: World, folder: Path) -> Path:
     return folder
 
 
+def save_scene(folder: Path) -> Path:
+    """Writes a scene of the tiny world, whose context is the tiny one."""
+    folder.mkdir()
+    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
+    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
+    context = make_tiny_context()
+    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
+    return folder
+
+
 def make_tiny_context(length: int = 4, seed: int = 0) -> Context:
     """Random frames `(length, 64, 64, 3)` and actions `(length, 8)` for a tiny world."""
     draws = np.random.default_rng(seed)
@@ -103,10 +116,4 @@ def tiny_context() -> Context:
 @pytest.fixture(scope="session")
 def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a scene of the tiny world, whose context is the tiny one."""
-    folder = tmp_path_factory.mktemp("scenes") / "tiny-scene"
-    folder.mkdir()
-    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
-    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-    context = make_tiny_context()
-    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
-    return folder
+    return save_scene(tmp_path_factory.mktemp("scenes") / "tiny-scene")

@@ -6,11 +6,16 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
+import pytest
 import torch
 
 from engine.session import Session
+from tests.conftest import make_tiny_world, save_scene, save_world
+from tests.kills import kill_plays
+from tests.recorded import play_with_keys, play_with_rewinds
 from world.action import Action
 from world.randomise import random_context, random_world, save_world_config
 from world.world import World
@@ -46,10 +51,37 @@ def endless(name: str = "sgf", latents: int = 3000) -> None:
     assert growth < 20, "memory grows"
 
 
+def kills(times: int = 200) -> None:
+    """Kills plays with recording at random moments: each file holds all that was shown but two ticks at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        print(kill_plays(world, save_scene(Path(folder) / "scene"), Path(folder), times))
+
+
+def recording(ticks: int = 20_000, rewinds: int = 40) -> None:
+    """A window, a jittery keyboard, 20,000 ticks; then 40 rewinds: all replayed in new processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PLAYHEAD_HOME"] = folder
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        scene = save_scene(Path(folder) / "scene")
+        print(play_with_keys(world, scene, Path(folder) / "keys", ticks))
+        print(play_with_rewinds(world, scene, Path(folder) / "rewinds", rewinds))
+
+
+def thorough(*files: str) -> None:
+    """Runs property tests with forty times as many examples."""
+    os.environ["PLAYHEAD_THOROUGH"] = "40"
+    assert not pytest.main(["-q", "-k", "test_flipped or test_cut or test_hostile or test_whatever", *files])
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),
+    "kills": kills,
+    "recording": recording,
+    "damage": lambda: thorough("tests/engine/recording/test_damage.py"),
+    "tree": lambda: thorough("tests/engine/timeline/test_timeline.py"),
 }
 
 

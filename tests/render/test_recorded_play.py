@@ -10,16 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import pytest
-import tomli_w
 
 from engine.recording.reader import Recording
 from engine.recording.replay import verify
 from engine.recording.tree import Place
-from scenes.scene import SceneFields
-from tests.conftest import make_tiny_context
 from tests.render.desktop import ROOT, display, lacking, playing
 from world.world import World
 
@@ -33,14 +28,9 @@ def screen() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(scope="module")
-def start(tiny_world_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("scene")
-    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", 11, "context.npz")
-    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-    context = make_tiny_context()
-    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
-    return ["--world", str(tiny_world_folder), "--scene", str(folder)]
+@pytest.fixture
+def start(tiny_world_folder: Path, tiny_scene: Path) -> list[str]:
+    return ["--world", str(tiny_world_folder), "--scene", str(tiny_scene)]
 
 
 @pytest.fixture

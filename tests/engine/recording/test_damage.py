@@ -12,6 +12,7 @@ from engine.recording.reader import Recording, Summary
 from engine.recording.replay import verify
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Tree
+from tests.conftest import THOROUGH
 from tests.engine.recording.test_edit import play
 from world.world import World
 
@@ -62,7 +63,7 @@ def check(data: bytes, whole: bytes, folder: Path, world: World) -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20 * THOROUGH, deadline=None)
 @given(data=st.data())
 def test_flipped_bits(data, whole, tmp_path_factory, tiny_world):
     torn = bytearray(whole)
@@ -72,7 +73,7 @@ def test_flipped_bits(data, whole, tmp_path_factory, tiny_world):
     check(bytes(torn), whole, tmp_path_factory.mktemp("flipped"), tiny_world)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10 * THOROUGH, deadline=None)
 @given(data=st.data())
 def test_cut_and_overwritten_parts(data, whole, tmp_path_factory, tiny_world):
     end = data.draw(st.integers(0, len(whole)))
@@ -111,7 +112,7 @@ columns = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40 * THOROUGH, deadline=None)
 @given(where=columns, value=cells, row=st.integers(0, 30))
 def test_hostile_values(where, value, row, whole, tmp_path_factory):
     """Any value in any cell: huge counts, path names, what a terminal would obey, values of another type."""

@@ -18,7 +18,7 @@ from engine.recording.tree import Place
 from engine.session import Session
 from engine.timeline.store import SnapshotStore
 from engine.timeline.timeline import INTERVAL, Timeline
-from tests.conftest import BUTTONS, make_tiny_context
+from tests.conftest import BUTTONS, THOROUGH, make_tiny_context
 from world.action import Action
 from world.randomise import random_context, random_world, save_world_config
 from world.world import World
@@ -66,7 +66,7 @@ def history(world: World, recording: Recording, branch: int) -> list[bytes]:
     return frames
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15 * THOROUGH, deadline=None)
 @given(moves, st.sampled_from([3, 7, 1000]))
 def test_whatever_was_done_every_branch_is_what_its_actions_give(tiny_world, sequence, interval):
     """Every tick that was seen is in the tree, and is what replaying its branch's actions gives."""
