@@ -52,7 +52,7 @@ def endless(name: str = "sgf", latents: int = 3000) -> None:
 
 
 def kills(times: int = 200) -> None:
-    """Kills plays with recording at random moments: each file holds all that was shown but two ticks at most."""
+    """Kills plays with recording at random moments: each file holds what was shown but two ticks at most."""
     with tempfile.TemporaryDirectory() as folder:
         world = save_world(make_tiny_world(), Path(folder) / "tiny")
         print(kill_plays(world, save_scene(Path(folder) / "scene"), Path(folder), times))

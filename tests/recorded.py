@@ -20,9 +20,9 @@ from world.world import World
 KEYS = ("w", "s", "a", "d", "Left", "Right", "space", "e")
 
 
-def play_with_keys(world: Path, scene: Path, folder: Path, ticks: int, seed: int = 0) -> str:
-    """Plays in a window with keys that go down and up at odd moments, and replays that. Returns what came of it."""
-    draw = random.Random(seed)
+def play_with_keys(world: Path, scene: Path, folder: Path, ticks: int) -> str:
+    """Plays in a window with keys that go down and up at odd moments, and replays that in a new process."""
+    draw = random.Random(0)
     options = ["--world", str(world), "--scene", str(scene), "--ticks", str(ticks), "--speed", "2"]
     with display() as screen, playing(screen, folder, *options, "--record", str(folder)) as player:
         assert player.window
@@ -38,9 +38,12 @@ def play_with_keys(world: Path, scene: Path, folder: Path, ticks: int, seed: int
     return f"{replay(file, world)}; {chords} chords of keys, {file.stat().st_size / 1e3:.0f} kB"
 
 
-def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, seed: int = 0) -> str:
-    """Plays at full tilt and goes back so many times, to places near and far; replays every branch."""
-    draw = random.Random(seed)
+def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, pause: float = 2.0) -> str:
+    """Plays on and goes back so many times, to places near and far; replays every branch in a new process.
+
+    `pause`: seconds from one to the next, at most.
+    """
+    draw = random.Random(0)
     loaded, start = World.load(world), load_scene(scene)
     folder.mkdir()
     timeline = Timeline(Recorder(folder / "play.playhead", loaded), SnapshotStore(folder / "seek" / "play"))
@@ -48,7 +51,7 @@ def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, seed
     loop = Loop(lambda: Session(loaded, start.context, start.seed, start), source, speed=2, timeline=timeline)
     loop.start()
     for number in range(rewinds):
-        time.sleep(draw.uniform(0.2, 2))
+        time.sleep(draw.uniform(0.1, pause))
         if number % 4:
             loop.rewind(draw.randint(1, 60)).result(60)
         else:
@@ -56,7 +59,7 @@ def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, seed
             place = timeline.tree.end(branch.id)._replace(tick=draw.randint(0, branch.last))
             loop.seek(timeline.tree.check(place)).result(60)
         timeline.bookmark()
-    time.sleep(1)
+    time.sleep(pause)
     loop.stop()
     loop.join()
     timeline.close()

@@ -17,5 +17,5 @@ def test_a_play_with_rewinds_comes_back_in_another_process(
     tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
 ) -> None:
     """The short form of `python -m tests.long recording`: eight rewinds; keys are in tests/render."""
-    said = play_with_rewinds(tiny_world_folder, tiny_scene, tmp_path / "rewinds", 8)
+    said = play_with_rewinds(tiny_world_folder, tiny_scene, tmp_path / "rewinds", 8, pause=0.4)
     assert "every frame equal" in said and "branches" in said

@@ -136,22 +136,29 @@ def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["main.py", "recordings", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             main()
         said = capsys.readouterr()
         assert end.value.code == 0 or (end.value.code, said.err.count("\n")) == (2, 1)
         return said.out + said.err
 
-    assert "A play" in run() and "play.playhead" in run("list")
-    said = run("info", "play")
+    assert "A play" in run("recordings") and "play.playhead" in run("recordings", "list")
+    said = run("recordings", "info", "play")
     assert "bookmark 3:11 bookmark 3" in said and "1:6" in said and "damaged" not in said
-    assert "12 ticks" in run("trim", "play", "--to", "2:8", "--out", tmp_path / "a.playhead")
-    assert "11 ticks are in" in run("split", file, "--branch", 3)
+    assert "12 ticks" in run("recordings", "trim", "play", "--to", "2:8", "--out", tmp_path / "a.playhead")
+    assert "11 ticks are in" in run("recordings", "split", file, "--branch", 3)
     assert (tmp_path / "play-branch-3.playhead").is_file()
-    assert "nothing is damaged" in run("repair", file)
-    assert "17 ticks of 3 branches" in run("merge", file, "play-branch-3", "--out", tmp_path / "m.playhead")
-    assert "no recording `nowhere`" in run("info", "nowhere")
+    assert "nothing is damaged" in run("recordings", "repair", file)
+    assert "17 ticks of 3 branches" in run(
+        "recordings", "merge", file, "play-branch-3", "--out", tmp_path / "m.playhead"
+    )
+    assert "no recording `nowhere`" in run("recordings", "info", "nowhere")
     (tmp_path / "torn.playhead").write_bytes(file.read_bytes()[:9000])
-    assert "damaged" in run()
-    assert "torn.playhead" in run("info", "torn")
+    assert "damaged" in run("recordings")
+    assert "torn.playhead" in run("recordings", "info", "torn")
+    assert "branch 2 has ticks 0 to 11, so none from 0 to 12" in run(
+        "replay", file, "--branch", 2, "--to", 12
+    )
+    assert "no branch 4; there are 1, 2, 3" in run("replay", file, "--branch", 4)
+    assert "give its folder by --world" in run("replay", file, "--verify")
