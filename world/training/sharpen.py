@@ -30,8 +30,8 @@ class SharpenTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU.
 
     `detail` weighs the difference in fine detail beside the squared error; `share` is how much the critic is
-    heard, as a part of all that. `penalty`: weight of the critic's penalties, `penalty_noise` the size of the
-    step they are estimated by.
+    heard, as a part of all that (0: there is none). `penalty`: weight of its penalties,
+    `penalty_noise` the size of the step they are estimated by.
     """
 
     clips: int = 16
@@ -109,25 +109,37 @@ class Sharpener:
             fresh = torch.randn(_latent_shape(self.model.config, clip), device=self.device)
             rebuilt = self._rebuild(clip, fresh)
             dream = rebuilt.detach().float()
-            told = self._critic_loss(clip, dream)
-        told.backward()
-        self.critic_learner.step(factor)
-
+        logs: dict[str, Tensor] = {}
+        if self.settings.share:
+            logs["critic"] = self._teach_critic(clip, dream, factor)
         dream.requires_grad_()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            self.critic.requires_grad_(False)
-            fooled = F.softplus(self.logits(clip) - self.logits(dream)).mean()
-            wanted = torch.autograd.grad(fooled, dream)[0]
-            self.critic.requires_grad_(True)
         l2, l1 = picture_errors(dream, clip)
         detail = (roughness(dream) - roughness(clip)).abs().mean()
         loss = l2 + L1_WEIGHT * l1 + self.settings.detail * detail
         error = torch.autograd.grad(loss, dream)[0]
-        heard = self.settings.share * _size(error) / _size(wanted).clamp_min(1e-12)
-        rebuilt.backward((error + heard * wanted).to(rebuilt.dtype))
+        if self.settings.share:
+            wanted = self._wish(clip, dream)
+            error = error + self.settings.share * _size(error) / _size(wanted).clamp_min(1e-12) * wanted
+        rebuilt.backward(error.to(rebuilt.dtype))
         self.learner.step(factor)
         ratio = (roughness(dream).mean() / roughness(clip).mean()).detach()
-        return {"l2": l2, "l1": l1, "critic": told, "detail": detail, "sharpness": ratio}
+        return {"l2": l2, "l1": l1, "detail": detail, "sharpness": ratio, **logs}
+
+    def _teach_critic(self, real: Tensor, false: Tensor, factor: float) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            told = self._critic_loss(real, false)
+        told.backward()
+        self.critic_learner.step(factor)
+        return told.detach()
+
+    def _wish(self, real: Tensor, false: Tensor) -> Tensor:
+        """Where the critic would have the pictures `false` move against, a gradient of their shape."""
+        self.critic.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            fooled = F.softplus(self.logits(real) - self.logits(false)).mean()
+        gradient = torch.autograd.grad(fooled, false)[0]
+        self.critic.requires_grad_(True)
+        return gradient
 
     def _critic_loss(self, real: Tensor, false: Tensor) -> Tensor:
         """Relativistic pairing loss, and what logits change by when pictures do, a little (R1 and R2)."""
