@@ -186,6 +186,9 @@ def distill(
     horizon: Annotated[int, typer.Option(help="Ticks that a rollout lives at most.", min=1)] = 512,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the student.")] = 1e-4,
     critic_steps: Annotated[int, typer.Option(help="Critic updates for one of the student.", min=1)] = 4,
+    anchor: Annotated[
+        float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
+    ] = 0.0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -202,6 +205,7 @@ def distill(
         horizon=horizon,
         learning_rate=learning_rate,
         critic_steps=critic_steps,
+        anchor=anchor,
         compile=compile,
     )
     # A checkpoint holds the sessions' caches too, hence is larger and rarer than others.

@@ -17,6 +17,10 @@ answer (`DistillTraining.objective`), all conditioned on the actions:
   its target is score matching within the interval: with `x_t = a x_s + b e`, `a = (1 - t) / (1 - s)`,
   `b^2 = t^2 - a^2 s^2`, the score of `x_t` is `-e / b` on average. Ticks always go through all their steps.
   All phases share the student's weights, which tell them apart by the noise level.
+
+Each of these asks only that windows look like footage, and may let every place turn into the few that it
+knows best. An anchor (`DistillTraining.anchor`) holds against that: the student goes on learning by flow
+matching, on footage, what follows a real past.
 """
 
 import random
@@ -33,11 +37,12 @@ from world import acceleration, checkpoint
 from world.config import SamplingConfig
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
+from world.training.discriminator import Discriminator, relativistic_loss
 from world.training.footage import Footage
-from world.training.generator import led_actions, noised
+from world.training.generator import GeneratorTraining, Trainer, led_actions, noised
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
-from world.training.scorer import Scorer, ScorerTraining, joint_attend
+from world.training.scorer import Scorer, ScorerTraining
 from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
 from world.training.validation import EVERY, Validation
 
@@ -53,7 +58,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     ticks, fewer in the first half of a run.
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
-    discriminator's penalties, `penalty_noise` the size of the step they are estimated by.
+    discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `anchor` weighs the
+    flow matching loss on footage beside the objective.
     """
 
     objective: Objective = "dmd"
@@ -66,6 +72,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     critic_rate: float = 2e-4
     penalty: float = 100.0
     penalty_noise: float = 0.1
+    anchor: float = 0.0
     compile: bool = True
 
     @property
@@ -108,25 +115,6 @@ class Window:
     real: int
     stretch: Stretch
     phase: Tensor
-
-
-class Discriminator(torch.nn.Module):
-    """Tells dreamed windows from footage, noised: the scorer's network with a head of one logit a frame."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__()
-        self.scorer = [scorer]  # its model is registered below, the rest of it is no module
-        self.model = scorer.model
-        channels = scorer.model.config.out_channels
-        self.judge = torch.nn.Linear(2 * channels, 1).to(scorer.device)
-
-    def forward(self, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
-        """Logits `(B)` of noised windows `x`."""
-        scorer = self.scorer[0]
-        with torch.autocast(scorer.device.type, torch.bfloat16, enabled=scorer.autocast):
-            seen = self.model(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
-        seen = seen.flatten(3)
-        return self.judge(torch.cat([seen.mean(-1), seen.std(-1)], -1)).mean((1, 2))
 
 
 class Distiller:
@@ -176,6 +164,12 @@ class Distiller:
         if settings.compile and device.type == "cuda":
             for block in self.student.blocks:
                 block.compile()
+        self.anchor: Trainer | None = None
+        if settings.anchor:
+            flow = GeneratorTraining(method="context_noise", length=settings.length, compile=settings.compile)
+            self.anchor = Trainer(
+                config, flow, self.schedule, sampling.window, shape[1:], device, model=self.student
+            )
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
 
@@ -224,7 +218,10 @@ class Distiller:
         elif self.discriminator is None:
             loss = self.critic.loss(window.latents, window.actions, window.real, draw)
         else:
-            loss = self._judge_loss(window, real, draw)
+            levels = self.critic.levels(len(window.latents), window.real, draw)
+            dreamed = window.latents, window.actions
+            penalty = self.settings.penalty, self.settings.penalty_noise
+            loss = relativistic_loss(self.discriminator, real, dreamed, levels, penalty, draw)
         loss.backward()
         self.critic_learner.step(factor)
         return loss.detach()
@@ -255,23 +252,6 @@ class Distiller:
         share = (b / t.clamp_min(1e-4).square())[:, :, None, None, None]
         found = share * (x - (1 - t)[:, :, None, None, None] * clean)
         return (found - noise)[:, window.real :].square().mean()
-
-    def _judge_loss(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
-        """Relativistic pairing loss, and what logits change by when windows do, a little (R1 and R2)."""
-        assert self.discriminator is not None
-        s, (latents, actions) = self.settings, real
-        levels = self.critic.levels(len(latents), window.real, draw)
-
-        def noisy(x: Tensor) -> Tensor:
-            return noised(x, levels, torch.randn(x.shape, generator=draw, device=self.device))
-
-        true, false = noisy(latents), noisy(window.latents)
-        logits = [self.discriminator(x, levels, a) for x, a in ((true, actions), (false, window.actions))]
-        loss = F.softplus(logits[1] - logits[0]).mean()
-        for x, a, logit in ((true, actions, logits[0]), (false, window.actions, logits[1])):
-            moved = x + s.penalty_noise * torch.randn(x.shape, generator=draw, device=self.device)
-            loss = loss + s.penalty * (self.discriminator(moved, levels, a) - logit).square().mean()
-        return loss
 
     def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
@@ -317,11 +297,20 @@ class Distiller:
         gradient = torch.autograd.grad(F.softplus(true - false).sum(), dream)[0]
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-8)
 
-    def student_step(self, window: Window, direction: Tensor, factor: float) -> Tensor:
+    def student_step(
+        self,
+        window: Window,
+        direction: Tensor,
+        real: tuple[Tensor, Tensor],
+        factor: float,
+        draw: torch.Generator,
+    ) -> Tensor:
         """Computes the exit steps again, now with gradients; returns the gradient norm."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             latents = self.replay.latents(self.student, window.stretch)
         latents.backward(direction / direction.numel())
+        if self.anchor is not None:
+            (self.settings.anchor * self.anchor.loss(*real, False, draw)).backward()
         norm = self.learner.step(factor)
         self.chains[0].rollout.follow(self.student)
         return norm
@@ -391,4 +380,5 @@ def distill(
         run.log(critic=distiller.critic_step(window, (real, actions), factor, draw))
         if turn:
             direction = distiller.direction(window, (real, actions), draw)
-            run.log(student=distiller.student_step(window, direction, factor), gap=direction.abs().mean())
+            norm = distiller.student_step(window, direction, (real, actions), factor, draw)
+            run.log(student=norm, gap=direction.abs().mean())

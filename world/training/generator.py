@@ -64,7 +64,10 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
 
 
 class Trainer:
-    """The generator, its optimizers and its loss; `train_generator` runs it."""
+    """The generator, its optimizers and its loss; `train_generator` runs it.
+
+    The generator is a new one, from the weights of `start` on if those are given; or it is `model`.
+    """
 
     def __init__(
         self,
@@ -75,14 +78,17 @@ class Trainer:
         size: tuple[int, int],
         device: torch.device,
         start: Path | None = None,
+        model: Generator | None = None,
     ) -> None:
-        torch.manual_seed(0)
         self.settings, self.schedule, self.device = settings, schedule, device
-        self.model = Generator(config)
-        initialise(self.model)
-        if start is not None:
-            checkpoint.fill(self.model, checkpoint.read_float(start), start)
-        self.model.to(device)
+        if model is None:
+            torch.manual_seed(0)
+            model = Generator(config)
+            initialise(model)
+            if start is not None:
+                checkpoint.fill(model, checkpoint.read_float(start), start)
+            model.to(device)
+        self.model = model
         self.teacher: Generator | None = None
         if settings.method == "ode":
             if start is None:

@@ -156,12 +156,13 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting):
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-4, rtol=1e-3)
 
 
-def distiller(world, tmp_path, objective="dmd") -> Distiller:
+def distiller(world, tmp_path, objective="dmd", anchor=0.0) -> Distiller:
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
     settings = DistillTraining(
-        objective=objective, clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, compile=False
-    )
+        objective=objective, clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, anchor=anchor,
+        compile=False,
+    )  # fmt: skip
     config = world.config
     return Distiller(
         config.generator, config.sampling, settings, config.latent_shape, torch.device("cpu"), start, start
@@ -172,6 +173,15 @@ def dream(three, past, actions, seed=0, keep=True):
     chain = three.chains[0]
     three.restart(chain, past, actions[:, :PAST], 9)
     return three.dream(chain, actions[:, PAST:], torch.Generator().manual_seed(seed), keep)
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def footage(window):
+    """Latents and actions of a clip as long as a window."""
+    return torch.randn(window.latents.shape, generator=draw(7)), window.actions
 
 
 def test_a_student_that_dreams_like_its_teacher_is_left_alone(setting, tmp_path):
@@ -215,8 +225,25 @@ def test_a_student_moves_against_the_direction(setting, tmp_path):
     for _ in range(12):
         window = dream(three, past, actions)
         distances.append(float(window.stretch.latents.square().mean()))
-        three.student_step(window, window.stretch.latents, 1.0)
+        three.student_step(window, window.stretch.latents, footage(window), 1.0, draw())
     assert distances[-1] < 0.9 * distances[0]
+
+
+def test_an_anchored_student_also_learns_from_footage(setting, tmp_path):
+    """Under a direction that asks for nothing, it predicts what follows a real past better and better."""
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, anchor=1.0)
+    assert three.anchor is not None and three.anchor.model is three.student
+    real = footage(dream(three, past, actions))
+
+    def flow_loss():
+        return float(three.anchor.loss(*real, False, draw()).detach())
+
+    before = flow_loss()
+    for seed in range(12):
+        window = dream(three, past, actions)
+        three.student_step(window, torch.zeros_like(window.stretch.latents), real, 1.0, draw(seed))
+    assert flow_loss() < 0.9 * before
 
 
 def test_phases_match_steps_at_their_own_levels_and_commit_whole_ticks(setting, tmp_path):

@@ -1,0 +1,57 @@
+"""A discriminator of noised windows, and its relativistic pairing loss.
+
+R3GAN (Huang et al. 2024); the penalties R1 and R2 are estimated by small steps, as in APT (Lin et al. 2025).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from world.training.generator import noised
+from world.training.scorer import Scorer, joint_attend
+
+
+class Discriminator(torch.nn.Module):
+    """Tells dreamed windows from footage, noised: the scorer's network with a head of one logit a frame."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        self.scorer = [scorer]  # its model is registered below, the rest of it is no module
+        self.model = scorer.model
+        channels = scorer.model.config.out_channels
+        self.judge = torch.nn.Linear(2 * channels, 1).to(scorer.device)
+
+    def forward(self, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
+        """Logits `(B)` of noised windows `x`."""
+        scorer = self.scorer[0]
+        with torch.autocast(scorer.device.type, torch.bfloat16, enabled=scorer.autocast):
+            seen = self.model(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
+        seen = seen.flatten(3)
+        return self.judge(torch.cat([seen.mean(-1), seen.std(-1)], -1)).mean((1, 2))
+
+
+def relativistic_loss(
+    discriminator: Discriminator,
+    real: tuple[Tensor, Tensor],
+    dreamed: tuple[Tensor, Tensor],
+    levels: Tensor,
+    penalty: tuple[float, float],
+    draw: torch.Generator,
+) -> Tensor:
+    """Loss of the discriminator on latents and actions of `real` and `dreamed` windows, noised to `levels`.
+
+    Pairing loss, and what logits change by when windows do, a little: `penalty` is the weight of that and the
+    size of the step.
+    """
+    pairs = []
+    for latents, actions in (real, dreamed):
+        fresh = torch.randn(latents.shape, generator=draw, device=latents.device)
+        x = noised(latents, levels, fresh)
+        pairs.append((x, actions, discriminator(x, levels, actions)))
+    (_, _, true), (_, _, false) = pairs
+    loss = F.softplus(false - true).mean()
+    weight, step = penalty
+    for x, actions, logit in pairs:
+        moved = x + step * torch.randn(x.shape, generator=draw, device=x.device)
+        loss = loss + weight * (discriminator(moved, levels, actions) - logit).square().mean()
+    return loss
