@@ -80,7 +80,7 @@ class Script:
         """The next action, if it is due and not too many are under way."""
         if self._next >= len(self._actions) or self._under_way >= UNDER_WAY or now < self._due:
             return None
-        self._due = max(self._due + period, now - period)
+        self._due = (self._due if now < self._due + period else now) + period  # as the clock of a loop does
         self._next, self._under_way = self._next + 1, self._under_way + 1
         return self._actions[self._next - 1]
 
