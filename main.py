@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from engine.bridge.commands import ADDRESS, serve
 from engine.bridge.commands import app as keys_app
-from engine.bridge.commands import serve
 from engine.commands import rollout
 from engine.recording.commands import app as recordings_app
 from engine.recording.commands import replay
@@ -64,7 +64,10 @@ def play(
         str, typer.Option("--continue", help="Go on with a recording: FILE, FILE@TICK, FILE@BOOKMARK.")
     ] = "",
     connect: Annotated[str | None, typer.Option(help="Play on a server: tcp://HOST:PORT.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Your .key_secret, where the server wants keys.")] = None,
+    bridge: Annotated[bool, typer.Option("--bridge", help="Let programs watch and play along.")] = False,
+    bind: Annotated[str, typer.Option(help="Where --bridge listens; port * takes a free one.")] = ADDRESS,
+    clients: Annotated[Path | None, typer.Option(help="Folder of the programs' public keys.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Your .key_secret: the server's with --bridge.")] = None,
     server_key: Annotated[Path | None, typer.Option(help="The server's .key.")] = None,
     codec: Annotated[str, typer.Option(help="How a server sends frames: h264, jpeg or raw.")] = "h264",
 ) -> None:
@@ -77,6 +80,8 @@ def play(
         raise PlayheadError("--continue has its scene, seed and file already; leave the other option out")
     if record is not None and no_record:
         raise PlayheadError("--record and --no-record contradict each other; leave one out")
+    if bridge and connect is not None:
+        raise PlayheadError("--bridge offers a session of this window, and --connect has none; leave one out")
     count, auto_steps = parse_steps(steps)
     run(
         PlaySettings(
@@ -100,6 +105,8 @@ def play(
             connect=connect,
             key=key,
             server_key=server_key,
+            bridge=bind if bridge else None,
+            clients=clients,
             codec=codec,
         )
     )

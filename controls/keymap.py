@@ -39,6 +39,7 @@ FUNCTIONS = {
     "fewer_steps": "fewer denoise steps",
     "auto_steps": "steps that keep the rate",
     "hold": "stand still while nothing is held",
+    "control": "give the control, take it back",
     "hud": "show or hide the HUD",
     "help": "show or hide this help",
     "fullscreen": "fullscreen",

@@ -464,7 +464,7 @@ class Loop:
             key_p99=percentile(meter.key_times, 99),
             missed=meter.missed,
             counted=len(meter.tick_times),
-            slow=meter.slow(wanted_rate),
+            slow=not self._lockstep and meter.slow(wanted_rate),
             waiting=self._waiting,
         )
 

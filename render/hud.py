@@ -1,5 +1,7 @@
 """The HUD: how well the world is dreamed, what is held, and what the player ought to know."""
 
+from collections.abc import Sequence
+
 import pygame
 
 from engine.stats import Stats
@@ -18,14 +20,16 @@ def draw_hud(screen: pygame.Surface, stats: Stats, scene: str, recorded: str = "
     draw_held(screen, stats.held, size)
 
 
-def draw_state(screen: pygame.Surface, stats: Stats, warn: bool, recording: bool = True) -> None:
+def draw_state(
+    screen: pygame.Surface, stats: Stats, warn: bool, recording: bool = True, control: Sequence[str] = ()
+) -> None:
     """Draws at the top right what is not as usual: a pause, slow motion and, if `warn`, a slow machine.
 
-    `recording` False: it has stopped, or could not begin.
+    `recording` False: it has stopped, or could not begin. `control`: who else plays, or would like to.
     """
     size = text_size(screen.get_size())
     right, top = screen.get_width() - size // 2, size // 2
-    states = []
+    states = [(said, ACCENT) for said in control]
     cut = stats.link.state if stats.link is not None else ""
     if cut:
         states.append((cut, WARNING))

@@ -12,6 +12,7 @@ from controls.keymap import Keymap, find_keymap, load_keymap
 from controls.player import Player
 from engine.bridge.line import Line
 from engine.bridge.remote import RemoteLoop
+from engine.bridge.shared import SharedPlay
 from engine.clock import check_speed
 from engine.loop import Loop, Tick
 from engine.mailbox import Mailbox
@@ -25,6 +26,7 @@ from render.prompts import prompt_note
 from render.remote import RemoteOpening, dial, script_of
 from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
+from render.sharing import Sharing
 from render.window import WAKE, Window, save_screenshot, wake
 from world.errors import PlayheadError
 
@@ -48,6 +50,8 @@ def play(settings: PlaySettings) -> "Timeline | None":
     """
     check_speed(settings.speed)
     line = dial(settings) if settings.connect is not None else None
+    bridge = settings.bridge
+    shared = SharedPlay(bridge, settings.key, settings.clients) if bridge is not None else None
     window = Window(ASPECT, settings.fullscreen)
     try:
         if line is not None:
@@ -56,13 +60,15 @@ def play(settings: PlaySettings) -> "Timeline | None":
             world = keymap_world(settings)
             family = family_of(world)
         keymap = load_keymap(settings.keys) if settings.keys else find_keymap(world, family)
-        played = Play(window, settings, keymap, line)
+        played = Play(window, settings, keymap, line, shared)
         played.run()
         return played.timeline
     finally:
         window.close()
         if line is not None:
             line.close()
+        if shared is not None:
+            shared.close()
 
 
 class Play:
@@ -73,10 +79,16 @@ class Play:
     """
 
     def __init__(
-        self, window: Window, settings: PlaySettings, keymap: Keymap, line: Line | None = None
+        self,
+        window: Window,
+        settings: PlaySettings,
+        keymap: Keymap,
+        line: Line | None = None,
+        shared: SharedPlay | None = None,
     ) -> None:
-        """With a `line`, the session at its other end is played."""
+        """With a `line`, the session at its other end is played; what is `shared`, programs play too."""
         self._window, self._settings, self._keymap = window, settings, keymap
+        self._shared, self._sharing = shared, Sharing(shared, keymap)
         self._player = Player(keymap)
         self._opening, self._loop = self._here() if line is None else self._there(line)
         loop = self._loop
@@ -108,6 +120,7 @@ class Play:
             "fewer_steps": lambda: loop.change_steps(-1),
             "auto_steps": loop.toggle_auto_steps,
             "hold": loop.toggle_hold,
+            "control": self._hand_over,
             "hud": self._toggle_hud,
             "help": self._toggle_help,
             "fullscreen": window.toggle_fullscreen,
@@ -119,10 +132,11 @@ class Play:
         """What is played in this process."""
         settings = self._settings
         opening = Opening(settings, self._keymap, self._player, self._progress)
+        shared = self._shared
         loop = Loop(
             self._open,
-            self._player,
-            key_time=lambda: self._player.key_time,
+            self._player if shared is None else shared.source(self._player),
+            key_time=lambda: None if shared and shared.control.holder else self._player.key_time,
             speed=settings.speed,
             auto_steps=settings.auto_steps,
             hold=settings.hold,
@@ -181,7 +195,21 @@ class Play:
         """On the loop's thread: opens what is to be played, and where it is recorded."""
         session = self._opening.first()
         self._loop.timeline = self._opening.timeline
+        if self._shared is not None:
+            self._shared.told = self._note_control
+            self._shared.serve(self._loop, lambda: self._opening.scene)
+            print(f"bridge at {self._shared.address}", flush=True)
         return session
+
+    def _note_control(self) -> None:
+        """On the bridge's thread: who plays, or asks to, has changed."""
+        self._stale = True
+        wake()
+
+    def _hand_over(self) -> None:
+        said = self._sharing.hand_over()
+        if said:
+            self._say(said)
 
     def _receive(self, tick: Tick) -> None:
         """On the loop's thread: leaves a tick for the window."""
@@ -211,6 +239,10 @@ class Play:
         is_key = event.type in (pygame.KEYDOWN, pygame.KEYUP)
         function = self._keymap.function_of_key.get(event.key, "") if is_key else ""
         self._stale |= is_key and bool(function)
+        refusal = self._sharing.refusal(function)
+        if refusal:
+            self._say(refusal)
+            return
         if self._moments is not None and self._moments.handle(event, function):
             self._stale = True
             return
@@ -301,7 +333,8 @@ class Play:
     def _draw_figures(self, screen: pygame.Surface, stats: Stats) -> None:
         if self._hud and not (self._moments is not None and self._moments.looking):
             draw_hud(screen, stats, self._opening.title, self._recorded)
-        draw_state(screen, stats, warn=self._hud, recording=not self._failure)
+        said = self._sharing.said
+        draw_state(screen, stats, warn=self._hud, recording=not self._failure, control=said)
 
     @property
     def _recorded(self) -> str:

@@ -23,8 +23,8 @@ class PlaySettings:
     before the keys count. `hold`: the world stands still while nothing is held. `recordings`: the folder that
     the play is recorded to, None for nowhere. `continued`: a recording to go on with, `FILE` or `FILE@PLACE`.
     `connect`: the address of a server to play on, with `key` and `server_key` where it wants keys, and frames
-    that come by `codec`.
-    `watched`: what of that is to be played again instead.
+    that come by `codec`. `bridge`: where programs may watch and play this window's session, with `key` and
+    `clients` where they need keys. `watched`: what of a recording is to be played again instead.
     """
 
     world: str | None = None
@@ -47,6 +47,8 @@ class PlaySettings:
     connect: str | None = None
     key: Path | None = None
     server_key: Path | None = None
+    bridge: str | None = None
+    clients: Path | None = None
     codec: str = "h264"
     watched: Watched | None = None
 

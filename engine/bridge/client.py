@@ -109,11 +109,12 @@ class Client:
     def _gone(self) -> str:
         return f"the connection to {self._address} is lost; connect again"
 
-    def wait(self, seconds: float) -> None:
-        """Waits for something that comes unasked, at most so long, and adds it to `pushes`."""
+    def wait(self, seconds: float) -> bool:
+        """Waits for a message, at most so long; what comes unasked is added to `pushes`, an answer lost."""
         found = self.receive(seconds)
         if found is not None and isinstance(found[0], protocol.PUSHES):
             self.pushes.append(found[0])
+        return found is not None
 
     def send(self, request: protocol.Message) -> int:
         """Sends a request and does not wait. Returns the id that it was given."""

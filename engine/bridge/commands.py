@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+ADDRESS = "tcp://127.0.0.1:7770"
+"""Where a bridge listens unless it is told otherwise."""
+
 app = typer.Typer(no_args_is_help=True, help="Keys, by which machines trust each other.")
 
 
@@ -27,9 +30,7 @@ def new(
 
 
 def serve(
-    bind: Annotated[
-        str, typer.Option(help="Where to listen; port * takes a free one.")
-    ] = "tcp://127.0.0.1:7770",
+    bind: Annotated[str, typer.Option(help="Where to listen; port * takes a free one.")] = ADDRESS,
     world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
     scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
     key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,

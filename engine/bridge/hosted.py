@@ -30,7 +30,7 @@ class Kept:
 class Hosted:
     """A session on the server. The loop's thread owns the session and the history, the server's the rest.
 
-    `keeping`: snapshots that are being taken.
+    `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
     """
 
     id: str
@@ -44,8 +44,14 @@ class Hosted:
     waiting_steps: int = 0
     snapshots: dict[str, Kept] = field(default_factory=dict)
     history: History | None = field(default_factory=list)
+    attached: set[str] = field(default_factory=set)
     keeping: int = 0
     _restored: History | None = None
+
+    @property
+    def concerned(self) -> set[str]:
+        """The tokens of the clients who own the session, control it, ask for that or look at it."""
+        return self.lease.concerned | self.attached
 
     def set_clock(self, clock: Clock) -> None:
         if clock != self.clock:

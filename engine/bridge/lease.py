@@ -6,6 +6,18 @@ LOCAL = "window"
 """The holder that is the person at this machine; never a client's token."""
 
 
+@dataclass(frozen=True)
+class Control:
+    """Who plays the session of a window, and who asks to: names of programs, "" for the person and nobody.
+
+    `lockstep`: the world stands still but for the program's steps.
+    """
+
+    holder: str = ""
+    asking: str = ""
+    lockstep: bool = False
+
+
 @dataclass
 class Lease:
     """Who controls a session, by the client's token ("": nobody), who may always have it, who asks for it."""

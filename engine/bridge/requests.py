@@ -13,6 +13,7 @@ import numpy as np
 from engine.bridge import protocol as p
 from engine.bridge.hall import check_seed, scene_info, session_bytes
 from engine.bridge.hosted import History, Hosted, Kept
+from engine.bridge.lease import LOCAL
 from engine.bridge.protocol import BridgeError
 from engine.loop import Tick
 from engine.session import Session
@@ -79,7 +80,9 @@ class Requests:
         self._host(client, request.id, world, scene, request.clock, make)
 
     def _attach(self, client: "Client", request: p.Attach) -> None:
-        self._describe(client, request.id, self._find(request.session))
+        hosted = self._find(request.session)
+        hosted.attached.add(client.token)
+        self._describe(client, request.id, hosted)
 
     def _close(self, client: "Client", request: p.Close) -> None:
         hosted = self._controlled(client, request.session)
@@ -238,6 +241,16 @@ class Requests:
         if hosted.lease != before:
             server.tell_control(hosted, before)
 
+    def hand_over(self, hosted: Hosted) -> None:
+        """What the person at a window wants: the control back or, if it is there, to give it to who asks."""
+        before, lease = replace(hosted.lease), hosted.lease
+        if lease.holder != LOCAL:
+            lease.take(LOCAL)
+        else:
+            lease.grant(LOCAL)
+        if lease != before:
+            self._server.tell_control(hosted, before)
+
     def _tune(self, client: "Client", request: p.Tune) -> None:
         hosted = self._controlled(client, request.session)
         loop, clock = hosted.loop, request.clock or hosted.clock
@@ -256,6 +269,7 @@ class Requests:
         if request.paused is not None:
             loop.set_paused(request.paused)
         hosted.set_clock(clock)  # after all that is to hold from its first tick on
+        self._server.show_control(hosted)
         if request.single_step:
             loop.single_step()
         self._server.send(client, p.Done(id=request.id))

@@ -23,7 +23,7 @@ from engine.bridge.auth import ServerKeys, check_address
 from engine.bridge.connections import Client, Connection, Connections, Limits
 from engine.bridge.hall import Hall
 from engine.bridge.hosted import Hosted
-from engine.bridge.lease import LOCAL, Lease
+from engine.bridge.lease import LOCAL, Control, Lease
 from engine.bridge.opener import Opener
 from engine.bridge.protocol import BridgeError
 from engine.bridge.publisher import Publisher
@@ -68,7 +68,8 @@ class Server:
         self.opener = Opener(self)
         self._ending: list[Loop] = []
         self._stopping = False
-        self._requests = Requests(self)
+        self.requests = Requests(self)
+        self.controls: Callable[[Control], None] = lambda control: None
 
     def run(self) -> None:
         """Serves until `stop`."""
@@ -114,7 +115,7 @@ class Server:
         self.publisher.forget(hosted.id)
         hosted.loop.stop()
         self._ending.append(hosted.loop)
-        for token in hosted.lease.concerned - {but}:
+        for token in hosted.concerned - {but}:
             self.tell(token, protocol.Ended(session=hosted.id, reason=reason))
 
     def send(self, client: Client, reply: protocol.Message, frames: np.ndarray | None = None) -> None:
@@ -140,8 +141,18 @@ class Server:
             if lease.holder == LOCAL:
                 hosted.set_clock("live")
             hosted.follow_control()
-        for token in lease.concerned | before.concerned:
+        for token in hosted.concerned | before.concerned:
             self.tell(token, self.controlled(hosted, token, 0))
+        self.show_control(hosted)
+
+    def show_control(self, hosted: Hosted) -> None:
+        """Has the window show who controls its session, and how."""
+        if hosted.public:
+            holder, asking = (
+                "" if token == LOCAL else self.name(token)
+                for token in (hosted.lease.holder, hosted.lease.asking)
+            )
+            self.controls(Control(holder, asking, hosted.clock == "lockstep"))
 
     def controlled(self, hosted: Hosted, token: str, id: int) -> protocol.Controlled:
         lease = hosted.lease
@@ -218,7 +229,7 @@ class Server:
                 request = protocol.decode_request(parts[0])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise BridgeError("malformed", f"no request of this protocol: {str(error)[:200]}") from None
-            self._requests.handle(connection, request)
+            self.requests.handle(connection, request)
         except Exception as error:
             id = protocol.request_id(parts[0]) if parts else 0
             self._send(connection, self.error(id, error))
@@ -237,6 +248,7 @@ class Server:
     def _lost(self, client: Client) -> None:
         """A client's connection is gone: so is its control. Its sessions wait for it to come back."""
         for hosted in self.hosted.values():
+            hosted.attached.discard(client.token)
             before = replace(hosted.lease)
             if hosted.lease.release(client.token):
                 self.tell_control(hosted, before)

@@ -61,14 +61,13 @@ def wants(session: str, want: str) -> p.Control:
 
 def until(client: Client, kind: type[Pushed], id: int = 0, **fields: object) -> Pushed:
     """The next push of a kind, an id and such fields, as soon as it is there; others are forgotten."""
-    client.ask(p.Ping(), p.Pong)
-    while True:
+    while client.pushes or client.wait(20):
         while client.pushes:
             push = client.pushes.popleft()
             known = isinstance(push, kind) and push.id == id
             if known and all(getattr(push, name) == value for name, value in fields.items()):
                 return push
-        client.wait(20)
+    raise AssertionError(f"no {kind.__name__} came with {fields}")
 
 
 def frames_of(watcher: zmq.Socket) -> Iterator[tuple[p.FrameHeader, np.ndarray]]:
