@@ -5,8 +5,8 @@ from engine.bridge.shared import SharedPlay
 
 NEEDS_CONTROL = {
     "pause", "single_step", "slower", "faster", "restart", "new_seed", "next_scene", "previous_scene",
-    "more_steps", "fewer_steps", "auto_steps", "hold", "scrub_back", "scrub_forward", "undo_second", "bookmark",
-    "branches",
+    "more_steps", "fewer_steps", "auto_steps", "hold", "scrub_back", "scrub_forward", "undo_second",
+    "bookmark", "branches",
 }  # fmt: skip
 """Functions that change how the session goes on: for whoever is in control."""
 
