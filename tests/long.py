@@ -74,11 +74,31 @@ def thorough(*files: str) -> None:
     assert not pytest.main(["-q", "-k", "test_flipped or test_cut or test_hostile or test_whatever", *files])
 
 
+def line(breaks: int = 200) -> None:
+    """A line that breaks again and again under a player: one session, no frame wrong, nothing left behind."""
+    from engine.bridge import remote
+    from engine.bridge.hall import Hall
+    from engine.bridge.server import Server, serve_in_background
+    from scenes.scene import load_scene
+    from tests.engine.bridge.seat import play_over_a_breaking_line
+
+    remote.SILENCE = 0.6
+    world = make_tiny_world()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Hall([world], [load_scene(save_scene(Path(folder) / "scene"))]), "tcp://127.0.0.1:*")
+    thread = serve_in_background(server)
+    play_over_a_breaking_line(server, world, breaks)
+    server.stop()
+    thread.join()
+    print(f"{breaks} breaks of a line, every frame that was seen is right")
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),
     "kills": kills,
+    "line": line,
     "recording": recording,
     "damage": lambda: thorough("tests/engine/recording/test_damage.py"),
     "tree": lambda: thorough("tests/engine/timeline/test_timeline.py"),

@@ -1,92 +1,21 @@
 """Playing on another machine: the frames of the session there, keys at once, a connection that comes back."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from engine.bridge.line import Line, Wanted
 from engine.bridge.receipts import Receipts
-from engine.bridge.remote import RemoteLoop
-from engine.loop import Tick
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.cable import Cable
 from tests.engine.bridge.conftest import serve_process
+from tests.engine.bridge.seat import NONE, Seat, play_over_a_breaking_line, seat
 from world.action import Action
 from world.errors import PlayheadError
 
-RIGHT, LEFT, NONE = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"})), Action()
-
-
-class Hand:
-    """A source of actions that is told what to hold."""
-
-    def __init__(self) -> None:
-        self.action = NONE
-
-    def sample(self) -> Action:
-        return self.action
-
-
-class Seat:
-    """Somebody who plays over a line: what is seen, and what is said."""
-
-    def __init__(self, address: str, **options) -> None:
-        wanted = Wanted(**{"codec": "raw", **options.pop("wanted", {})})
-        self.hand, self.ticks, self.said = Hand(), list[Tick](), list[str]()
-        self.line = Line(address, None, wanted)
-        self.loop = RemoteLoop(
-            self.line, self.hand, key_time=time.perf_counter, complain=self.said.append, **options
-        )
-        self.loop.subscribe(self.ticks.append)
-        self.loop.start()
-
-    def hold(self, action: Action) -> None:
-        self.hand.action = action
-        self.loop.poke()
-
-    def wait(self, look: Callable[[], object], what: str) -> None:
-        until = time.monotonic() + 30
-        while not look():
-            assert time.monotonic() < until, f"{what} did not happen; said: {self.said}"
-            assert self.loop.alive, self.loop._error
-            time.sleep(0.005)
-
-    def pause_at_the_start(self) -> None:
-        self.wait(lambda: self.loop.stats, "a figure")
-        self.loop.toggle_pause()
-        self.wait(lambda: self.loop.stats.paused, "the pause")
-        begun = self.begun
-        self.loop.restart()
-        self.wait(lambda: self.begun > begun, "the restart")
-
-    def step(self) -> np.ndarray:
-        number = self.ticks[-1].number + 1
-        self.loop.single_step()
-        self.wait(lambda: self.ticks[-1].number == number, f"tick {number}")
-        return self.ticks[-1].frames
-
-    @property
-    def begun(self) -> int:
-        """How often the session began."""
-        return sum(tick.action is None for tick in self.ticks)
-
-    @property
-    def state(self) -> str:
-        return self.loop.stats.link.state
-
-
-@contextmanager
-def seat(address: str, **options) -> Iterator[Seat]:
-    made = Seat(address, **options)
-    try:
-        yield made
-    finally:
-        made.loop.stop()
-        made.loop.join()
+RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 
 
 def dreamed(world, actions: list[Action]) -> list[np.ndarray]:
@@ -183,6 +112,12 @@ def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypat
         assert all(t.action is not None for t in player.ticks[count:])
         player.wait(lambda: player.loop.stats.held == ("turn_right",), "the key that is held still")
     cable.close()
+
+
+def test_a_line_that_keeps_breaking_costs_no_frame_that_is_right(server, tiny_world, monkeypatch):
+    """The short form of `python -m tests.long line`."""
+    monkeypatch.setattr("engine.bridge.remote.SILENCE", 0.6)
+    play_over_a_breaking_line(server, tiny_world, breaks=4)
 
 
 def test_a_server_that_was_restarted_plays_the_same_scene_anew(tiny_world_folder, tiny_scene):
