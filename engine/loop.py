@@ -41,6 +41,24 @@ class ActionSource(Protocol):
         ...
 
 
+class Stepper(Protocol):
+    """By whom ticks are played: `step` returns their frames, `finish` waits for their commit."""
+
+    def step(self, session: "Session", action: "Action") -> np.ndarray: ...
+
+    def finish(self, session: "Session") -> None: ...
+
+
+class Alone:
+    """Every session for itself."""
+
+    def step(self, session: "Session", action: "Action") -> np.ndarray:
+        return session.step(action)
+
+    def finish(self, session: "Session") -> None:
+        session.finish()
+
+
 class LoopError(PlayheadError):
     """A session could not go on, through no fault of its user."""
 
@@ -86,7 +104,8 @@ class Loop:
     many ticks. `hold`: nothing is dreamed while nothing is held, save single steps. With `lockstep` the
     world stands still but for `step`. `complain` is told the sentence of a command that could not be carried
     out; the session goes on as it was. Any other error ends the loop and is raised by `join`. `timeline`
-    takes in everything that is played, before anybody sees it, and is the way to `seek`.
+    takes in everything that is played, before anybody sees it, and is the way to `seek`. `stepper` has the
+    ticks played, together with those of other sessions perhaps.
     """
 
     def __init__(
@@ -103,8 +122,10 @@ class Loop:
         complain: Callable[[str], None] = lambda sentence: None,
         make_clock: Callable[[float, float], Clock] = Clock,
         timeline: "Timeline | None" = None,
+        stepper: "Stepper | None" = None,
     ) -> None:
         self.timeline = timeline
+        self._stepper = stepper or Alone()
         self._open, self._source, self._key_time = open_session, source, key_time
         self._speed, self._start_auto, self._last = check_speed(speed), auto_steps, last
         self._complain, self._make_clock = complain, make_clock
@@ -346,7 +367,7 @@ class Loop:
             action = given
         self._waiting = False
         steps = session.steps
-        frames = session.step(action)
+        frames = self._stepper.step(session, action)
         ready = clock.now()
         period = max(clock.period, percentile(meter.tick_times, 50) or 0.0)
         timing = Timing(sampled, ready, late, period, key)
@@ -356,7 +377,7 @@ class Loop:
         if receive is not None:
             receive(tick)
         self._hand_over(tick)
-        session.finish()
+        self._stepper.finish(session)
         if self.timeline is not None:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()

@@ -127,6 +127,13 @@ class Session:
             self.frames = self._take_frames()
         return self.frames
 
+    def arrive(self, commit: "Future[None]") -> np.ndarray:
+        """Takes in a tick that was dreamed together with other sessions'; its commit is under way."""
+        self._commit, self._pending = commit, True
+        self.tick += 1
+        self.frames = self._take_frames()
+        return self.frames
+
     @property
     def steps(self) -> int:
         """Denoise steps a tick. May be changed between ticks; it changes the numbers."""

@@ -8,18 +8,20 @@ the other from then on. Sessions may be at different ticks, scenes and seeds.
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.session import Session
+from engine.session import COMMITS, Session
 from world.action import Action
 from world.world import World, WorldState
 
 LARGEST = 8
 """Sessions in one pass; the rest follow in the next."""
-_exact: dict[tuple[int, str, int], bool] = {}
+_exact: "WeakKeyDictionary[World, dict[tuple[int, int], bool]]" = WeakKeyDictionary()
+"""For each world: whether so many sessions on so many threads may share a pass."""
 
 
 def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
@@ -30,58 +32,56 @@ def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> lis
     return frames
 
 
+def may_join(session: Session) -> bool:
+    """Whether a session can share a pass: it has no state but the cache and the decoder.
+
+    Recorded graphs are faster than a joint pass that is not, so a GPU steps one session after the other.
+    """
+    state, config = session._state, session.world.config
+    return not (
+        state.graphs.enabled
+        or state.memory is not None
+        or state.keys_values
+        or state.condition.shape[2]
+        or state.recent.shape[1]
+        or state.fresh
+        or config.sampling.first_steps
+        or config.action.commands
+    )
+
+
 def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
     world = sessions[0].world
     for session in sessions:
         session.finish()
-    if len(sessions) < 2 or not _alike(world, sessions):
+    exact = _exact.setdefault(world, {})
+    key = len(sessions), torch.get_num_threads()
+    if len(sessions) < 2 or exact.get(key) is False or not _alike(sessions):
         return [s.step(a) for s, a in zip(sessions, actions, strict=True)]
-    key = (id(world), str(world.device), len(sessions))
-    if _exact.get(key) is False:
-        return [s.step(a) for s, a in zip(sessions, actions, strict=True)]
-    if key not in _exact:
+    if key not in exact:
         before = [session.snapshot() for session in sessions]
         joint = _joint_step(world, sessions, actions)
-        after = [session._state.state() for session in sessions]
+        after = [session.snapshot().state for session in sessions]
         for session, snapshot in zip(sessions, before, strict=True):
             session.restore(snapshot)
         frames = [s.step(a) for s, a in zip(sessions, actions, strict=True)]
-        for session in sessions:
-            session.finish()
-        _exact[key] = all(
-            np.array_equal(a, b) and _same(s, session._state.state())
-            for a, b, s, session in zip(joint, frames, after, sessions, strict=True)
+        exact[key] = all(
+            np.array_equal(a, b) and _same(state, session.snapshot().state)
+            for a, b, state, session in zip(joint, frames, after, sessions, strict=True)
         )
         return frames
     return _joint_step(world, sessions, actions)
 
 
-def _alike(world: World, sessions: Sequence[Session]) -> bool:
-    """Whether a joint pass is possible: one world, equal steps, no state but the cache and the decoder.
-
-    Recorded graphs are faster than a joint pass that is not, so a GPU steps one session after the other.
-    """
-    first = sessions[0]._state
-    plain = not (
-        first.graphs.enabled
-        or first.memory is not None
-        or first.keys_values
-        or first.condition.shape[2]
-        or first.recent.shape[1]
-        or world.config.sampling.first_steps
-        or world.config.action.commands
-    )
-    sigmas = first.schedule.sigmas
-    states = [s._state for s in sessions if s.world is world]
-    return (
-        plain
-        and len(states) == len(sessions)
-        and all(s.schedule.sigmas == sigmas and not s.fresh for s in states)
-    )
+def _alike(sessions: Sequence[Session]) -> bool:
+    """Whether a joint pass is possible: all may join, are of one world and have equal steps."""
+    first = sessions[0]
+    return all(s.world is first.world and s.steps == first.steps and may_join(s) for s in sessions)
 
 
 @torch.no_grad()
 def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+    """A tick of all of them, whose commit is under way when it returns, as after `Session.step`."""
     states = [session._state for session in sessions]
     with world.turn:
         for session, action in zip(sessions, actions, strict=True):
@@ -92,15 +92,19 @@ def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Act
         world._denoise(joint, joint.schedule)
         for i, state in enumerate(states):
             state.latent.copy_(joint.latent[i : i + 1])
+        commit = COMMITS.submit(_commit, world, joint, states)
+        if not world.side_by_side:
+            commit.exception()
         world._decode(joint)
         joint.scatter(states)
-        world._commit(joint)
-        for state in states:
-            state.cache.end()
-    for session in sessions:
-        session.tick += 1
-        session.frames = session._take_frames()
-    return [session.frames for session in sessions]
+    return [session.arrive(commit) for session in sessions]
+
+
+@torch.no_grad()
+def _commit(world: World, joint: "Joint", states: Sequence[WorldState]) -> None:
+    world._commit(joint)
+    for state in states:
+        state.end()
 
 
 class Joint(WorldState):

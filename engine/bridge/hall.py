@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
+from engine.company import Company
 from engine.session import Session, Snapshot
 from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from world.config import WorldConfig
@@ -33,6 +34,7 @@ class Hall:
                 raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
         self._starts: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
         self._lock = threading.Lock()
+        self.companies = {name: Company() for name in self.worlds}
 
     @classmethod
     def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Hall":

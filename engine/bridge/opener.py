@@ -65,7 +65,8 @@ class Opener:
         def host() -> Hosted:
             session, past = make()
             acts = ActSource()
-            loop = Loop(lambda: session, acts, lockstep=clock == "lockstep")
+            company = self._server.hall.companies[world.config.name]
+            loop = Loop(lambda: session, acts, lockstep=clock == "lockstep", stepper=company)
             loop.world = world
             hosted = Hosted(secrets.token_urlsafe(12), scene, loop, acts, Lease(client, client), clock)
             hosted.begin_from(past)

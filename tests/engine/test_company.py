@@ -1,0 +1,83 @@
+"""Sessions that arrive together share a pass, and dream what each would alone."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from engine import company
+from engine.company import Company
+from engine.session import Session
+from engine.together import step_together
+from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
+from world.action import Action
+
+TICKS = 40
+
+
+def actions(draws, ticks: int) -> list[Action]:
+    return [Action(frozenset(b for b in BUTTONS if draws.random() < 0.5)) for _ in range(ticks)]
+
+
+def play_all(sessions, held, thinking=lambda n: 0.0) -> tuple[list[list[np.ndarray]], Company]:
+    """Steps each session on a thread of its own. Returns what each dreamed."""
+    together, dreams = Company(), [[] for _ in sessions]
+
+    def play(n: int) -> None:
+        for action in held[n]:
+            dreams[n].append(together.step(sessions[n], action))
+            together.finish(sessions[n])
+            time.sleep(thinking(n))
+
+    threads = [threading.Thread(target=play, args=(n,)) for n in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return dreams, together
+
+
+def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(monkeypatch):
+    sizes = []
+
+    def counting(sessions, held):
+        sizes.append(len(sessions))
+        return step_together(sessions, held)
+
+    monkeypatch.setattr(company, "step_together", counting)
+    world, draws = make_tiny_world(), np.random.default_rng(0)
+    crowd = [Session(world, make_tiny_context(seed=n), n) for n in range(4)]
+    crowd[3].steps = 1  # goes with nobody
+    held = [actions(draws, TICKS) for _ in crowd]
+    alone = [session.fork() for session in crowd]
+    dreams, _ = play_all(crowd, held)
+    for session, wanted, dreamed in zip(alone, held, dreams, strict=True):
+        assert np.array_equal(dreamed, [session.step(action) for action in wanted])
+    assert sum(sizes) == 4 * TICKS and max(sizes) == 3
+    assert len(sizes) < 3 * TICKS  # so that most had company
+
+
+def test_only_those_who_come_back_at_once_are_waited_for():
+    world = make_tiny_world()
+    pair = [Session(world, make_tiny_context(seed=n), n) for n in range(2)]
+    _, together = play_all(pair, [[Action()] * 20, [Action()] * 4], lambda n: 0.05 * n)
+    quick, slow = (together._members[session] for session in pair)
+    assert slow.takes > company.PATIENCE and not slow.expected(slow.free_since)
+    quick.takes = company.PATIENCE / 2  # as it was between two ticks
+    assert quick.expected(quick.free_since) and not quick.expected(quick.free_since + company.PATIENCE)
+
+
+def test_a_session_that_breaks_says_so_to_its_own_loop_only():
+    world = make_tiny_world()
+    good, bad = (Session(world, make_tiny_context(seed=n), n) for n in range(2))
+    together = Company()
+
+    def fail() -> None:
+        raise RuntimeError("no more")
+
+    bad.finish = fail
+    with pytest.raises(RuntimeError):
+        together.step(bad, Action())
+    assert together.step(good, Action()).any()
+    together.finish(good)
