@@ -23,7 +23,7 @@ from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
 from render.prompts import prompt_note
-from render.remote import RemoteOpening, dial, script_of
+from render.remote import RemoteOpening, RemoteSharing, dial, script_of
 from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
 from render.sharing import Sharing
@@ -88,7 +88,8 @@ class Play:
     ) -> None:
         """With a `line`, the session at its other end is played; what is `shared`, programs play too."""
         self._window, self._settings, self._keymap = window, settings, keymap
-        self._shared, self._sharing = shared, Sharing(shared, keymap)
+        self._shared = shared
+        self._sharing: Sharing | RemoteSharing = Sharing(shared, keymap)
         self._player = Player(keymap)
         self._opening, self._loop = self._here() if line is None else self._there(line)
         loop = self._loop
@@ -156,6 +157,7 @@ class Play:
             last=self._settings.ticks,
             complain=self._say,
         )
+        self._sharing = RemoteSharing(loop, self._keymap)
         self._player.fed = loop.poke
         self._player.sample_often(1 / line.opened.world.ticks_per_second)
         return RemoteOpening(line), loop

@@ -1,9 +1,13 @@
 """Playing from another machine: the session behind a line, in place of one that is opened here."""
 
+from controls.keymap import Keymap
 from engine.bridge.auth import load_client_keys
+from engine.bridge.lease import LOCAL
 from engine.bridge.line import Line, Wanted
-from engine.bridge.protocol import CODECS, SceneInfo
+from engine.bridge.protocol import CODECS, Controlled, SceneInfo
+from engine.bridge.remote import RemoteLoop
 from render.settings import PlaySettings
+from render.sharing import NEEDS_CONTROL
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.home import recordings_folder
@@ -15,6 +19,8 @@ def dial(settings: PlaySettings) -> Line:
     for option, given in (("--device", settings.device != "auto"), ("--attention", settings.attention)):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
+    if settings.bridge is not None:
+        raise PlayheadError("--bridge shares what is played here; with --connect that is played elsewhere")
     if settings.continued or settings.recordings not in (None, recordings_folder()):
         raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
     if settings.codec not in CODECS:
@@ -65,6 +71,43 @@ class RemoteOpening:
         names = [scene.name for scene in scenes]
         here = names.index(self.scene.name) if self.scene.name in names else -1
         return scenes[(here + by) % len(scenes)]
+
+
+class RemoteSharing:
+    """Who controls the session at the other end, as `Sharing` says it of one here."""
+
+    def __init__(self, loop: RemoteLoop, keymap: Keymap) -> None:
+        self._loop = loop
+        keys = keymap.window.get("control")
+        self._key = keys[0] if keys else "no key"
+
+    def hand_over(self) -> str:
+        """Gives the control to the one who asks, or asks for it. Returns what there is to say."""
+        control = self._loop.control
+        if control.in_control and not control.asking:
+            return "nobody asks for the control"
+        self._loop.hand_over()
+        return "" if control.in_control else f"{_who(control)} is asked for the control"
+
+    def refusal(self, function: str) -> str:
+        """Why a function of the window has to wait; empty if it need not."""
+        control = self._loop.control
+        if control.in_control or function not in NEEDS_CONTROL:
+            return ""
+        return f"{_who(control)} is in control: {self._key} asks for it"
+
+    @property
+    def said(self) -> list[str]:
+        """Who else plays, or would like to; in a few words each."""
+        control = self._loop.control
+        if not control.in_control:
+            return [f"{_who(control)} plays   {self._key} asks for the control"]
+        return [f"{control.asking} asks to play   {self._key} lets it"] if control.asking else []
+
+
+def _who(control: Controlled) -> str:
+    """The holder of the control, by name."""
+    return "the person there" if control.holder == LOCAL else control.holder or "nobody"
 
 
 def script_of(settings: PlaySettings, line: Line, aliases: dict[str, str]) -> list[Action]:

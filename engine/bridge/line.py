@@ -1,5 +1,6 @@
 """The line to one session on another machine: dialled, and dialled again when it was lost."""
 
+import platform
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,8 +38,8 @@ class Line:
     """A connection and the session at its end. Raises PlayheadError where there is none to be had.
 
     `opened`, `frames` and `figures` are the session as it was found; `same` says whether it is the one from
-    before, and `remark` what a player ought to know of it. `scene` is the one that is played. Of a server
-    that has one session for all, that is the session.
+    before, `control` who controls it, and `remark` what a player ought to know. `scene` is the one that is
+    played. Of a server that has one session for all, that is the session.
     """
 
     def __init__(self, address: str, keys: ClientKeys | None, wanted: Wanted) -> None:
@@ -63,7 +64,8 @@ class Line:
         self.client.close()
 
     def _dial(self, patience: float) -> None:
-        client = Client(self.address, "window", self._keys, patience, self._token)
+        name = f"the window on {platform.node() or 'another machine'}"
+        client = Client(self.address, name, self._keys, patience, self._token)
         try:
             self._token = client.welcome.token
             found = self._come_back(client) if self._session else None
@@ -96,13 +98,14 @@ class Line:
         if self.public:
             return self._join(client, client.welcome.sessions[0])
         wanted = self.wanted
+        self.control = protocol.Controlled(session="", in_control=True, holder="", asking="")
         request = protocol.Open(world=wanted.world, scene=wanted.scene, seed=wanted.seed, steps=wanted.steps)
         return _with_frames(client.ask(request, protocol.Opened))
 
-    @staticmethod
-    def _join(client: Client, session: str) -> tuple[protocol.Opened, np.ndarray]:
+    def _join(self, client: Client, session: str) -> tuple[protocol.Opened, np.ndarray]:
         """Asks for the control of a session that is there, and what it is."""
-        client.ask(protocol.Control(session=session, want="take"), protocol.Controlled)
+        request = protocol.Control(session=session, want="take")
+        self.control, _ = client.ask(request, protocol.Controlled)
         return _with_frames(client.ask(protocol.Attach(session=session), protocol.Opened))
 
     def go_to(self, scene: SceneInfo, seed: int) -> None:

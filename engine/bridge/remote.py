@@ -48,6 +48,7 @@ class RemoteLoop:
     """Plays the session of a `line` with the actions of `source`, after those of a `script`.
 
     `poke` has to be called when `source` may have changed. `last` ends the loop after so many ticks.
+    `control` says who controls the session.
     `complain` is told, in a sentence, what was refused and what became of the connection.
     """
 
@@ -73,6 +74,7 @@ class RemoteLoop:
         self._stopping = False
         self._error: BaseException | None = None
         self.timeline: None = None  # what is lived there is kept there
+        self.control = line.control
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -151,6 +153,15 @@ class RemoteLoop:
 
         self._command(go)
 
+    def hand_over(self) -> None:
+        """Gives the control to the one who asks for it, or asks for it."""
+
+        def hand_over() -> None:
+            grants = self.control.in_control and self.control.asking
+            self._ask(protocol.Control(session=self._session, want="grant" if grants else "take"))
+
+        self._command(hand_over)
+
     def _command(self, command: Command) -> None:
         self._commands.put(command)
         self._wake()
@@ -205,7 +216,7 @@ class RemoteLoop:
     def _play(self) -> None:
         """Plays until the end. Raises _Lost where the connection or the session is lost."""
         line, opened = self._line, self._line.opened
-        self._session, self._in_control = opened.session, opened.in_control
+        self._session, self.control = opened.session, line.control
         self._axes = bool(opened.world.axes)
         self._far.state = ""
         self._answers.clear()
@@ -350,7 +361,7 @@ class RemoteLoop:
             self._far.receipts.sent(id, key)
 
     def _tell(self, action: Action, tap: bool) -> int | None:
-        if not self._in_control or not self._script.over:
+        if not self.control.in_control or not self._script.over:
             return None
         return self._ask(protocol.Act(session=self._session, action=action, hold=HOLD, tap=tap))
 
@@ -372,12 +383,9 @@ class RemoteLoop:
             answered(message, frames)
 
     def _note_control(self, control: protocol.Controlled) -> None:
-        if control.in_control and not self._in_control:
-            self._in_control = True
+        before, self.control = self.control, control
+        if control.in_control and not before.in_control:
             self._hand.tell_anew(self._tell)
-            self._complain("you have the control")
-        self._in_control = control.in_control
-        self._far.state = "" if control.in_control else f"watching: {control.holder or 'nobody'} plays"
         self._far.update()
 
     def _see(self, header: FrameHeader, frames: np.ndarray) -> None:
@@ -388,7 +396,18 @@ class RemoteLoop:
         steps = self.stats.steps if self.stats else 0
         timing = Timing(now, now, 0.0, header.period, None)
         action = None if header.begins else header.action or Action()
+        if header.begins and self._line.public:
+            self._command(self._ask_for_the_scene)
         self._show(Tick(header.tick, header.seed, steps, action, frames, timing))
+
+    def _ask_for_the_scene(self) -> None:
+        """Which is chosen by somebody else, where the session is not this player's own."""
+
+        def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
+            if isinstance(reply, protocol.Opened):
+                self._line.scene = reply.scene
+
+        self._ask(protocol.Attach(session=self._session), answered)
 
     def _show(self, tick: Tick) -> None:
         if tick.action is not None and self._tick is not None:

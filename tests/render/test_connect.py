@@ -68,6 +68,51 @@ def test_with_keys_a_server_of_any_address_is_played_on_and_without_them_it_is_n
         assert status == 2 and "it wants keys; give yours by --key" in said and said.count("\n") == 1
 
 
+def test_a_window_joins_the_session_of_another_and_plays_it_when_it_is_let(
+    screen, tmp_path, tiny_world_folder, tiny_scene
+):
+    """Two windows at one session: the guest watches, is let play by a key, and gives way by another."""
+    host, guest = tmp_path / "host", tmp_path / "guest"
+    host.mkdir(), guest.mkdir()
+    start = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--no-record", "--no-hud"]
+    bridge = ["--bridge", "--bind", "tcp://127.0.0.1:*"]
+    with display() as other, playing(other, host, *start, *bridge) as owner:
+        address = owner.process.stdout.readline().split()[-1]
+        owner.press("p", "r")
+        owner.screenshot(tick=0)
+        with playing(screen, guest, "--connect", address, "--codec", "raw", "--no-hud") as player:
+            watching = said(player)
+            player.press("period")  # which is for who controls it
+            seen = [owner.step(1)]
+            assert np.array_equal(lower(player.screenshot(tick=1)), lower(seen[0]))
+            owner.press("g")  # lets it play
+            wait_for(lambda: None if np.array_equal(said(player), watching) else True, "the control")
+            player.type("keydown", "Right")
+            frames = [player.step(tick) for tick in (2, 3)]
+            player.type("keyup", "Right")
+            player.press("Escape")
+            assert player.end() == (0, "")
+        after = owner.screenshot(tick=3)
+        seen.append(owner.step(4))  # the control is back
+        owner.press("Escape")
+        assert owner.end() == (0, "")
+    session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
+    wanted = [session.step(a)[0][16:] for a in (Action(), RIGHT, RIGHT, Action())]
+    assert np.array_equal([lower(p) for p in (seen[0], *frames, seen[1])], wanted)
+    assert np.array_equal(lower(after), wanted[2])
+
+
+def lower(pixels: np.ndarray) -> np.ndarray:
+    """The frame in the middle of the window, below what is said of the control."""
+    return middle(pixels, scale=7)[16:]
+
+
+def said(player) -> np.ndarray:
+    """What is drawn at the top right of the window."""
+    pixels = player.screenshot_after(0)
+    return pixels[: len(pixels) // 10, pixels.shape[1] // 2 :].max(-1) > 200
+
+
 def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
     screen, tmp_path, tiny_world_folder, tiny_scene
 ):
