@@ -2,7 +2,8 @@
 
 A script is a row of chords: `w*20 w+right*5 space` is w for twenty ticks, w and right together for five,
 space for one. A chord is keys or buttons joined by `+`; `.` (or `idle`, `none`) is nothing held; `*n` repeats
-a chord or a group in parentheses: `(w*5 d*2)*3`. A blank in a key's name is written `_`: `left_ctrl`.
+a chord or a group in parentheses: `(w*5 d*2)*3`. A blank in a key's name is written `_`: `left_ctrl`. An axis
+is moved by its value: `w+yaw=0.5`, from -1 to 1.
 """
 
 import re
@@ -19,6 +20,8 @@ IDLE = (".", "idle", "none")
 MAX_TICKS = 1_000_000
 """The longest script, about sixteen hours of play: a longer one is a slip of the pen."""
 
+_JOINED = re.compile(r"(?<!=)\+")
+"""The plus between what is held; not the sign of a number, as in `yaw=+0.5`."""
 _TOKEN = re.compile(r"(?P<open>\()|(?P<item>\)|[^\s()*]+)(?P<count>\*[^\s()*]*)?|(?P<stray>\S)")
 
 
@@ -58,18 +61,17 @@ def parse_script(text: str, space: ActionSpace, aliases: Mapping[str, str]) -> l
 
 
 def format_script(actions: Iterable[Action]) -> str:
-    """The script of actions, by button names; `parse_script` gives the same actions back.
-
-    Raises ActionError for an action that moves an axis, which a script cannot say.
-    """
+    """The script of actions, by button names; `parse_script` gives the same actions back."""
     return " ".join(_format_run(action, len(list(run))) for action, run in groupby(actions))
 
 
 def read_actions(path: Path, space: ActionSpace) -> list[Action]:
     """The actions of an `.npy` array `(N, buttons)` of numbers from 0 to 1, held from above 0.5 on.
 
-    Raises ActionError naming the file and what it has to be.
+    A world's axes, from -1 to 1, may follow the buttons. Raises ActionError naming the file and what it has
+    to be.
     """
+    buttons, width = len(space.buttons), len(space.buttons) + len(space.axes)
     try:
         with path.open("rb") as file:
             rows = np.lib.format.read_array(file, allow_pickle=False)
@@ -78,17 +80,21 @@ def read_actions(path: Path, space: ActionSpace) -> list[Action]:
     except (OSError, ValueError, EOFError, MemoryError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ActionError(f"{path} is no readable .npy ({reason}); save it again with numpy.save") from None
-    if rows.dtype.kind not in "buif" or rows.ndim != 2 or rows.shape[1] != len(space.buttons):
+    if rows.dtype.kind not in "buif" or rows.ndim != 2 or rows.shape[1] not in (buttons, width):
+        shapes = " or ".join(f"(N, {count})" for count in dict.fromkeys((buttons, width)))
         raise ActionError(
-            f"{path} holds {rows.dtype} {rows.shape}; it has to be uint8, bool or float "
-            f"(N, {len(space.buttons)})"
+            f"{path} holds {rows.dtype} {rows.shape}; it has to be uint8, bool or float {shapes}"
         )
     if len(rows) > MAX_TICKS:
         raise ActionError(f"{path} has {len(rows)} rows; a script has at most {MAX_TICKS} ticks")
-    wrong = ~((rows >= 0) & (rows <= 1)).all(axis=1)  # a NaN is wrong too
+    wrong = ~((rows[:, :buttons] >= 0) & (rows[:, :buttons] <= 1)).all(axis=1)  # a NaN is wrong too
     if wrong.any():
         raise ActionError(f"{path}: row {wrong.argmax()} has a value outside 0 to 1; a button is held or not")
-    return [space.decode(row) for row in rows.tolist()]
+    wrong = ~((rows[:, buttons:] >= -1) & (rows[:, buttons:] <= 1)).all(axis=1)
+    if wrong.any():
+        raise ActionError(f"{path}: row {wrong.argmax()} has an axis outside -1 to 1")
+    resting = [0.0] * (width - rows.shape[1])
+    return [space.decode([*row, *resting]) for row in rows.tolist()]
 
 
 def load_actions(script: str, space: ActionSpace, aliases: Mapping[str, str]) -> list[Action]:
@@ -121,7 +127,24 @@ class ScriptSource:
 def _chord(chord: str, space: ActionSpace, aliases: Mapping[str, str]) -> Action:
     if chord in IDLE and chord not in space.buttons and chord not in aliases:
         return Action()
-    return Action(frozenset(_button(name, chord, space, aliases) for name in chord.split("+")))
+    buttons, axes = set(), {}
+    for name in _JOINED.split(chord):
+        axis, equals, value = name.partition("=")
+        if equals and axis in space.axes:
+            axes[axis] = _value(value, chord)
+        else:
+            buttons.add(_button(name, chord, space, aliases))
+    return Action(frozenset(buttons), {axis: value for axis, value in axes.items() if value})
+
+
+def _value(text: str, chord: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not -1 <= value <= 1:
+        raise ActionError(f"`{text}` in `{chord}` is no place on an axis; it goes from -1 to 1")
+    return value
 
 
 def _button(name: str, chord: str, space: ActionSpace, aliases: Mapping[str, str]) -> str:
@@ -130,7 +153,9 @@ def _button(name: str, chord: str, space: ActionSpace, aliases: Mapping[str, str
         keys = [key.replace(" ", "_") for key, held in aliases.items() if held in space.buttons]
         raise ActionError(
             f"`{name}` in `{chord}` is no key or button of this world; it has the buttons "
-            f"{', '.join(space.buttons)}" + (f" and the keys {', '.join(keys)}" if keys else "")
+            f"{', '.join(space.buttons)}"
+            + (f" and the keys {', '.join(keys)}" if keys else "")
+            + (f"; axes are moved by {', '.join(f'{axis}=0.5' for axis in space.axes)}" if space.axes else "")
         )
     return button
 
@@ -145,7 +170,6 @@ def _count(token: re.Match[str]) -> int:
 
 
 def _format_run(action: Action, length: int) -> str:
-    if action.axes:
-        raise ActionError(f"a script cannot move the axis `{min(action.axes)}`; it says buttons only")
-    chord = "+".join(sorted(action.buttons)) or IDLE[0]
+    axes = (f"{axis}={value!r}" for axis, value in sorted(action.axes.items()) if value)
+    chord = "+".join((*sorted(action.buttons), *axes)) or IDLE[0]
     return chord if length == 1 else f"{chord}*{length}"

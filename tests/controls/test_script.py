@@ -93,9 +93,47 @@ def test_a_wrong_script_is_told_which_token(text: str, words: list[str]) -> None
     assert "\n" not in str(error.value)
 
 
-def test_a_script_cannot_move_an_axis() -> None:
-    with pytest.raises(ActionError, match="`yaw`"):
-        format_script([Action(axes={"yaw": 0.5})])
+LOOKING = ActionSpace(("forward", "prompt_1"), axes=("pitch", "yaw"))
+looking = st.builds(
+    Action,
+    st.frozensets(st.sampled_from(LOOKING.buttons)),
+    st.dictionaries(st.sampled_from(LOOKING.axes), st.floats(-1, 1).filter(bool)),
+)
+
+
+def test_axes_are_moved_by_their_values() -> None:
+    found = parse_script(
+        "w+yaw=0.5*2 pitch=-1+yaw=+.25 w+1 yaw=0", LOOKING, {"w": "forward", "1": "prompt_1"}
+    )
+    right = Action(frozenset({"forward"}), {"yaw": 0.5})
+    both = Action(frozenset({"forward", "prompt_1"}))
+    assert found == [right, right, Action(axes={"pitch": -1.0, "yaw": 0.25}), both, Action()]
+
+
+@given(st.lists(looking, max_size=10))
+def test_a_formatted_script_moves_the_axes_as_before(actions: list[Action]) -> None:
+    assert parse_script(format_script(actions), LOOKING, {}) == actions
+
+
+@pytest.mark.parametrize("value", ["2", "-1.1", "nan", "", "fast", "0.5.1"])
+def test_a_value_that_is_beyond_an_axis_is_named(value: str) -> None:
+    with pytest.raises(ActionError, match="from -1 to 1") as problem:
+        parse_script(f"w yaw={value}", LOOKING, {"w": "forward"})
+    assert f"`{value}`" in str(problem.value)
+
+
+def test_rows_may_have_axes_behind_the_buttons(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[1, 0, 0, -0.5], [0, 0, 1, 0]]))
+    found = read_actions(tmp_path / "a.npy", LOOKING)
+    assert found == [Action(frozenset({"forward"}), {"yaw": -0.5}), Action(axes={"pitch": 1.0})]
+    np.save(tmp_path / "b.npy", np.array([[1, 0], [0, 0]]))
+    assert read_actions(tmp_path / "b.npy", LOOKING) == [Action(frozenset({"forward"})), Action()]
+    np.save(tmp_path / "c.npy", np.array([[1, 0, 0, -1.5]]))
+    with pytest.raises(ActionError, match="row 0 has an axis outside -1 to 1"):
+        read_actions(tmp_path / "c.npy", LOOKING)
+    np.save(tmp_path / "d.npy", np.zeros((2, 3)))
+    with pytest.raises(ActionError, match=r"\(N, 2\) or \(N, 4\)"):
+        read_actions(tmp_path / "d.npy", LOOKING)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, bool, np.float32, np.int64])
