@@ -8,7 +8,9 @@ import typer
 
 def rollout(
     actions: Annotated[str, typer.Option(help="A script (`w*20 w+right*5 space`) or a FILE.npy.")],
-    out: Annotated[Path, typer.Option(help="Frames .npz, film .mp4 or .gif, contact sheet .png.")],
+    out: Annotated[
+        Path, typer.Option(help="Frames .npz, film .mp4 or .gif, contact sheet .png, or a folder.")
+    ],
     world: Annotated[str | None, typer.Option(help="Name or folder; else the scene's.")] = None,
     scene: Annotated[str | None, typer.Option(help="Name or folder of the start.")] = None,
     context: Annotated[Path | None, typer.Option(help="An .npz to start from instead.")] = None,

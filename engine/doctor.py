@@ -138,6 +138,12 @@ def _training() -> Iterable[Finding]:
     yield Finding("ViZDoom", version or "", "" if version else lack)
 
 
+def _data_sets() -> Iterable[Finding]:
+    version = _version("minari") if _version("h5py") and _version("pillow") else None
+    lack = "exporting data sets `--as minari`: pip install 'playhead[data]'"
+    yield Finding("Minari", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     for entry in list_worlds():
         if entry.config.generator_weights.startswith("random:"):
@@ -163,5 +169,6 @@ _PARTS = {
     "window": _window,
     "PyAV": _video,
     "ViZDoom": _training,
+    "Minari": _data_sets,
     "worlds": _worlds,
 }

@@ -54,14 +54,15 @@ class Moments:
         self._panel: NameLine | MomentList | None = None
         self._standing: Future[Any] | None = None
         self._later: Callable[[], None] | None = None
+        self._typed: list[pygame.Event] | None = None  # what was typed before a panel was there to take it
         self._shown_until = 0.0
         self._going: Future[Any] | None = None
         self._functions: dict[str, Callable[[], None]] = {
             "scrub_back": lambda: self._scrub.press(-1),
             "scrub_forward": lambda: self._scrub.press(1),
             "undo_second": lambda: self._once_there(self._undo_second),
-            "bookmark": lambda: self._once_there(self._ask_name),
-            "branches": lambda: self._once_there(self._list_moments),
+            "bookmark": lambda: self._open_once_there(self._ask_name),
+            "branches": lambda: self._open_once_there(self._list_moments),
         }
 
     @property
@@ -97,10 +98,9 @@ class Moments:
             self._scrub.release_all()
         elif event.type == pygame.KEYUP and function in SCRUBS:
             self._scrub.release(SCRUBS[function])
-        elif event.type == pygame.KEYDOWN and self._panel is not None and event.key not in PASSED_ON:
-            self._panel.press(event)
-            if self._panel.done:
-                self._close()
+        elif event.type == pygame.KEYDOWN and self._typed is not None and event.key not in PASSED_ON:
+            self._typed.append(event)
+            self._type()
             return True
         elif event.type == pygame.KEYDOWN and function in self._functions:
             self._functions[function]()
@@ -112,6 +112,7 @@ class Moments:
         if self._standing is not None and self._standing.done():
             self._standing, changed = None, True
             self._panel = MomentList(self._timeline, self._rate, lambda p: self._go(self._loop.seek(p)))
+            self._type()
         if isinstance(self._panel, MomentList):
             before = self._glimpse.place
             self._glimpse.look(self._panel.place)
@@ -148,8 +149,20 @@ class Moments:
 
     def _once_there(self, what: Callable[[], None]) -> None:
         """Does something with the present moment, as soon as the session has arrived there."""
-        if not self._scrub.held and self._panel is None:
+        if not self._scrub.held:
             self._later = what
+
+    def _open_once_there(self, show: Callable[[], None]) -> None:
+        """The same with a panel, which takes all that is typed from now on."""
+        if not self._scrub.held:
+            self._later, self._typed = show, []
+
+    def _type(self) -> None:
+        """Hands the panel what was typed, if it is there."""
+        while self._panel is not None and self._typed:
+            self._panel.press(self._typed.pop(0))
+            if self._panel.done:
+                self._close()
 
     def _undo_second(self) -> None:
         self._go(self._loop.rewind(max(1, round(self._rate))))
@@ -157,6 +170,7 @@ class Moments:
     def _ask_name(self) -> None:
         self._standstill.begin()
         self._panel = NameLine("name of the bookmark", self._bookmark)
+        self._type()
 
     def _bookmark(self, name: str) -> None:
         try:
@@ -169,17 +183,19 @@ class Moments:
 
     def _list_moments(self) -> None:
         """The list comes once the world stands still, so that it knows where."""
-        if self._timeline.head is not None:
-            self._standstill.begin()
-            self._standing = self._loop.ask(lambda session: None)
-            self._standing.add_done_callback(lambda _: self._wake())
+        if self._timeline.head is None:
+            self._typed = None
+            return
+        self._standstill.begin()
+        self._standing = self._loop.ask(lambda session: None)
+        self._standing.add_done_callback(lambda _: self._wake())
 
     def _go(self, going: "Future[Any]") -> None:
         self._going, self._shown_until = going, self._now() + SHOWN
         going.add_done_callback(lambda _: self._wake())
 
     def _close(self) -> None:
-        self._panel = None
+        self._panel = self._typed = None
         if self._going is None:
             self._glimpse.forget()
         self._standstill.end()

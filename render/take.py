@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.recording.commands import load_world
 from engine.recording.reader import Recording, find_recording
-from engine.recording.replay import Replayed, causes, replay
+from engine.recording.replay import Replayed, replay, telling
 from render.episodes import Moment
 from render.export import ExportError
 from render.film import Pane
@@ -62,13 +62,8 @@ class Take:
             yield [Pane(f, tuple(sorted(held)), replayed.place.tick, title) for f in replayed.frames]
 
     def _replay(self, first: int) -> Iterator[Replayed]:
-        told = False
-        for replayed in replay(self.recording, self.world, self.branch, first, self.last):
-            if not (replayed.equal or told):
-                why = "; ".join(causes(self.recording, self.world, replayed.place)) or "no cause is known"
-                self.complain(f"from tick {replayed.place.tick} on this is not what was played: {why}")
-                told = True
-            yield replayed
+        moments = replay(self.recording, self.world, self.branch, first, self.last)
+        return telling(moments, self.recording, self.world, self.complain)
 
 
 class Shelf:

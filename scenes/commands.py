@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from engine.recording.replay import Replayed
     from scenes.scene import SceneFields
     from world.context import Context
 
@@ -78,7 +81,7 @@ def new(
     fields = SceneFields(name, named, description, world or "freedoom", seed or 0, "context.npz", said)
     if source is not None and (said or image is not None):
         raise SceneError("a scene begins either --from something or with a --prompt or --image: choose one")
-    if source is not None and (".playhead" in source or "@" in source):
+    if source is not None and not source.endswith(".npz"):
         if frame is not None:
             raise SceneError("a moment of a recording is named by its tick: --from FILE@140, without --frame")
         check_new(fields, out, force)
@@ -114,19 +117,23 @@ def _save_moment(
     from engine.recording.commands import load_world
     from engine.recording.moment import moment_scene
     from engine.recording.reader import Recording, find_recording
+    from engine.recording.replay import telling
     from scenes.build import save_scene
 
     path, moment = find_recording(source)
     recording = Recording.read(path)
     place = recording.tree.parse(moment)
     loaded = load_world(recording, world, "auto")
-    scene = moment_scene(
-        recording,
-        loaded,
-        place,
-        loaded.config.sampling.window if length is None else length,
-        lambda ticks: track(ticks, "replaying", console=Console(stderr=True)),
-    )
+    console = Console(stderr=True)
+
+    def watch(moments: "Iterable[Replayed]") -> "Iterable[Replayed]":
+        told = telling(
+            moments, recording, loaded, lambda said: console.print(said, style="yellow", highlight=False)
+        )
+        return track(told, "replaying", place.tick + 1, console=console)
+
+    length = loaded.config.sampling.window if length is None else length
+    scene = moment_scene(recording, loaded, place, length, watch)
     root = recording.tree.root(place.branch)
     fields = replace(
         fields,

@@ -3,6 +3,8 @@
 import argparse
 import gc
 import os
+import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +17,9 @@ import torch
 from engine.session import Session
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.kills import kill_plays
-from tests.recorded import play_with_keys, play_with_rewinds
+from tests.recorded import play_with_keys, play_with_rewinds, replay
+from tests.render.desktop import display, playing
+from tests.render.live import go_back, play_a_little
 from world.action import Action
 from world.randomise import random_context, random_world, save_world_config
 from world.world import World
@@ -93,6 +97,31 @@ def line(breaks: int = 200) -> None:
     print(f"{breaks} breaks of a line, every frame that was seen is right")
 
 
+def live(ticks: int = 2_000, rewinds: int = 40) -> None:
+    """Plays the shipped world in a window, by real keys that go back again and again; simulates it all anew.
+
+    The recording is kept if anything differs.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="playhead-live-"))
+    os.environ["PLAYHEAD_HOME"] = str(folder)
+    os.environ.pop("PLAYHEAD_RECORDINGS", None)
+    draw = random.Random(1)
+    options = ["--speed", "2", "--ticks", str(ticks)]
+    with display() as screen, playing(screen, folder, *options) as player:
+        player.screenshot_after(1)
+        began, done = time.perf_counter(), 0
+        while player.process.poll() is None:
+            play_a_little(player, draw)
+            if done < rewinds:
+                go_back(player, draw)
+                done += 1
+        print(f"played for {time.perf_counter() - began:.0f} s", flush=True)
+        assert player.end()[0] == 0
+    (file,) = (folder / "recordings").glob("*.playhead")
+    print(f"{replay(file, 'freedoom')}; {file.stat().st_size / 1e3:.0f} kB")
+    shutil.rmtree(folder)
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
@@ -102,6 +131,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     "recording": recording,
     "damage": lambda: thorough("tests/engine/recording/test_damage.py"),
     "tree": lambda: thorough("tests/engine/timeline/test_timeline.py"),
+    "live": live,
 }
 
 

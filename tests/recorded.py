@@ -82,7 +82,7 @@ class Fidgets:
         return self._held
 
 
-def replay(file: Path, world: Path) -> str:
+def replay(file: Path, world: str | Path) -> str:
     """Simulates every branch again in a process of its own; what that says."""
     command = [sys.executable, "main.py", "replay", str(file), "--verify", "--world", str(world)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -8,16 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.recording.reader import Recording
-from engine.recording.replay import open_session
-from engine.recording.tree import Place, PlayedTick
+from engine.recording.replay import Replayed, replay
+from engine.recording.tree import Place
 from scenes.scene import Scene
 from world.action import RE_ANCHOR, Action, prompt_number
 from world.context import Context
 from world.errors import WorldError
 from world.world import World
-
-Watch = Callable[[list[PlayedTick]], Iterable[PlayedTick]]
-"""Gives back the ticks that are played on the way, and may show how far that is."""
 
 
 class _Part(NamedTuple):
@@ -29,29 +26,34 @@ class _Part(NamedTuple):
 
 
 def moment_scene(
-    recording: Recording, world: World, place: Place, length: int, watch: Watch = lambda ticks: ticks
+    recording: Recording,
+    world: World,
+    place: Place,
+    length: int,
+    watch: Callable[[Iterable[Replayed]], Iterable[Replayed]] = iter,
 ) -> Scene:
     """The recording's scene, begun from a place: its context is the last `length` latents, in whole ticks.
 
     As latents are kept, nothing is lost by encoding again what was decoded. What came before them is
-    forgotten, and so are axes. The prompt that was in force becomes the scene's first. Raises WorldError for
-    a length below 1.
+    forgotten, and so are axes. The prompt that was in force becomes the scene's first. `watch` passes on the
+    moments on the way, and may look at them. Raises WorldError for a length below 1.
     """
     if length < 1:
         raise WorldError(f"a context needs at least 1 frame, not --length {length}")
     config = world.config
     block = config.sampling.latents_per_tick
     parts: deque[_Part] = deque(maxlen=-(-length // block))
-    session = open_session(recording, world, place.branch)
-    scene, start, prompt = recording.scene(place.branch), session.context, 0
-    for played in watch(recording.tree.path(place.branch, place.tick)):
-        session.steps = played.steps
-        frames = session.step(played.action)
-        if RE_ANCHOR in played.action.buttons:
+    scene, prompt = recording.scene(place.branch), 0
+    start = scene.context
+    for moment in watch(replay(recording, world, place.branch, 0, place.tick)):
+        if moment.played is None:
+            continue
+        action = moment.played.action
+        if RE_ANCHOR in action.buttons:
             parts.clear()
-        prompt = _prompt_in_force(prompt, played.action, len(start.prompts))
-        row = np.array([[name in played.action.buttons for name in config.action.seen]], np.uint8)
-        parts.append(_Part(frames, row.repeat(len(frames), 0), session.latents))
+        prompt = _prompt_in_force(prompt, action, len(start.prompts))
+        row = np.array([[name in action.buttons for name in config.action.seen]], np.uint8)
+        parts.append(_Part(moment.frames, row.repeat(len(moment.frames), 0), moment.latents))
     if not parts:
         return scene
     known = [*_past(world, start), *parts] if len(parts) * block < length else parts

@@ -1,7 +1,7 @@
 """Simulates a recording again, and says what differs where it does not come out the same."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class Replayed:
     """A moment that was simulated again: its frames, uint8 `(n, H, W, 3)`, and whether they are as recorded.
 
-    `played`: the tick that led to it, None at the start.
+    `played`: the tick that led to it, None at the start. `latents`: of its frames, float32 `(F, C, h, w)`.
     """
 
     place: Place
     played: PlayedTick | None
     frames: np.ndarray
     equal: bool
+    latents: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ def replay(
     before = tree.root(number).start
     if first == 0:
         place = tree.check(Place(number, 0))
-        yield Replayed(place, None, session.frames, chain(b"", session.frames) == before)
+        yield Replayed(place, None, session.frames, chain(b"", session.frames) == before, session.latents)
     for tick, played in enumerate(tree.path(number, last), 1):
         session.steps = played.steps if steps is None else steps
         frames = session.step(played.action)
         if tick >= first:
             place = tree.check(Place(number, tick))
-            yield Replayed(place, played, frames, chain(before, frames) == played.hash)
+            yield Replayed(place, played, frames, chain(before, frames) == played.hash, session.latents)
         before = played.hash
 
 
@@ -100,7 +101,8 @@ def replay_all(recording: Recording, world: World, steps: int | None = None) -> 
 
     for root in [branch for branch in tree.branches.values() if branch.parent is None]:
         session = open_session(recording, world, root.id)
-        yield Replayed(Place(root.id, 0), None, session.frames, chain(b"", session.frames) == root.start)
+        equal = chain(b"", session.frames) == root.start
+        yield Replayed(Place(root.id, 0), None, session.frames, equal, session.latents)
         ways = [(root, 0, session.snapshot())]
         while ways:
             branch, tick, snapshot = ways.pop()
@@ -118,7 +120,8 @@ def replay_all(recording: Recording, world: World, steps: int | None = None) -> 
                 played, tick = branch.ticks[tick - branch.first], tick + 1
                 session.steps = played.steps if steps is None else steps
                 frames = session.step(played.action)
-                yield Replayed(Place(branch.id, tick), played, frames, chain(before, frames) == played.hash)
+                equal = chain(before, frames) == played.hash
+                yield Replayed(Place(branch.id, tick), played, frames, equal, session.latents)
                 before = played.hash
 
 
@@ -135,6 +138,19 @@ def causes(
     if played is not None and steps is not None and played.steps != steps:
         found.append(f"the denoise steps a tick (recorded {played.steps}, here {steps})")
     return [*found, *differences(recording.environment(number), environment(world))]
+
+
+def telling(
+    moments: Iterable[Replayed], recording: Recording, world: World, complain: Callable[[str], None]
+) -> Iterator[Replayed]:
+    """Passes moments on; `complain` is told once, in a sentence, where they are no longer what was played."""
+    told = False
+    for moment in moments:
+        if not (moment.equal or told):
+            why = "; ".join(causes(recording, world, moment.place)) or "no cause is known"
+            complain(f"from tick {moment.place.tick} on this is not what was played: {why}")
+            told = True
+        yield moment
 
 
 def verify(

@@ -146,6 +146,8 @@ def test_what_does_not_come_out_the_same_is_said_once_with_its_cause(
     status, _, said = run("export", "play.playhead", "--to", "o.npz", world=other)
     assert status == 0 and len(frames_of("o.npz")) == FORK + SECOND
     assert said.count("from tick 1 on this is not what was played: the generator's weights") == 1
+    made = run("scenes", "new", "--from", "play.playhead@1:4", "--name", "n", world=other)
+    assert made[0] == 0 and made[2].count("from tick 0 on this is not what was played") == 1
     assert "not what was played" not in run("export", "play.playhead", "--to", "p.npz")[2]
 
 

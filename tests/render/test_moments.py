@@ -1,30 +1,26 @@
 """The timeline in a real window: what was played can be looked through, gone back to and named, by keys."""
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-import tomli_w
 
 from engine.recording.reader import Recording
 from engine.recording.tree import Place
 from engine.session import Session
 from render.scrub import DOUBLES, FASTEST, HESITATION, distance
 from render.text import ACCENT, GREY
-from scenes.scene import SceneFields
-from tests.conftest import make_tiny_context
-from tests.render.desktop import ROOT, Player, display, lacking, playing
+from tests.conftest import SEED, make_tiny_context
+from tests.recorded import replay
+from tests.render.desktop import Player, display, lacking, playing
+from tests.render.live import go_back, play_a_little
 from tests.render.test_play import middle
 from world.action import Action
 from world.world import World
 
-SEED = 11
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 needs_a_desktop = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
@@ -36,13 +32,8 @@ def screen() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def start(tiny_world_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("scene")
-    fields = SceneFields("tiny-scene", "A tiny scene", "random", "tiny", SEED, "context.npz")
-    (folder / "scene.toml").write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-    context = make_tiny_context()
-    np.savez(folder / "context.npz", frames=context.frames, actions=context.actions)
-    return ["--world", str(tiny_world_folder), "--scene", str(folder), "--no-hud"]
+def start(tiny_world_folder: Path, tiny_scene: Path) -> list[str]:
+    return ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--no-hud"]
 
 
 @pytest.fixture
@@ -177,48 +168,23 @@ def test_bookmarks_have_names_and_are_gone_back_to(screen, tmp_path, home, start
     assert not any(tick.action.buttons for branch in tree.branches.values() for tick in branch.ticks)
 
 
-REPLAY_ALL = """
-import sys
-from pathlib import Path
-from engine.recording.reader import Recording
-from engine.recording.replay import verify
-from world.world import World
-recording, world = Recording.read(Path(sys.argv[1])), World.load(sys.argv[2])
-assert [verify(recording, world, branch) for branch in recording.tree.branches] == [None] * int(sys.argv[3])
-"""
-
-
 @needs_a_desktop
 def test_a_play_full_of_rewinds_comes_back_in_another_process(screen, tmp_path, home, start):
     """Keys at odd moments, back, undone, bookmarked: every frame's hash of every branch is equal."""
     draw = random.Random(5)
     with playing(screen, tmp_path, *start, "--speed", "2") as player:
         player.screenshot_after(10)
-        live(player, draw, rewinds=8)
+        for _ in range(8):
+            play_a_little(player, draw)
+            go_back(player, draw)
         player.press("Escape")
         assert player.end() == (0, "")
     recording = the_recording(home)
     branches = recording.tree.branches
     assert len(branches) > 4 and recording.tree.bookmarks
     assert {tick.source for branch in branches.values() for tick in branch.ticks} == {"keyboard"}
-    command = [sys.executable, "-c", REPLAY_ALL, str(recording.path), start[1], str(len(branches))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-
-
-def live(player: Player, draw: random.Random, rewinds: int) -> None:
-    """Plays as a person would who goes back again and again."""
-    for number in range(rewinds):
-        for _ in range(draw.randrange(2, 6)):
-            player.type(draw.choice(("keydown", "keyup", "key")), draw.choice(("w", "a", "Left", "space")))
-            time.sleep(draw.uniform(0, 0.1))
-        back = draw.choice(("z", "z", "BackSpace"))
-        player.type("keydown", back)
-        time.sleep(draw.uniform(0, 0.8))
-        player.type("keyup", back)
-        if not number % 3:
-            time.sleep(0.4)
-            player.press("b", "Return")
+    said = replay(recording.path, Path(start[1]))
+    assert said == f"{recording.tree.count} ticks of {len(branches)} branches, every frame equal"
 
 
 def test_a_tap_is_one_tick_and_holding_gets_faster() -> None:
