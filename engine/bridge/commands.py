@@ -31,6 +31,7 @@ def new(
 
 def serve(
     bind: Annotated[str, typer.Option(help="Where to listen; port * takes a free one.")] = ADDRESS,
+    frames_port: Annotated[int | None, typer.Option(help="Port of the frames, else the next.", min=1)] = None,
     world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
     scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
     key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,
@@ -52,7 +53,8 @@ def serve(
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
     hall = Hall.load(world or ["freedoom"], scene or [], device)
-    server = Server(hall, bind, trusted, Limits(sessions=sessions, memory=memory, rate=rate, idle=idle))
+    limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
+    server = Server(hall, bind, trusted, limits, frames_port)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")

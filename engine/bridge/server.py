@@ -39,9 +39,17 @@ class Server:
     """Serves the worlds of a hall, or the one session of a window (`add`)."""
 
     def __init__(
-        self, hall: Hall, address: str, keys: ServerKeys | None = None, limits: Limits | None = None
+        self,
+        hall: Hall,
+        address: str,
+        keys: ServerKeys | None = None,
+        limits: Limits | None = None,
+        frames_port: int | None = None,
     ) -> None:
-        """Binds at once. Raises PlayheadError for an address that cannot be had, or not without keys."""
+        """Binds at once; without a `frames_port` to the address's next port or, if that is taken, to any.
+
+        Raises PlayheadError for an address that cannot be had, or not without keys.
+        """
         check_address(address, keys)
         self.hall, self.limits = hall, limits or Limits()
         self.hosted: dict[str, Hosted] = {}
@@ -60,7 +68,7 @@ class Server:
         self._frames.maxmsgsize = 1024
         self.publisher = Publisher(self._frames, self.post, lambda session: session in self.hosted)
         self.address = self._bind(self._router, address)
-        self.frames_port = int(self._bind(self._frames, f"{address.rpartition(':')[0]}:*").rpartition(":")[2])
+        self.frames_port = self._bind_frames(frames_port)
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -199,6 +207,14 @@ class Server:
             self._context.destroy(0)
             raise PlayheadError(f"{address} cannot be bound to ({error.strerror}); choose another") from None
         return bound.last_endpoint.decode().rstrip("\0")
+
+    def _bind_frames(self, wanted: int | None) -> int:
+        host, _, port = self.address.rpartition(":")
+        if wanted is None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._frames.bind(f"{host}:{int(port) + 1}")
+                return int(port) + 1
+        return int(self._bind(self._frames, f"{host}:{wanted or '*'}").rpartition(":")[2])
 
     def _do_work(self) -> None:
         with contextlib.suppress(BlockingIOError):

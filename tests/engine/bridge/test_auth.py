@@ -1,6 +1,8 @@
 """Beyond loopback only those come in whose key the server has, and who trust this very server."""
 
+import contextlib
 import shutil
+import socket
 
 import pytest
 
@@ -66,3 +68,38 @@ def test_a_secret_is_for_its_owner_alone_and_is_never_replaced(tmp_path):
     with pytest.raises(PlayheadError, match="is there already"):
         new_keys("me", tmp_path)
     assert secret.read_bytes() == before
+
+
+def two_free_ports() -> int:
+    """The first of two ports that follow one another, both free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, contextlib.suppress(OSError):
+            port = first.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
+def test_frames_have_the_next_port_or_the_one_that_is_chosen_or_any(tiny_world, tiny_scene):
+    def ports(address: str, frames_port: int | None = None) -> tuple[int, int]:
+        hall = Hall([tiny_world], [load_scene(tiny_scene)])
+        server = Server(hall, address, frames_port=frames_port)
+        made.append((server, serve_in_background(server)))
+        return int(server.address.rpartition(":")[2]), server.frames_port
+
+    made: list = []
+    try:
+        first = two_free_ports()
+        assert ports(f"tcp://127.0.0.1:{first}") == (first, first + 1)
+        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+            before_taken, chosen = taken.getsockname()[1] - 1, free.getsockname()[1]
+            free.close()
+            other, any_one = ports(f"tcp://127.0.0.1:{before_taken}")
+            assert other == before_taken and any_one not in (before_taken, before_taken + 1)
+            assert ports("tcp://127.0.0.1:*", chosen)[1] == chosen
+        with pytest.raises(PlayheadError, match=f"{chosen} cannot be bound to"):
+            ports("tcp://127.0.0.1:*", chosen)
+    finally:
+        for server, thread in made:
+            server.stop()
+            thread.join(20)
+            assert not thread.is_alive()
