@@ -71,19 +71,11 @@ class Measured:
 
 def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured:
     """Plays `ticks` ticks as fast as they come. `began`: when the process started to load, for `start`."""
-    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     config = world.config
-    window = Window((config.frame_width, config.frame_height))
-    mailbox: Mailbox[Tick] = Mailbox()
     measured = Measured()
     previous: float | None = None
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(world.device)  # comparing attention backends takes more than play
-
-    def receive(tick: Tick) -> None:
-        if mailbox.put(tick):
-            wake()
 
     def count(tick: Tick) -> None:
         nonlocal previous
@@ -100,8 +92,32 @@ def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured
         return session
 
     loop = Loop(open_session, Wanderer(config.action), last=ticks + SETTLE, make_clock=Unpaced)
-    loop.subscribe(receive)
     loop.subscribe(count)
+
+    def time_display(tick: Tick, shown: float) -> None:
+        if tick.number == 1 and tick.action is not None:
+            measured.start = shown - began
+        if tick.action is not None and tick.number > SETTLE:
+            measured.to_display.append(shown - tick.timing.sampled)
+
+    show(loop, world, scene, time_display)
+    return measured
+
+
+def show(
+    loop: Loop, world: World, scene: Scene, shown: Callable[[Tick, float], None] = lambda tick, when: None
+) -> None:
+    """Runs a loop to its end before a window with a HUD. `shown` is told each tick and when it was seen."""
+    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    window = Window((world.config.frame_width, world.config.frame_height))
+    mailbox: Mailbox[Tick] = Mailbox()
+
+    def receive(tick: Tick) -> None:
+        if mailbox.put(tick):
+            wake()
+
+    loop.subscribe(receive)
     try:
         loop.start()
         while loop.alive:
@@ -113,16 +129,11 @@ def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured
             if loop.stats is not None:
                 draw_hud(window.screen, loop.stats, scene.title)
             window.show()
-            shown = time.perf_counter()
-            if tick.number == 1 and tick.action is not None:
-                measured.start = shown - began
-            if tick.action is not None and tick.number > SETTLE:
-                measured.to_display.append(shown - tick.timing.sampled)
+            shown(tick, time.perf_counter())
     finally:
         loop.stop()
         window.close()
         loop.join()
-    return measured
 
 
 def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float]]:

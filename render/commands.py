@@ -22,6 +22,7 @@ def bench_play(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
+    recording: Annotated[bool, typer.Option("--recording", help="Also compare with recorded play.")] = False,
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
@@ -49,12 +50,47 @@ def bench_play(
     if stages:
         for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
             typer.echo(f"{name:13} {bench.spread(times)} ms p50 / p95 / p99, waited for")
+    if recording:
+        from render.bench_recording import bench_recording
+
+        cost = bench_recording(loaded, start, ticks)
+        typer.echo(f"not recorded  {bench.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
+        typer.echo(f"recorded      {bench.spread(cost.recorded)} ms")
+        typer.echo(f"ratio         {' / '.join(f'{cost.ratio(p):.3f}' for p in (50, 95, 99))}")
+        typer.echo(f"file          {cost.bytes_a_minute / 1e3:.0f} kB a minute of play")
     peak = bench.device_memory(loaded.device)
     if peak is not None:
         typer.echo(f"device memory {peak:.0f} MB at most")
     memory = bench.resident_memory()
     if memory is not None:
         typer.echo(f"memory        {memory:.0f} MB resident at most")
+
+
+@app.command("seek")
+def bench_seek(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks of play to seek in.", min=50)] = 600,
+    seeks: Annotated[int, typer.Option(help="How often to go somewhere.", min=5)] = 50,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Play with recording, then go to random moments of that and print how long it takes."""
+    from render import bench
+    from render.bench_recording import bench_seek as run
+    from scenes.scene import load_scene, scenes_of
+    from world.world import World
+
+    loaded = World.load(world, device)
+    start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
+    found = run(loaded, start, ticks, seeks)
+    typer.echo(f"hardware      {bench.hardware(loaded.device)}")
+    typer.echo(f"world         {loaded.config.name}, {loaded.steps} steps a tick")
+    longest = max(found.seeks) * 1000
+    typer.echo(f"played        {ticks} ticks, {bench.spread(found.ticks)} ms p50 / p95 / p99 a tick")
+    typer.echo(f"seek          {bench.spread(found.seeks)} ms, {longest:.0f} ms at most, from the disk")
+    typer.echo(f"picture       {bench.spread(found.pictures)} ms, to look at a moment without going there")
+    typer.echo(f"snapshots     {found.snapshot / 1e6:.1f} MB each")
+    typer.echo(f"disk          {found.disk_an_hour / 1e9:.1f} GB an hour, snapshots and latents")
 
 
 @app.command("attention")

@@ -23,6 +23,11 @@ def font(size: int) -> pygame.font.Font:
     return pygame.font.Font(None, round(size * 1.35))
 
 
+def forget_fonts() -> None:
+    """Has fonts loaded anew: pygame does not keep them beyond the window that they were loaded for."""
+    font.cache_clear()
+
+
 @lru_cache(maxsize=512)
 def render_text(text: str, size: int, colour: tuple[int, int, int] = WHITE) -> pygame.Surface:
     """The text as a surface, made once."""

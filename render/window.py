@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pygame
 
-from render.text import ACCENT, BACKGROUND
+from render.text import ACCENT, BACKGROUND, forget_fonts
 from world.errors import PlayheadError
 
 TITLE = "Playhead"
@@ -75,6 +75,7 @@ class Window:
 
     def close(self) -> None:
         pygame.quit()
+        forget_fonts()
 
 
 def wake() -> None:

@@ -1,0 +1,129 @@
+"""What recording costs while a world is played, and how long the way to a moment of it takes."""
+
+import contextlib
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.loop import Loop, Tick
+from engine.recording.reader import Recording
+from engine.recording.recorder import Recorder
+from engine.recording.tree import Place
+from engine.session import Session
+from engine.stats import percentile
+from engine.timeline.store import SnapshotStore
+from engine.timeline.timeline import Timeline
+from render.bench import SETTLE, Unpaced, Wanderer, show
+from scenes.scene import Scene
+from world.world import World
+
+TURN = 60
+"""Counted ticks until the other way of playing has its turn."""
+
+
+@dataclass
+class Cost:
+    """Seconds from frame to frame, a list entry a tick; and what the file grows by."""
+
+    plain: list[float] = field(default_factory=list)
+    recorded: list[float] = field(default_factory=list)
+    bytes_a_minute: float = 0.0
+
+    def ratio(self, part: float) -> float:
+        """Recorded over not recorded, at a percentile."""
+        return (percentile(self.recorded, part) or 0.0) / (percentile(self.plain, part) or float("inf"))
+
+
+def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:
+    """Plays `ticks` ticks in either way, in turns, all from the scene's start: with and without recording."""
+    cost = Cost()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "play.playhead"
+        recorder = Recorder(path, world, scene.title)
+        timeline = Timeline(recorder, SnapshotStore(Path(folder) / "seek" / "play"))
+        session = Session(world, scene.context, scene.seed, scene)
+        session.warm_up()
+        timeline.begin(session)
+        recorder.flush()
+        empty = _size(path)
+        loop = Loop(lambda: session, Wanderer(world.config.action), make_clock=Unpaced)
+        previous: float | None = None
+
+        def take_turns(session: Session) -> None:
+            loop.timeline = None if loop.timeline is timeline else timeline
+            session.reset()
+
+        def count(tick: Tick) -> None:
+            nonlocal previous
+            times = cost.plain if loop.timeline is None else cost.recorded
+            if tick.number > SETTLE and previous is not None:
+                times.append(tick.timing.ready - previous)
+            previous = tick.timing.ready
+            if len(cost.recorded) >= ticks and len(cost.plain) >= ticks:
+                loop.stop()
+            elif tick.number == SETTLE + TURN:
+                loop.ask(take_turns, begins=True)
+
+        loop.subscribe(count)
+        show(loop, world, scene)
+        timeline.close()
+        written = Recording.read(path).tree.count
+        grown = path.stat().st_size - empty
+        cost.bytes_a_minute = grown / written * world.config.ticks_per_second * 60
+    return cost
+
+
+@dataclass
+class Reach:
+    """Seconds of each tick, seek and picture; bytes of a snapshot, and of an hour of play on the disk."""
+
+    ticks: list[float] = field(default_factory=list)
+    seeks: list[float] = field(default_factory=list)
+    pictures: list[float] = field(default_factory=list)
+    snapshot: float = 0.0
+    disk_an_hour: float = 0.0
+
+
+def bench_seek(world: World, scene: Scene, ticks: int, seeks: int) -> Reach:
+    """Plays, opens what was recorded anew, with nothing in memory, and goes to moments at random."""
+    found, draw = Reach(), random.Random(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        path, folder = Path(temporary) / "play.playhead", Path(temporary) / "seek" / "play"
+        session = Session(world, scene.context, scene.seed, scene)
+        session.warm_up()
+        timeline = Timeline(Recorder(path, world, scene.title), SnapshotStore(folder))
+        timeline.begin(session)
+        source = Wanderer(world.config.action)
+        for _ in range(ticks):
+            found.ticks.append(_time(lambda: timeline.step(session, source.sample())))
+        timeline.close()
+        snapshots = [file.stat().st_size for file in folder.glob("*.safetensors")]
+        found.snapshot = sum(snapshots) / max(1, len(snapshots))
+        kept = sum(file.stat().st_size for file in folder.iterdir())
+        found.disk_an_hour = kept / ticks * world.config.ticks_per_second * 3600
+        store = SnapshotStore(folder)
+        timeline = Timeline(None, store, Recording.read(path))
+        for _ in range(seeks):
+            place = Place(1, draw.randint(1, ticks))
+            found.seeks.append(_time(lambda place=place: timeline.seek(session, place)))
+            place = Place(1, draw.randint(1, ticks))
+            found.pictures.append(_time(lambda place=place: timeline.picture(session, place)))
+        store.close()
+    return found
+
+
+def _time(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _size(path: Path) -> int:
+    """The size of a file that is being recorded to, its log included."""
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    return path.stat().st_size
