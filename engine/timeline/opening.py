@@ -15,7 +15,8 @@ from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.session import Session
 from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import Progress, Timeline
+from engine.timeline.timeline import Timeline
+from engine.timeline.way import Progress
 from scenes.scene import Scene
 from world.home import seek_folder
 from world.world import World

@@ -23,9 +23,9 @@ needs_weights = pytest.mark.skipif(
 )
 
 
-def bench(*options: str) -> subprocess.CompletedProcess[str]:
+def bench(*options: str, command: str = "play") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "SDL_VIDEODRIVER": "dummy", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "main.py", "bench", "play", *options]
+    command = [sys.executable, "main.py", "bench", command, *options]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
 
 
@@ -61,6 +61,31 @@ def test_bench_play_prints_every_line_with_numbers_that_agree() -> None:
     assert frame[0] < screen[2]
     assert number(lines["start"]) > 0
     assert 100 < number(lines["memory"]) < 20_000
+
+
+def test_recorded_and_unrecorded_play_are_measured_in_one_run(
+    tiny_world_folder: Path, tiny_scene: Path
+) -> None:
+    done = bench(
+        "--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--ticks", "60", "--recording"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = {line[:13].strip(): line[13:].strip() for line in done.stdout.splitlines()}
+    plain, recorded = spread(lines["not recorded"]), spread(lines["recorded"])
+    ratios = [float(part) for part in lines["ratio"].split(" / ")]
+    for ratio, with_it, without in zip(ratios, recorded, plain, strict=True):
+        assert abs(ratio - with_it / without) <= 0.06 * ratio + 0.1  # the times are rounded
+    assert 10 < number(lines["file"]) < 200  # kB a minute
+
+
+def test_the_way_to_random_moments_is_measured(tiny_world_folder: Path, tiny_scene: Path) -> None:
+    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--ticks", "70", "--seeks", "5"]
+    done = bench(*options, command="seek")
+    assert done.returncode == 0, done.stderr
+    lines = {line[:13].strip(): line[13:].strip() for line in done.stdout.splitlines()}
+    assert list(lines) == ["hardware", "world", "played", "seek", "picture", "snapshots", "disk"]
+    assert number(lines["snapshots"]) > 0 and number(lines["disk"]) > 0
+    assert 0 < spread(lines["seek"])[0] <= spread(lines["seek"])[2]
 
 
 def number(words: str) -> float:

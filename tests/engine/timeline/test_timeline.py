@@ -17,7 +17,8 @@ from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.session import Session
 from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import INTERVAL, Timeline
+from engine.timeline.timeline import Timeline
+from engine.timeline.way import INTERVAL
 from tests.conftest import BUTTONS, THOROUGH, make_tiny_context
 from world.action import Action
 from world.randomise import random_context, random_world, save_world_config
@@ -75,7 +76,7 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(tiny_world, seq
         recorder = Recorder(Path(folder) / "play.playhead", tiny_world)
         timeline = Timeline(recorder, SnapshotStore(Path(folder) / "seek" / "play", memory=10**6))
         timeline.begin(session)
-        timeline._interval = interval
+        timeline.way.interval = interval
         seen = {timeline.head: session.frames.tobytes()}
         marks = []
         for kind, *values in sequence:
@@ -207,7 +208,7 @@ def test_budgets_are_kept_and_every_moment_is_still_reached(session: Session, tm
     recorder = Recorder(tmp_path / "play.playhead", session.world)
     folder = tmp_path / "seek" / "play"
     timeline = Timeline(recorder, SnapshotStore(folder, memory=400_000, disk=600_000))
-    timeline._interval = 3
+    timeline.way.interval = 3
     timeline.begin(session)
     frames = walk(timeline, session, 60)
     timeline.close()
@@ -227,11 +228,11 @@ def test_without_recording_the_way_back_is_the_same(session: Session) -> None:
 
 def test_a_picture_shows_a_moment_without_going_there(timeline: Timeline, session: Session) -> None:
     frames = walk(timeline, session, 40)
-    timeline._recent.clear()
+    timeline.pictures.forget()
     picture = timeline.picture(session, Place(1, 20))
     assert session.tick == 40
     assert np.abs(picture.astype(int) - frames[19][-1]).max() <= 1
-    assert picture.shape == timeline._enlarged(session, Place(1, 20)).shape
+    assert picture.shape == timeline.pictures.enlarged(Place(1, 20), (64, 64)).shape
 
 
 def test_moments_that_there_are_not_are_refused_and_nothing_moves(
@@ -304,7 +305,7 @@ def test_public_worlds_go_back_as_exactly(name: str, tmp_path: Path, monkeypatch
     world = World.load(config.name, "cpu", torch.float32)
     session = Session(world, random_context(config), 3)
     timeline = Timeline(None, SnapshotStore())
-    timeline._interval = 5
+    timeline.way.interval = 5
     timeline.begin(session)
     buttons = config.action.buttons
     random = np.random.default_rng(0)
