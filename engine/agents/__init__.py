@@ -6,9 +6,9 @@
 import gymnasium
 
 from engine.agents.env import RemoteWorldEnv, WorldEnv
-from engine.agents.vector import WorldVectorEnv
+from engine.agents.vector import RemoteVectorEnv, WorldVectorEnv
 
-__all__ = ["RemoteWorldEnv", "WorldEnv", "WorldVectorEnv"]
+__all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv"]
 
 gymnasium.register(
     "playhead/Freedoom-v0",
@@ -16,4 +16,8 @@ gymnasium.register(
     vector_entry_point="engine.agents.vector:WorldVectorEnv",
     kwargs={"world": "freedoom"},
 )
-gymnasium.register("playhead/Remote-v0", entry_point="engine.agents.env:RemoteWorldEnv")
+gymnasium.register(
+    "playhead/Remote-v0",
+    entry_point="engine.agents.env:RemoteWorldEnv",
+    vector_entry_point="engine.agents.vector:RemoteVectorEnv",
+)

@@ -243,8 +243,15 @@ class RemoteWorldEnv(FrameEnv):
         return self._frames_of(self._client.ask(request, protocol.Observed))
 
     def _advance(self, action: Action) -> np.ndarray:
-        request = protocol.Step(session=self._opened.session, actions=[action])
-        return self._frames_of(self._client.ask(request, protocol.Stepped))
+        return self.stepped(self.send(action))
+
+    def send(self, action: Action) -> int:
+        """Has the server begin a tick. Returns what `stepped` is to be called with."""
+        return self._client.send(protocol.Step(session=self._opened.session, actions=[action]))
+
+    def stepped(self, request: int) -> np.ndarray:
+        """Waits for a tick that was begun. Returns its frames."""
+        return self._frames_of(self._client.answer(request, protocol.Stepped))
 
     @staticmethod
     def _frames_of(reply: tuple[protocol.Message, np.ndarray | None]) -> np.ndarray:

@@ -1,45 +1,40 @@
-"""Several sessions of one world as a Gymnasium vector environment."""
+"""Several sessions of one world as a Gymnasium vector environment, in this process or behind a bridge."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from engine.agents.env import Reward, WorldEnv
+from engine.agents.env import FrameEnv, RemoteWorldEnv, Reward, WorldEnv
 from engine.together import step_together
+from world.action import Action
 from world.world import World
 
+Env = TypeVar("Env", bound=FrameEnv)
 
-class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """`num_envs` sessions of one world, stepped together in one forward pass where that changes no bit.
 
-    Each behaves as a `WorldEnv` of its own would, bit for bit: `reset(seed=n)` seeds them n, n + 1, …
+class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]):
+    """What both vectors share: environments of one world that are stepped together.
+
+    Each behaves as an environment of its own would, bit for bit: `reset(seed=n)` seeds them n, n + 1, …
     An episode that is over begins anew with the next step.
     """
 
     metadata = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        world: str | Path | World = "freedoom",
-        device: str = "auto",
-        render_mode: str | None = None,
-        reward: Reward | None = None,
-        **options: Any,  # noqa: ANN401 - those of WorldEnv
-    ) -> None:
-        loaded = world if isinstance(world, World) else World.load(world, device)
-        options |= {"render_mode": render_mode, "reward": reward}
-        self.envs = [WorldEnv(loaded, **options) for _ in range(num_envs)]
-        self.num_envs, self.render_mode = num_envs, render_mode
-        first = self.envs[0]
+    def __init__(self, envs: Sequence[Env]) -> None:
+        self.envs, self.num_envs = envs, len(envs)
+        first = envs[0]
+        self.render_mode = first.render_mode
         self.metadata = {**self.metadata, "render_fps": first.metadata["render_fps"]}
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
-        self.observation_space = batch_space(first.observation_space, num_envs)
-        self.action_space = batch_space(first.action_space, num_envs)
-        self._over = np.zeros(num_envs, bool)
+        self.observation_space = batch_space(first.observation_space, self.num_envs)
+        self.action_space = batch_space(first.action_space, self.num_envs)
+        self._over = np.zeros(self.num_envs, bool)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -54,8 +49,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         going = [i for i in range(self.num_envs) if not self._over[i]]
-        frames = iter(step_together([self.envs[i].session for i in going],
-                                    [self.envs[i].read(actions[i]) for i in going]))  # fmt: skip
+        envs = [self.envs[i] for i in going]
+        frames = iter(self._advance(envs, [self.envs[i].read(actions[i]) for i in going]))
         results = []
         for i, env in enumerate(self.envs):
             if self._over[i]:
@@ -71,8 +66,58 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def render(self) -> tuple[np.ndarray | None, ...]:
         return tuple(env.render() for env in self.envs)
 
+    def close_extras(self, **_: Any) -> None:  # noqa: ANN401 - gymnasium's
+        for env in self.envs:
+            env.close()
+
+    @abstractmethod
+    def _advance(self, envs: Sequence[Env], actions: Sequence[Action]) -> list[np.ndarray]:
+        """Plays a tick in each of these environments. Returns each one's frames."""
+
     def _infos(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for i, info in enumerate(infos):
             merged = self._add_info(merged, info, i)
         return merged
+
+
+class WorldVectorEnv(FrameVectorEnv[WorldEnv]):
+    """`num_envs` sessions of one world here, stepped in one forward pass where that changes no bit."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: str | Path | World = "freedoom",
+        device: str = "auto",
+        render_mode: str | None = None,
+        reward: Reward | None = None,
+        **options: Any,  # noqa: ANN401 - those of WorldEnv
+    ) -> None:
+        loaded = world if isinstance(world, World) else World.load(world, device)
+        options |= {"render_mode": render_mode, "reward": reward}
+        super().__init__([WorldEnv(loaded, **options) for _ in range(num_envs)])
+
+    def _advance(self, envs: Sequence[WorldEnv], actions: Sequence[Action]) -> list[np.ndarray]:
+        return step_together([env.session for env in envs], actions)
+
+
+class RemoteVectorEnv(FrameVectorEnv[RemoteWorldEnv]):
+    """`num_envs` sessions behind a bridge, asked all at once, so that the server may step them together."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        **options: Any,  # noqa: ANN401 - those of RemoteWorldEnv
+    ) -> None:
+        envs: list[RemoteWorldEnv] = []
+        try:
+            envs.extend(RemoteWorldEnv(**options) for _ in range(num_envs))
+        except BaseException:
+            for env in envs:
+                env.close()
+            raise
+        super().__init__(envs)
+
+    def _advance(self, envs: Sequence[RemoteWorldEnv], actions: Sequence[Action]) -> list[np.ndarray]:
+        begun = [env.send(action) for env, action in zip(envs, actions, strict=True)]
+        return [env.stepped(request) for env, request in zip(envs, begun, strict=True)]

@@ -8,7 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
 import engine.agents
-from engine.agents import RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import serve_process
@@ -109,8 +109,12 @@ def test_wrong_options_are_refused_and_the_episode_goes_on(env):
     env.step(np.zeros(8, int))
 
 
-def test_a_vector_of_worlds_dreams_what_each_alone_would(tiny_world, tiny_scene):
-    vector = WorldVectorEnv(3, tiny_world, scene=tiny_scene, max_ticks=12)
+@pytest.mark.parametrize("where", ["here", "remote"])
+def test_a_vector_of_worlds_dreams_what_each_alone_would(request, where, tiny_world, tiny_scene):
+    if where == "here":
+        vector = WorldVectorEnv(3, tiny_world, scene=tiny_scene, max_ticks=12)
+    else:
+        vector = RemoteVectorEnv(3, address=request.getfixturevalue("server").address, max_ticks=12)
     alone = [WorldEnv(tiny_world, scene=tiny_scene, max_ticks=12) for _ in range(3)]
     seen, _ = vector.reset(seed=5)
     assert np.array_equal(seen, [e.reset(seed=5 + i)[0] for i, e in enumerate(alone)])
@@ -125,6 +129,8 @@ def test_a_vector_of_worlds_dreams_what_each_alone_would(tiny_world, tiny_scene)
         assert np.array_equal(seen, [w[0] for w in wanted])
         assert over.tolist() == [w[3] for w in wanted] == [tick == 12] * 3
         assert not ended.any() and not rewards.any()
+    vector.close()
+    assert where == "here" or not request.getfixturevalue("server").hosted
 
 
 @pytest.mark.skipif(
