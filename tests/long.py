@@ -16,6 +16,7 @@ import torch
 
 from engine.session import Session
 from tests.conftest import make_tiny_world, save_scene, save_world
+from tests.engine.bridge.fuzz import attack
 from tests.kills import kill_plays
 from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
@@ -122,7 +123,31 @@ def live(ticks: int = 2_000, rewinds: int = 40) -> None:
     shutil.rmtree(folder)
 
 
+def bridge_fuzz(messages: int = 1_000_000) -> None:
+    """Sends hostile messages to a server: it keeps its sessions and its memory, a neighbour does not wait."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        began = time.perf_counter()
+
+        def tell(sent: int) -> None:
+            print(f"{sent:>9} messages, {time.perf_counter() - began:.0f} s", flush=True)
+
+        outcome = attack(world, save_scene(Path(folder) / "tiny-scene"), messages, seed=0, tell=tell)
+    growth = outcome.memory[-1] - outcome.memory[len(outcome.memory) // 4]
+    late = {name: 1000 * value for name, value in outcome.neighbour.items()}
+    answers = ", ".join(f"{count} {kind}" for kind, count in outcome.answers.most_common())
+    print(f"answers       {answers}")
+    print(f"memory        {growth:+.1f} MB after the first quarter, {outcome.memory[-1]:.0f} MB at the end")
+    print(
+        f"neighbour     {outcome.neighbour['ticks']} ticks of {late['tick']:.1f} ms p50; beyond its tick an "
+        f"answer took {late['p50']:.2f} ms p50, {late['p99']:.2f} ms p99, {late['longest']:.2f} ms at most"
+    )
+    assert not outcome.said, outcome.said
+    assert growth < 20, "memory grows"
+
+
 PROOFS: dict[str, Callable[[], None]] = {
+    "bridge-fuzz": bridge_fuzz,
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),

@@ -34,6 +34,9 @@ from world.errors import ActionError, PlayheadError
 HEARTBEAT = 1000
 """Milliseconds between two heartbeats of ZeroMQ; a connection that misses three is cut."""
 
+MOMENT = 0.0005
+"""Seconds for which requests are handled before it is looked what else there is to do."""
+
 
 class Server:
     """Serves the worlds of a hall, or the one session of a window (`add`)."""
@@ -226,8 +229,9 @@ class Server:
                 logging.getLogger("playhead").exception("the bridge could not finish a piece of work")
 
     def _receive(self) -> None:
-        """Handles what has come in, at most so much that work and watchers are not kept waiting."""
-        for _ in range(64):
+        """Handles what has come in, but keeps work and watchers waiting for a moment only."""
+        until = time.perf_counter() + MOMENT
+        while time.perf_counter() < until:
             try:
                 parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
