@@ -1,0 +1,119 @@
+"""Clients that die, hang or come and go by the hundred: real processes, and what a server makes of them."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from engine.bridge import protocol as p
+from engine.bridge.client import Client
+from tests.engine.bridge.conftest import ROOT, serve_process, until, wants
+from world.action import Action
+
+FORWARD = Action(frozenset({"forward"}))
+DOOMED = """
+import sys
+from engine.bridge import protocol as p
+from engine.bridge.client import Client
+from world.action import Action
+
+client = Client(sys.argv[1], "doomed")
+session = client.ask(p.Open(), p.Opened)[0].session
+client.ask(p.Step(session=session, actions=[Action(frozenset(["forward"]))]), p.Stepped)
+client.send(p.Step(session=session, actions=[Action(frozenset(["forward"]))] * 200))
+client.ask(p.Ping(), p.Pong)  # by now the step is under way
+print(session, client.welcome.token, flush=True)
+client.wait(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tiny_world_folder, tiny_scene) -> Iterator[tuple[psutil.Process, str]]:
+    with serve_process(tiny_world_folder, tiny_scene) as (process, address):
+        yield psutil.Process(process.pid), address
+        assert process.poll() is None
+
+
+@contextmanager
+def doomed(address: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
+    """A client in the midst of a long step: its process, its session and its token."""
+    command = [sys.executable, "-c", DOOMED, address]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        session, token = process.stdout.readline().split()
+        yield process, session, token
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(look: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def test_a_client_killed_mid_step_leaves_a_session_that_its_successor_goes_on_with(served):
+    _, address = served
+    with doomed(address) as (process, session, token):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        other = Client(address, "other", patience=30)
+        other.ask(p.Attach(session=session), p.Opened)
+        while not other.ask(wants(session, "take"), p.Controlled)[0].in_control:
+            until(other, p.Controlled, in_control=True)
+        reached = other.ask(p.Observe(session=session), p.Observed)[0].tick
+        assert reached == 201  # what was asked for was played to its end
+        assert other.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 202
+        heir = Client(address, "doomed", patience=30, resume=token)
+        assert heir.ask(wants(session, "take"), p.Controlled)[0].in_control
+        heir.ask(p.Close(session=session), p.Done)
+        assert until(other, p.Ended).reason == "doomed closed it"
+        heir.close()
+        other.close()
+
+
+def test_a_half_open_connection_is_noticed_and_the_control_given_on(served):
+    """The client's process is stopped: its system keeps the connection up, and nothing is answered on it."""
+    _, address = served
+    with doomed(address) as (process, session, _):
+        other = Client(address, "other", patience=30)
+        assert not other.ask(wants(session, "take"), p.Controlled)[0].in_control
+        process.send_signal(signal.SIGSTOP)
+        assert until(other, p.Controlled, in_control=True).holder == "other"
+        other.ask(p.Close(session=session), p.Done)
+        other.close()
+
+
+def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
+    """By halves with a hello and a session, by halves with neither, some of them at the same time."""
+    server, address = served
+    beside = Client(address, "beside", patience=30)
+    session = beside.ask(p.Open(), p.Opened)[0].session
+    host, port = address.removeprefix("tcp://").split(":")
+
+    def come_and_go(count: int) -> None:
+        for _ in range(count // 10):
+            clients = [Client(address, "guest", patience=30) for _ in range(5)]
+            bare = [socket.create_connection((host, int(port))) for _ in range(5)]
+            clients[0].watch(session)
+            beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)
+            for line in (*clients, *bare):
+                line.close()
+
+    come_and_go(50)
+    wait_for(lambda: len(server.net_connections("tcp")) <= 6)
+    files, memory = server.num_fds(), server.memory_info().rss
+    come_and_go(500)
+    wait_for(lambda: server.num_fds() <= files)
+    assert server.memory_info().rss - memory < 20 * 2**20
+    assert beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 56
+    beside.close()
