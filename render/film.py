@@ -8,6 +8,7 @@ import pygame
 
 from render.hud import draw_held
 from render.text import GREY, draw_label, text_size
+from world.action import Action
 
 GAP = 4
 """Dark pixels between two takes, before they are enlarged; even, as H.264 wants its sizes."""
@@ -23,9 +24,14 @@ class Pane:
     title: str = ""
 
 
+def said(action: Action) -> tuple[str, ...]:
+    """The held buttons and the moved axes of an action, as they are shown."""
+    return (*sorted(action.buttons), *(f"{axis} {value:+.2f}" for axis, value in sorted(action.axes.items())))
+
+
 @dataclass(frozen=True)
 class Style:
-    """`scale`: pixels a pixel. `overlay`: the held buttons, the tick and the title are drawn on the frame."""
+    """`scale`: pixels a pixel. `overlay`: what is held, the tick and the title are drawn on the frame."""
 
     scale: int = 1
     overlay: bool = False

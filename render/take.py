@@ -10,7 +10,7 @@ from engine.recording.reader import Recording, find_recording
 from engine.recording.replay import Replayed, replay, telling
 from render.episodes import Moment
 from render.export import ExportError
-from render.film import Pane
+from render.film import Pane, said
 from world.action import Action
 from world.world import World
 
@@ -58,8 +58,8 @@ class Take:
     def panes(self, title: str = "") -> Iterator[list[Pane]]:
         """Each tick as a film shows it, a pane a frame. `title`: what to call it beside another take."""
         for replayed in self._replay(self.first):
-            held = replayed.played.action.buttons if replayed.played is not None else ()
-            yield [Pane(f, tuple(sorted(held)), replayed.place.tick, title) for f in replayed.frames]
+            held = said(replayed.played.action) if replayed.played is not None else ()
+            yield [Pane(frame, held, replayed.place.tick, title) for frame in replayed.frames]
 
     def _replay(self, first: int) -> Iterator[Replayed]:
         moments = replay(self.recording, self.world, self.branch, first, self.last)

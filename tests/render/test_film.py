@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from render.film import GAP, Pane, Style, draw_film
+from render.film import GAP, Pane, Style, draw_film, said
+from world.action import Action
 
 FRAME = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 LOW = np.full((32, 48, 3), 200, np.uint8)
@@ -42,3 +43,8 @@ def test_what_is_held_and_the_tick_are_drawn_where_the_hud_has_them() -> None:
     assert differs[-64:, :200].any() and not differs[:-64].any()
     assert (later != idle)[:64, 200:].any()
     assert (draw_film([Pane(FRAME, (), 7, "2")], style) != idle)[:64, :100].any()
+
+
+def test_axes_are_said_with_how_far_they_are_moved() -> None:
+    action = Action(frozenset({"forward", "attack"}), {"yaw": 0.5, "pitch": -1.0})
+    assert said(action) == ("attack", "forward", "pitch -1.00", "yaw +0.50")
