@@ -19,8 +19,6 @@ def dial(settings: PlaySettings) -> Line:
     for option, given in (("--device", settings.device != "auto"), ("--attention", settings.attention)):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
-    if settings.bridge is not None:
-        raise PlayheadError("--bridge shares what is played here; with --connect that is played elsewhere")
     if settings.continued or settings.recordings not in (None, recordings_folder()):
         raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
     if settings.codec not in CODECS:

@@ -1,6 +1,5 @@
 """`play --connect`: a real window here, a real server process, and what becomes of both."""
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bridge.auth import new_keys
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
-from tests.engine.bridge.conftest import serve_process
+from tests.engine.bridge.conftest import make_keys, serve_process
 from tests.render.desktop import display, lacking, playing, wait_for
 from tests.render.test_play import middle
 from world.action import Action
@@ -51,12 +49,9 @@ def test_keys_here_are_played_there_and_its_frames_are_seen_here(
 def test_with_keys_a_server_of_any_address_is_played_on_and_without_them_it_is_not(
     screen, tmp_path, tiny_world_folder, tiny_scene
 ):
-    for name in ("server", "laptop"):
-        new_keys(name, tmp_path)
-    (tmp_path / "allowed").mkdir()
-    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
-    guard = ["--key", str(tmp_path / "server.key_secret"), "--clients", str(tmp_path / "allowed")]
-    mine = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
+    keys = make_keys(tmp_path)
+    guard = ["--key", str(keys / "server.key_secret"), "--clients", str(keys / "allowed")]
+    mine = ["--key", str(keys / "laptop.key_secret"), "--server-key", str(keys / "server.key")]
     bind = "tcp://0.0.0.0:*"
     with serve_process(tiny_world_folder, tiny_scene, *guard, bind=bind) as (_, address):
         there = ["--connect", address.replace("0.0.0.0", "127.0.0.1"), "--ticks", "5"]

@@ -1,6 +1,7 @@
 """A server of the tiny world, in this process or in one of its own, and clients of it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import zmq
 
 from engine.bridge import protocol as p
+from engine.bridge.auth import ServerKeys, new_keys
 from engine.bridge.client import Client
 from engine.bridge.connections import Limits
 from engine.bridge.hall import Hall
@@ -25,8 +27,10 @@ Pushed = TypeVar("Pushed", bound=p.Message)
 
 
 @contextmanager
-def serving(world, scene, limits: Limits | None = None) -> Iterator[Server]:
-    server = Server(Hall([world], [load_scene(scene)]), "tcp://127.0.0.1:*", limits=limits)
+def serving(
+    world, scene, limits: Limits | None = None, trusted: ServerKeys | None = None, bind="tcp://127.0.0.1:*"
+) -> Iterator[Server]:
+    server = Server(Hall([world], [load_scene(scene)]), bind, trusted, limits)
     thread = serve_in_background(server)
     try:
         yield server
@@ -80,6 +84,20 @@ def frames_of(watcher: zmq.Socket) -> Iterator[tuple[p.FrameHeader, np.ndarray]]
             np.stack([np.frombuffer(f, np.uint8).reshape(header.height, header.width, 3) for f in frames]),
         )
     raise AssertionError("nothing is published")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder of keys: of a server, of a laptop that is `allowed`, and of a stranger."""
+    return make_keys(tmp_path)
+
+
+def make_keys(folder: Path) -> Path:
+    for name in ("server", "laptop", "stranger"):
+        new_keys(name, folder)
+    (folder / "allowed").mkdir()
+    shutil.copy(folder / "laptop.key", folder / "allowed")
+    return folder
 
 
 @contextmanager

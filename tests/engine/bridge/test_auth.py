@@ -1,7 +1,6 @@
 """Beyond loopback only those come in whose key the server has, and who trust this very server."""
 
 import contextlib
-import shutil
 import socket
 
 import pytest
@@ -11,24 +10,12 @@ from engine.bridge.client import Client
 from engine.bridge.hall import Hall
 from engine.bridge.server import Server, serve_in_background
 from scenes.scene import load_scene
+from tests.engine.bridge.conftest import serving
 from world.errors import PlayheadError
-
-
-@pytest.fixture
-def keys(tmp_path):
-    """Keys of a server, of a laptop that it allows, and of a stranger."""
-    for name in ("server", "laptop", "stranger"):
-        new_keys(name, tmp_path)
-    (tmp_path / "allowed").mkdir()
-    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
-    return tmp_path
 
 
 def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_world, tiny_scene):
     trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
-    server = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://0.0.0.0:*", trusted)
-    thread = serve_in_background(server)
-    address = server.address.replace("0.0.0.0", "127.0.0.1")
 
     def welcomed(client: str | None, of: str = "server", patience: float = 1) -> bool:
         pair = load_client_keys(keys / f"{client}.key_secret", keys / f"{of}.key") if client else None
@@ -39,17 +26,14 @@ def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_worl
             return False
         return True
 
-    try:
+    with serving(tiny_world, tiny_scene, trusted=trusted, bind="tcp://0.0.0.0:*") as server:
+        address = server.address.replace("0.0.0.0", "127.0.0.1")
         assert welcomed("laptop", patience=20)
         assert not welcomed(None)
         assert not welcomed("stranger")
         assert not welcomed("laptop", of="stranger")
         (keys / "allowed" / "laptop.key").unlink()  # from now on
         assert not welcomed("laptop")
-    finally:
-        server.stop()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

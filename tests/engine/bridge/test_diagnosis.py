@@ -1,6 +1,5 @@
 """Whoever gets no answer is told why, as far as it can be known from here."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,21 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.bridge.auth import load_client_keys, load_server_keys, new_keys
+from engine.bridge.auth import load_client_keys, load_server_keys
 from engine.bridge.client import Client
-from engine.bridge.hall import Hall
-from engine.bridge.server import Server, serve_in_background
-from scenes.scene import load_scene
+from tests.engine.bridge.conftest import serving
 from world.errors import PlayheadError
-
-
-@pytest.fixture
-def keys(tmp_path):
-    for name in ("server", "laptop", "stranger"):
-        new_keys(name, tmp_path)
-    (tmp_path / "allowed").mkdir()
-    shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
-    return tmp_path
 
 
 @contextmanager
@@ -59,18 +47,13 @@ def test_the_sentence_names_what_is_wrong_and_the_mend(keys, server, tiny_world,
         return load_client_keys(keys / f"{client}.key_secret", keys / f"{of}.key")
 
     trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
-    guarded = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://127.0.0.1:*", trusted)
-    thread = serve_in_background(guarded)
-    try:
+    with serving(tiny_world, tiny_scene, trusted=trusted) as guarded:
         assert "it wants keys; give yours by --key" in why(guarded.address)
         assert "it does not know your key; your .key file belongs" in why(guarded.address, pair("stranger"))
         assert "not the server of that --server-key" in why(guarded.address, pair("laptop", "stranger"))
         assert "or was started without keys" in why(server.address, pair("laptop"))
         with something_else() as address:
             assert "no server of Playhead" in why(address)
-    finally:
-        guarded.stop()
-        thread.join(20)
     assert "nothing listens there; start `main.py serve`" in why("tcp://127.0.0.1:9")
 
 

@@ -1,43 +1,30 @@
 """What somebody sees who listens on the wire: everything without keys, and with them nothing."""
 
-import shutil
-
 import pytest
 import zmq
 
 from engine.bridge import protocol as p
-from engine.bridge.auth import load_client_keys, load_server_keys, new_keys
+from engine.bridge.auth import load_client_keys, load_server_keys
 from engine.bridge.client import Client
-from engine.bridge.hall import Hall
-from engine.bridge.server import Server, serve_in_background
-from scenes.scene import load_scene
 from tests.engine.bridge.cable import Cable
-from tests.engine.bridge.conftest import frames_of
+from tests.engine.bridge.conftest import frames_of, serving
 from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 
 
 @pytest.fixture(params=["plain", "curve"])
-def listened(request, tmp_path, tiny_world, tiny_scene):
+def listened(request, keys, tiny_world, tiny_scene):
     """A server behind cables that are listened on, for requests and for frames, and a client's keys."""
     trusted = mine = None
     if request.param == "curve":
-        for name in ("server", "laptop"):
-            new_keys(name, tmp_path)
-        (tmp_path / "allowed").mkdir()
-        shutil.copy(tmp_path / "laptop.key", tmp_path / "allowed")
-        trusted = load_server_keys(tmp_path / "server.key_secret", tmp_path / "allowed")
-        mine = load_client_keys(tmp_path / "laptop.key_secret", tmp_path / "server.key")
-    server = Server(Hall([tiny_world], [load_scene(tiny_scene)]), "tcp://127.0.0.1:*", trusted)
-    thread = serve_in_background(server)
-    cables = [Cable(server.address), Cable(f"tcp://127.0.0.1:{server.frames_port}")]
-    yield request.param, cables, mine
-    for cable in cables:
-        cable.close()
-    server.stop()
-    thread.join(20)
-    assert not thread.is_alive()
+        trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
+        mine = load_client_keys(keys / "laptop.key_secret", keys / "server.key")
+    with serving(tiny_world, tiny_scene, trusted=trusted) as server:
+        cables = [Cable(server.address), Cable(f"tcp://127.0.0.1:{server.frames_port}")]
+        yield request.param, cables, mine
+        for cable in cables:
+            cable.close()
 
 
 def test_a_capture_shows_everything_without_keys_and_nothing_with_them(listened):
