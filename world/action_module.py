@@ -55,7 +55,9 @@ class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             raise ValueError(f"`action.blocks` {list(self.blocks)} do not rise to numbers below {layers}")
         if self.blocks[0] < 0 or self.keyboard < 0 or self.mouse < 0 or not self.inputs:
             raise ValueError("`action` needs a `keyboard` or `mouse` above 0, and no number below 0")
-        for name, dim in (("keyboard_dim", self.keyboard_dim), ("mouse_dim", self.mouse_dim)):
+        used = [("keyboard_dim", self.keyboard_dim)] if self.keyboard else []
+        used += [("mouse_dim", self.mouse_dim)] if self.mouse else []
+        for name, dim in used:
             size, rest = divmod(dim, self.heads)
             if rest or size % 2 or not 0 <= self.rotary <= size or self.rotary % 2:
                 raise ValueError(f"`action.{name}` {dim} does not split into {self.heads} heads of even size")
@@ -239,7 +241,8 @@ class ActionMemory:
         turning = rope.axis_angles(frames, pairs, config.theta)
 
         def table(dim: int) -> Tensor:
-            still = torch.zeros(len(frames), dim // config.heads // 2 - pairs, dtype=torch.float64)
+            count = max(0, dim // config.heads // 2 - pairs)  # a dim that is not in use may have none
+            still = torch.zeros(len(frames), count, dtype=torch.float64)
             return rope.table(torch.cat([turning, still], -1))
 
         return table(config.keyboard_dim), table(config.mouse_dim)
