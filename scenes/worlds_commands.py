@@ -54,7 +54,7 @@ def list_all() -> None:
 @app.command()
 def add(
     path: Annotated[str, typer.Argument(help="A checkpoint: PATH or hub:OWNER/REPO/FILE.")],
-    autoencoder: Annotated[str, typer.Option(help="lighttaew2_1 or taew2_1: PATH or hub:…")],
+    autoencoder: Annotated[str | None, typer.Option(help="PATH or hub:…; else lighttaew2_1.")] = None,
     family: Annotated[str, typer.Option(help="auto, or a name of the catalogue.")] = "auto",
     lora: Annotated[str | None, typer.Option(help="A LoRA to merge in: PATH or hub:…")] = None,
     latents: Annotated[str | None, typer.Option(help="raw or normalised, where no name says.")] = None,
@@ -62,15 +62,16 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
 ) -> None:
     """Add a public checkpoint: recognise it, check every key and shape, convert it."""
-    from world.hub import fetch
+    from world.hub import fetch, find_autoencoder
     from world.importing import ImportProblem, add_world
 
     if latents not in (None, "raw", "normalised"):
         raise ImportProblem(f"--latents is raw or normalised, not `{latents}`")
     with progress() as tell:
+        file = fetch(path, tell)
         folder, why = add_world(
-            fetch(path, tell),
-            fetch(autoencoder, tell),
+            file,
+            lambda: fetch(autoencoder, tell) if autoencoder else find_autoencoder(file, tell),
             family=family,
             lora=fetch(lora, tell) if lora else None,
             latents=latents,

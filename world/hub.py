@@ -7,7 +7,7 @@ from typing import Any
 
 from world.home import downloads_folder
 from world.importing import ImportProblem, Progress
-from world.public import HubFile
+from world.public import AUTOENCODERS, LIGHTTAE, HubFile
 
 
 def parse(place: str) -> HubFile:
@@ -34,6 +34,21 @@ def fetch(place: str, progress: Progress = lambda stage, part: None) -> Path:
             f"{file.path} of {file.repo} cannot be fetched ({error}); download {file.url} elsewhere and give "
             "its path instead"
         ) from None
+
+
+def find_autoencoder(beside: Path, progress: Progress = lambda stage, part: None) -> Path:
+    """The tiny autoencoder for a checkpoint: one that lies beside it or was downloaded, else the hub's.
+
+    Raises ImportProblem as `fetch` does.
+    """
+    for name in AUTOENCODERS:
+        path = beside.parent / f"{name}.pth"
+        if path.is_file():
+            return path
+    try:
+        return fetch(f"hub:{LIGHTTAE.repo}/{LIGHTTAE.path}", progress)
+    except ImportProblem as problem:
+        raise ImportProblem(f"{problem}, by --autoencoder") from None
 
 
 def fetch_all(

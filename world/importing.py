@@ -293,7 +293,7 @@ def check_free(name: str, force: bool = False) -> Path:
 
 def add_world(
     path: Path,
-    autoencoder: Path,
+    autoencoder: Path | Callable[[], Path],
     *,
     family: str = "auto",
     lora: Path | None = None,
@@ -304,10 +304,13 @@ def add_world(
 ) -> tuple[Path, str]:
     """Adds a checkpoint to the user's worlds; returns the folder, and how it was recognised.
 
+    An `autoencoder` that is still to be fetched is fetched once the checkpoint has turned out to fit.
     Raises ImportProblem before anything is written.
     """
     progress("reading", 0.0)
     found = recognise(path, family, lora)
+    if not isinstance(autoencoder, Path):
+        autoencoder = autoencoder()
     tiny, latents = recognise_autoencoder(autoencoder, latents)
     config = with_latents(found.config, latents)
     config = msgspec.structs.replace(config, name=name or config.name)

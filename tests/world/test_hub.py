@@ -17,6 +17,7 @@ from huggingface_hub import constants
 
 import main as command_line
 from world import public
+from world.config import load_config
 from world.generator import Generator
 from world.home import downloads_folder, worlds_folder
 from world.hub import fetch, fetch_all
@@ -241,3 +242,26 @@ def test_a_conversion_that_was_killed_is_gone_on_with(tmp_path: Path, own_home: 
     for file in ("generator.safetensors", "commit.safetensors"):
         stored = read_weights(folder / file)
         assert all(torch.equal(stored[key], tensor.bfloat16()) for key, tensor in own.items())
+
+
+def test_an_autoencoder_is_found_beside_the_checkpoint_or_fetched_once_that_fits(
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry = PUBLIC["self-forcing"]
+    torch.save({"generator": Generator(tiny(entry.config).generator).state_dict()}, tmp_path / "x.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    assert run(monkeypatch, "worlds", "add", str(tmp_path / "other.pt")) == 2
+    assert "causal Wan" in capsys.readouterr().err  # what is wrong with it, whether there is a network or not
+    assert run(monkeypatch, "worlds", "add", str(tmp_path / "x.pt")) == 2
+    assert LIGHTTAE.url in (said := capsys.readouterr().err) and "--autoencoder" in said
+    torch.save(LightTAE(entry.config.autoencoder).state_dict(), tmp_path / "lighttaew2_1.pth")
+    hub.files[f"/{LIGHTTAE.repo}/resolve/main/{LIGHTTAE.path}"] = (tmp_path / "lighttaew2_1.pth").read_bytes()
+    (tmp_path / "lighttaew2_1.pth").rename(tmp_path / "taew2_1.pth")
+    for name, mean in (("beside", 0.0), ("fetched", public.WAN_MEAN[0])):
+        assert run(monkeypatch, "worlds", "add", str(tmp_path / "x.pt"), "--name", name) == 0
+        config = load_config(worlds_folder() / name / "world.toml")
+        assert config.latent.mean[0] == mean
+        (tmp_path / "taew2_1.pth").unlink(missing_ok=True)
