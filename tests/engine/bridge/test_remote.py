@@ -8,9 +8,9 @@ import pytest
 from engine.bridge.line import Line, Wanted
 from engine.bridge.receipts import Receipts
 from engine.session import Session
-from tests.conftest import SEED, make_tiny_context
+from tests.conftest import SEED, make_tiny_context, make_tiny_world
 from tests.engine.bridge.cable import Cable
-from tests.engine.bridge.conftest import serve_process
+from tests.engine.bridge.conftest import serve_process, serving
 from tests.engine.bridge.seat import NONE, Seat, play_over_a_breaking_line, seat
 from world.action import Action
 from world.errors import PlayheadError
@@ -36,6 +36,16 @@ def test_what_is_held_is_what_the_session_there_dreams(server, tiny_world):
         assert player.loop.stats.key_p50 > 0
     assert np.array_equal(seen, dreamed(tiny_world, [RIGHT, RIGHT, RIGHT, LEFT, NONE]))
     assert not server.hosted  # it ended with its player
+
+
+def test_every_frame_of_a_tick_comes_down_in_its_order(tiny_scene):
+    world = make_tiny_world(time_factor=2)
+    with serving(world, tiny_scene) as server, seat(server.address) as player:
+        player.pause_at_the_start()
+        player.hold(RIGHT)
+        seen = [player.step() for _ in range(3)]
+        assert [frames.shape for frames in seen] == [(2, 64, 64, 3)] * 3
+        assert np.array_equal(seen, dreamed(world, [RIGHT] * 3))
 
 
 def test_a_script_is_played_tick_by_tick_and_then_the_keys_count(server, tiny_world):
