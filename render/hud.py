@@ -21,11 +21,11 @@ def draw_hud(screen: pygame.Surface, stats: Stats, scene: str, recorded: str = "
 
 
 def draw_state(
-    screen: pygame.Surface, stats: Stats, warn: bool, recording: bool = True, control: Sequence[str] = ()
+    screen: pygame.Surface, stats: Stats, warn: bool, failure: str = "", control: Sequence[str] = ()
 ) -> None:
     """Draws at the top right what is not as usual: a pause, slow motion and, if `warn`, a slow machine.
 
-    `recording` False: it has stopped, or could not begin. `control`: who else plays, or would like to.
+    `failure`: why nothing is recorded, said whole if `warn`. `control`: who else plays, or would like to.
     """
     size = text_size(screen.get_size())
     right, top = screen.get_width() - size // 2, size // 2
@@ -41,8 +41,9 @@ def draw_state(
         states.append((f"{stats.speed:g}x speed", ACCENT))
     if warn and stats.slow and not stats.paused and not cut:
         states.append((f"running slow: {stats.rate:.1f} of {stats.wanted_rate:.1f} ticks/s", WARNING))
-    if not recording:
-        states.append(("recording stopped", WARNING))
+    if failure:
+        said = _wrap(failure, size, screen.get_width() // 2) if warn else ["recording stopped"]
+        states += [(line, WARNING) for line in said]
     for text, colour in states:
         top = draw_label(screen, text, size, colour, topright=(right, top)).bottom + size // 3
 
@@ -127,11 +128,17 @@ def _tenths(seconds: float | None) -> str:
 
 
 def _wrap(text: str, size: int, width: int) -> list[str]:
+    """The lines of a text that are no wider than `width`, a word that is wider taken apart."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and render_text(longer, size).get_width() > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+            longer = word
+            lines.append("")
+        while render_text(longer, size).get_width() > width and len(longer) > 1:
+            fits = max(1, len(longer) * width // render_text(longer, size).get_width() - 1)
+            lines[-1] = longer[:fits]
+            lines.append("")
+            longer = longer[fits:]
+        lines[-1] = longer
     return lines

@@ -336,7 +336,7 @@ class Play:
         if self._hud and not (self._moments is not None and self._moments.looking):
             draw_hud(screen, stats, self._opening.title, self._recorded)
         said = self._sharing.said
-        draw_state(screen, stats, warn=self._hud, recording=not self._failure, control=said)
+        draw_state(screen, stats, warn=self._hud, failure=self._failure, control=said)
 
     @property
     def _recorded(self) -> str:

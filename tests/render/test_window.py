@@ -63,6 +63,9 @@ def test_what_was_not_measured_has_no_figure():
     assert "key to frame" not in text
 
 
+FAILURE = f"recording to /{'long-' * 20}folder/play.playhead stopped (disk full); what was written is kept"
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_everything_is_drawn_in_windows_of_any_size(size):
     keymap = find_keymap("freedoom")
@@ -70,6 +73,7 @@ def test_everything_is_drawn_in_windows_of_any_size(size):
         lambda screen: draw_hud(screen, STATS, "The acid canyon"),
         lambda screen: draw_state(screen, replace(STATS, paused=True, speed=0.25), warn=True),
         lambda screen: draw_state(screen, replace(STATS, slow=True), warn=True),
+        lambda screen: draw_state(screen, STATS, warn=True, failure=FAILURE),
         lambda screen: draw_note(screen, "a sentence that is longer than small windows are wide " * 3),
         lambda screen: draw_help(screen, keymap),
         lambda screen: draw_loading(screen, "loading the world freedoom", 0.5),
@@ -77,6 +81,16 @@ def test_everything_is_drawn_in_windows_of_any_size(size):
         screen = pygame.Surface(size, depth=32)
         draw(screen)
         assert pygame.surfarray.array3d(screen).any()
+
+
+def test_why_nothing_is_recorded_is_said_whole_beside_the_figures():
+    screen, short = (pygame.Surface((768, 480), depth=32) for _ in range(2))
+    draw_state(screen, STATS, warn=True, failure=FAILURE)
+    draw_state(short, STATS, warn=False, failure=FAILURE)
+    shown, brief = (pygame.surfarray.array3d(s).any(2) for s in (screen, short))
+    assert not shown[: 768 // 2 - 40].any() and shown.sum() > 3 * brief.sum()
+    lines = [np.count_nonzero(np.diff(np.r_[0, s.any(0)].astype(int)) == 1) for s in (shown, brief)]
+    assert lines[0] > 2 and lines[1] == 1
 
 
 def test_as_long_as_all_is_as_usual_no_state_is_drawn():
