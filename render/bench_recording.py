@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from engine.loop import Loop, Tick
@@ -27,11 +28,12 @@ TURN = 60
 
 @dataclass
 class Cost:
-    """Seconds from frame to frame, a list entry a tick; and what the file grows by."""
+    """Seconds from frame to frame, a list entry a tick; and the bytes that a minute of play takes."""
 
     plain: list[float] = field(default_factory=list)
     recorded: list[float] = field(default_factory=list)
-    bytes_a_minute: float = 0.0
+    ticks_a_minute: float = 0.0
+    thumbnails_a_minute: float = 0.0
 
     def ratio(self, part: float) -> float:
         """Recorded over not recorded, at a percentile."""
@@ -43,13 +45,10 @@ def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:
     cost = Cost()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.playhead"
-        recorder = Recorder(path, world, scene.title)
-        timeline = Timeline(recorder, SnapshotStore(Path(folder) / "seek" / "play"))
+        timeline = Timeline(Recorder(path, world, scene.title), SnapshotStore(Path(folder) / "seek" / "play"))
         session = Session(world, scene.context, scene.seed, scene)
         session.warm_up()
         timeline.begin(session)
-        recorder.flush()
-        empty = _size(path)
         loop = Loop(lambda: session, Wanderer(world.config.action), make_clock=Unpaced)
         previous: float | None = None
 
@@ -71,9 +70,9 @@ def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:
         loop.subscribe(count)
         show(loop, world, scene)
         timeline.close()
-        written = Recording.read(path).tree.count
-        grown = path.stat().st_size - empty
-        cost.bytes_a_minute = grown / written * world.config.ticks_per_second * 60
+        minutes = Recording.read(path).tree.count / world.config.ticks_per_second / 60
+        sizes = [_size(path, emptied) for emptied in ("", "thumbnails", "ticks")]
+        cost.thumbnails_a_minute, cost.ticks_a_minute = ((a - b) / minutes for a, b in pairwise(sizes))
     return cost
 
 
@@ -122,8 +121,10 @@ def _time(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _size(path: Path) -> int:
-    """The size of a file that is being recorded to, its log included."""
-    with contextlib.closing(sqlite3.connect(path)) as base:
-        base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+def _size(path: Path, emptied: str) -> int:
+    """The size of a recording's file after a table, if one is named, has been emptied for good."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
+        if emptied:
+            base.execute(f"DELETE FROM {emptied}")
+        base.execute("VACUUM")
     return path.stat().st_size

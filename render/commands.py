@@ -57,7 +57,10 @@ def bench_play(
         typer.echo(f"not recorded  {bench.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
         typer.echo(f"recorded      {bench.spread(cost.recorded)} ms")
         typer.echo(f"ratio         {' / '.join(f'{cost.ratio(p):.3f}' for p in (50, 95, 99))}")
-        typer.echo(f"file          {cost.bytes_a_minute / 1e3:.0f} kB a minute of play")
+        ticks_kb, thumbnails_kb = cost.ticks_a_minute / 1e3, cost.thumbnails_a_minute / 1e3
+        typer.echo(
+            f"a minute      {ticks_kb:.0f} kB of actions and hashes, {thumbnails_kb:.0f} kB of thumbnails"
+        )
     peak = bench.device_memory(loaded.device)
     if peak is not None:
         typer.echo(f"device memory {peak:.0f} MB at most")
@@ -89,8 +92,8 @@ def bench_seek(
     typer.echo(f"played        {ticks} ticks, {bench.spread(found.ticks)} ms p50 / p95 / p99 a tick")
     typer.echo(f"seek          {bench.spread(found.seeks)} ms, {longest:.0f} ms at most, from the disk")
     typer.echo(f"picture       {bench.spread(found.pictures)} ms, to look at a moment without going there")
-    typer.echo(f"snapshots     {found.snapshot / 1e6:.1f} MB each")
-    typer.echo(f"disk          {found.disk_an_hour / 1e9:.1f} GB an hour, snapshots and latents")
+    typer.echo(f"snapshots     {found.snapshot / 1e6:.2f} MB each")
+    typer.echo(f"disk          {found.disk_an_hour / 1e9:.2f} GB an hour, snapshots and latents")
 
 
 @app.command("attention")
