@@ -17,6 +17,7 @@ def rollout(
     seed: Annotated[int | None, typer.Option(help="Else the scene's, or 0.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -40,7 +41,7 @@ def rollout(
     start = load_scene(scene) if scene is not None else None
     if world is None and start is None:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(world or start.world, device, steps=steps)
+    loaded = World.load(world or start.world, device, steps=steps, attention=attention)
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases
     held = load_actions(actions, config.action, keys)

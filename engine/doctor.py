@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from world.acceleration import pick_device, pick_dtype
 from world.catalogue import list_worlds
+from world.world import shipped_worlds
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,25 @@ def _data_sets() -> Iterable[Finding]:
     yield Finding("Minari", version or "", "" if version else lack)
 
 
+def _public_worlds() -> Iterable[Finding]:
+    hub, encoders = _version("huggingface_hub"), (_version("transformers"), _version("diffusers"))
+    lack = "fetching public worlds with `worlds get`: pip install 'playhead[hub]'"
+    yield Finding("hub", f"huggingface_hub {hub}" if hub else "", "" if hub else lack)
+    found = f"transformers {encoders[0]}, diffusers {encoders[1]}" if all(encoders) else ""
+    lack = "making scenes of public worlds: pip install 'playhead[scenes]'"
+    yield Finding("encoders", found, "" if found else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     for entry in list_worlds():
         if entry.config.generator_weights.startswith("random:"):
             yield Finding(f"world {entry.name}", "random weights")
             continue
-        lack = f"its weights, without which it cannot be played: git checkout -- world/shipped/{entry.name}"
+        shipped = entry.name in shipped_worlds()
+        mend = (
+            f"git checkout -- world/shipped/{entry.name}" if shipped else f"worlds get {entry.name} --force"
+        )
+        lack = f"its weights, without which it cannot be played: {mend}"
         found = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
         yield Finding(f"world {entry.name}", found, "" if entry.weights else lack)
 
@@ -170,5 +184,6 @@ _PARTS = {
     "PyAV": _video,
     "ViZDoom": _training,
     "Minari": _data_sets,
+    "public worlds": _public_worlds,
     "worlds": _worlds,
 }
