@@ -1,8 +1,9 @@
 """Writes what is played to a `.playhead` file as it happens, on a thread of its own.
 
 Every tick is its own transaction in SQLite's write-ahead log, so a process that is killed loses at most what
-had not yet reached the thread. Moving the log into the file, which waits for the disk, is left to a second
-thread: the first one never waits for more than a write to memory.
+had not yet reached the thread; and play waits for the thread rather than run ahead of it by more than two
+ticks. Moving the log into the file, which waits for the disk, is left to a second thread: the first one never
+waits for more than a write to memory.
 """
 
 import contextlib
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 Job = Callable[[sqlite3.Connection], None]
 CHECKPOINT_AFTER = 500
 """Transactions after which the log is moved into the file: some megabytes."""
+BEHIND = 2
+"""Ticks that may be shown and not be written yet."""
+PATIENCE = 5.0
+"""Seconds that play waits for a disk that hangs; then it goes on, and waits no more until it has recovered."""
 WAIT = 10.0
 """Seconds that the writer waits for another program that holds the file."""
 
@@ -87,6 +92,8 @@ class Recorder:
             raise RecordingError(f"{path} cannot be written ({error}); record to another file") from None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._due, self._ended = threading.Event(), False
+        self._added = self._written = 0
+        self._caught_up, self._patient = threading.Condition(), True
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._mover = threading.Thread(target=self._move, name="recorder log", daemon=True)
         self._thread.start()
@@ -135,9 +142,24 @@ class Recorder:
             row = tick_row(place, tick)
             tick.seal = seal(before.seal, row)
             base.execute("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, tick.seal))
+            with self._caught_up:
+                self._written += 1
+                self._caught_up.notify()
 
         self._empty = False
+        self._added += 1
         self._put(job)
+
+    def wait(self) -> None:
+        """Returns as soon as all ticks but the last two are written, which they are already as a rule."""
+        if self._near() or self.failure or not self._patient:
+            self._patient |= self._near()
+            return
+        with self._caught_up:
+            self._patient = self._caught_up.wait_for(lambda: self._near() or bool(self.failure), PATIENCE)
+
+    def _near(self) -> bool:
+        return self._added - self._written <= BEHIND
 
     def add_bookmark(self, mark: Bookmark) -> None:
         self._empty = False
@@ -195,6 +217,8 @@ class Recorder:
         except Exception as error:
             self.failure = f"recording to {self.path} stopped ({error}); what was written is kept"
             logging.getLogger("playhead").warning(self.failure)
+            with self._caught_up:
+                self._caught_up.notify()
 
     def _move(self) -> None:
         while not self._ended:

@@ -117,6 +117,7 @@ class Timeline:
             self._head = Place(self._root(session).id, 0)
         self._lost = ""
         self.way.begin()
+        self.pictures.moved()
         self._add_thumbnail(session)
 
     def moved(self, place: Place) -> None:
@@ -166,6 +167,8 @@ class Timeline:
         if tick.action is not None and self._head is not None:
             took = tick.timing.ready - tick.timing.sampled
             self._take(tick.action, tick.steps, tick.source, took, tick.frames)
+            if self.recorder is not None:
+                self.recorder.wait()
         return replace(tick, place=self._head)
 
     def _take(self, action: "Action", steps: int, source: str, took: float, frames: np.ndarray) -> None:

@@ -1,11 +1,12 @@
 """What a recording promises: it comes back bit for bit, or says in a sentence why it cannot."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
-from engine.recording.reader import Recording
+from engine.recording.reader import Recording, Summary
 from engine.recording.recorder import Recorder
 from engine.recording.replay import replay, verify
 from engine.recording.schema import RecordingError
@@ -132,6 +133,22 @@ def test_what_is_wrong_is_named(file: Path, statement: str, words: str) -> None:
         Recording.read(file)
     assert "\n" not in str(refused.value)
     assert file.read_bytes() == before
+
+
+def test_play_does_not_run_ahead_of_a_slow_disk(tiny_world: World, tmp_path: Path) -> None:
+    """A job that takes long stands for the disk: when a tick is handed over, two at most are unwritten."""
+    session = Session(tiny_world, make_tiny_context(), 5)
+    recorder = Recorder(tmp_path / "play.playhead", tiny_world)
+    timeline = Timeline(recorder)
+    timeline.begin(session)
+    recorder.flush()
+    for number in range(1, 8):
+        if number % 3 == 0:
+            recorder._put(lambda base: time.sleep(0.3))
+        timeline.step(session, Action())
+        recorder.wait()
+        assert Summary.read(recorder.path).ticks >= number - 2
+    timeline.close()
 
 
 def test_nothing_is_overwritten(file: Path, tiny_world: World) -> None:
