@@ -70,6 +70,7 @@ def recording(ticks: int = 20_000, rewinds: int = 40) -> None:
         world = save_world(make_tiny_world(), Path(folder) / "tiny")
         scene = save_scene(Path(folder) / "scene")
         print(play_with_keys(world, scene, Path(folder) / "keys", ticks))
+        print(play_with_keys(world, scene, Path(folder) / "undone", ticks // 8, undone=rewinds))
         print(play_with_rewinds(world, scene, Path(folder) / "rewinds", rewinds))
 
 

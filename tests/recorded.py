@@ -20,21 +20,29 @@ from world.world import World
 KEYS = ("w", "s", "a", "d", "Left", "Right", "space", "e")
 
 
-def play_with_keys(world: Path, scene: Path, folder: Path, ticks: int) -> str:
-    """Plays in a window with keys that go down and up at odd moments, and replays that in a new process."""
+def play_with_keys(world: Path, scene: Path, folder: Path, ticks: int, undone: int = 0) -> str:
+    """Plays in a window with keys that go down and up at odd moments, and replays that in a new process.
+
+    So many times the last second is `undone`, by its key.
+    """
     draw = random.Random(0)
     options = ["--world", str(world), "--scene", str(scene), "--ticks", str(ticks), "--speed", "2"]
     with display() as screen, playing(screen, folder, *options, "--record", str(folder)) as player:
         assert player.window
+        left = undone
         while player.process.poll() is None:
+            if left and draw.random() < 0.05:
+                player.press("BackSpace")
+                left -= 1
             player.type(draw.choice(("keydown", "keyup", "key")), draw.choice(KEYS))
             time.sleep(draw.expovariate(20))
         status, said = player.end()
         assert (status, said) == (0, ""), said
     (file,) = folder.glob("*.playhead")
-    played = Recording.read(file).tree.path(1)
-    assert len(played) == ticks
-    chords = len({played.action.buttons for played in played})
+    tree = Recording.read(file).tree
+    assert tree.count == ticks
+    assert len(tree.branches) > undone // 2
+    chords = len({played.action.buttons for branch in tree.branches.values() for played in branch.ticks})
     return f"{replay(file, world)}; {chords} chords of keys, {file.stat().st_size / 1e3:.0f} kB"
 
 

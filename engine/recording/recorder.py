@@ -47,7 +47,7 @@ CHECKPOINT_AFTER = 500
 BEHIND = 2
 """Ticks that may be shown and not be written yet."""
 PATIENCE = 5.0
-"""Seconds that play waits for a disk that hangs; then it goes on, and waits no more until it has recovered."""
+"""Seconds that play waits for a disk that hangs; then it waits no more until that has recovered."""
 WAIT = 10.0
 """Seconds that the writer waits for another program that holds the file."""
 
