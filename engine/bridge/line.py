@@ -1,6 +1,8 @@
 """The line to one session on another machine: dialled, and dialled again when it was lost."""
 
 import platform
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +15,8 @@ from world.errors import PlayheadError
 
 FIRST, AGAIN = 5.0, 2.0
 """Seconds that an answer is waited for: before there is a window, and for each try to come back."""
+RETRY = 0.5
+"""Seconds between two tries to come back."""
 GONE = ("unknown_session", "ended")
 
 
@@ -49,10 +53,30 @@ class Line:
         self.remark = ""
         self._dial(FIRST)
 
-    def dial_again(self) -> None:
-        """Comes back to the session, or begins it anew where the server does not have it any more."""
-        self.client.close()
-        self._dial(AGAIN)
+    def come_back(self, stopping: Callable[[], bool], complain: Callable[[str], None]) -> None:
+        """Dials until there is a connection again, or it is to stop; says what stands in the way.
+
+        Comes back to the session, or begins it anew where the server does not have it any more. Raises
+        SessionEnded where that cannot be begun anew.
+        """
+        said = ""
+        while not stopping():
+            try:
+                self.client.close()
+                self._dial(AGAIN)
+            except SessionEnded:
+                raise
+            except PlayheadError as error:
+                if isinstance(error, BridgeError) and error.code == "protocol":
+                    raise
+                if str(error) != said:
+                    said = str(error)
+                    complain(said)
+                time.sleep(RETRY)
+            else:
+                self.remark = "" if self.same else "the server lost the session: it begins anew"
+                complain(self.remark or "connected again")
+                return
 
     def close(self) -> None:
         """Ends the session, if it is this player's own and the server can be told."""

@@ -19,7 +19,7 @@ import zmq
 from engine.bridge import protocol
 from engine.bridge.far_stats import FarStats
 from engine.bridge.hand import HOLD, Hand, Script
-from engine.bridge.line import GONE, Line, SessionEnded
+from engine.bridge.line import GONE, Line
 from engine.bridge.protocol import FrameHeader, SceneInfo
 from engine.bridge.watcher import Watcher
 from engine.clock import FASTEST, SLOWEST
@@ -34,8 +34,6 @@ SILENCE = 3.0
 """Seconds without any answer after which the connection counts as lost."""
 MOTION_EVERY = 1 / 60
 """Seconds between two looks at how far the axes were moved."""
-RETRY = 0.5
-"""Seconds between two tries to come back."""
 
 Command = Callable[[], None]
 
@@ -241,27 +239,7 @@ class RemoteLoop:
         self._complain(lost)
         self._far.state = "no connection: trying again"
         self._far.update()
-        said = ""
-        while not self._stopping:
-            try:
-                self._line.dial_again()
-            except protocol.BridgeError as error:
-                if error.code == "protocol":
-                    raise
-                reason = str(error)
-            except SessionEnded:
-                raise
-            except PlayheadError as error:
-                reason = str(error)
-            else:
-                if not self._line.same:
-                    self._line.remark = "the server lost the session: it begins anew"
-                self._complain(self._line.remark or "connected again")
-                return
-            if reason != said:
-                self._complain(reason)
-            said = reason
-            time.sleep(RETRY)
+        self._line.come_back(lambda: self._stopping, self._complain)
 
     def _go_live(self) -> None:
         wanted = self._line.wanted
@@ -288,6 +266,8 @@ class RemoteLoop:
         asked = 0.0
         while not self._finished():
             now = time.perf_counter()
+            if self._far.watcher is not None and self._far.watcher.error is not None:
+                raise self._far.watcher.error
             if client.lost or now - self._heard > SILENCE:
                 raise _Lost("the connection is lost; trying to come back")
             if now >= asked + ASK_EVERY:

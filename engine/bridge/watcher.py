@@ -26,7 +26,7 @@ class Watcher:
     """Hands on every tick that comes, on a thread of its own, as evenly as they were dreamed.
 
     `decode_times` are the seconds that the last ticks took to decode, `delay` the seconds by which smoothing
-    holds ticks back.
+    holds ticks back. `error` is what put an end to it, if anything did.
     """
 
     def __init__(self, open_socket: Callable[[], zmq.Socket], seen: Seen) -> None:
@@ -35,6 +35,7 @@ class Watcher:
         self._decoder: tuple[tuple[str, int, int], Callable[[bytes], np.ndarray | None]] | None = None
         self._number: int | None = None
         self.decode_times: deque[float] = deque(maxlen=TIMED)
+        self.error: Exception | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._thread.start()
@@ -48,14 +49,21 @@ class Watcher:
         self._thread.join()
 
     def _run(self) -> None:
-        with self._open_socket() as socket:
-            while not self._closing:
-                wait = self._smoother.wait(time.perf_counter())
-                nap = NAP if wait is None else min(NAP, wait)
-                if socket.poll(nap * 1000):  # in whole milliseconds: what is due sooner is due now
-                    self._take(socket, socket.recv_multipart())
-                for header, frames in self._smoother.take(time.perf_counter()):
-                    self._seen(header, frames)
+        try:
+            with self._open_socket() as socket:
+                while not self._closing:
+                    self._watch(socket)
+        except Exception as error:
+            self.error = error
+
+    def _watch(self, socket: zmq.Socket) -> None:
+        """Waits for a tick to come or to be due."""
+        wait = self._smoother.wait(time.perf_counter())
+        nap = NAP if wait is None else min(NAP, wait)
+        if socket.poll(nap * 1000):  # in whole milliseconds: what is due sooner is due now
+            self._take(socket, socket.recv_multipart())
+        for header, frames in self._smoother.take(time.perf_counter()):
+            self._seen(header, frames)
 
     def _take(self, socket: zmq.Socket, parts: list[bytes]) -> None:
         """Decodes a tick, unless it cannot be: then another beginning is asked for."""

@@ -139,6 +139,8 @@ def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
         (["--connect", "{address}", "--codec", "gif"], "--codec is one of raw, jpeg, h264"),
         (["--connect", "{address}", "--device", "cuda"], "--device is the server's to choose"),
         (["--connect", "{address}", "--script", "jump"], "`jump`"),
+        (["--connect", "{address}", "--record", "here"], "recordings are of sessions that are played here"),
+        (["--connect", "{address}", "--continue", "x"], "recordings are of sessions that are played here"),
         (["--connect", "{address}", "--key", "x"], "--key and --server-key belong together"),
         (["--connect", "{address}", "--steps", "30"], "denoise steps, not 30"),
     ],

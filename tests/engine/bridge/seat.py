@@ -44,6 +44,7 @@ class Seat:
         )
         self.loop.subscribe(self.ticks.append)
         self.loop.start()
+        self.wait(lambda: self.ticks, "the first frame")
 
     def hold(self, action: Action) -> None:
         self.hand.action = action

@@ -156,6 +156,18 @@ def test_a_session_that_ends_there_is_said_to_have_ended_and_begins_anew(server)
         player.wait(lambda: player.begun == 2 and player.ticks[-1].number > 2, "ticks")
 
 
+def test_a_fault_on_the_way_to_the_screen_ends_the_play_with_a_sentence(server):
+    player = Seat(server.address)
+
+    def fail(tick) -> None:
+        if tick.number > 2:
+            raise ValueError("no more room")
+
+    player.loop.subscribe(fail)
+    with pytest.raises(PlayheadError, match="broke off: ValueError: no more room"):
+        player.loop.join()
+
+
 def test_lossy_codecs_come_close_and_say_what_they_cost(server):
     for codec in ("jpeg", "h264"):
         with seat(server.address, wanted={"codec": codec, "seed": SEED}) as player:
