@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from hypothesis import settings
 
 from scenes.scene import SceneFields
 from world.action import ActionSpace
@@ -17,6 +18,9 @@ from world.context import Context
 from world.generator import Generator, GeneratorConfig
 from world.lighttae import LightTAE, LightTAEConfig
 from world.world import World
+
+settings.register_profile("playhead", deadline=None)  # no test asserts wall time
+settings.load_profile("playhead")
 
 SEED = 11
 """The tiny scene's."""

@@ -37,7 +37,7 @@ def something_else() -> Iterator[str]:
 
 def why(address: str, keys=None) -> str:
     with pytest.raises(PlayheadError) as error:
-        Client(address, "test", keys, patience=1)
+        Client(address, "test", keys, patience=4)
     assert str(error.value).startswith(f"{address} does not answer: ")
     return str(error.value)
 
