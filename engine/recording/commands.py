@@ -34,11 +34,12 @@ def replay(
 
     path, place = find_recording(recording)
     kept = Recording.read(path)
-    number = kept.tree.parse(place).branch if branch is None else branch
+    named = kept.tree.parse(place)
+    number, first = (branch if branch is not None else named.branch), first or (named.tick if place else 0)
     end = kept.tree.branch(number).last if last is None else last
     kept.tree.check_range(number, first, end)
     if verify:
-        whole = branch is None and not place and not first and last is None
+        whole = branch is None and not first and last is None
         _verify(kept, load_world(kept, world, device), None if whole else number, first, end, steps)
     else:
         _watch(kept, number, first, end, steps, speed, world, device)

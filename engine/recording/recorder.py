@@ -250,6 +250,8 @@ def facts_seal(facts: dict[str, bytes]) -> bytes:
 def create(path: Path, facts: dict[str, bytes]) -> None:
     """Makes an empty recording; it is there whole or not at all. Raises RecordingError if that cannot be."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise RecordingError(f"{path.parent} is no folder; record to another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.unlink(missing_ok=True)
