@@ -51,7 +51,7 @@ def repair(path: Path, out: Path) -> Recording:
     if not found.tree.branches:
         why = "; ".join(found.problems) or "nothing was played in it"
         raise RecordingError(f"{path} holds nothing that could be saved: {why}")
-    write(out, _copy(found, lambda branch: branch.last))
+    write(out, draft_of(found, lambda branch: branch.last))
     return found
 
 
@@ -74,7 +74,7 @@ def trim(path: Path, place: str, out: Path) -> Recording:
     """Writes a recording without what comes after a place on its branch, and the branches from there."""
     found = Recording.read(path)
     last = found.tree.parse(place)
-    write(out, _copy(found, lambda branch: last.tick if branch.id == last.branch else branch.last))
+    write(out, draft_of(found, lambda branch: last.tick if branch.id == last.branch else branch.last))
     return Recording.read(out)
 
 
@@ -84,14 +84,14 @@ def split(path: Path, branch: int, out: Path) -> Recording:
     line = found.tree.lineage(branch)
     ends = {here.id: after.first for here, after in itertools.pairwise(line)}
     ends[branch] = found.tree.branch(branch).last
-    write(out, _copy(found, lambda branch: ends.get(branch.id, -1)))
+    write(out, draft_of(found, lambda branch: ends.get(branch.id, -1)))
     return Recording.read(out)
 
 
 def merge(paths: Sequence[Path], out: Path) -> Recording:
     """Writes several recordings of one world to one file; what they have in common is there once."""
     found = [Recording.read(path) for path in paths]
-    draft = _copy(found[0], lambda branch: branch.last)
+    draft = draft_of(found[0], lambda branch: branch.last)
     for other in found[1:]:
         unlike = differences(found[0].fingerprint, other.fingerprint)
         if unlike:
@@ -101,7 +101,7 @@ def merge(paths: Sequence[Path], out: Path) -> Recording:
     return Recording.read(out)
 
 
-def _copy(source: Recording, last: Callable[[Branch], int]) -> Draft:
+def draft_of(source: Recording, last: Callable[[Branch], int]) -> Draft:
     """The branches of a recording, each up to tick `last`; those whose beginning is left out are too."""
     draft = Draft(source, dict(source.plays), {})
     for branch in source.tree.branches.values():
