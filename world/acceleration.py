@@ -69,13 +69,14 @@ class Graphs:
     """CUDA graphs by key: the first run of a key is eager, the second records, later ones replay.
 
     A key has to name everything that changes which memory a run touches (cache slots, sizes). On other
-    devices every run is eager.
+    devices every run is eager, and so it is from then on where a kernel turns out not to be recordable.
     """
 
     def __init__(self, device: torch.device, wanted: bool = True) -> None:
         self.enabled = wanted and device.type == "cuda"
         self.device = device
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self.failure = ""  # why nothing is recorded any more
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
@@ -90,7 +91,18 @@ class Graphs:
             work()
         else:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            try:  # other threads, which wait for frames of their own, are nobody's business here
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    work()
+            except RuntimeError as error:
+                self.enabled, self.failure = False, str(error)
+                self._graphs.clear()
                 work()
+                return
             self._graphs[key] = graph
             graph.replay()
+
+    @property
+    def recorded(self) -> int:
+        """How many graphs there are."""
+        return sum(graph is not None for graph in self._graphs.values())

@@ -1,5 +1,6 @@
 """The state of a world: everything that changes while it is played, in buffers that are allocated once."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,20 @@ KeysValues = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values, a pair a layer."""
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Where a recorded pass finds its noisy latents and their timesteps, and leaves the flow."""
+
+    graphs: acceleration.Graphs
+    latent: Tensor
+    timesteps: Tensor
+    flow: Tensor
+
+
 class WorldState:
     """Everything that changes while a world is played; buffers are overwritten in place."""
+
+    passes: Passes | None = None
 
     def __init__(self, world: "World", batch: int) -> None:
         config, g = world.config, world.generator.config
@@ -72,9 +85,22 @@ class WorldState:
         self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
         self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
         self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
-        # Where a pass has many tokens the device is busy for longer than its kernels take to launch.
+        # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
+        # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
         small = world.tokens * sampling.latents_per_tick <= GRAPH_TOKENS
         self.graphs = acceleration.Graphs(world.device, small)
+        if not small and world.device.type == "cuda":
+            self.record_passes()
+
+    def record_passes(self) -> None:
+        """Has passes go through buffers of their own, so that each may be recorded by itself."""
+        batch, latents = self.latent.shape[:2]
+        self.passes = Passes(
+            acceleration.Graphs(self.latent.device),
+            torch.zeros_like(self.latent),
+            torch.zeros(batch, latents, device=self.latent.device),
+            torch.zeros_like(self.latent),
+        )
 
     def restart(self) -> None:
         """Forgets everything but what it is bound to; the buffers stay."""
@@ -153,4 +179,4 @@ class WorldState:
 
 
 GRAPH_TOKENS = 1024
-"""Up to so many tokens a pass, CUDA graphs pay for the time that recording them takes."""
+"""Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""

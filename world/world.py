@@ -303,18 +303,29 @@ class World:
         state.begin(self.config.sampling.latents_per_tick)
         state.cos_sin.copy_(self.rope_table(state.cache.length))
 
-    def _predict(
-        self, state: WorldState, x: Tensor, timestep: float, generator: Generator | None = None
-    ) -> Tensor:
-        key = (timestep, state.batch)
-        if key not in self._timesteps:
-            self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
-        second = generator is not None and generator is not self.generator
+    def _predict(self, state: WorldState, x: Tensor, timestep: float, second: bool = False) -> Tensor:
+        """The flow of `x`, by the commit's own weights where `second`; recorded, it stands for one pass."""
+        if state.passes is None:
+            key = (timestep, state.batch)
+            if key not in self._timesteps:
+                self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
+            return self._pass(state, x, self._timesteps[key], second)
+        passes = state.passes
+        passes.latent.copy_(x)
+        passes.timesteps.fill_(timestep)
+
+        def work() -> None:
+            passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, second))
+
+        passes.graphs.run((second, *state.places), work)
+        return passes.flow
+
+    def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, second: bool) -> Tensor:
         if state.condition.shape[2]:
             x = torch.cat([x, state.condition], 2)
-        return (generator or self.generator)(
+        return (self.commit_generator if second else self.generator)(
             x,
-            self._timesteps[key],
+            timesteps,
             state.cos_sin,
             state.cache.attend,
             state.action if self.config.generator.buttons else None,
@@ -328,7 +339,8 @@ class World:
         state.latent.copy_(clean)
 
     def _commit(self, state: WorldState) -> None:
-        self._predict(state, state.latent, self.config.sampling.context_noise, self.commit_generator)
+        second = self.commit_generator is not self.generator
+        self._predict(state, state.latent, self.config.sampling.context_noise, second)
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)
