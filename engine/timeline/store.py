@@ -28,7 +28,7 @@ from engine.recording.tree import Place, PlayedTick
 from engine.session import Snapshot
 
 MEGABYTE = 2**20
-MEMORY = 512
+MEMORY = 256
 """Megabytes of snapshots in memory, unless PLAYHEAD_SEEK_MEMORY says otherwise."""
 DISK = 24 * 1024
 """Megabytes on the disk, unless PLAYHEAD_SEEK_DISK says otherwise: an hour of freedoom. At most half of what
