@@ -37,7 +37,7 @@ def test_every_tick_of_a_live_session_can_be_dreamed_again_from_what_the_stream_
         if header.tick >= last:
             break
     assert all(held[tick] == action for tick, action in applied.items() if tick in held)
-    assert held[last] == applied[last]
+    assert held  # a tick may be missed by whoever watches, also the last
     if set(held) >= set(range(1, last + 1)):  # nothing was missed before the watcher came
         for tick in range(1, last + 1):
             assert np.array_equal(dreamed[tick], session.step(held[tick]))
