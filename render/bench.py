@@ -197,6 +197,7 @@ def resident_memory() -> float | None:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def spread(times: Sequence[float]) -> str:
+def spread(times: Sequence[float], digits: int = 1) -> str:
     """p50 / p95 / p99 in milliseconds."""
-    return " / ".join(f"{1000 * (percentile(times, p) or float('nan')):.1f}" for p in (50, 95, 99))
+    found = (percentile(times, p) for p in (50, 95, 99))
+    return " / ".join("-" if t is None else f"{1000 * t:.{digits}f}" for t in found)

@@ -1,6 +1,7 @@
 """The `bench` commands of the command line."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -158,3 +159,35 @@ def bench_batch(
     rate = batch.game_rate() if game else None
     if rate is not None:
         typer.echo(f"real game     {rate:.0f} frames/s: ViZDoom, one core, as `train collect` plays it")
+
+
+@app.command("bridge")
+def bench_bridge(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[Path | None, typer.Option(help="Folder of a scene, if the world has none.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps to measure in lockstep.", min=50)] = 500,
+    ticks: Annotated[int, typer.Option(help="Live ticks for each number of watchers.", min=20)] = 240,
+    watchers: Annotated[int, typer.Option(help="Watchers beside none.", min=1, max=64)] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Play through a server on this machine, and print what that costs beyond the ticks."""
+    from render import bench
+    from render.bridge_bench import bench_steps, bench_watchers, served
+    from world.acceleration import pick_device
+
+    typer.echo(f"hardware      {bench.hardware(pick_device(device))}")
+    with served(world, scene, device) as address:
+        found = bench_steps(address, steps)
+        typer.echo(f"lockstep      {len(found.ticks)} steps, one action and its raw frames each")
+        typer.echo(f"tick          {bench.spread(found.ticks)} ms p50 / p95 / p99")
+        typer.echo(f"bridge        {bench.spread(found.beyond, 3)} ms p50 / p95 / p99, beyond the tick")
+        missed: dict[int, list[int]] = {}
+        for phase in bench_watchers(address, [0, watchers, 0, watchers], ticks):
+            seen = missed.setdefault(phase.watchers, [0, 0])
+            seen[0], seen[1] = seen[0] + phase.missed, seen[1] + phase.counted
+            typer.echo(
+                f"live          {phase.watchers} watchers: {phase.missed} of {phase.counted} ticks missed, "
+                f"{1000 * phase.tick_p50:.1f} ms p50, {1000 * phase.tick_p99:.1f} ms p99"
+            )
+    rates = {count: f"{part / whole:.3f}" for count, (part, whole) in missed.items()}
+    typer.echo(f"misses        {rates[0]} of all ticks with no watcher, {rates[watchers]} with {watchers}")

@@ -124,9 +124,11 @@ class Client:
 
     def receive(self, seconds: float) -> tuple[protocol.Message, np.ndarray | None] | None:
         """The next message of the server's, with its frames; None if there is none in time."""
-        if not self.socket.poll(max(0, seconds * 1000)):
+        self.socket.rcvtimeo = max(0, round(seconds * 1000))  # quicker than to poll first
+        try:
+            parts = self.socket.recv_multipart(copy=False)
+        except zmq.Again:
             return None
-        parts = self.socket.recv_multipart(copy=False)
         message = protocol.decode_reply(parts[0].buffer)
         shape = getattr(message, "shape", None)
         frames = np.frombuffer(parts[1].buffer, np.uint8).reshape(shape) if shape is not None else None

@@ -48,7 +48,7 @@ def serve(
     from engine.bridge.auth import check_address, load_server_keys
     from engine.bridge.connections import Limits
     from engine.bridge.hall import Hall
-    from engine.bridge.server import Server
+    from engine.bridge.server import MOMENT, Server
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
@@ -61,4 +61,5 @@ def serve(
     import sys
 
     sys.stdout.flush()
+    sys.setswitchinterval(MOMENT)  # else one who computes may keep the one who answers waiting for 5 ms
     server.run()

@@ -133,6 +133,7 @@ class Requests:
                 server.post(lambda: reply(tick.number, seconds))
 
         def reply(number: int, seconds: float) -> None:
+            hosted.waiting_steps -= 1
             hosted.last_used = time.monotonic()
             frames = (kept[0] if len(kept) == 1 else np.concatenate(kept)) if kept else None
             server.send(client, p.Stepped(
@@ -140,15 +141,16 @@ class Requests:
                 tick_seconds=seconds, shape=None if frames is None else frames.shape,
             ), frames)  # fmt: skip
 
-        def ended(future: "Future[None]") -> None:
+        def failed(error: BaseException) -> None:
             hosted.waiting_steps -= 1
+            server.send(client, server.error(request.id, error))
+
+        def ended(future: "Future[None]") -> None:
             error = future.exception()
             if error is not None and count < len(request.actions):
-                server.send(client, server.error(request.id, error))
+                server.post(lambda: failed(error))
 
-        hosted.loop.step(request.actions, each).add_done_callback(
-            lambda future: server.post(lambda: ended(future))
-        )
+        hosted.loop.step(request.actions, each).add_done_callback(ended)
 
     def _act(self, client: "Client", request: p.Act) -> None:
         hosted, server = self._controlled(client, request.session), self._server

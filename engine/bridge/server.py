@@ -34,6 +34,9 @@ from world.errors import ActionError, PlayheadError
 HEARTBEAT = 1000
 """Milliseconds between two heartbeats of ZeroMQ; a connection that misses three is cut."""
 
+COPIED = 256 * 1024
+"""Bytes of frames up to which they are copied as they are sent. Larger ones are sent from where they lie: a
+thread of pyzmq's has to give these back, which costs milliseconds now and then."""
 MOMENT = 0.0005
 """Seconds for which requests are handled before it is looked what else there is to do."""
 
@@ -66,6 +69,7 @@ class Server:
         self._router.maxmsgsize = protocol.MAX_REQUEST
         self._router.rcvhwm, self._router.sndhwm = 64, 256
         self._router.router_mandatory = True
+        self._router.copy_threshold = COPIED
         self.connections = Connections(self._router, self.limits, self._lost)
         self._frames = self._socket(zmq.XPUB, address, keys)
         self._frames.maxmsgsize = 1024
@@ -91,11 +95,14 @@ class Server:
         next_sweep = time.monotonic() + 1
         try:
             while not self._stopping:
-                poller.poll(500)
+                ready = dict(poller.poll(500))
                 self._do_work()
-                self.publisher.subscriptions()
-                self.connections.watch()
-                self._receive()
+                if self._frames in ready or self.publisher.monitor in ready:
+                    self.publisher.subscriptions()
+                if self.connections.monitor in ready:
+                    self.connections.watch()
+                if self._router in ready:
+                    self._receive()
                 if time.monotonic() >= next_sweep:
                     self._sweep()
                     next_sweep = time.monotonic() + 1

@@ -153,3 +153,29 @@ def test_the_wanderer_holds_every_button_and_combinations_and_nothing() -> None:
     assert Action() in actions
     changes = sum(a != b for a, b in pairwise(actions))
     assert 3000 / 20 < changes < 3000 / 3
+
+
+def test_bench_bridge_prints_every_line_with_numbers_that_agree(tiny_world_folder, tiny_scene) -> None:
+    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--device", "cpu"]
+    done = bench(*options, "--steps", "50", "--ticks", "20", "--watchers", "2", command="bridge")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [
+        (line[:13].strip(), line[13:].strip()) for line in done.stdout.splitlines() if line[:1].islower()
+    ]
+    assert [name for name, _ in lines] == ["hardware", "lockstep", "tick", "bridge", *["live"] * 4, "misses"]
+    said = dict(lines)
+    assert said["lockstep"].startswith("50 steps")
+    for name in ("tick", "bridge"):
+        numbers = [float(number) for number in re.findall(r"[\d.]+(?= /| ms)", said[name])]
+        assert 0 < numbers[0] <= numbers[1] <= numbers[2]
+    phases = [
+        re.match(r"(\d+) watchers: (\d+) of (\d+) ticks missed", text)
+        for name, text in lines
+        if name == "live"
+    ]
+    assert [int(phase[1]) for phase in phases] == [0, 2, 0, 2]
+    assert all(int(phase[3]) >= 20 for phase in phases)
+    for place, count in ((0, 0), (1, 2)):
+        missed = sum(int(phase[2]) for phase in phases if int(phase[1]) == count)
+        ticks = sum(int(phase[3]) for phase in phases if int(phase[1]) == count)
+        assert float(re.findall(r"\d\.\d+", said["misses"])[place]) == pytest.approx(missed / ticks, abs=1e-3)

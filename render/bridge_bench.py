@@ -1,0 +1,147 @@
+"""What the bridge costs: a step's round trip beyond its tick, and what watchers cost a live session's ticks.
+
+The server and the watchers are processes of their own, on loopback, with raw frames.
+"""
+
+import contextlib
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.bridge import protocol as p
+from engine.bridge.client import Client
+from engine.stats import WINDOW
+from world.action import Action
+from world.errors import PlayheadError
+
+ROOT = Path(__file__).parents[1]
+SETTLE = 20
+"""Steps that are not counted: the first ones find cold caches."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds of each step in lockstep: its tick as the server says, and what its round trip took beyond."""
+
+    ticks: list[float]
+    beyond: list[float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a live session with so many watchers: ticks that overran their budget, and of how many."""
+
+    watchers: int
+    missed: int
+    counted: int
+    tick_p50: float
+    tick_p99: float
+
+
+@contextlib.contextmanager
+def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
+    """A server in a process of its own. Yields its address."""
+    command = [sys.executable, "main.py", "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
+    process = subprocess.Popen(
+        [*command, "--device", device, *(["--scene", str(scene)] if scene is not None else [])],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if " at " not in line:
+            raise PlayheadError(process.communicate()[1].strip().removeprefix("playhead: "))
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def bench_steps(address: str, steps: int) -> Steps:
+    """Steps a session one action at a time, as fast as the answers come."""
+    client = Client(address, "bench")
+    try:
+        opened, _ = client.ask(p.Open(), p.Opened)
+        step = p.Step(session=opened.session, actions=[Action(frozenset(opened.world.buttons[:1]))])
+        ticks, beyond = [], []
+        for count in range(SETTLE + steps):
+            began = time.perf_counter()
+            stepped, frames = client.ask(step, p.Stepped)
+            took = time.perf_counter() - began
+            assert frames is not None
+            if count >= SETTLE:
+                ticks.append(stepped.tick_seconds)
+                beyond.append(took - stepped.tick_seconds)
+        client.ask(p.Close(session=opened.session), p.Done)
+        return Steps(ticks, beyond)
+    finally:
+        client.close()
+
+
+def bench_watchers(address: str, counts: list[int], ticks: int) -> Iterator[Phase]:
+    """Has live sessions watched by each of these numbers of watchers in turn, for so many ticks each."""
+    client = Client(address, "bench")
+    try:
+        for count in counts:
+            session = client.ask(p.Open(), p.Opened)[0].session
+            with _watching(address, client, session, count):
+                client.ask(p.Tune(session=session, clock="live"), p.Done)
+                yield _phase(client, session, count, ticks)
+            client.ask(p.Close(session=session), p.Done)
+    finally:
+        client.close()
+
+
+def _phase(client: Client, session: str, watchers: int, ticks: int) -> Phase:
+    """Adds up the statistics of so many ticks, a window of them at a time."""
+    missed = counted = 0
+    p50 = p99 = 0.0
+    last = 0
+    window = min(ticks, WINDOW)
+    while counted < ticks:
+        time.sleep(0.02)
+        stats = client.ask(p.Stats(session=session), p.Figures)[0].stats
+        if stats["tick"] - last >= stats["counted"] >= window:
+            last, window = stats["tick"], stats["counted"]
+            missed, counted = missed + stats["missed"], counted + window
+            p50, p99 = stats["tick_p50"], max(p99, stats["tick_p99"])
+    return Phase(watchers, missed, counted, p50, p99)
+
+
+@contextlib.contextmanager
+def _watching(address: str, client: Client, session: str, count: int) -> Iterator[None]:
+    """So many watchers of a session that stands at its start, all of which have seen it by now."""
+    spawn = multiprocessing.get_context("spawn")
+    seen = spawn.Semaphore(0)
+    processes = [
+        spawn.Process(target=_watch, args=(address, session, seen), daemon=True) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            while not seen.acquire(timeout=0.1):
+                if not process.is_alive():
+                    raise PlayheadError("a watcher of the benchmark ended early; try again")
+                client.ask(p.Reset(session=session), p.Observed)
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _watch(address: str, session: str, seen) -> None:  # noqa: ANN001 - a semaphore of multiprocessing
+    client = Client(address, "watcher")
+    socket = client.watch(session)
+    socket.recv_multipart()
+    seen.release()
+    while True:
+        socket.recv_multipart()
