@@ -118,9 +118,7 @@ def recordings(context: typer.Context) -> None:
 def list_recordings(
     folder: Annotated[Path | None, typer.Argument(help="Else where plays are recorded.")] = None,
 ) -> None:
-    """List the recordings in a folder, the newest last."""
-    import time
-
+    """List the recordings in a folder by name; play names them after time and scene."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
@@ -132,21 +130,15 @@ def list_recordings(
     folder = folder or recordings_folder()
     if folder is None:
         raise RecordingError("PLAYHEAD_RECORDINGS is `off`, so there is no folder; give one")
-    table = Table(
-        Column("file", overflow="fold"), "scene", "world", "when", "length", "ticks", "branches", "bookmarks"
-    )
+    table = Table(Column("name", no_wrap=True), "scene", "world", "length", "branches", "bookmarks")
     for path in sorted(folder.glob("*.playhead")):
         try:
             found = Summary.read(path)
         except RecordingError:
-            table.add_row(escape(path.name), "damaged: see `recordings info`")
+            table.add_row(escape(path.stem), "damaged: see `recordings info`")
             continue
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.time))
-        numbers = (
-            length(found.ticks / found.rate),
-            *map(str, (found.ticks, found.branches, found.bookmarks)),
-        )
-        table.add_row(escape(path.name), escape(found.title), escape(found.world), when, *numbers)
+        numbers = (length(found.ticks / found.rate), str(found.branches), str(found.bookmarks))
+        table.add_row(escape(path.stem), escape(found.title), escape(found.world), *numbers)
     typer.echo(str(folder))
     Console().print(table)
 

@@ -278,6 +278,8 @@ class _Reader:
         for key, parse in read.items():
             try:
                 setattr(to, key, parse(facts[key]))
+            except KeyError:
+                self._complain(f"its {key} is missing")
             except DAMAGE as error:
                 self._complain(f"its {key} is damaged ({printable(str(error))})")
         if not (to.id.isalnum() and 0 < to.rate <= 1000):

@@ -143,7 +143,7 @@ def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert end.value.code == 0 or (end.value.code, said.err.count("\n")) == (2, 1)
         return said.out + said.err
 
-    assert "A play" in run("recordings") and "play.playhead" in run("recordings", "list")
+    assert "A play" in run("recordings") and "tiny" in run("recordings", "list")
     said = run("recordings", "info", "play")
     assert "bookmark 3:11 bookmark 3" in said and "1:6" in said and "damaged" not in said
     assert "12 ticks" in run("recordings", "trim", "play", "--to", "2:8", "--out", tmp_path / "a.playhead")
