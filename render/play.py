@@ -51,7 +51,11 @@ def play(settings: PlaySettings) -> "Timeline | None":
     check_speed(settings.speed)
     line = dial(settings) if settings.connect is not None else None
     bridge = settings.bridge
-    shared = SharedPlay(bridge, settings.key, settings.clients) if bridge is not None else None
+    shared = (
+        SharedPlay(bridge, settings.key, settings.clients, settings.recordings)
+        if bridge is not None
+        else None
+    )
     window = Window(ASPECT, settings.fullscreen)
     try:
         if line is not None:

@@ -40,6 +40,7 @@ def serve(
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
+    recordings: Annotated[Path | None, typer.Option(help="Folder that clients may save to.")] = None,
     idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
 ) -> None:
     """Let other programs play: sessions without a window, over ZeroMQ."""
@@ -54,7 +55,7 @@ def serve(
     check_address(bind, trusted)
     hall = Hall.load(world or ["freedoom"], scene or [], device)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
-    server = Server(hall, bind, trusted, limits, frames_port)
+    server = Server(hall, bind, trusted, limits, frames_port, recordings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")

@@ -69,11 +69,10 @@ class Hall:
         with self._lock:
             start = self._starts.get(key)
         if start is not None:
-            session.context = scene.context
+            session.context, session.scene = scene.context, scene
             session.restore(replace(start, seed=seed, steps=session.steps))
             return
-        session.context = scene.context
-        session.reset(seed)
+        session.enter(scene.context, seed, scene)
         if session_bytes(session.world) <= LARGEST_START and not session.world.config.action.commands:
             with self._lock:
                 self._starts[key] = session.snapshot()
@@ -85,10 +84,10 @@ class Hall:
         with self._lock:
             start = self._starts.get((world.config.name, scene.name))
         if start is None:
-            session = Session(world, scene.context, seed)
+            session = Session(world, scene.context, seed, scene)
             self.start(session, scene, seed)
             return session
-        session = Session.unstarted(world, scene.context)
+        session = Session.unstarted(world, scene.context, scene)
         session.restore(replace(start, seed=seed, steps=world.steps))
         return session
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.bridge.acts import ActSource
 from engine.bridge.lease import Lease
@@ -10,6 +11,9 @@ from engine.loop import Loop, Tick
 from engine.session import Session, Snapshot
 from scenes.scene import Scene
 from world.action import Action
+
+if TYPE_CHECKING:
+    from engine.recording.tree import Place
 
 LONGEST_HISTORY = 1_000_000
 """Ticks after which a session's past is no longer kept for branching."""
@@ -24,6 +28,7 @@ class Kept:
 
     snapshot: Snapshot
     history: History | None
+    place: "Place | None" = None
 
 
 @dataclass
@@ -78,7 +83,8 @@ class Hosted:
 
     def keep(self, session: Session) -> Kept:
         """On the loop's thread: the present state and its past."""
-        return Kept(session.snapshot(), self.past())
+        timeline = self.loop.timeline
+        return Kept(session.snapshot(), self.past(), timeline.head if timeline is not None else None)
 
     def past(self) -> History | None:
         """On the loop's thread: a copy of the past, None where it is not known."""
@@ -87,4 +93,6 @@ class Hosted:
     def restore(self, session: Session, kept: Kept) -> None:
         """On the loop's thread: goes back to a kept state."""
         session.restore(kept.snapshot)
+        if self.loop.timeline is not None and kept.place is not None:
+            self.loop.timeline.moved(kept.place)
         self._restored = None if kept.history is None else list(kept.history)

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.bridge.acts import ActSource
 from engine.bridge.hall import session_bytes
@@ -15,9 +15,11 @@ from engine.session import Session
 
 if TYPE_CHECKING:
     from engine.bridge.server import Server
+    from engine.timeline.timeline import Timeline
     from scenes.scene import Scene
     from world.world import World
 
+Answer = TypeVar("Answer")
 OPENING = 8
 """Sessions that are being opened at once, at the most."""
 
@@ -47,10 +49,12 @@ class Opener:
         world: "World",
         scene: "Scene",
         clock: Clock,
-        make: Callable[[], tuple[Session, History | None]],
+        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
         then: "Callable[[Future[Hosted]], None]",
     ) -> None:
         """Hosts the session that `make` returns, with its past (None: a new one) and calls `then`.
+
+        `make` is told where the session is recorded, and records the past there.
 
         Raises BridgeError where no further one fits.
         """
@@ -63,10 +67,12 @@ class Opener:
         self._reserved += size
 
         def host() -> Hosted:
-            session, past = make()
+            timeline = self._server.keeping.timeline(world, scene)
+            session, past = make(timeline)
             acts = ActSource()
             company = self._server.hall.companies[world.config.name]
-            loop = Loop(lambda: session, acts, lockstep=clock == "lockstep", stepper=company)
+            lockstep = clock == "lockstep"
+            loop = Loop(lambda: session, acts, lockstep=lockstep, timeline=timeline, stepper=company)
             loop.world = world
             hosted = Hosted(secrets.token_urlsafe(12), scene, loop, acts, Lease(client, client), clock)
             hosted.begin_from(past)
@@ -81,6 +87,10 @@ class Opener:
             then(future)
 
         self._thread.submit(host).add_done_callback(lambda f: self._server.post(lambda: opened(f)))
+
+    def later(self, work: "Callable[[], Answer]") -> "Future[Answer]":
+        """Has something done that takes its time."""
+        return self._thread.submit(work)
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)

@@ -138,6 +138,12 @@ class Branch(SessionRequest, frozen=True, kw_only=True):
     tick: Id
 
 
+class Save(SessionRequest, frozen=True, kw_only=True):
+    """Saves the recording of all that was played in a session, in the server's folder of recordings."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
 class Stats(SessionRequest, frozen=True, kw_only=True):
     """Asks how a session keeps up."""
 
@@ -162,7 +168,7 @@ class Tune(SessionRequest, frozen=True, kw_only=True):
 
 Request = (
     Hello | Ping | Worlds | Open | Attach | Close | Reset | Step | Act | Observe | Snapshot | Restore | Fork
-    | Branch | Stats | Control | Tune
+    | Branch | Save | Stats | Control | Tune
 )  # fmt: skip
 
 # Replies
@@ -276,6 +282,13 @@ class Snapshotted(SessionReply, frozen=True, kw_only=True):
     tick: int
 
 
+class Saved(SessionReply, frozen=True, kw_only=True):
+    """The name of the file in the server's folder, and how many ticks are in it, on all branches."""
+
+    file: str
+    ticks: int
+
+
 class Figures(SessionReply, frozen=True, kw_only=True):
     """How a session keeps up: the fields of `engine.stats.Stats`, seconds."""
 
@@ -302,7 +315,7 @@ class Done(Message, frozen=True, kw_only=True):
 
 Reply = (
     Error | Welcome | Pong | WorldList | Opened | Observed | Stepped | Received | Applied | Superseded
-    | Snapshotted | Figures | Controlled | Ended | Done
+    | Snapshotted | Saved | Figures | Controlled | Ended | Done
 )  # fmt: skip
 PUSHES = (Applied, Superseded, Controlled, Ended)
 """What comes unasked."""

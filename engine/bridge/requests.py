@@ -23,6 +23,7 @@ from world.errors import PlayheadError
 if TYPE_CHECKING:
     from engine.bridge.connections import Client, Connection
     from engine.bridge.server import Server
+    from engine.timeline.timeline import Timeline
     from world.world import World
 
 WAITING_STEPS = 4
@@ -72,7 +73,7 @@ class Requests:
         steps = world.steps if request.steps is None else request.steps
         self._check_steps(world, steps)
 
-        def make() -> tuple[Session, History | None]:
+        def make(timeline: "Timeline | None") -> tuple[Session, History | None]:
             session = hall.open(world, scene, seed)
             session.steps = steps
             return session, None
@@ -200,30 +201,59 @@ class Requests:
 
     def _fork(self, client: "Client", request: p.Fork) -> None:
         hosted = self._doubled(client, request.session)
+        if hosted.loop.timeline is not None and hosted.history is not None:
+            self._replay(client, request.id, hosted, None)  # so that its past is recorded too
+            return
         asked = hosted.loop.ask(lambda session: (session.fork(), hosted.past()))
         self._then(
-            client, request.id, asked, lambda twin: self._host_twin(client, request.id, hosted, lambda: twin)
-        )
+            client, request.id, asked,
+            lambda twin: self._host_twin(client, request.id, hosted, lambda timeline: twin),
+        )  # fmt: skip
 
     def _branch(self, client: "Client", request: p.Branch) -> None:
-        hosted, hall = self._doubled(client, request.session), self._server.hall
-        scene = hosted.scene
+        self._replay(client, request.id, self._doubled(client, request.session), request.tick)
 
-        def replay(seed: int, past: History) -> tuple[Session, History]:
+    def _replay(self, client: "Client", id: int, hosted: Hosted, tick: int | None) -> None:
+        """Opens a second session that goes on from a tick of this one's past (None: the present one)."""
+        hall, scene = self._server.hall, hosted.scene
+
+        def replay(timeline: "Timeline | None", seed: int, past: History) -> tuple[Session, History]:
             session = hall.open(hall.world(scene.world), scene, seed)
+            if timeline is not None:
+                timeline.begin(session)
             for action, steps in past:
                 session.steps = steps
-                session.step(action)
+                if timeline is None:
+                    session.step(action)
+                else:
+                    timeline.step(session, action, "bridge")
+            if timeline is not None and timeline.head is not None:
+                timeline.moved(timeline.head)
             return session, past
 
         def host(found: tuple[int, History | None]) -> None:
             seed, past = found
-            if request.tick and (past is None or request.tick > len(past)):
-                raise BridgeError("bad_value", f"tick {request.tick} is not in this session's past")
-            past = (past or [])[: request.tick]
-            self._host_twin(client, request.id, hosted, lambda: replay(seed, past))
+            if tick and (past is None or tick > len(past)):
+                raise BridgeError("bad_value", f"tick {tick} is not in this session's past")
+            past = (past or [])[:tick]
+            self._host_twin(client, id, hosted, lambda timeline: replay(timeline, seed, past))
 
-        self._then(client, request.id, hosted.loop.ask(lambda s: (s.seed, hosted.past())), host)
+        self._then(client, id, hosted.loop.ask(lambda s: (s.seed, hosted.past())), host)
+
+    def _save(self, client: "Client", request: p.Save) -> None:
+        hosted, server = self._controlled(client, request.session), self._server
+        timeline = hosted.loop.timeline
+        server.keeping.check(timeline)
+
+        def saved(found: tuple[str, int]) -> None:
+            file, ticks = found
+            server.send(client, p.Saved(id=request.id, session=hosted.id, file=file, ticks=ticks))
+
+        def written(_: object) -> None:
+            later = server.opener.later(lambda: server.keeping.save(timeline, request.name))
+            self._then(client, request.id, later, saved)
+
+        self._then(client, request.id, hosted.loop.ask(lambda _: timeline.recorder.flush()), written)
 
     def _stats(self, client: "Client", request: p.Stats) -> None:
         hosted = self._find(request.session)
@@ -312,7 +342,11 @@ class Requests:
             raise BridgeError("bad_value", str(error)) from None
 
     def _host_twin(
-        self, client: "Client", id: int, hosted: Hosted, make: Callable[[], tuple[Session, History | None]]
+        self,
+        client: "Client",
+        id: int,
+        hosted: Hosted,
+        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
     ) -> None:
         self._host(client, id, self._world(hosted), hosted.scene, hosted.clock, make)
 
@@ -323,7 +357,7 @@ class Requests:
         world: "World",
         scene: Scene,
         clock: p.Clock,
-        make: Callable[[], tuple[Session, History | None]],
+        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
     ) -> None:
         """Opens a session of a client's, and answers with what it is."""
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ from engine.bridge.auth import ServerKeys, check_address
 from engine.bridge.connections import Client, Connection, Connections, Limits
 from engine.bridge.hall import Hall
 from engine.bridge.hosted import Hosted
+from engine.bridge.keeping import Keeping
 from engine.bridge.lease import LOCAL, Control, Lease
 from engine.bridge.opener import Opener
 from engine.bridge.protocol import BridgeError
@@ -51,13 +53,16 @@ class Server:
         keys: ServerKeys | None = None,
         limits: Limits | None = None,
         frames_port: int | None = None,
+        recordings: Path | None = None,
     ) -> None:
         """Binds at once; without a `frames_port` to the address's next port or, if that is taken, to any.
 
-        Raises PlayheadError for an address that cannot be had, or not without keys.
+        `recordings`: the folder that clients may save to. Raises PlayheadError for an address that cannot be
+        had, or not without keys, and for a folder that cannot be written.
         """
         check_address(address, keys)
         self.hall, self.limits = hall, limits or Limits()
+        self.keeping = Keeping(recordings)
         self.hosted: dict[str, Hosted] = {}
         self._context = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
@@ -132,7 +137,8 @@ class Server:
         self.hosted.pop(hosted.id, None)
         self.publisher.forget(hosted.id)
         hosted.loop.stop()
-        self._ending.append(hosted.loop)
+        if not hosted.public:  # else its window sees to it
+            self._ending.append(hosted.loop)
         for token in hosted.concerned - {but}:
             self.tell(token, protocol.Ended(session=hosted.id, reason=reason))
 
@@ -299,7 +305,10 @@ class Server:
             elif now - hosted.last_used > idle:
                 self.end(hosted, f"nobody has used it for {idle:g} seconds")
         self.connections.sweep({h.lease.owner for h in self.hosted.values()})
-        self._ending = [loop for loop in self._ending if loop.alive]
+        for loop in [loop for loop in self._ending if not loop.alive]:
+            self._ending.remove(loop)
+            if loop.timeline is not None:
+                self.keeping.discard(loop.timeline)
 
     def _close(self) -> None:
         for hosted in list(self.hosted.values()):
@@ -307,6 +316,9 @@ class Server:
         self.opener.close()
         for loop in self._ending:
             loop.wait(5)  # a tick under way may not be torn down with the process
+            if loop.timeline is not None:
+                self.keeping.discard(loop.timeline)
+        self.keeping.close()
         self.publisher.close()
         self.connections.close()
         if self._authenticator is not None:

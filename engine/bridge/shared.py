@@ -25,11 +25,20 @@ class SharedPlay:
     `control` says who does; `told` is called, on another thread, whenever that has changed.
     """
 
-    def __init__(self, address: str, key: Path | None = None, clients: Path | None = None) -> None:
-        """Raises PlayheadError for an address that is none, or that needs keys and has none."""
+    def __init__(
+        self,
+        address: str,
+        key: Path | None = None,
+        clients: Path | None = None,
+        recordings: Path | None = None,
+    ) -> None:
+        """`recordings`: where what was played may be saved.
+
+        Raises PlayheadError for an address that is none, or that needs keys and has none.
+        """
         self._keys = load_server_keys(key, clients)
         check_address(address, self._keys)
-        self.address = address
+        self.address, self._recordings = address, recordings
         self.control = Control()
         self.told: Callable[[], None] = lambda: None
         self._lease, self._acts = Lease(LOCAL, LOCAL), ActSource()
@@ -59,7 +68,7 @@ class SharedPlay:
                 hosted.scene = scene()
 
         loop.subscribe(follow)
-        self._server = Server(Hall([], []), self.address, self._keys)
+        self._server = Server(Hall([], []), self.address, self._keys, recordings=self._recordings)
         self._server.controls = self._note
         self._server.add(hosted)
         self.address = self._server.address

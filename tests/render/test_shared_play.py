@@ -13,6 +13,7 @@ import pytest
 from engine.bridge import protocol as p
 from engine.bridge.client import Client
 from engine.bridge.protocol import BridgeError
+from engine.recording.reader import Recording
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import ROOT, until, wants
@@ -102,6 +103,28 @@ def test_a_person_lets_a_program_play_in_lockstep_and_takes_the_control_back(
         player.press("Escape")
         assert player.end() == (0, "")
         assert until(client, p.Ended).reason == "its window was closed"
+
+
+def test_a_program_saves_what_was_played_beside_the_recording_of_the_window(screen, tmp_path, options):
+    options = [option for option in options if option != "--no-record"]
+    folder = tmp_path / "recordings"
+    with (
+        sharing(screen, tmp_path, *options, "--record", str(folder)) as (player, address),
+        program(address) as (client, session),
+    ):
+        player.press("p", "r")
+        asked = client.ask(wants(session, "take"), p.Controlled)[0]
+        assert asked.asking == "walker"
+        player.press("g")
+        assert until(client, p.Controlled, in_control=True)
+        client.ask(p.Tune(session=session, clock="lockstep"), p.Done)
+        client.ask(p.Step(session=session, actions=[RIGHT] * 4), p.Stepped)
+        assert client.ask(p.Save(session=session, name="walk"), p.Saved)[0].file == "walk.playhead"
+        player.press("Escape")
+        assert player.end() == (0, "")
+    saved = Recording.read(folder / "walk.playhead")
+    assert [t.action for b in saved.tree.branches.values() for t in b.ticks][-4:] == [RIGHT] * 4
+    assert len(list(folder.glob("*.playhead"))) == 2
 
 
 def test_a_program_that_dies_gives_the_control_back(screen, tmp_path, options, tiny_world_folder):

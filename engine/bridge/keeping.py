@@ -1,0 +1,82 @@
+"""Recordings of a server's sessions: each is recorded from its start on, and kept if a client saves it."""
+
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.bridge.protocol import BridgeError
+from engine.recording.edit import draft_of, write
+from engine.recording.reader import Recording
+from engine.recording.recorder import Recorder
+from engine.recording.schema import RecordingError
+from engine.timeline.timeline import Timeline
+from world.errors import PlayheadError
+
+if TYPE_CHECKING:
+    from scenes.scene import Scene
+    from world.world import World
+
+SAVED = 1000
+"""Files in the folder, at the most."""
+
+
+class Keeping:
+    """The folder that clients may save recordings to, by a name; None where they may not.
+
+    What is not saved goes with its session.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """Raises PlayheadError for a folder that cannot be made."""
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlayheadError(f"{folder} is no folder for recordings ({error}); choose another") from None
+        self._folder = folder
+        self._unsaved: Path | None = None
+
+    def timeline(self, world: "World", scene: "Scene") -> Timeline | None:
+        """Where a new session is recorded; None: nowhere."""
+        if self._folder is None:
+            return None
+        if self._unsaved is None:
+            self._unsaved = Path(tempfile.mkdtemp(prefix="playhead-unsaved-"))
+        return Timeline(Recorder(self._unsaved / f"{secrets.token_hex(8)}.playhead", world, scene.title))
+
+    def check(self, timeline: Timeline | None) -> None:
+        """Raises BridgeError where a session cannot be saved."""
+        if self._folder is None or timeline is None or timeline.recorder is None:
+            raise BridgeError("refused", "nothing is recorded here; `serve --recordings FOLDER` records")
+        if timeline.failure:
+            raise BridgeError("refused", timeline.failure)
+
+    def save(self, timeline: Timeline, name: str) -> tuple[str, int]:
+        """Writes what a timeline has written so far to a file of its own. Returns its name and its ticks.
+
+        Raises BridgeError for a name that is taken, and where nothing can be written.
+        """
+        assert self._folder is not None and timeline.recorder is not None
+        out = self._folder / f"{name}.playhead"
+        if out.exists():
+            raise BridgeError("refused", f"there is a recording `{name}` already; choose another name")
+        if sum(1 for _ in self._folder.glob("*.playhead")) >= SAVED:
+            raise BridgeError("limit", f"{SAVED} recordings are in the folder, which is all")
+        try:
+            recording = Recording.read(timeline.recorder.path)
+            write(out, draft_of(recording, lambda branch: branch.last))
+        except RecordingError as error:
+            raise BridgeError("refused", str(error)) from None
+        return out.name, sum(len(branch.ticks) for branch in recording.tree.branches.values())
+
+    def discard(self, timeline: Timeline) -> None:
+        """Ends the recording of a session that has ended."""
+        timeline.close()
+        if timeline.recorder is not None:
+            timeline.recorder.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._unsaved is not None:
+            shutil.rmtree(self._unsaved, ignore_errors=True)
