@@ -1,0 +1,112 @@
+"""Proofs that need a GPU: `python -m tests.on_gpu`. Full-size worlds of random weights take 10 GB of disk.
+
+Small worlds, whose tick path is recorded as CUDA graphs, dream what the CPU dreams in float32; full-size ones
+dream recorded what they dream unrecorded; and snapshots and forks of all of them go on bit for bit.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+from engine.session import Session
+from world import acceleration
+from world.action import Action
+from world.config import WorldConfig
+from world.errors import PlayheadError
+from world.randomise import random_context, random_world, save_world_config
+from world.world import World
+
+SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
+FULL = ("matrix-game-2", "causal-forcing", "self-forcing")
+CLOSE = 2
+"""Grey levels of 255 that two devices, or two ways of one, may be apart."""
+
+
+def draw_actions(config: WorldConfig, count: int) -> list[Action]:
+    """Random buttons one at a time, prompts among them, and random axes."""
+    draw = np.random.default_rng(0)
+    space = config.action
+    names = [b for b in space.buttons if b in {*space.seen, "prompt_1", "prompt_2"}]
+    return [
+        Action(
+            frozenset(draw.choice(names, 1).tolist() if names else ()),
+            {axis: float(draw.uniform(-1, 1)) for axis in space.axes},
+        )
+        for _ in range(count)
+    ]
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one.astype(int) - other).max())
+
+
+def exact(session: Session, ticks: int) -> bool:
+    """Whether a fork, and the session itself after a return, dream on what it dreams on, bit for bit."""
+    kept, twin = session.snapshot(), session.fork()
+    first = [session.step(Action()) for _ in range(ticks)]
+    forked = all(np.array_equal(frames, twin.step(Action())) for frames in first)
+    session.restore(kept)
+    return forked and all(np.array_equal(frames, session.step(Action())) for frames in first)
+
+
+def small(name: str, device: str) -> None:
+    config = random_world(name, small=True)
+    save_world_config(config)
+    worlds = World.load(config.name, "cpu", torch.float32), World.load(config.name, device, torch.float32)
+    worlds[0].side_by_side = False
+    sessions = [Session(world, random_context(config), 1) for world in worlds]
+    sessions[1].warm_up()
+    worst = max(apart(*(s.step(action) for s in sessions)) for action in draw_actions(config, 30))
+    graphs = sessions[1]._state.graphs
+    same = exact(sessions[1], 4)
+    print(
+        f"{config.name}: {graphs.recorded} graphs, {worst} of 255 from the CPU, fork and return exact: {same}"
+    )
+    assert not graphs.failure, graphs.failure
+    assert worst <= CLOSE and same
+
+
+def full(name: str, device: str) -> None:
+    config = random_world(name)
+    save_world_config(config)
+    world = World.load(config.name, device)
+    context = random_context(config)
+    recorded, eager = Session(world, context, 3), Session(world, context, 3)
+    eager._state.passes = None
+    worst = max(apart(recorded.step(action), eager.step(action)) for action in draw_actions(config, 7))
+    del eager
+    finite = bool(torch.isfinite(recorded._state.latent).all())
+    passes = recorded._state.passes
+    count = passes.graphs.recorded if passes is not None else 0
+    same = exact(recorded, 2)
+    print(
+        f"{config.name}: {count} passes recorded, {worst} of 255 from unrecorded, finite: {finite}, "
+        f"fork and return exact: {same}"
+    )
+    assert passes is None or not passes.graphs.failure, passes.graphs.failure
+    assert worst <= CLOSE and finite and same
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="leave out the full-size worlds")
+    given = parser.parse_args()
+    try:
+        acceleration.pick_device(given.device)
+    except PlayheadError as error:
+        sys.exit(f"tests.on_gpu: {error}")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PLAYHEAD_HOME"] = folder
+        for name in SMALL:
+            small(name, given.device)
+        for name in () if given.small else FULL:
+            full(name, given.device)
+
+
+if __name__ == "__main__":
+    main()
