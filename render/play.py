@@ -23,7 +23,7 @@ from render.opening import Opening, family_of, keymap_world
 from render.pacer import Pacer
 from render.picture import draw_picture
 from render.prompts import prompt_note
-from render.remote import RemoteOpening, RemoteSharing, dial, script_of
+from render.remote import RemoteOpening, RemoteSharing, dial_in, script_of
 from render.screens import draw_help, draw_loading
 from render.settings import PlaySettings
 from render.sharing import Sharing
@@ -49,16 +49,19 @@ def play(settings: PlaySettings) -> "Timeline | None":
     Raises PlayheadError for whatever prevents that.
     """
     check_speed(settings.speed)
-    line = dial(settings) if settings.connect is not None else None
     bridge = settings.bridge
     shared = (
         SharedPlay(bridge, settings.key, settings.clients, settings.recordings)
         if bridge is not None
         else None
     )
+    line: Line | None = None
     window = Window(ASPECT, settings.fullscreen)
     try:
-        if line is not None:
+        if settings.connect is not None:
+            line = dial_in(window, settings)
+            if line is None:
+                return None
             world, family = line.opened.world.name, line.opened.world.family
         else:
             world = keymap_world(settings)

@@ -1,13 +1,20 @@
 """Playing from another machine: the session behind a line, in place of one that is opened here."""
 
+import threading
+from concurrent.futures import Future
+
+import pygame
+
 from controls.keymap import Keymap
 from engine.bridge.auth import load_client_keys
 from engine.bridge.lease import LOCAL
 from engine.bridge.line import Line, Wanted
 from engine.bridge.protocol import CODECS, Controlled, SceneInfo
 from engine.bridge.remote import RemoteLoop
+from render.screens import draw_loading
 from render.settings import PlaySettings
 from render.sharing import NEEDS_CONTROL
+from render.window import Window, wake
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.home import recordings_folder
@@ -35,6 +42,33 @@ def dial(settings: PlaySettings) -> Line:
         codec=settings.codec,
     )
     return Line(settings.connect, keys, wanted)
+
+
+def dial_in(window: Window, settings: PlaySettings) -> Line | None:
+    """As `dial`, while the window says so; None if it is closed before there is an answer.
+
+    Keys that are pressed meanwhile count for the play.
+    """
+    answer: Future[Line] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(dial(settings))
+        except BaseException as error:
+            answer.set_exception(error)
+        wake()
+
+    threading.Thread(target=run, name="dialling", daemon=True).start()
+    early: list[pygame.Event] = []
+    while not answer.done():
+        draw_loading(window.screen, f"connecting to {settings.connect}", 0.5)
+        window.show()
+        early += window.events(0.25)
+        if any(event.type in (pygame.QUIT, pygame.WINDOWCLOSE) for event in early):
+            return None
+    for event in early:
+        pygame.event.post(event)
+    return answer.result()
 
 
 class RemoteOpening:

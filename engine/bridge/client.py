@@ -24,9 +24,9 @@ Expected = TypeVar("Expected", bound=protocol.Message)
 class Client:
     """A connection to a server. `pushes` collects what came unasked: receipts and changes of control.
 
-    `resume` is the token of an earlier welcome, to be that client again. `socket` may be polled; it belongs
-    to this class. Raises BridgeError where a request is refused, PlayheadError where there is no answer or
-    the connection is lost.
+    `resume` is the token of an earlier welcome, to be that client again. `patience` are the seconds that a
+    reply is waited for, from the welcome on too. `socket` may be polled; it belongs to this class. Raises
+    BridgeError where a request is refused, PlayheadError where there is no answer or the connection is lost.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Client:
         resume: str = "",
     ) -> None:
         """Connects and says hello; `resume`: the token of an earlier welcome, to be that client again."""
-        self._address, self._keys, self._patience = address, keys, patience
+        self._address, self._keys, self.patience = address, keys, patience
         check_target(address)
         self._context = zmq.Context()
         self.socket = self.new_socket(zmq.DEALER)
@@ -84,7 +84,7 @@ class Client:
 
     def answer(self, id: int, reply: type[Expected]) -> tuple[Expected, np.ndarray | None]:
         """Waits for the reply to the request that was sent with this id, and the frames that come with it."""
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + self.patience
         while True:
             left = until - time.monotonic()
             found = self.receive(min(LOOK, left))

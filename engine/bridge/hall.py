@@ -80,7 +80,15 @@ class Hall:
                     self._starts.popitem(last=False)
 
     def open(self, world: World, scene: Scene, seed: int) -> Session:
-        """A session at the start of a scene."""
+        """A session at the start of a scene, as ready as it can be made."""
+        session = self._new(world, scene, seed)
+        if (
+            world.device.type == "cuda"
+        ):  # where ticks are recorded as graphs, which the first ones would pay for
+            session.warm_up()
+        return session
+
+    def _new(self, world: World, scene: Scene, seed: int) -> Session:
         with self._lock:
             start = self._starts.get((world.config.name, scene.name))
         if start is None:

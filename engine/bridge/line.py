@@ -14,7 +14,9 @@ from engine.bridge.protocol import BridgeError, Codec, SceneInfo
 from world.errors import PlayheadError
 
 FIRST, AGAIN = 5.0, 2.0
-"""Seconds that an answer is waited for: before there is a window, and for each try to come back."""
+"""Seconds that a greeting is waited for: before there is a window, and for each try to come back."""
+JOINING, OPENING = 10.0, 120.0
+"""Seconds that a session is waited for: one that is there, and one that a large world has to begin."""
 RETRY = 0.5
 """Seconds between two tries to come back."""
 GONE = ("unknown_session", "ended")
@@ -92,6 +94,7 @@ class Line:
         client = Client(self.address, name, self._keys, patience, self._token)
         try:
             self._token = client.welcome.token
+            client.patience = JOINING
             found = self._come_back(client) if self._session else None
             self.same = found is not None
             if found is None:
@@ -123,6 +126,7 @@ class Line:
             return self._join(client, client.welcome.sessions[0])
         wanted = self.wanted
         self.control = protocol.Controlled(session="", in_control=True, holder="", asking="")
+        client.patience = OPENING
         request = protocol.Open(world=wanted.world, scene=wanted.scene, seed=wanted.seed, steps=wanted.steps)
         return _with_frames(client.ask(request, protocol.Opened))
 
