@@ -138,7 +138,7 @@ def bridge_fuzz(messages: int = 1_000_000) -> None:
     late = {name: 1000 * value for name, value in outcome.neighbour.items()}
     answers = ", ".join(f"{count} {kind}" for kind, count in outcome.answers.most_common())
     print(f"answers       {answers}")
-    print(f"memory        {growth:+.1f} MB after the first quarter, {outcome.memory[-1]:.0f} MB at the end")
+    print(f"memory        {' '.join(f'{size:.0f}' for size in outcome.memory)} MB as time went by")
     print(
         f"neighbour     {outcome.neighbour['ticks']} ticks of {late['tick']:.1f} ms p50; beyond its tick an "
         f"answer took {late['p50']:.2f} ms p50, {late['p99']:.2f} ms p99, {late['longest']:.2f} ms at most"

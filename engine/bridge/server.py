@@ -143,7 +143,7 @@ class Server:
             self.tell(token, protocol.Ended(session=hosted.id, reason=reason))
 
     def send(self, client: Client, reply: protocol.Message, frames: np.ndarray | None = None) -> None:
-        """Sends a message, and frames as they lie in memory. A client that reads nothing is cut off."""
+        """Sends a message and, behind it, frames. A client that reads nothing is cut off."""
         if client.connection is not None:
             self._send(client.connection, reply, frames)
 

@@ -4,13 +4,16 @@ import contextlib
 import socket
 
 import pytest
+import zmq
 
+from engine.bridge import protocol as p
 from engine.bridge.auth import ServerKeys, check_address, load_client_keys, load_server_keys, new_keys
 from engine.bridge.client import Client
 from engine.bridge.hall import Hall
 from engine.bridge.server import Server, serve_in_background
 from scenes.scene import load_scene
 from tests.engine.bridge.conftest import serving
+from world.action import Action
 from world.errors import PlayheadError
 
 
@@ -34,6 +37,33 @@ def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_worl
         assert not welcomed("laptop", of="stranger")
         (keys / "allowed" / "laptop.key").unlink()  # from now on
         assert not welcomed("laptop")
+
+
+def test_who_has_no_known_key_sees_no_frame_of_a_session_whose_name_is_known(keys, tiny_world, tiny_scene):
+    trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
+    mine, stranger = (
+        load_client_keys(keys / f"{name}.key_secret", keys / "server.key") for name in ("laptop", "stranger")
+    )
+    with serving(tiny_world, tiny_scene, trusted=trusted) as server, zmq.Context() as context:
+        client = Client(server.address, "laptop", mine, patience=20)
+        session = client.ask(p.Open(), p.Opened)[0].session
+        watchers = []
+        for pair in (mine, None, stranger):
+            watchers.append(context.socket(zmq.SUB))
+            watchers[-1].linger = 0
+            if pair is not None:
+                pair.apply(watchers[-1])
+            watchers[-1].connect(f"tcp://127.0.0.1:{server.frames_port}")
+            watchers[-1].subscribe(p.topic(session, "raw"))
+        known, *unknown = watchers
+        for _ in range(10):
+            while not known.poll(50):
+                client.ask(p.Step(session=session, actions=[Action()], frames="none"), p.Stepped)
+            known.recv_multipart()
+        assert not any(watcher.poll(0) for watcher in unknown)
+        for watcher in watchers:
+            watcher.close()
+        client.close()
 
 
 @pytest.mark.parametrize(

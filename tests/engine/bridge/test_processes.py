@@ -117,3 +117,18 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
     assert server.memory_info().rss - memory < 20 * 2**20
     assert beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 56
     beside.close()
+
+
+def test_a_server_told_to_stop_says_so_to_its_clients_and_ends_well(tiny_world_folder, tiny_scene):
+    """In the midst of ticks: of a live session, and of a long step."""
+    with serve_process(tiny_world_folder, tiny_scene) as (process, address):
+        live, stepping = Client(address, "live", patience=30), Client(address, "stepping", patience=30)
+        sessions = {live: live.ask(p.Open(clock="live"), p.Opened)[0].session}
+        sessions[stepping] = stepping.ask(p.Open(), p.Opened)[0].session
+        stepping.send(p.Step(session=sessions[stepping], actions=[FORWARD] * 30, frames="none"))
+        stepping.ask(p.Ping(), p.Pong)
+        process.send_signal(signal.SIGTERM)
+        for client, session in sessions.items():
+            assert until(client, p.Ended, session=session).reason == "the server stops"
+            client.close()
+        assert process.wait(30) == 0 and process.stderr.read() == ""
