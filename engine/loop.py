@@ -309,6 +309,7 @@ class Loop:
         finally:
             self._ended = True
             self._refuse_asked()
+            self._receivers.clear()  # they know this loop: what a session holds shall go with it, at once
 
     def _finished(self) -> bool:
         return self._stopping or (self._last is not None and self._played >= self._last)

@@ -394,10 +394,11 @@ class Requests:
     def _then(self, client: "Client", id: int, future: "Future[Any]", reply: Callable[[Any], None]) -> None:
         """Calls `reply` with what a session answers, or answers with its error; on the server's thread."""
 
-        def done() -> None:
+        def done(answered: "Future[Any]") -> None:
             try:
-                reply(future.result())
+                reply(answered.result())
             except Exception as error:
                 self._server.send(client, self._server.error(id, error))
 
-        future.add_done_callback(lambda _: self._server.post(done))
+        # The future is not in the closure: a circle would keep the session until it is looked for.
+        future.add_done_callback(lambda answered: self._server.post(lambda: done(answered)))

@@ -1,6 +1,8 @@
 """What a server lends out ends somewhere, with a sentence, and others do not notice."""
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -55,6 +57,26 @@ def test_the_session_of_a_client_that_is_gone_makes_room_for_another(limited):
     while server.connections.clients[gone.welcome.token].connection is not None:
         client.ask(p.Ping(), p.Pong)
     client.ask(p.Open(), p.Opened)
+
+
+@limits(sessions=4)
+def test_what_a_session_holds_goes_with_it_at_once(limited):
+    """Its caches may be gigabytes, which cannot wait until somebody looks for garbage."""
+    server, client = limited
+    gc.disable()
+    try:
+        session = client.ask(p.Open(), p.Opened)[0].session
+        client.ask(p.Step(session=session, actions=[Action()] * 2), p.Stepped)
+        client.ask(p.Snapshot(session=session), p.Snapshotted)
+        held = weakref.ref(server.hosted[session])
+        client.ask(p.Close(session=session), p.Done)
+        for _ in range(1000):
+            if held() is None:
+                break
+            client.wait(0.01)
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 @limits(memory=1, snapshots=1000)
