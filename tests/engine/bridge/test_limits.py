@@ -145,7 +145,7 @@ def test_a_request_that_is_too_long_ends_its_connection_and_no_other(server, con
     bad.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
 
 
-@limits(unread=2**20)
+@limits(unread=2**20, rate=1_000_000)
 def test_a_client_that_reads_nothing_is_cut_off_and_its_session_waits_for_it(limited):
     server, client = limited
     session = client.ask(p.Open(), p.Opened)[0].session
