@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from engine.clock import Clock
-from engine.loop import Loop, Tick
+from engine.loop import Loop
 from engine.mailbox import Mailbox
 from engine.session import Session
 from engine.stats import percentile
+from engine.tick import Tick
 from render.hud import draw_hud
 from render.picture import draw_picture
 from render.window import Window, wake

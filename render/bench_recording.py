@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from engine.loop import Loop, Tick
+from engine.loop import Loop
 from engine.recording.reader import Recording
 from engine.recording.recorder import Recorder
 from engine.recording.tree import Place
 from engine.session import Session
 from engine.stats import percentile
+from engine.tick import Tick
 from engine.timeline.store import SnapshotStore
 from engine.timeline.timeline import Timeline
 from render.bench import SETTLE, Unpaced, Wanderer, show

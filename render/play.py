@@ -14,9 +14,10 @@ from engine.bridge.line import Line
 from engine.bridge.remote import RemoteLoop
 from engine.bridge.shared import SharedPlay
 from engine.clock import check_speed
-from engine.loop import Loop, Tick
+from engine.loop import Loop
 from engine.mailbox import Mailbox
 from engine.stats import Stats
+from engine.tick import Tick
 from render.hud import draw_hud, draw_note, draw_state
 from render.moments import Moments
 from render.opening import Opening, family_of, keymap_world

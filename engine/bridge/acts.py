@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from engine.bridge.lease import LOCAL, Lease
 from engine.bridge.protocol import Act
-from engine.loop import ActionSource
+from engine.tick import ActionSource
 from world.action import Action
 
 TAPS = 64

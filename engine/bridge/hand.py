@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from engine.loop import ActionSource
+from engine.tick import ActionSource
 from world.action import Action
 
 HOLD, HOLD_AGAIN = 2.0, 0.5

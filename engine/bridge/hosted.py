@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from engine.bridge.acts import ActSource
 from engine.bridge.lease import Lease
 from engine.bridge.protocol import Clock
-from engine.loop import Loop, Tick
+from engine.loop import Loop
 from engine.session import Session, Snapshot
+from engine.tick import Tick
 from scenes.scene import Scene
 from world.action import Action
 

@@ -11,7 +11,7 @@ from engine.bridge.connections import Allowance, cut, ended
 from engine.bridge.hosted import Hosted
 from engine.bridge.protocol import CODECS, Codec, FrameHeader, encode, topic
 from engine.bridge.video import Encoder, make_encoder
-from engine.loop import Tick
+from engine.tick import Tick
 
 QUEUED = 3
 """Ticks that wait for a slow watcher before newer ones are dropped."""

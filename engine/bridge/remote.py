@@ -23,8 +23,9 @@ from engine.bridge.line import GONE, Line
 from engine.bridge.protocol import FrameHeader, SceneInfo
 from engine.bridge.watcher import Watcher
 from engine.clock import FASTEST, SLOWEST
-from engine.loop import ActionSource, LoopError, Tick, Timing
+from engine.loop import LoopError
 from engine.stats import Stats
+from engine.tick import ActionSource, Tick, Timing
 from world.action import Action
 from world.errors import PlayheadError
 

@@ -15,8 +15,8 @@ from engine.bridge.hall import check_seed, scene_info, session_bytes
 from engine.bridge.hosted import History, Hosted, Kept
 from engine.bridge.lease import LOCAL
 from engine.bridge.protocol import BridgeError
-from engine.loop import Tick
 from engine.session import Session
+from engine.tick import Tick
 from scenes.scene import Scene
 from world.errors import PlayheadError
 

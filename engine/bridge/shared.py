@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from engine.bridge.acts import ActSource, SharedSource
 from engine.bridge.auth import check_address, load_server_keys
 from engine.bridge.lease import LOCAL, Control, Lease
-from engine.loop import ActionSource, Loop
+from engine.loop import Loop
+from engine.tick import ActionSource
 
 if TYPE_CHECKING:
     from engine.bridge.server import Server
-    from engine.loop import Tick
+    from engine.tick import Tick
     from scenes.scene import Scene
 
 

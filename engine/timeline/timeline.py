@@ -18,10 +18,10 @@ from engine.timeline.way import Progress, Way
 from scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from engine.loop import Tick
     from engine.recording.reader import Recording
     from engine.recording.recorder import Recorder
     from engine.session import Session
+    from engine.tick import Tick
     from engine.timeline.store import SnapshotStore
     from world.action import Action
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine.loop import Loop, LoopError, Tick
+from engine.loop import Loop, LoopError
 from engine.session import Session
+from engine.tick import Tick
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from tests.engine.fake_time import FakeTime
 from world.action import Action

@@ -12,8 +12,8 @@ import numpy as np
 from engine.bridge.line import Line, Wanted
 from engine.bridge.remote import RemoteLoop
 from engine.bridge.server import Server
-from engine.loop import Tick
 from engine.session import Session
+from engine.tick import Tick
 from tests.conftest import BUTTONS, SEED, make_tiny_context
 from tests.engine.bridge.cable import Cable
 from world.action import Action

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.loop import Loop, LoopError, Tick
+from engine.loop import Loop, LoopError
 from engine.recording.reader import Recording
 from engine.recording.recorder import Recorder
 from engine.recording.replay import replay_all, verify
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.session import Session
+from engine.tick import Tick
 from engine.timeline.store import SnapshotStore
 from engine.timeline.timeline import Timeline
 from engine.timeline.way import INTERVAL
