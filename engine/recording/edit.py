@@ -62,7 +62,10 @@ def _read_beheaded(path: Path) -> Recording:
     with tempfile.TemporaryDirectory(prefix="playhead-") as folder:
         copy = Path(folder) / path.name
         copy.write_bytes(head + data[len(head) : 28] + (len(data) // PAGE).to_bytes(4, "big") + data[32:])
-        found = Recording.read(copy, whole=False)
+        try:
+            found = Recording.read(copy, whole=False)
+        except RecordingError as error:  # names the copy
+            raise RecordingError(str(error).replace(str(copy), str(path), 1)) from None
         found.problems.append("its first bytes are damaged")
         thumbnails = found.thumbnails()
     found.thumbnails = lambda: thumbnails  # type: ignore[method-assign]

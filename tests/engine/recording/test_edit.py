@@ -131,6 +131,15 @@ def test_repairing_puts_a_new_head_on(file: Path, tmp_path: Path, tiny_world: Wo
     assert all_equal(Recording.read(tmp_path / "out.playhead"), tiny_world)
 
 
+@pytest.mark.parametrize("pages", [0, 1, 2, 5])
+def test_what_cannot_be_repaired_is_named_as_it_was_given(file: Path, tmp_path: Path, pages: int) -> None:
+    file.write_bytes(file.read_bytes()[: 4096 * pages + 100])
+    with pytest.raises(RecordingError) as error:
+        repair(file, tmp_path / "out.playhead")
+    assert str(error.value).startswith(f"{file} ")
+    assert not (tmp_path / "out.playhead").exists()
+
+
 def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("PLAYHEAD_RECORDINGS", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
