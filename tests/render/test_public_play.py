@@ -1,5 +1,6 @@
 """A public world in a real window: the mouse looks about, the world waits for keys, prompts are told."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,13 +45,22 @@ def newest_tick(player: Player) -> int:
     return int(path.stem[-6:])
 
 
-def move(player: Player, x: int, y: int, over: int) -> int:
-    """Moves the mouse until more than `over` ticks are there; returns how many."""
+def rest(player: Player) -> int:
+    """Waits until what was moved has been played: the number of the last tick."""
+    seen = [-2, -1]
+    while seen[-1] != seen[-2]:
+        time.sleep(0.7)  # more than two ticks of this world at this speed
+        seen.append(newest_tick(player))
+    return seen[-1]
+
+
+def move(player: Player, x: int, y: int) -> None:
+    """Moves the mouse until a tick is played by it."""
+    over = rest(player)
     for _ in range(200):
         player.type("mousemove_relative", "--", str(x), str(y))
-        tick = newest_tick(player)
-        if tick > over:
-            return tick
+        if newest_tick(player) > over:
+            return
     raise AssertionError("the mouse moved nothing")
 
 
@@ -67,10 +77,11 @@ def test_the_mouse_looks_about_and_without_it_the_held_world_waits(screen, tmp_p
         assert player.window
         wait_for(lambda: newest_tick(player) == 0 or None, "the start")
         assert [newest_tick(player) for _ in range(3)] == [0] * 3
-        tick = move(player, 30, 0, 0)
-        tick = move(player, 0, 30, tick)
+        move(player, 30, 0)
+        move(player, 0, 30)
         player.press("f", "f")
-        tick = move(player, -30, 0, tick)
+        move(player, -30, 0)
+        rest(player)
         player.press("Escape")
         assert player.end() == (0, "")
     actions = played(tmp_path / "recordings")
@@ -91,7 +102,7 @@ def test_the_key_maps_sensitivity_and_inversion_count_in_the_window(screen, tmp_
     with playing(screen, tmp_path, *options, "--keys", str(keys)) as player:
         assert player.window
         wait_for(lambda: newest_tick(player) == 0 or None, "the start")
-        move(player, 30, 30, 1)
+        move(player, 30, 30)
         player.press("Escape")
         assert player.end() == (0, "")
     for action in played(tmp_path / "recordings"):
