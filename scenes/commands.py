@@ -173,8 +173,8 @@ def _dream_start(
 
 @app.command()
 def prepare(
+    world: Annotated[str, typer.Option(help="The public world that they are for.")],
     name: Annotated[list[str] | None, typer.Argument(help="Ready scenes; else all of the world's.")] = None,
-    world: Annotated[str, typer.Option(help="The public world that they are for.")] = ...,  # type: ignore[assignment]
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make those anew that are there.")] = False,

@@ -1,5 +1,6 @@
 """What a device can do for speed: number type, cores, and CUDA graphs of the tick path."""
 
+import logging
 import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -96,6 +97,8 @@ class Graphs:
                     work()
             except RuntimeError as error:
                 self.enabled, self.failure = False, str(error)
+                said = f"ticks are not recorded as CUDA graphs, and slower for it: {error}"
+                logging.getLogger("playhead").warning(said)
                 self._graphs.clear()
                 work()
                 return

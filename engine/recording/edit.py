@@ -67,8 +67,7 @@ def _read_beheaded(path: Path) -> Recording:
         except RecordingError as error:  # names the copy
             raise RecordingError(str(error).replace(str(copy), str(path), 1)) from None
         found.problems.append("its first bytes are damaged")
-        thumbnails = found.thumbnails()
-    found.thumbnails = lambda: thumbnails  # type: ignore[method-assign]
+        found.pictures = found.thumbnails()
     found.path = path
     return found
 

@@ -60,7 +60,8 @@ class Recording:
     """A recording's content: who played what (`tree`), where, and what it began from.
 
     `fingerprint`: of the world. `environments`: of each play, by its number. `rate`: ticks a second.
-    `space`: the world's actions. `problems`: what could not be read, if that was allowed.
+    `space`: the world's actions. `problems`: what could not be read, if that was allowed. `pictures`: its
+    thumbnails, where the file cannot be asked for them again.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Recording:
     scene_seals: dict[int, bytes] = field(default_factory=dict)
     tree: Tree = field(default_factory=Tree)
     problems: list[str] = field(default_factory=list)
+    pictures: list[tuple[Place, np.ndarray]] | None = None
 
     @classmethod
     def read(cls, path: Path, whole: bool = True) -> "Recording":
@@ -107,6 +109,8 @@ class Recording:
 
     def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
         """Small pictures, uint8 `(h, w, 3)`, of moments; what cannot be read is left out."""
+        if self.pictures is not None:
+            return self.pictures
         import av
 
         from engine.recording.recorder import decode_jpeg

@@ -14,13 +14,9 @@ from main import main
 from render.bench import Wanderer
 from tests.conftest import BUTTONS
 from world.action import Action, ActionSpace
-from world.world import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 TICKS = 50
-needs_weights = pytest.mark.skipif(
-    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(), reason="freedoom's weights are not here"
-)
 
 
 def bench(*options: str, command: str = "play") -> subprocess.CompletedProcess[str]:
@@ -29,7 +25,6 @@ def bench(*options: str, command: str = "play") -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
 
 
-@needs_weights
 def test_bench_play_prints_every_line_with_numbers_that_agree() -> None:
     done = bench("--ticks", str(TICKS), "--device", "cpu")
     assert done.returncode == 0, done.stderr
@@ -117,7 +112,6 @@ def test_too_few_ticks_to_say_anything_are_refused(
         (("--steps", "0"), "not 0; try --steps 2"),
     ],
 )
-@needs_weights
 def test_what_is_unknown_ends_in_one_sentence(
     options: tuple[str, ...],
     words: str,

@@ -24,12 +24,6 @@ pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 
 
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
-
-
 def test_keys_here_are_played_there_and_its_frames_are_seen_here(
     screen, tmp_path, tiny_world_folder, tiny_scene
 ):

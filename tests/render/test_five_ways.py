@@ -17,7 +17,7 @@ from engine.recording.replay import replay
 from engine.recording.schema import chain
 from tests.conftest import SEED
 from tests.engine.bridge.conftest import serve_process
-from tests.render.desktop import ROOT, Player, display, lacking, playing
+from tests.render.desktop import ROOT, Player, lacking, playing
 from tests.render.test_play import middle
 from tests.test_cli import run
 from world.action import Action
@@ -27,12 +27,6 @@ pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 SCRIPT = "w*2 w+right*2 d . space*2 left e"
 KEYS = {"right": "Right", "left": "Left"}
 """Where X has another name for a key."""
-
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
 
 
 @pytest.fixture(scope="module")

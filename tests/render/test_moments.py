@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from render.scrub import DOUBLES, FASTEST, HESITATION, distance
 from render.text import ACCENT, GREY
 from tests.conftest import SEED, make_tiny_context
 from tests.recorded import replay
-from tests.render.desktop import Player, display, lacking, playing
+from tests.render.desktop import Player, lacking, playing
 from tests.render.live import go_back, play_a_little
 from tests.render.test_play import middle
 from world.action import Action
@@ -26,21 +25,8 @@ needs_a_desktop = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
 @pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
-
-
-@pytest.fixture(scope="module")
 def start(tiny_world_folder: Path, tiny_scene: Path) -> list[str]:
     return ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--no-hud"]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("PLAYHEAD_RECORDINGS")
-    return tmp_path / "home"
 
 
 def the_recording(home: Path) -> Recording:

@@ -4,30 +4,19 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
-from tests.render.desktop import ROOT, Player, display, lacking, playing, wait_for
+from tests.render.desktop import ROOT, Player, lacking, playing, wait_for
 from world.action import Action
-from world.world import SHIPPED, World
+from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
-needs_freedoom = pytest.mark.skipif(
-    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(),
-    reason="the world freedoom has no weights yet",
-)
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
-
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
 
 
 @pytest.fixture
@@ -164,7 +153,6 @@ def shift(before: np.ndarray, after: np.ndarray) -> float:
     return float(moves[peak[moves].argmax()]) + 2
 
 
-@needs_freedoom
 def test_holding_right_turns_the_view_right_and_left_left(screen, tmp_path):
     """When the view turns right, what is seen moves left."""
     shifts: dict[str, float] = {}

@@ -1,7 +1,6 @@
 """A public world in a real window: the mouse looks about, the world waits for keys, prompts are told."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pygame
@@ -12,19 +11,13 @@ from engine.recording.reader import Recording
 from render.prompts import prompt_note
 from scenes.build import save_scene
 from scenes.scene import Scene, SceneFields
-from tests.render.desktop import Player, display, lacking, playing, wait_for
+from tests.render.desktop import Player, lacking, playing, wait_for
 from world.action import Action
 from world.context import Context
 from world.home import scenes_folder
 from world.randomise import random_context, random_world, save_world_config
 
 windowed = pytest.mark.skipif(bool(lacking()), reason=lacking())
-
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,30 +14,16 @@ import pytest
 from engine.recording.reader import Recording, Summary
 from engine.recording.replay import verify
 from engine.recording.tree import Place
-from tests.render.desktop import ROOT, display, lacking, playing
+from tests.render.desktop import ROOT, lacking, playing
 from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 KEYS = ("w", "s", "a", "d", "Left", "Right", "space", "e")
 
 
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
-
-
 @pytest.fixture
 def start(tiny_world_folder: Path, tiny_scene: Path) -> list[str]:
     return ["--world", str(tiny_world_folder), "--scene", str(tiny_scene)]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder, in which recordings are not switched off."""
-    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("PLAYHEAD_RECORDINGS")
-    return tmp_path / "home"
 
 
 def the_recording(home: Path) -> Path:

@@ -17,19 +17,13 @@ from engine.recording.reader import Recording
 from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import ROOT, until, wants
-from tests.render.desktop import Player, display, lacking, playing, wait_for
+from tests.render.desktop import Player, lacking, playing, wait_for
 from tests.render.test_play import middle
 from world.action import Action
 from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
-
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    with display() as name:
-        yield name
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def test_a_key_is_run_then_recorded_then_replayed(graphs: acceleration.Graphs) -
     assert (Graph.replays, graphs.recorded) == (6, 2)
 
 
-def test_where_a_kernel_cannot_be_recorded_play_goes_on_without(graphs: acceleration.Graphs) -> None:
+def test_where_a_kernel_cannot_be_recorded_play_goes_on_without(
+    graphs: acceleration.Graphs, caplog: pytest.LogCaptureFixture
+) -> None:
     runs: list[int] = []
 
     def work() -> None:
@@ -59,6 +61,7 @@ def test_where_a_kernel_cannot_be_recorded_play_goes_on_without(graphs: accelera
         graphs.run("a", work)
     assert len(runs) == 5  # the one that failed was run again
     assert (Graph.replays, graphs.recorded, graphs.enabled) == (0, 0, False)
+    assert "not recorded as CUDA graphs, and slower for it" in caplog.text
     assert "not permitted" in graphs.failure
 
 

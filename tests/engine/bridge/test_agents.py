@@ -13,7 +13,6 @@ from engine.session import Session
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import serve_process
 from world.errors import PlayheadError
-from world.world import SHIPPED
 
 
 @pytest.fixture(params=["here", "remote"])
@@ -133,9 +132,6 @@ def test_a_vector_of_worlds_dreams_what_each_alone_would(request, where, tiny_wo
     assert where == "here" or not request.getfixturevalue("server").hosted
 
 
-@pytest.mark.skipif(
-    not (SHIPPED / "freedoom" / "generator.safetensors").is_file(), reason="freedoom's weights are not here"
-)
 def test_the_shipped_world_is_made_by_its_name():
     assert engine.agents
     env = gymnasium.make("engine.agents:playhead/Freedoom-v0", max_ticks=3)
