@@ -57,16 +57,20 @@ class SceneFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 @dataclass(frozen=True)
 class Scene:
-    """A checked scene. `place` says where its footage was taken, for reading only."""
+    """A checked scene."""
 
     name: str
     title: str
     description: str
     world: str
     seed: int
-    place: str
     context: Context
     prompts: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where its footage was taken; empty where nobody knows."""
+        return self.context.place
 
 
 def scene_names() -> list[str]:
@@ -160,9 +164,9 @@ def load_scene(name: str | Path) -> Scene:
             f"the scene `{fields.name}` has to be prepared once: python main.py scenes prepare "
             f"{fields.name} --world WORLD"
         )
-    context, place = _read_arrays(folder / fields.context)
+    context = _read_arrays(folder / fields.context)
     head = (fields.name, fields.title, fields.description, fields.world, fields.seed)
-    return Scene(*head, place, context, fields.prompts)
+    return Scene(*head, context, fields.prompts)
 
 
 def read_context(path: Path, buttons: int) -> Context:
@@ -170,7 +174,7 @@ def read_context(path: Path, buttons: int) -> Context:
 
     Raises SceneError naming the file and what it has to be.
     """
-    return _read_arrays(path, buttons)[0]
+    return _read_arrays(path, buttons)
 
 
 def check_seed(seed: int, where: str) -> None:
@@ -198,8 +202,8 @@ def read_fields(path: Path) -> SceneFields:
     return fields
 
 
-def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
-    """The context and the place of an `.npz`; without `buttons` the file has to have actions itself."""
+def _read_arrays(path: Path, buttons: int | None = None) -> Context:
+    """The context of an `.npz`; without `buttons` the file has to have actions itself."""
     try:
         with path.open("rb") as file:
             return parse_context(file, str(path), buttons)
@@ -209,8 +213,8 @@ def _read_arrays(path: Path, buttons: int | None = None) -> tuple[Context, str]:
         raise SceneError(f"{path} cannot be read ({error.strerror}); make it again") from None
 
 
-def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> tuple[Context, str]:
-    """The context and the place in the bytes of an `.npz`; `path` is what errors call it.
+def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> Context:
+    """The context in the bytes of an `.npz`; `path` is what errors call it.
 
     Without `buttons` there have to be actions in it. Raises SceneError for anything damaged or out of range.
     """
@@ -247,7 +251,7 @@ def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> tup
         )
     if actions.size and (actions.min() < 0 or actions.max() > 1):
         raise SceneError(f"{path}: `actions` has the value {actions.max()}; a button is 0 or 1")
-    return Context(frames, actions.astype(np.uint8), **public), place
+    return Context(frames, actions.astype(np.uint8), **public, place=place)
 
 
 def _public_arrays(data: np.lib.npyio.NpzFile) -> dict[str, Any]:
@@ -265,9 +269,11 @@ def _public_arrays(data: np.lib.npyio.NpzFile) -> dict[str, Any]:
     return found
 
 
-def context_arrays(context: Context) -> dict[str, np.ndarray]:
+def context_arrays(context: Context) -> dict[str, np.ndarray | str]:
     """The arrays of a context's file; what is read from them is the same again."""
-    arrays = {"frames": context.frames, "actions": context.actions}
+    arrays: dict[str, np.ndarray | str] = {"frames": context.frames, "actions": context.actions}
+    if context.place:
+        arrays["place"] = context.place
     arrays |= {f"prompt_{number}": rows for number, rows in enumerate(context.prompts)}
     parts = ("features", "condition", "latents")
     return arrays | {n: getattr(context, n) for n in parts if getattr(context, n) is not None}

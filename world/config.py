@@ -56,6 +56,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     A weights file named `random:SEED` stands for random weights. `commit_weights`: those of the commit pass,
     where it has its own. `family`: worlds of one family share their scenes. `prompt_switch`: what becomes of
     the past when the prompt changes: it is committed again under the new one, or flushed down to the sink.
+    `places`: what the generator's labels stand for, in their order; a session of none of them has no label.
     """
 
     name: str
@@ -74,6 +75,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     inverse_weights: str = ""
     commit_weights: str = ""
     family: str = ""
+    places: tuple[str, ...] = ()
     prompt_switch: Literal["recache", "flush"] = "recache"
 
     @property
@@ -84,6 +86,10 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     def frames_per_tick(self) -> int:
         """Frames of every tick after the first."""
         return self.sampling.latents_per_tick * self.autoencoder.time_factor
+
+    def label(self, place: str) -> list[float]:
+        """A place's label: one-hot, or all 0 where the generator has not learned that place."""
+        return [float(name == place) for name in self.places]
 
     def check(self) -> None:
         """Raises ValueError where two settings contradict each other."""
@@ -108,6 +114,8 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"`generator` takes {self.generator.inputs} numbers an action, `action` gives "
                 f"{self.action.inputs} (`buttons` that are no commands, and `axes`)"
             )
+        if self.generator.labels != len(self.places):
+            raise ValueError(f"`generator.labels` is {self.generator.labels}, of {len(self.places)} `places`")
         if self.generator.out_channels != latent.channels:
             raise ValueError("`generator.out_channels` differs from `latent.channels`")
         if not sampling.steps or not all(0 < s <= 1000 for s in (*sampling.steps, *sampling.first_steps)):

@@ -16,7 +16,8 @@ class Context:
     """The past that a session starts from: frames uint8 `(T, H, W, 3)` and the actions held on each.
 
     `actions` uint8 `(T, buttons)`: row t is held from frame t to frame t + 1, as in an episode. The last
-    row is not used: what is held on the last frame is the first action that the player gives.
+    row is not used: what is held on the last frame is the first action that the player gives. `place` says
+    where they were taken, which a world that knows the place by name is told.
 
     Of public worlds, float32: `prompts`, the text embeddings `(rows, text_dim)` to choose from; `features` of
     an image `(rows, image_dim)`; `condition`, its latents `(L, C, h, w)`, the last of them repeated without
@@ -30,6 +31,7 @@ class Context:
     features: np.ndarray | None = None
     condition: np.ndarray | None = None
     latents: np.ndarray | None = None
+    place: str = ""
 
 
 def check_context(config: "WorldConfig", context: Context) -> None:

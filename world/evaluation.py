@@ -144,6 +144,7 @@ class Evaluation:
         latents = torch.stack([self.world.encode(clip[:CONTEXT].numpy()) for clip in self.real])
         led = torch.cat([torch.zeros_like(self.actions[:, :1]), self.actions[:, : CONTEXT - 1]], 1).float()
         state = self.world.new_state(len(self.clips))
+        self.world.label(state, self.places)
         self.world.prefill(state, latents, led.to(latents.device))
         return state
 

@@ -24,7 +24,8 @@ from world.norm import RMSNorm, rms_norm
 class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Sizes of a generator. Actions enter by modulation (`buttons`) or by modules in its blocks (`action`).
 
-    `buttons`: length of the multi-hot action that modulates it, 0 for none. `text_dim` or `image_dim`: width
+    `buttons`: length of the multi-hot action that modulates it, 0 for none; `labels`: length of the one-hot
+    label that stands after it and says which place is dreamed, if any. `text_dim` or `image_dim`: width
     of the cross-attention context, text rows or image features; both 0 for no cross-attention. What
     `in_channels` has beyond `out_channels` are condition channels, given beside the noisy latents.
     """
@@ -36,6 +37,7 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     in_channels: int
     out_channels: int
     buttons: int = 0
+    labels: int = 0
     text_dim: int = 0
     text_length: int = 512
     image_dim: int = 0
@@ -57,6 +59,11 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """How many numbers an action has."""
         return self.action.inputs if self.action else self.buttons
 
+    @property
+    def told(self) -> int:
+        """How many numbers it is told a frame: those of the action, then those of the label."""
+        return self.inputs + self.labels
+
     def check(self) -> None:
         """Raises ValueError for sizes that make no transformer."""
         for name in ("dim", "heads", "layers", "ffn_dim", "in_channels", "out_channels", "patch"):
@@ -70,6 +77,8 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
             raise ValueError("a context is text (`text_dim`) or image features (`image_dim`), not both")
         if self.action and self.buttons:
             raise ValueError("actions enter either by `buttons` or by `action` modules, not by both")
+        if self.labels and not self.buttons:
+            raise ValueError("`labels` stand beside `buttons`, of which there are none")
         if self.action:
             self.action.check(self.layers)
 
@@ -206,13 +215,13 @@ class Head(nn.Module):
 
 
 class ButtonEmbedding(nn.Sequential):
-    """Action injection by modulation: a multi-hot action `(B, F, buttons)` to an embedding `(B, F, D)`.
+    """Action injection by modulation: a multi-hot action and a label `(B, F, told)` to `(B, F, D)`.
 
     It is added to the embedding of the noise level, which modulates every block.
     """
 
-    def __init__(self, buttons: int, dim: int) -> None:
-        super().__init__(nn.Linear(buttons, dim), nn.SiLU(), nn.Linear(dim, dim))
+    def __init__(self, told: int, dim: int) -> None:
+        super().__init__(nn.Linear(told, dim), nn.SiLU(), nn.Linear(dim, dim))
 
 
 class ImageEmbedding(nn.Module):
@@ -256,7 +265,7 @@ class Generator(nn.Module):
         if config.image_dim:
             self.img_emb = ImageEmbedding(config.image_dim, d)
         if config.buttons:
-            self.action_embedding = ButtonEmbedding(config.buttons, d)
+            self.action_embedding = ButtonEmbedding(config.told, d)
         self.time_embedding = nn.Sequential(nn.Linear(config.time_features, d), nn.SiLU(), nn.Linear(d, d))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         acting = config.action.blocks if config.action else ()
@@ -301,8 +310,8 @@ class Generator(nn.Module):
     ) -> Tensor:
         """Predicts the flow, float32, of `x` `(B, F, in_channels, h, w)`: noisy latents, then conditions.
 
-        `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, buttons)` multi-hot,
-        which modulates; `context` from `embed_context`; `control`: what action modules are given.
+        `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, told)`: multi-hot,
+        and a label; it modulates; `context` from `embed_context`; `control`: what action modules are given.
         """
         dtype = self.head.head.weight.dtype
         embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))

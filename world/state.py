@@ -57,7 +57,7 @@ class WorldState:
         self.latent = torch.zeros(block, device=world.device)
         self.schedule = world.schedule(world.steps)
         self.noises = torch.zeros((MAX_STEPS, *block), device=world.device)
-        self.action = torch.zeros((*block[:2], g.inputs), device=world.device)
+        self.action = torch.zeros((*block[:2], g.told), device=world.device)
         self.memory: ActionMemory | None = None
         if g.action:
             self.memory = ActionMemory(

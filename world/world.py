@@ -181,7 +181,13 @@ class World:
             mask = z.new_zeros(len(z), g.condition_channels - z.shape[1], *z.shape[2:])
             mask[0] = 1
             state.condition_source = torch.cat([mask, z], 1)
+        self.label(state, [context.place] * state.batch)
         state.context, state.bound_prompt = context, state.prompt
+
+    def label(self, state: WorldState, places: Sequence[str]) -> None:
+        """Tells the generator where each session of a state is, for as long as it is not told otherwise."""
+        rows = torch.tensor([self.config.label(place) for place in places], device=self.device)
+        state.action[..., self.config.generator.inputs :] = rows.view(state.batch, 1, -1)
 
     @torch.no_grad()
     def switch_prompt(self, state: WorldState, number: int, how: str | None = None) -> None:
@@ -295,7 +301,7 @@ class World:
         )
 
     def _hold(self, state: WorldState, actions: Tensor) -> None:
-        state.action.copy_(actions)
+        state.action[..., : self.config.generator.inputs].copy_(actions)
         if state.memory is not None:
             state.memory.hold(state.action)
 

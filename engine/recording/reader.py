@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -298,18 +298,19 @@ class _Reader:
             self._complain(f"scene {number} was changed")
         fields = msgspec.json.decode(said, type=dict[str, str | int | list[str]])
         try:
-            context, _ = parse_context(io.BytesIO(data), f"{self._to.path}, scene {number},")
+            context = parse_context(io.BytesIO(data), f"{self._to.path}, scene {number},")
         except SceneError as error:
             raise _Wrong(str(error)) from None
         text = {
             key: printable(str(fields[key])) for key in ("name", "title", "description", "world", "place")
         }
+        context = replace(context, place=text["place"])
         prompts = fields["prompts"]
         if not isinstance(prompts, list):
             raise _Wrong(f"scene {number} has prompts that are none")
         self._to.scenes[number] = Scene(
             text["name"], text["title"], text["description"], text["world"], _seed(fields["seed"]),
-            text["place"], context, tuple(map(printable, prompts)),
+            context, tuple(map(printable, prompts)),
         )  # fmt: skip
         self._to.scene_seals[number] = sealed
 

@@ -142,7 +142,7 @@ class Timeline:
                 return branch
         if not scenes:
             name = session.world.config.name
-            given = session.scene or Scene("", "", "", name, session.seed, "", session.context)
+            given = session.scene or Scene("", "", "", name, session.seed, session.context)
             self._scenes[number] = replace(given, context=session.context)
             if self.recorder is not None:
                 self.recorder.add_scene(number, self._scenes[number])

@@ -123,7 +123,7 @@ def prompted(count: int, texts: tuple[str, ...] = ()) -> Scene:
     config = random_world("self-forcing", small=True)
     whole = random_context(config)
     context = Context(whole.frames, whole.actions, prompts=whole.prompts[:count])
-    return Scene("s", "S", "", config.name, 0, "", context, texts)
+    return Scene("s", "S", "", config.name, 0, context, texts)
 
 
 def test_a_prompts_key_says_its_words_or_that_there_is_none_of_that_number() -> None:

@@ -59,7 +59,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
     discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `anchor` weighs the
-    flow matching loss on footage beside the objective.
+    flow matching loss on footage beside the objective. `still`: the share of sessions that hold nothing
+    for as long as they live, which nobody does in footage.
     """
 
     objective: Objective = "dmd"
@@ -73,6 +74,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     penalty: float = 100.0
     penalty_noise: float = 0.1
     anchor: float = 0.0
+    still: float = 0.1
     compile: bool = True
 
     @property
@@ -83,23 +85,35 @@ class DistillTraining(msgspec.Struct, frozen=True):
 
 @dataclass
 class Chain:
-    """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage."""
+    """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage.
+
+    `actions` `(B, past, told)` end with the label of each session's place; `moves` `(B, 1, 1)` is 0 for one
+    that holds nothing.
+    """
 
     rollout: SelfRollout
     latents: Tensor
     actions: Tensor
+    moves: Tensor
     real: int = 0
     left: int = 0  # stretches until it starts anew
 
+    def led(self, actions: Tensor) -> Tensor:
+        """What these sessions are told when `actions` `(B, S, told)` are held: their own places."""
+        inputs = self.rollout.player.config.inputs
+        label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
+        return torch.cat([self.moves * actions[..., :inputs], label], -1)
+
     def state(self) -> dict[str, Any]:
         cache = self.rollout.state()
-        return {"cache": cache, "latents": self.latents, "actions": self.actions, "real": self.real,
-                "left": self.left}  # fmt: skip
+        return {"cache": cache, "latents": self.latents, "actions": self.actions, "moves": self.moves,
+                "real": self.real, "left": self.left}  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.rollout.load_state(state["cache"])
         self.latents.copy_(state["latents"])
         self.actions.copy_(state["actions"])
+        self.moves.copy_(state["moves"])
         self.real, self.left = state["real"], state["left"]
 
 
@@ -177,20 +191,25 @@ class Distiller:
         s = self.settings
         full = s.objective == "phased"
         rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape, full)
-        buttons = self.student.config.buttons
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
-        return Chain(rollout, latents, torch.zeros((s.clips, s.past, buttons), device=self.device))
+        actions = torch.zeros((s.clips, s.past, self.student.config.told), device=self.device)
+        return Chain(rollout, latents, actions, torch.ones((s.clips, 1, 1), device=self.device))
 
-    def restart(self, chain: Chain, past: Tensor, actions: Tensor, stretches: int) -> None:
+    def restart(
+        self, chain: Chain, past: Tensor, actions: Tensor, stretches: int, draw: torch.Generator
+    ) -> None:
         """Starts a chain of `stretches` stretches at a real past."""
         chain.latents.copy_(past)
         chain.actions.copy_(actions)
+        moves = torch.rand(chain.moves.shape, generator=draw, device=self.device) >= self.settings.still
+        chain.moves.copy_(moves)
         chain.real, chain.left = past.shape[1], stretches
         chain.rollout.begin(chain.latents, chain.actions)
 
     def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> Window:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
         ticks, batch, steps = actions.shape[1], len(actions), len(self.schedule)
+        actions = chain.led(actions)
         shape = (ticks, steps, batch, 1, *chain.latents.shape[2:])
         noises = torch.randn(shape, generator=draw, device=self.device)
         # Per session: it plays on what it made in as many steps.
@@ -373,7 +392,8 @@ def distill(
         real, actions = latents[clips].float(), led[clips]
         if chain.left == 0:
             most = max(1, round(settings.horizon / settings.ticks * min(1.0, 2 * run.progress)))
-            distiller.restart(chain, real[:, :past], actions[:, :past], choice.randint(1, most))
+            stretches = choice.randint(1, most)
+            distiller.restart(chain, real[:, :past], actions[:, :past], stretches, draw)
         turn = (step + 1) % settings.critic_steps == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)

@@ -73,16 +73,34 @@ def episode_files(folder: Path) -> list[Path]:
 
 
 class Footage:
-    """Frames `(N, H, W, 3)` uint8 and actions `(N, buttons)` of many episodes, end to end on one device."""
+    """Frames `(N, H, W, 3)` uint8 and actions `(N, buttons)` of many episodes, end to end on one device.
 
-    def __init__(self, frames: Tensor, actions: Tensor, starts: Sequence[int], places: Sequence[str]) -> None:
+    `places` says where each was taken; `labelled` are the places that the generator has a label for.
+    """
+
+    def __init__(
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        starts: Sequence[int],
+        places: Sequence[str],
+        labelled: Sequence[str] = (),
+    ) -> None:
         self.frames, self.actions = frames, actions
+        self.labelled = tuple(labelled)
         self.starts, self.places = list(starts), list(places)
         ends = [*self.starts[1:], len(frames)]
         self.lengths = [e - s for s, e in zip(self.starts, ends, strict=True)]
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, rank: int = 0, world_size: int = 1) -> "Footage":
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+        labelled: Sequence[str] = (),
+    ) -> "Footage":
         """Loads every `world_size`-th episode of a folder, from number `rank` on, to train on."""
         files = episode_files(folder)[rank::world_size]
         if not files:
@@ -117,7 +135,13 @@ class Footage:
                 starts.append(filled)
                 places.append(episode.place)
                 filled = need
-        return cls(frames[:filled], torch.cat(actions).to(device), starts, places)
+        return cls(frames[:filled], torch.cat(actions).to(device), starts, places, labelled)
+
+    def labels(self) -> Tensor:
+        """The label of every frame, float32 `(N, labels)`: one-hot, or 0 for a place that has none."""
+        rows = [[float(name == place) for name in self.labelled] for place in self.places]
+        each = torch.tensor(rows, device=self.actions.device).view(len(rows), -1)
+        return each.repeat_interleave(torch.tensor(self.lengths, device=each.device), 0)
 
     def check_length(self, length: int) -> None:
         """Raises FootageError if no episode holds a clip of `length` frames."""

@@ -30,6 +30,7 @@ from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule, denoise
 from world.training.footage import Footage
 from world.training.learner import Learner
+from world.training.muon import MatrixMuon
 from world.training.run import Run, trapezoid
 from world.training.sequence import masked_attend
 
@@ -43,8 +44,8 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     Noise levels (sigmas): a target's is drawn uniformly and warped by `shift`, or is pure noise with chance
     `pure_noise`; a context frame's is below `context_sigma`, or zero for a share `clean_context` of clips.
     `own_context` is the share of batches, after `own_context_from` of the run, whose contexts are in part
-    the generator's own predictions; `own_frames` the share of frames replaced in them. `ode_steps`: how
-    many the frozen teacher of `ode` takes.
+    the generator's own predictions; `own_frames` the share of frames replaced in them. `unlabelled`: the
+    share of clips that are not told their place. `ode_steps`: how many the frozen teacher of `ode` takes.
     """
 
     method: Method = "own_context"
@@ -59,6 +60,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     own_context: float = 0.5
     own_context_from: float = 0.4
     own_frames: float = 0.7
+    unlabelled: float = 0.1
     ode_steps: int = 16
     compile: bool = True
 
@@ -208,13 +210,21 @@ class Trainer:
 
 
 def led_actions(footage: Footage, device: torch.device) -> Tensor:
-    """The action that led to each frame `(N, buttons)`: the one held on the frame before.
+    """What the generator is told of each frame `(N, told)`: what led to it, then the place's label.
 
-    To an episode's first frame, as to the first frame of a context in play, none did.
+    That action is the one held on the frame before. To an episode's first frame, as to the first frame of a
+    context in play, none led.
     """
-    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float().to(device)
+    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float()
     led[footage.starts] = 0
-    return led
+    return torch.cat([led, footage.labels()], 1).to(device)
+
+
+def unlabelled(told: Tensor, labels: int, chance: float, draw: torch.Generator) -> Tensor:
+    """Takes the label from some clips of `told` `(B, F, inputs + labels)`, each with the same `chance`."""
+    kept = torch.rand((len(told), 1, 1), generator=draw, device=told.device) >= chance
+    inputs = told.shape[-1] - labels
+    return torch.cat([told[..., :inputs], told[..., inputs:] * kept], -1)
 
 
 def noised(x: Tensor, levels: Tensor, fresh: Tensor) -> Tensor:
@@ -248,7 +258,7 @@ def optimizers(
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     ]
     if matrices:
-        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+        found.append(MatrixMuon(matrices, lr))
     return found
 
 
@@ -291,7 +301,8 @@ def train_generator(
             and run.progress >= settings.own_context_from
             and random.Random(step).random() < settings.own_context
         )
-        loss = trainer.loss(latents[clips].float(), led[clips], own, draw)
+        told = unlabelled(led[clips], config.labels, settings.unlabelled, draw)
+        loss = trainer.loss(latents[clips].float(), told, own, draw)
         loss.backward()
         run.log(loss=loss, gradient=learner.step(trapezoid(run.progress)))
     learner.take_average()

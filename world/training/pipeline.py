@@ -43,11 +43,13 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
 
 
-def _footage(folder: Path, run: Run, device: torch.device) -> Footage:
+def _footage(folder: Path, run: Run, device: torch.device, config: WorldConfig | None = None) -> Footage:
     """Footage on the GPU where it takes at most half of it, else in main memory."""
     size = sum(p.stat().st_size for p in folder.glob("*.npz")) / run.world_size
     fits = device.type == "cuda" and size < 0.5 * torch.cuda.get_device_properties(device).total_memory
-    return Footage.load(folder, device if fits else torch.device("cpu"), run.rank, run.world_size)
+    labelled = config.places if config is not None else ()
+    target = device if fits else torch.device("cpu")
+    return Footage.load(folder, target, run.rank, run.world_size, labelled)
 
 
 def make_autoencoder(
@@ -61,7 +63,7 @@ def make_autoencoder(
     """Trains the autoencoder of the world that `recipe` (a world.toml) describes."""
     config = read_recipe(recipe)
     target = _device(device)
-    frames = _footage(footage, run, target)
+    frames = _footage(footage, run, target, config)
     _check_size(config, frames)
     frames.check_length(settings.length)
     train_autoencoder(run, frames, config.autoencoder, settings, target, start)
@@ -79,7 +81,7 @@ def make_generator(
     """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder."""
     config = read_recipe(recipe)
     target = _device(device)
-    frames = _footage(footage, run, target)
+    frames = _footage(footage, run, target, config)
     _check_size(config, frames)
     frames.check_length(settings.length)
     latents = _raw_latents(config, autoencoder, frames, target)
@@ -186,7 +188,7 @@ def _ready_world(world: str | Path, footage: Path, run: Run, length: int, device
     config = load_config(folder / "world.toml")
     read_recipe(folder / "world.toml")
     target = _device(device)
-    frames = _footage(footage, run, target)
+    frames = _footage(footage, run, target, config)
     _check_size(config, frames)
     frames.check_length(length)
     latents = _raw_latents(config, folder / config.autoencoder_weights, frames, target)
@@ -204,7 +206,7 @@ def make_sharper(
     config = load_config(folder / "world.toml")
     read_recipe(folder / "world.toml")
     target = _device(device)
-    frames = _footage(footage, run, target)
+    frames = _footage(footage, run, target, config)
     _check_size(config, frames)
     frames.check_length(settings.length)
     out = _copy_world(run, folder, config, config.generator_weights, config.inverse_weights)

@@ -30,7 +30,7 @@ class Stretch:
 
     `estimates` are what the exit steps made of those: the latents themselves, unless ticks were run to their
     end. `sigmas` `(B, S)` are the noise levels of `entries`. `first` is the absolute index of the first,
-    `actions` `(B, S, buttons)` led to each.
+    `actions` `(B, S, told)` led to each, the label included.
     """
 
     latents: Tensor
@@ -78,7 +78,7 @@ class SelfRollout:
         self.entry = torch.zeros(block, device=self.device)
         self.estimate = torch.zeros(block, device=self.device)
         self.noises = torch.zeros((len(schedule), *block), device=self.device)
-        self.action = torch.zeros((batch, 1, config.buttons), device=self.device)
+        self.action = torch.zeros((batch, 1, config.told), device=self.device)
         self.leave = torch.zeros((batch, 1, 1, 1, 1), dtype=torch.int64, device=self.device)
         self.cos_sin = player.rope_table([0], *size).to(self.device)
         self.sigmas = torch.tensor(schedule.sigmas, device=self.device)
@@ -103,7 +103,7 @@ class SelfRollout:
     ) -> Stretch:
         """Dreams S ticks on. `replay` is told what the cache held at each of them.
 
-        `actions` `(B, S, buttons)` led to each; `noises` `(S, steps, B, 1, C, h, w)` are drawn for every
+        `actions` `(B, S, told)` led to each; `noises` `(S, steps, B, 1, C, h, w)` are drawn for every
         denoise step; `exits` `(B, S)` says after which step, from 1 on, each session leaves each tick.
         """
         first = self.cache.length

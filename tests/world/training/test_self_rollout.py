@@ -171,7 +171,7 @@ def distiller(world, tmp_path, objective="dmd", anchor=0.0) -> Distiller:
 
 def dream(three, past, actions, seed=0, keep=True):
     chain = three.chains[0]
-    three.restart(chain, past, actions[:, :PAST], 9)
+    three.restart(chain, past, actions[:, :PAST], 9, draw(seed))
     return three.dream(chain, actions[:, PAST:], torch.Generator().manual_seed(seed), keep)
 
 
