@@ -35,9 +35,9 @@ def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpe
     for size in sizes:
         state = world.new_state(size)
         draw = torch.Generator().manual_seed(0)
-        shape = state.action.shape
+        shape = (*state.action.shape[:2], world.config.generator.inputs)
         past = torch.randn((size, sampling.latents_per_tick, *world.config.latent_shape), generator=draw)
-        world.prefill(state, past.to(world.device), torch.zeros_like(state.action))
+        world.prefill(state, past.to(world.device), torch.zeros(shape))
         times = []
         for tick in range(warm + ticks):
             held = torch.randint(0, 2, shape, generator=draw).to(state.action)

@@ -35,8 +35,9 @@ def settle_picture(world: World, picture: Path, length: int, ticks: int, seed: i
     state = world.new_state()
     world.enter(state, past)
     latents, frames = [torch.from_numpy(past.latents)], [still]
+    idle = state.action.new_zeros(*state.action.shape[:2], config.generator.inputs)
     for tick in range(FIRST_TICK, FIRST_TICK + ticks):
-        world.denoise(state, torch.zeros_like(state.action), [seed], tick)
+        world.denoise(state, idle, [seed], tick)
         frames.append(world.decode(state)[0].cpu().numpy())
         latents.append(state.latent[0].cpu().clone())
         world.commit(state)

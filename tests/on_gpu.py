@@ -9,15 +9,19 @@ import os
 import sys
 import tempfile
 
+import msgspec
 import numpy as np
 import torch
 
 from engine.session import Session
 from world import acceleration
 from world.action import Action
+from world.checkpoint import save_weights
 from world.config import WorldConfig
 from world.errors import PlayheadError
+from world.home import worlds_folder
 from world.randomise import random_context, random_world, save_world_config
+from world.training.pipeline import write_config
 from world.world import World
 
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
@@ -56,7 +60,15 @@ def exact(session: Session, ticks: int) -> bool:
 def small(name: str, device: str) -> None:
     config = random_world(name, small=True)
     save_world_config(config)
-    worlds = World.load(config.name, "cpu", torch.float32), World.load(config.name, device, torch.float32)
+    folder = worlds_folder() / config.name
+    # Random weights are drawn where they are used, and devices draw differently: both load the CPU's.
+    drawn = World.load(folder, "cpu", torch.float32)
+    weights = {"generator.safetensors": drawn.generator, "autoencoder.safetensors": drawn.autoencoder}
+    for file, module in weights.items():
+        save_weights(folder / file, module.state_dict(), torch.float32)
+    kept = dict(zip(("generator_weights", "autoencoder_weights"), weights, strict=True))
+    write_config(folder / "world.toml", msgspec.structs.replace(config, **kept))
+    worlds = World.load(folder, "cpu", torch.float32), World.load(folder, device, torch.float32)
     worlds[0].side_by_side = False
     sessions = [Session(world, random_context(config), 1) for world in worlds]
     sessions[1].warm_up()
