@@ -29,10 +29,10 @@ THOROUGH = int(os.environ.get("PLAYHEAD_THOROUGH", "1"))
 BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_right", "attack", "use")
 
 
-def make_tiny_world(seed: int = 0, time_factor: int = 1) -> World:
+def make_tiny_world(seed: int = 0, time_factor: int = 1, places: tuple[str, ...] = ()) -> World:
     """A world of 64 x 64 pixels, 4 tokens a frame and random weights, shaped like `freedoom`.
 
-    `time_factor` 1 or 2: frames a tick.
+    `time_factor` 1 or 2: frames a tick. `places`: those that it knows by name.
     """
     grows = (False, False, time_factor == 2)
     config = WorldConfig(
@@ -44,7 +44,14 @@ def make_tiny_world(seed: int = 0, time_factor: int = 1) -> World:
         ticks_per_second=17.5,
         latent=LatentConfig(8, 4, 4, (0.0,) * 8, (1.0,) * 8),
         generator=GeneratorConfig(
-            dim=32, heads=2, layers=2, ffn_dim=64, in_channels=8, out_channels=8, buttons=len(BUTTONS)
+            dim=32,
+            heads=2,
+            layers=2,
+            ffn_dim=64,
+            in_channels=8,
+            out_channels=8,
+            buttons=len(BUTTONS),
+            labels=len(places),
         ),
         autoencoder=LightTAEConfig(
             latent_channels=8,
@@ -58,6 +65,7 @@ def make_tiny_world(seed: int = 0, time_factor: int = 1) -> World:
         ),
         sampling=SamplingConfig(latents_per_tick=1, steps=(1000.0, 500.0), shift=3.0, window=6),
         action=ActionSpace(BUTTONS),
+        places=places,
     )
     config.check()
     random_state = torch.random.get_rng_state()
