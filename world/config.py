@@ -61,7 +61,9 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Everything about a world that is not a weight.
 
     A weights file named `random:SEED` stands for random weights. `commit_weights`: those of the commit pass,
-    where it has its own. `family`: worlds of one family share their scenes. `prompt_switch`: what becomes of
+    where it has its own. `expert_weights`: those of the denoise steps before the last, one file each, where
+    steps have experts of their own (the last has `generator_weights`).
+    `family`: worlds of one family share their scenes. `prompt_switch`: what becomes of
     the past when the prompt changes: it is committed again under the new one, or flushed down to the sink.
     `places`: what the generator's labels stand for, in their order; a session of none of them has no label.
     """
@@ -81,6 +83,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     autoencoder_weights: str = "autoencoder.safetensors"
     inverse_weights: str = ""
     commit_weights: str = ""
+    expert_weights: tuple[str, ...] = ()
     family: str = ""
     places: tuple[str, ...] = ()
     prompt_switch: Literal["recache", "flush"] = "recache"
@@ -127,6 +130,11 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             raise ValueError("`generator.out_channels` differs from `latent.channels`")
         if not sampling.steps or not all(0 < s <= 1000 for s in (*sampling.steps, *sampling.first_steps)):
             raise ValueError("`sampling.steps` needs at least one step, each above 0 and at most 1000")
+        if len(self.expert_weights) not in (0, len(sampling.steps) - 1):
+            raise ValueError(
+                f"`expert_weights` has {len(self.expert_weights)} files, one for each of the "
+                f"{len(sampling.steps) - 1} `sampling.steps` before the last are wanted"
+            )
         if not 0 <= sampling.play_steps <= len(sampling.steps):
             raise ValueError(f"`sampling.play_steps` {sampling.play_steps} of {len(sampling.steps)} `steps`")
         for steps in (sampling.steps, sampling.first_steps):

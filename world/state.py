@@ -72,9 +72,7 @@ class WorldState:
         self.cos_sin = world.rope_table(0)
         self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
         self.prompt = self.bound_prompt = 0
-        self.keys_values: dict[
-            str, KeysValues
-        ] = {}  # of the denoise passes and, if it is another, the commit
+        self.keys_values: dict[str, KeysValues] = {}  # by the name of the world's generator
         self.condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=world.device)
         self.condition_source = self.condition[0]
         # The last committed latents, for a recache.

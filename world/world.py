@@ -19,6 +19,7 @@ from world.config import WorldConfig, load_config, read_config
 from world.context import Context, check_context
 from world.encoding import FrameEncoder, load_autoencoder
 from world.errors import WorldError
+from world.experts import Experts
 from world.generator import Generator
 from world.home import worlds_folder
 from world.lighttae import LightTAE, MemBlock
@@ -27,6 +28,8 @@ from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
 
 SHIPPED = Path(__file__).parent / "shipped"
+COMMIT = "commit"
+"""What a generator is called that has weights for the commit pass alone."""
 
 
 class World:
@@ -46,16 +49,20 @@ class World:
         steps: int | None = None,
         *,
         commit_generator: Generator | None = None,
+        experts: Sequence[Generator] = (),
         attention: str | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
-        self.generator = generator.to(self.device, dtype).eval().requires_grad_(False)
-        layers = self.generator.join()
-        self.commit_generator = self.generator
+        own = Schedule.from_steps(config.sampling.steps, config.sampling.shift)
+        self.generator = generator
+        self.experts = Experts([*experts, generator], own)
+        self.generators = {_expert(i): g for i, g in enumerate(self.experts.generators)}
         if commit_generator is not None:
-            self.commit_generator = commit_generator.to(self.device, dtype).eval().requires_grad_(False)
-            layers += self.commit_generator.join()
+            self.generators[COMMIT] = commit_generator
+        layers = []
+        for model in self.generators.values():
+            layers += model.to(self.device, dtype).eval().requires_grad_(False).join()
         # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = autoencoder.to(self.device, dtype, memory_format=torch.channels_last)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
@@ -94,13 +101,16 @@ class World:
         with checkpoint.without_memory():
             generator = Generator(config.generator)
             second = Generator(config.generator) if config.commit_weights else None
-        checkpoint.load_weights(generator, folder, config.generator_weights, target, dtype)
-        if second is not None:
-            checkpoint.load_weights(second, folder, config.commit_weights, target, dtype)
+            experts = [Generator(config.generator) for _ in config.expert_weights]
+        files = (config.generator_weights, config.commit_weights, *config.expert_weights)
+        for model, file in zip((generator, second, *experts), files, strict=True):
+            if model is not None:
+                checkpoint.load_weights(model, folder, file, target, dtype)
         autoencoder = load_autoencoder(folder, config, target, dtype)
         return cls(
-            config, generator, autoencoder, target, dtype, steps, commit_generator=second, attention=attention
-        )
+            config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
+            attention=attention,
+        )  # fmt: skip
 
     def schedule(self, steps: int) -> Schedule:
         """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""
@@ -173,9 +183,8 @@ class World:
         if rows is not None:
             embedding = torch.from_numpy(np.asarray(rows, dtype=np.float32))[None]
             embedding = embedding.to(self.device, self.dtype).expand(state.batch, -1, -1)
-            state.keep_context("denoise", self.generator.embed_context(embedding))
-            if self.commit_generator is not self.generator:
-                state.keep_context("commit", self.commit_generator.embed_context(embedding))
+            for name, model in self.generators.items():
+                state.keep_context(name, model.embed_context(embedding))
         if context.condition is not None:
             z = torch.from_numpy(np.asarray(context.condition, dtype=np.float32)).to(self.device)
             mask = z.new_zeros(len(z), g.condition_channels - z.shape[1], *z.shape[2:])
@@ -309,33 +318,37 @@ class World:
         state.begin(self.config.sampling.latents_per_tick)
         state.cos_sin.copy_(self.rope_table(state.cache.length))
 
-    def _predict(self, state: WorldState, x: Tensor, timestep: float, second: bool = False) -> Tensor:
-        """The flow of `x`, by the commit's own weights where `second`; recorded, it stands for one pass."""
+    def _predict(self, state: WorldState, x: Tensor, timestep: float, who: str | None = None) -> Tensor:
+        """The flow of `x`, by `who` of the generators or by that of the timestep.
+
+        Recorded, it stands for one pass.
+        """
+        who = who or _expert(self.experts.number(timestep))
         if state.passes is None:
             key = (timestep, state.batch)
             if key not in self._timesteps:
                 self._timesteps[key] = torch.full(x.shape[:2], timestep, device=self.device)
-            return self._pass(state, x, self._timesteps[key], second)
+            return self._pass(state, x, self._timesteps[key], who)
         passes = state.passes
         passes.latent.copy_(x)
         passes.timesteps.fill_(timestep)
 
         def work() -> None:
-            passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, second))
+            passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, who))
 
-        passes.graphs.run((second, *state.places), work)
+        passes.graphs.run((who, *state.places), work)
         return passes.flow
 
-    def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, second: bool) -> Tensor:
+    def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:
         if state.condition.shape[2]:
             x = torch.cat([x, state.condition], 2)
-        return (self.commit_generator if second else self.generator)(
+        return self.generators[who](
             x,
             timesteps,
             state.cos_sin,
             state.cache.attend,
             state.action if self.config.generator.buttons else None,
-            state.keys_values.get("commit" if second else "denoise"),
+            state.keys_values.get(who),
             state.memory.given() if state.memory is not None else None,
         )
 
@@ -345,8 +358,8 @@ class World:
         state.latent.copy_(clean)
 
     def _commit(self, state: WorldState) -> None:
-        second = self.commit_generator is not self.generator
-        self._predict(state, state.latent, self.config.sampling.context_noise, second)
+        who = COMMIT if COMMIT in self.generators else None
+        self._predict(state, state.latent, self.config.sampling.context_noise, who)
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)
@@ -358,6 +371,11 @@ class World:
         state.pictures[count].copy_(frames)
         state.keep_decoder_memory(memory)
         state.fresh = False
+
+
+def _expert(number: int) -> str:
+    """What the generator of the denoise steps of that number is called."""
+    return f"denoise {number}"
 
 
 def load_frame_encoder(name: str | Path) -> FrameEncoder:

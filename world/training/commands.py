@@ -189,6 +189,7 @@ def distill(
     anchor: Annotated[
         float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
     ] = 0.0,
+    experts: Annotated[bool, typer.Option(help="Of phased: an expert for each step.")] = False,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -206,6 +207,7 @@ def distill(
         learning_rate=learning_rate,
         critic_steps=critic_steps,
         anchor=anchor,
+        experts=experts,
         compile=compile,
     )
     # A checkpoint holds the sessions' caches too, hence is larger and rarer than others.

@@ -16,7 +16,8 @@ answer (`DistillTraining.objective`), all conditioned on the actions:
   after it was noised to s, at levels t of its interval. The critic then has samples at s and none at 0, so
   its target is score matching within the interval: with `x_t = a x_s + b e`, `a = (1 - t) / (1 - s)`,
   `b^2 = t^2 - a^2 s^2`, the score of `x_t` is `-e / b` on average. Ticks always go through all their steps.
-  All phases share the student's weights, which tell them apart by the noise level.
+  All phases share the student's weights, which tell them apart by the noise level, or each has an expert
+  of its own (`DistillTraining.experts`), which starts from the same weights.
 
 Each of these asks only that windows look like footage, and may let every place turn into the few that it
 knows best. An anchor (`DistillTraining.anchor`) holds against that: the student goes on learning by flow
@@ -24,6 +25,7 @@ matching, on footage, what follows a real past.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +37,8 @@ from torch import Tensor
 
 from world import acceleration, checkpoint
 from world.config import SamplingConfig
+from world.errors import PlayheadError
+from world.experts import Experts
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
 from world.training.discriminator import Discriminator, relativistic_loss
@@ -60,7 +64,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
     discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `anchor` weighs the
     flow matching loss on footage beside the objective. `still`: the share of sessions that hold nothing
-    for as long as they live, which nobody does in footage.
+    for as long as they live, which nobody does in footage. `experts`: the student is a mixture of
+    experts, one for each denoise step.
     """
 
     objective: Objective = "dmd"
@@ -75,6 +80,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     penalty_noise: float = 0.1
     anchor: float = 0.0
     still: float = 0.1
+    experts: bool = False
     compile: bool = True
 
     @property
@@ -100,7 +106,7 @@ class Chain:
 
     def led(self, actions: Tensor) -> Tensor:
         """What these sessions are told when `actions` `(B, S, told)` are held: their own places."""
-        inputs = self.rollout.player.config.inputs
+        inputs = self.rollout.player.last.config.inputs
         label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
         return torch.cat([self.moves * actions[..., :inputs], label], -1)
 
@@ -166,9 +172,7 @@ class Distiller:
             self.teacher = Scorer(config, scoring, shape[1:], device, teacher)
             self.teacher.model.requires_grad_(False)
             self.critic_learner = self.critic.learner
-        self.student = Generator(config)
-        checkpoint.fill(self.student, checkpoint.read_float(start), start)
-        self.student.to(device)
+        self.student = self._new_student(config, start)
         self.dtype = acceleration.pick_dtype(device)
         self.player = make_player(self.student, self.dtype)
         optimizer = torch.optim.AdamW(
@@ -176,23 +180,40 @@ class Distiller:
         )
         self.learner = Learner(self.student, [optimizer], decay=0.99)
         if settings.compile and device.type == "cuda":
-            for block in self.student.blocks:
-                block.compile()
+            for generator in self.student.generators:
+                for block in generator.blocks:
+                    block.compile()
         self.anchor: Trainer | None = None
         if settings.anchor:
             flow = GeneratorTraining(method="context_noise", length=settings.length, compile=settings.compile)
             self.anchor = Trainer(
-                config, flow, self.schedule, sampling.window, shape[1:], device, model=self.student
+                config, flow, self.schedule, sampling.window, shape[1:], device, model=self.student.last
             )
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
+
+    def _new_student(self, config: GeneratorConfig, start: Path) -> Experts:
+        settings = self.settings
+        if settings.experts and (settings.objective != "phased" or settings.anchor):
+            raise PlayheadError(
+                "experts are taught phase by phase: use --experts with --objective phased and no --anchor"
+            )
+        generators = [Generator(config) for _ in range(len(self.schedule) if settings.experts else 1)]
+        for generator in generators:  # each reads the file: a model keeps the tensors that it is given
+            checkpoint.fill(generator, checkpoint.read_float(start), start)
+        return Experts(generators, self.schedule).to(self.device)
+
+    def keep(self, weights: Path, experts: Sequence[Path] = ()) -> None:
+        """Writes the averaged weights: of the last expert, or the only one, and of those before it."""
+        for number, path in enumerate((*experts, weights)):
+            checkpoint.save_weights(path, self.student.part(self.learner.average, number))
 
     def _chain(self, shape: tuple[int, int, int]) -> Chain:
         s = self.settings
         full = s.objective == "phased"
         rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape, full)
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
-        actions = torch.zeros((s.clips, s.past, self.student.config.told), device=self.device)
+        actions = torch.zeros((s.clips, s.past, self.student.last.config.told), device=self.device)
         return Chain(rollout, latents, actions, torch.ones((s.clips, 1, 1), device=self.device))
 
     def restart(
@@ -362,8 +383,11 @@ def distill(
     start: Path,
     teacher: Path,
     out: Path,
+    experts: Sequence[Path] = (),
 ) -> None:
     """Distils `start` (weights of a trained generator) in `run.folder`; writes the result to `out`.
+
+    `experts`: where the weights of the experts of all steps but the last are written, if there are any.
 
     `latents` `(N, C, h, w)` are normalised, one a frame of `footage`; `teacher` are weights of a scorer. A
     step of the run is one update of the critic; every `critic_steps`-th also updates the student.
@@ -372,11 +396,11 @@ def distill(
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past
-    validation = Validation(config, sampling, latents, footage, device)
+    validation = Validation(distiller.student, sampling, latents, footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
-            distiller.learner.keep(out)
+            distiller.keep(out, experts)
         return distiller.state()
 
     for step in run.loop("distillation", save, device):

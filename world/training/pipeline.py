@@ -156,6 +156,9 @@ def make_distilled(
         train_scorer(
             before, ready.latents, ready.footage, config.generator, scoring, ready.device, scorer, start
         )
+    steps = len(config.sampling.steps)
+    files = tuple(f"expert-{i + 1}.safetensors" for i in range(steps - 1)) if settings.experts else ()
+    config = msgspec.structs.replace(config, expert_weights=files)
     folder = _copy_world(run, ready.folder, config, config.autoencoder_weights, config.inverse_weights)
     distill(
         run,
@@ -168,6 +171,7 @@ def make_distilled(
         start,
         scorer,
         folder / config.generator_weights,
+        [folder / file for file in files],
     )
     return folder
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from world import acceleration
 from world.attention import attention
 from world.config import SamplingConfig
-from world.generator import Generator
+from world.experts import Experts
 from world.kv_cache import KVCache
 from world.sampler import Schedule, estimates
 
@@ -44,21 +44,21 @@ class Stretch:
 class SelfRollout:
     """Rollouts of `player`, `batch` sessions side by side, one latent `(C, h, w)` a tick.
 
-    `player` is the generator as play has it: in the number type of play and joined. `follow` brings it up
-    to date with the weights in training. `full`: every tick goes through all of its steps and is committed
-    so; the exit step is then only the one that a gradient is wanted of.
+    `player` is the generator (or its experts) as play has it: in the number type of play and joined. `follow`
+    brings it up to date with the weights in training. `full`: every tick goes through all of its steps and is
+    committed so; the exit step is then only the one that a gradient is wanted of.
     """
 
     def __init__(
         self,
-        player: Generator,
+        player: Experts,
         sampling: SamplingConfig,
         schedule: Schedule,
         batch: int,
         shape: tuple[int, int, int],
         full: bool = False,
     ) -> None:
-        config, weight = player.config, player.head.head.weight
+        config, weight = player.last.config, player.last.head.head.weight
         self.player, self.sampling, self.schedule, self.full = player, sampling, schedule, full
         self.device, size = weight.device, shape[1:]
         self.cache = KVCache(
@@ -67,7 +67,7 @@ class SelfRollout:
             heads=config.heads,
             frames=sampling.window,
             sink=sampling.sink,
-            tokens=player.tokens(*size),
+            tokens=player.last.tokens(*size),
             head_dim=config.head_dim,
             span=sampling.window if sampling.positions == "endless" else None,
             device=self.device,
@@ -80,7 +80,7 @@ class SelfRollout:
         self.noises = torch.zeros((len(schedule), *block), device=self.device)
         self.action = torch.zeros((batch, 1, config.told), device=self.device)
         self.leave = torch.zeros((batch, 1, 1, 1, 1), dtype=torch.int64, device=self.device)
-        self.cos_sin = player.rope_table([0], *size).to(self.device)
+        self.cos_sin = player.last.rope_table([0], *size).to(self.device)
         self.sigmas = torch.tensor(schedule.sigmas, device=self.device)
         self.graphs = acceleration.Graphs(self.device)
         self._timesteps = {
@@ -141,7 +141,7 @@ class SelfRollout:
         self.graphs.run(key, lambda: self._flow(self.latent, self.sampling.context_noise))
         self.cache.end()
 
-    def follow(self, model: Generator) -> None:
+    def follow(self, model: Experts) -> None:
         """Takes over the weights of the model in training."""
         with torch.no_grad():
             torch._foreach_copy_(list(self.player.parameters()), list(model.parameters()))
@@ -154,7 +154,7 @@ class SelfRollout:
 
     def _make_room(self) -> None:
         self.cache.begin(1)
-        self.cos_sin.copy_(self.player.rope_table([self.cache.length], *self.latent.shape[-2:]))
+        self.cos_sin.copy_(self.player.last.rope_table([self.cache.length], *self.latent.shape[-2:]))
 
     def _denoise(self) -> None:
         entered: list[Tensor] = []
@@ -170,7 +170,8 @@ class SelfRollout:
         self.latent.copy_(estimate if self.full else self.estimate)
 
     def _flow(self, x: Tensor, timestep: float) -> Tensor:
-        return self.player(x, self._timesteps[timestep], self.cos_sin, self.cache.attend, self.action)
+        model = self.player.at(timestep)
+        return model(x, self._timesteps[timestep], self.cos_sin, self.cache.attend, self.action)
 
 
 class Replay:
@@ -219,18 +220,24 @@ class Replay:
         values = torch.cat([self.v[layer], v.to(dtype)], 2)
         return attention(q.to(dtype), keys, values, self._mask)
 
-    def latents(self, model: Generator, stretch: Stretch) -> Tensor:
-        """The latents of `stretch` `(B, S, C, h, w)` once more, as a function of `model`'s weights."""
+    def latents(self, model: Experts, stretch: Stretch) -> Tensor:
+        """The latents of `stretch` `(B, S, C, h, w)` once more, as a function of `model`'s weights.
+
+        Of experts, each computes all of it, and each latent is that of the expert it was left to.
+        """
         frames = range(stretch.first, stretch.first + self.ticks)
-        cos_sin = model.rope_table(frames, *stretch.entries.shape[-2:]).to(stretch.entries.device)
-        flow = model(stretch.entries, 1000 * stretch.sigmas, cos_sin, self.attend, stretch.actions)
+        cos_sin = model.last.rope_table(frames, *stretch.entries.shape[-2:]).to(stretch.entries.device)
+        given = stretch.entries, 1000 * stretch.sigmas, cos_sin, self.attend, stretch.actions
+        flows = [generator(*given) for generator in model.generators]
+        flow, left = flows[0], model.numbers(stretch.sigmas)[:, :, None, None, None]
+        for number, other in enumerate(flows[1:], 1):
+            flow = torch.where(left == number, other, flow)
         return stretch.entries - stretch.sigmas[:, :, None, None, None] * flow
 
 
-def make_player(model: Generator, dtype: torch.dtype) -> Generator:
+def make_player(model: Experts, dtype: torch.dtype) -> Experts:
     """A copy of `model` as play has it: in the number type of play, joined, without gradients."""
-    device = model.head.head.weight.device
-    player = Generator(model.config).to(device, dtype).eval().requires_grad_(False)
-    player.load_state_dict(model.state_dict())
-    player.join()
+    player = model.twin().to(dtype).eval().requires_grad_(False)
+    for generator in player.generators:
+        generator.join()  # type: ignore[operator]
     return player

@@ -10,7 +10,7 @@ from torch import Tensor
 from world import acceleration
 from world.config import SamplingConfig
 from world.errors import PlayheadError
-from world.generator import Generator, GeneratorConfig
+from world.experts import Experts
 from world.sampler import Schedule
 from world.training.footage import Footage
 from world.training.generator import led_actions
@@ -22,11 +22,14 @@ EVERY = 60.0  # seconds of a run between two validations
 
 
 class Validation:
-    """`CLIPS` clips of footage. Shorter ones than the longest horizon are measured as far as they go."""
+    """`CLIPS` clips of footage, for models shaped like `model`.
+
+    Shorter clips than the longest horizon are measured as far as they go.
+    """
 
     def __init__(
         self,
-        config: GeneratorConfig,
+        model: Experts,
         sampling: SamplingConfig,
         latents: Tensor,
         footage: Footage,
@@ -42,7 +45,7 @@ class Validation:
         )
         self.truth, self.actions = latents[clips].float(), led_actions(footage, device)[clips]
         schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-        self.model = Generator(config).to(device)
+        self.model = model.twin()
         player = make_player(self.model, acceleration.pick_dtype(device))
         self.rollout = SelfRollout(player, sampling, schedule, CLIPS, tuple(latents.shape[1:]))
         draw = torch.Generator(device).manual_seed(2**31)

@@ -8,6 +8,7 @@ import torch
 from tests.conftest import make_tiny_world
 from world.attention import attention
 from world.checkpoint import save_weights
+from world.experts import Experts
 from world.generator import Generator
 from world.noise import noise
 from world.sampler import Schedule
@@ -33,10 +34,16 @@ def setting():
     return world, generator, past, actions
 
 
+def alone(world, generator) -> Experts:
+    """One generator for all steps of `world`."""
+    sampling = world.config.sampling
+    return Experts([generator], Schedule.from_steps(sampling.steps, sampling.shift))
+
+
 def rollout_of(world, generator, batch=BATCH) -> SelfRollout:
     sampling = world.config.sampling
     schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-    player = make_player(generator, torch.float32)
+    player = make_player(alone(world, generator), torch.float32)
     return SelfRollout(player, sampling, schedule, batch, world.config.latent_shape)
 
 
@@ -113,7 +120,7 @@ def test_a_replay_finds_the_latents_that_were_dreamed(setting, length):
     world, generator, past, actions = setting
     stretch, replay = replayed(world, generator, past, actions, length)
     torch.testing.assert_close(
-        replay.latents(generator, stretch).detach(), stretch.estimates, atol=2e-5, rtol=1e-4
+        replay.latents(alone(world, generator), stretch).detach(), stretch.estimates, atol=2e-5, rtol=1e-4
     )
 
 
@@ -137,7 +144,7 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting):
     stretch, replay = replayed(world, generator, past, actions, 3)
     assert not stretch.entries.requires_grad and not replay.k.requires_grad and not replay.v.requires_grad
     generator.zero_grad()
-    replay.latents(generator, stretch)[:, -1].sum().backward()
+    replay.latents(alone(world, generator), stretch)[:, -1].sum().backward()
     found = {n: p.grad.clone() for n, p in generator.named_parameters() if p.grad is not None}
 
     rollout = rollout_of(world, generator)  # the same, tick by tick, its last tick by hand
@@ -233,7 +240,7 @@ def test_an_anchored_student_also_learns_from_footage(setting, tmp_path):
     """Under a direction that asks for nothing, it predicts what follows a real past better and better."""
     world, _, past, actions = setting
     three = distiller(world, tmp_path, anchor=1.0)
-    assert three.anchor is not None and three.anchor.model is three.student
+    assert three.anchor is not None and three.anchor.model is three.student.last
     real = footage(dream(three, past, actions))
 
     def flow_loss():

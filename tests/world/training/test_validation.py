@@ -6,19 +6,26 @@ import torch
 from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
 from tests.world.training.runs import CONFIG, CPU
+from world.experts import Experts
+from world.sampler import Schedule
 from world.training.footage import Footage
 from world.training.validation import Validation
+
+
+def model(seed: int) -> Experts:
+    sampling = CONFIG.sampling
+    return Experts([make_tiny_world(seed).generator], Schedule.from_steps(sampling.steps, sampling.shift))
 
 
 @pytest.fixture(scope="module")
 def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
     footage = Footage.load(write_footage(tmp_path_factory.mktemp("footage"), 3, 24), CPU)
     latents = torch.randn(len(footage.frames), 8, 4, 4, generator=torch.Generator().manual_seed(1))
-    return Validation(CONFIG.generator, CONFIG.sampling, latents, footage, CPU)
+    return Validation(model(0), CONFIG.sampling, latents, footage, CPU)
 
 
 def test_equal_weights_measure_equal_and_others_differ(validation: Validation) -> None:
-    one, other = (make_tiny_world(seed).generator.state_dict() for seed in (0, 1))
+    one, other = (model(seed).state_dict() for seed in (0, 1))
     torch.manual_seed(3)
     first = validation.measure(one)
     torch.manual_seed(4)
@@ -29,5 +36,5 @@ def test_equal_weights_measure_equal_and_others_differ(validation: Validation) -
 
 def test_training_draws_are_left_alone(validation: Validation) -> None:
     before = torch.random.get_rng_state()
-    validation.measure(make_tiny_world().generator.state_dict())
+    validation.measure(model(0).state_dict())
     assert torch.equal(before, torch.random.get_rng_state())
