@@ -36,7 +36,7 @@ def list_all() -> None:
             weights = "random weights, drawn at loading"
         size = (
             f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
-            f"{config.sampling.usual} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
+            f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
         )
         here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
     public = Table("name", "what it is", title="Public: python main.py worlds get NAME")

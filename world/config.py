@@ -29,8 +29,7 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How ticks are sampled.
 
-    `steps` are listed timesteps (1000 = pure noise), warped by `shift`; `play_steps` is how many play takes
-    unless it is told otherwise, 0 for all of them. `window` counts the latent frames
+    `steps` are listed timesteps (1000 = pure noise), warped by `shift`. `window` counts the latent frames
     that the cache holds, the block under way and the `sink` included. `context_noise` is the timestep of the
     commit pass. `first_steps`: the steps of a session's first block, where those are others.
     """
@@ -43,12 +42,6 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_noise: float = 0.0
     first_steps: tuple[float, ...] = ()
     positions: Literal["endless", "absolute"] = "endless"
-    play_steps: int = 0
-
-    @property
-    def usual(self) -> int:
-        """How many steps a tick takes unless somebody asks for another number."""
-        return self.play_steps or len(self.steps)
 
     def steps_for(self, count: int) -> tuple[float, ...]:
         """The step list of length `count`: the world's own, or evenly spaced steps."""
@@ -135,8 +128,6 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"`expert_weights` has {len(self.expert_weights)} files, one for each of the "
                 f"{len(sampling.steps) - 1} `sampling.steps` before the last are wanted"
             )
-        if not 0 <= sampling.play_steps <= len(sampling.steps):
-            raise ValueError(f"`sampling.play_steps` {sampling.play_steps} of {len(sampling.steps)} `steps`")
         for steps in (sampling.steps, sampling.first_steps):
             if list(steps) != sorted(steps, reverse=True):
                 raise ValueError("`sampling.steps` has to fall from step to step")

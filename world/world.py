@@ -77,7 +77,7 @@ class World:
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
         self._timesteps: dict[tuple[float, int], Tensor] = {}
-        self.steps = steps if steps is not None else config.sampling.usual
+        self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)
 
     @classmethod
