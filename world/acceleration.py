@@ -61,6 +61,18 @@ def pack(layers: Sequence[nn.Linear], rows: int) -> None:
         )
 
 
+def compile_blocks(*models: nn.Module) -> None:
+    """Has the blocks of generators compiled, each when it first runs.
+
+    One function serves them all, and is compiled anew for every shape, number type and kind of gradient that
+    comes by; torch gives up after eight of those, which a distillation has by its third pass.
+    """
+    torch._dynamo.config.recompile_limit = 64
+    for model in models:
+        for block in model.blocks:
+            block.compile()
+
+
 def cores() -> int:
     """The processor's cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

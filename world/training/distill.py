@@ -180,9 +180,7 @@ class Distiller:
         )
         self.learner = Learner(self.student, [optimizer], decay=0.99)
         if settings.compile and device.type == "cuda":
-            for generator in self.student.generators:
-                for block in generator.blocks:
-                    block.compile()
+            acceleration.compile_blocks(*self.student.generators)
         self.anchor: Trainer | None = None
         if settings.anchor:
             flow = GeneratorTraining(method="context_noise", length=settings.length, compile=settings.compile)

@@ -103,9 +103,7 @@ class Trainer:
         table = self.model.rope_table(range(settings.length), *size)
         self.cos_sin = torch.cat([table, table], 1).to(device)
         if fused:
-            for model in filter(None, (self.model, self.teacher)):
-                for block in model.blocks:
-                    block.compile()
+            acceleration.compile_blocks(*filter(None, (self.model, self.teacher)))
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
 
     @cached_property

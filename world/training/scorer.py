@@ -64,8 +64,7 @@ class Scorer:
         self.model.to(device)
         self.cos_sin = self.model.rope_table(range(settings.length), *size).to(device)
         if settings.compile and device.type == "cuda":
-            for block in self.model.blocks:
-                block.compile()
+            acceleration.compile_blocks(self.model)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
 
     @cached_property
