@@ -9,6 +9,7 @@ Exit status: 0 within the folder's limits, 1 beyond them, 2 if DIR is no such fo
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +91,9 @@ RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors], tuple[Ten
 def check(folder: Path, atol: float | None = None) -> Report:
     """Rebuilds, runs and compares a golden folder; `atol`: the largest error, in place of the folder's own.
 
-    Raises GoldenError if that cannot be done with it.
+    Convolutions run by torch's own loops: on processors without AVX-512 oneDNN's are 1e-5 from float64 by
+    their rounding alone, where these, like the references, are 4e-6. Raises GoldenError if that cannot be
+    done with the folder.
     """
     path = folder / "meta.json"
     header = read_meta(path, Header)
@@ -102,7 +105,9 @@ def check(folder: Path, atol: float | None = None) -> Report:
     described, run = RUNS[header.family, header.kind]
     meta = read_meta(path, described)
     io = read_tensors(folder / "io.safetensors")
-    found, wrong = run(meta, io)
+    with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+        warnings.simplefilter("ignore")  # of Intel GPUs, which setting that flag brings up
+        found, wrong = run(meta, io)
     for name in meta.outputs:
         if name not in io or name not in found:
             raise GoldenError(
