@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from world.context import Context
 
 app = typer.Typer(invoke_without_command=True)
+_PLACE = "--place says what a picture is dreamed as, in a world without prompts: it goes with --image alone"
 
 
 @app.callback()
@@ -60,6 +61,9 @@ def new(
     frame: Annotated[int | None, typer.Option(help="Of an episode: the frame on which play starts.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Of a public world; up to nine times.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to start from.")] = None,
+    place: Annotated[
+        str | None, typer.Option(help="Of a picture: which of the world's places it is dreamed as.")
+    ] = None,
     settle: Annotated[int, typer.Option(help="Ticks dreamed with nothing held after a picture.")] = 4,
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
@@ -81,6 +85,8 @@ def new(
     fields = SceneFields(name, named, description, world or "freedoom", seed or 0, "context.npz", said)
     if source is not None and (said or image is not None):
         raise SceneError("a scene begins either --from something or with a --prompt or --image: choose one")
+    if place is not None and image is None:
+        raise SceneError(_PLACE)
     if source is not None and not source.endswith(".npz"):
         if frame is not None:
             raise SceneError("a moment of a recording is named by its tick: --from FILE@140, without --frame")
@@ -95,7 +101,7 @@ def new(
     else:
         check_new(fields, out, force)
         length = 8 if length is None else length
-        context = _dream_start(fields.world, said, image, length, settle, fields.seed, encoders, vae)
+        context = _dream_start(fields, image, place, length, settle, encoders, vae)
         folder = save_scene(fields, context, out, force)
     typer.echo(f"the scene is in {folder}")
 
@@ -146,12 +152,11 @@ def _save_moment(
 
 
 def _dream_start(
-    name: str,
-    prompts: tuple[str, ...],
+    fields: "SceneFields",
     image: Path | None,
+    place: str | None,
     length: int,
     settle: int,
-    seed: int,
     encoders: str | None,
     vae: str | None,
 ) -> "Context":
@@ -162,12 +167,15 @@ def _dream_start(
     from world.public import PROMPTS
     from world.world import World
 
+    prompts = fields.prompts
     if len(prompts) > PROMPTS:
         raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(prompts)}")
-    loaded = World.load(name, "cpu")
+    loaded = World.load(fields.world, "cpu")
     g = loaded.config.generator
     if image is not None and not (prompts or g.text_dim or g.image_dim or g.condition_channels):
-        return settle_picture(loaded, image, length, settle, seed)
+        return settle_picture(loaded, image, length, settle, fields.seed, place or "")
+    if place is not None:
+        raise SceneError(_PLACE)
     return make_context(loaded, prompts, image, Encoders(encoders or TEXT, encoders or IMAGE, vae))
 
 

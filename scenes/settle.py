@@ -15,23 +15,29 @@ FIRST_TICK = 2**63
 LONGEST = 1000
 
 
-def settle_picture(world: World, picture: Path, length: int, ticks: int, seed: int) -> Context:
+def settle_picture(
+    world: World, picture: Path, length: int, ticks: int, seed: int, place: str = ""
+) -> Context:
     """The context of a world that begins with a picture, scaled to cover and cut about its middle.
 
     The picture is encoded by the world's own encoder, `length` times over as if somebody had stood still
     before it (one that is seen once only is dreamed over at once), and the world dreams on from there for
     `ticks` ticks with nothing held. The context is the last `length` latents of all that, with their frames.
-    Raises SceneError for a file that is no picture, or a length or ticks out of range.
+    `place`: which of its places the world is to take it for, if any. Raises SceneError for a file that is no
+    picture, a length or ticks out of range, or a place that the world does not know.
     """
     if not 1 <= length <= LONGEST:
         raise SceneError(f"a context has 1 to {LONGEST} frames, not --length {length}")
     if not 0 <= ticks <= LONGEST:
         raise SceneError(f"--settle is a number of ticks from 0 to {LONGEST}, not {ticks}")
     config = world.config
+    if place and place not in config.places:
+        known = ", ".join(config.places) or "none"
+        raise SceneError(f"the world `{config.name}` knows no place `{place}`; it knows {known}")
     shown = read_picture(picture, config.frame_height, config.frame_width)
     still = np.repeat(shown[None], length, 0)
     held = np.zeros((length, len(config.action.buttons)), np.uint8)
-    past = Context(still, held, latents=world.encode(still).cpu().numpy())
+    past = Context(still, held, latents=world.encode(still).cpu().numpy(), place=place)
     state = world.new_state()
     world.enter(state, past)
     latents, frames = [torch.from_numpy(past.latents)], [still]
@@ -41,4 +47,5 @@ def settle_picture(world: World, picture: Path, length: int, ticks: int, seed: i
         frames.append(world.decode(state)[0].cpu().numpy())
         latents.append(state.latent[0].cpu().clone())
         world.commit(state)
-    return Context(np.concatenate(frames)[-length:], held, latents=torch.cat(latents)[-length:].numpy())
+    kept = torch.cat(latents)[-length:].numpy()
+    return Context(np.concatenate(frames)[-length:], held, latents=kept, place=place)

@@ -40,6 +40,10 @@ class Experts(nn.Module):
         """Which expert serves a pass at `timestep`, 0 to 1000."""
         return sum(timestep <= 1000 * bound for bound in self.bounds)
 
+    def whole(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """A state dict of all experts, out of each one's by its own keys: the inverse of `part`."""
+        return {f"generators.{i}.{key}": value for i, part in enumerate(parts) for key, value in part.items()}
+
     def part(self, weights: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
         """The weights of one expert, by its own keys, out of a state dict of all."""
         start = f"generators.{number}."

@@ -12,6 +12,7 @@ from render.sheet import write_png
 from scenes.commands import app
 from scenes.scene import SceneError, load_scene, scene_names
 from scenes.settle import settle_picture
+from tests.conftest import make_tiny_world
 from world.action import Action
 from world.metrics import psnr
 from world.world import World
@@ -71,3 +72,31 @@ def test_no_picture_no_scene(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match=r"no\.png is no picture"):
         CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_picture_may_be_dreamed_as_one_of_the_worlds_places(tmp_path: Path, picture: Path) -> None:
+    options = ["new", "--image", str(picture), "--name", "mine", "--place", "my_way_home", "--settle", "1"]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert load_scene(tmp_path / "mine").place == "my_way_home"
+
+
+def test_a_place_changes_what_a_picture_settles_to(picture: Path) -> None:
+    world = make_tiny_world(places=("hall", "yard"))
+    hall, yard = (settle_picture(world, picture, 5, 3, 7, place) for place in ("hall", "yard"))
+    assert (hall.place, yard.place) == ("hall", "yard")
+    assert np.array_equal(hall.frames[0], yard.frames[0])
+    assert not np.array_equal(hall.frames[-1], yard.frames[-1])
+
+
+def test_a_place_that_the_world_does_not_know_is_said_with_those_it_knows(picture: Path) -> None:
+    world = make_tiny_world(places=("hall", "yard"))
+    with pytest.raises(SceneError, match="knows no place `cellar`; it knows hall, yard"):
+        settle_picture(world, picture, 5, 0, 0, "cellar")
+
+
+@pytest.mark.parametrize("source", [["--from", "e.npz", "--frame", "3"], ["--prompt", "A coast"]])
+def test_a_place_is_for_pictures_alone(tmp_path: Path, source: list[str]) -> None:
+    options = ["new", *source, "--name", "mine", "--place", "my_way_home", "--out", str(tmp_path)]
+    with pytest.raises(SceneError, match="--place says what a picture is dreamed as"):
+        CliRunner().invoke(app, options, catch_exceptions=False)

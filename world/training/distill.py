@@ -48,7 +48,7 @@ from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 from world.training.scorer import Scorer, ScorerTraining
 from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
-from world.training.validation import EVERY, Validation
+from world.training.validation import Validation
 
 Objective = Literal["dmd", "sid", "gan", "phased"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
@@ -394,7 +394,7 @@ def distill(
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past
-    validation = Validation(distiller.student, sampling, latents, footage, device)
+    validation = Validation(distiller.student, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
@@ -402,8 +402,7 @@ def distill(
         return distiller.state()
 
     for step in run.loop("distillation", save, device):
-        if run.seconds >= validation.due:
-            validation.due = run.seconds + EVERY
+        if validation.is_due(run.seconds):
             run.log(**validation.measure(distiller.learner.average))
         number = step * run.world_size + run.rank
         choice = random.Random(step)  # the same on every process: all do the same amount of work

@@ -25,7 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from world import acceleration, checkpoint
+from world.config import SamplingConfig
 from world.errors import PlayheadError
+from world.experts import Experts
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule, denoise
 from world.training.footage import Footage
@@ -33,6 +35,7 @@ from world.training.learner import Learner
 from world.training.muon import MatrixMuon
 from world.training.run import Run, trapezoid
 from world.training.sequence import masked_attend
+from world.training.validation import Validation
 
 Method = Literal["teacher_forcing", "diffusion_forcing", "context_noise", "own_context", "ode"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -266,8 +269,7 @@ def train_generator(
     footage: Footage,
     config: GeneratorConfig,
     settings: GeneratorTraining,
-    schedule: Schedule,
-    window: int,
+    sampling: SamplingConfig,
     device: torch.device,
     out: Path,
     start: Path | None = None,
@@ -278,10 +280,13 @@ def train_generator(
     Returns the averaged generator.
     """
     size = (latents.shape[-2], latents.shape[-1])
-    trainer = Trainer(config, settings, schedule, window, size, device, start)
+    schedule = Schedule.from_steps(sampling.steps, sampling.shift)
+    trainer = Trainer(config, settings, schedule, sampling.window, size, device, start)
     learner = trainer.learner
     run.resume(learner.load_state)
     led = led_actions(footage, device)
+    alone = Experts([trainer.model], schedule)
+    validation = Validation(alone, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
@@ -289,6 +294,8 @@ def train_generator(
         return learner.state()
 
     for step in run.loop("generator", save, device):
+        if validation.is_due(run.seconds):
+            run.log(**validation.measure(alone.whole([learner.average])))
         number = step * run.world_size + run.rank
         clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
             device

@@ -18,7 +18,6 @@ from world.config import WorldConfig, load_config, read_config
 from world.errors import PlayheadError, WorldError
 from world.inverse import AFTER, BEFORE
 from world.lighttae import LightTAE
-from world.sampler import Schedule
 from world.training import distributed
 from world.training.autoencoder import (
     AutoencoderTraining,
@@ -99,15 +98,13 @@ def make_generator(
         folder.mkdir(exist_ok=True)
         write_config(folder / "world.toml", config)
         shutil.copyfile(autoencoder, folder / config.autoencoder_weights)
-    sampling = config.sampling
     train_generator(
         run,
         latents,
         frames,
         config.generator,
         settings,
-        Schedule.from_steps(sampling.steps, sampling.shift),
-        sampling.window,
+        config.sampling,
         target,
         folder / config.generator_weights,
         start,

@@ -13,7 +13,6 @@ from world.errors import PlayheadError
 from world.experts import Experts
 from world.sampler import Schedule
 from world.training.footage import Footage
-from world.training.generator import led_actions
 from world.training.self_rollout import SelfRollout, make_player
 
 CLIPS, PAST = 16, 8
@@ -22,7 +21,7 @@ EVERY = 60.0  # seconds of a run between two validations
 
 
 class Validation:
-    """`CLIPS` clips of footage, for models shaped like `model`.
+    """`CLIPS` clips of footage, for models shaped like `model`. `led`: what each of its frames was told.
 
     Shorter clips than the longest horizon are measured as far as they go.
     """
@@ -32,6 +31,7 @@ class Validation:
         model: Experts,
         sampling: SamplingConfig,
         latents: Tensor,
+        led: Tensor,
         footage: Footage,
         device: torch.device,
     ) -> None:
@@ -43,7 +43,7 @@ class Validation:
         clips = footage.clip_index(CLIPS, self.past + self.ticks, torch.Generator().manual_seed(2**31)).to(
             device
         )
-        self.truth, self.actions = latents[clips].float(), led_actions(footage, device)[clips]
+        self.truth, self.actions = latents[clips].float(), led[clips]
         schedule = Schedule.from_steps(sampling.steps, sampling.shift)
         self.model = model.twin()
         player = make_player(self.model, acceleration.pick_dtype(device))
@@ -52,7 +52,14 @@ class Validation:
         shape = (self.ticks, len(schedule), CLIPS, 1, *latents.shape[1:])
         self.noises = torch.randn(shape, generator=draw, device=device)
         self.exits = torch.full((CLIPS, self.ticks), len(schedule), device=device)
-        self.due = 0.0
+        self._due = 0.0
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether a run that has trained for `seconds` is measured again: once a minute."""
+        due = seconds >= self._due
+        if due:
+            self._due = seconds + EVERY
+        return due
 
     def measure(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """`valid_N`: mean squared error of the latents N ticks on, against what really followed.

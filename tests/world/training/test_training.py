@@ -83,9 +83,8 @@ def autoencoder(run: Run, footage: Footage) -> LightTAE:
 
 def generator(run: Run, footage: Footage, latents: Tensor, muon: bool = True) -> nn.Module:
     settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=muon)
-    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
     out = run.folder / "generator.safetensors"
-    return train_generator(run, latents, footage, CONFIG.generator, settings, schedule, 6, CPU, out)
+    return train_generator(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
 
 
 def inverse(run: Run, footage: Footage) -> nn.Module:
@@ -155,9 +154,8 @@ def test_every_method_learns(method: Method, footage: Footage, latents: Tensor, 
     settings = GeneratorTraining(
         method=method, clips=6, length=8, learning_rate=3e-3, muon=False, ode_steps=4
     )
-    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
     out = run.folder / "generator.safetensors"
-    train_generator(run, latents, footage, CONFIG.generator, settings, schedule, 6, CPU, out, start)
+    train_generator(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out, start)
     assert run.fall("loss") < 0.9
 
 
@@ -210,7 +208,7 @@ def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Pa
     schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
     run = Watched(tmp_path, steps=100)
     out = tmp_path / "generator.safetensors"
-    trained = train_generator(run, lamps, footage, CONFIG.generator, settings, schedule, 6, CPU, out)
+    trained = train_generator(run, lamps, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
 
     trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
     trainer.model.load_state_dict(trained.state_dict())

@@ -1,5 +1,7 @@
 """Validation compares moments of a run by the weights alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from tests.world.training.runs import CONFIG, CPU
 from world.experts import Experts
 from world.sampler import Schedule
 from world.training.footage import Footage
+from world.training.generator import led_actions
 from world.training.validation import Validation
 
 
@@ -21,7 +24,7 @@ def model(seed: int) -> Experts:
 def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
     footage = Footage.load(write_footage(tmp_path_factory.mktemp("footage"), 3, 24), CPU)
     latents = torch.randn(len(footage.frames), 8, 4, 4, generator=torch.Generator().manual_seed(1))
-    return Validation(model(0), CONFIG.sampling, latents, footage, CPU)
+    return Validation(model(0), CONFIG.sampling, latents, led_actions(footage, CPU), footage, CPU)
 
 
 def test_equal_weights_measure_equal_and_others_differ(validation: Validation) -> None:
@@ -38,3 +41,12 @@ def test_training_draws_are_left_alone(validation: Validation) -> None:
     before = torch.random.get_rng_state()
     validation.measure(model(0).state_dict())
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_run_is_measured_at_once_and_then_every_minute(tmp_path: Path) -> None:
+    footage = Footage.load(write_footage(tmp_path, 1, 24), CPU)
+    latents = torch.zeros(len(footage.frames), 8, 4, 4)
+    fresh = Validation(model(0), CONFIG.sampling, latents, led_actions(footage, CPU), footage, CPU)
+    assert [fresh.is_due(seconds) for seconds in (0.0, 1.0, 59.0, 60.5, 100.0, 120.4, 121.0)] == [
+        True, False, False, True, False, False, True
+    ]  # fmt: skip
