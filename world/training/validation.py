@@ -74,7 +74,7 @@ class Validation:
         truth = self.truth[:, self.past :]
         error = (dreamed - truth).square().mean((0, 2, 3, 4))
         found = {f"valid_{h}": error[h - 1] for h in HORIZONS if h <= self.ticks}
-        found["valid_detail"] = _detail(dreamed[:, -1]) / _detail(truth[:, -1])
+        found["valid_detail"] = _detail(dreamed[:, -1]) / _detail(truth[:, -1]).clamp_min(1e-6)
         return found
 
 

@@ -225,6 +225,14 @@ def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Pa
     assert loss(torch.zeros_like(led)) > 1.3 * loss(led)
 
 
+def test_a_generators_run_is_measured_on_fixed_contexts(
+    footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    generator(Watched(tmp_path, 3), footage, latents)
+    (row,) = metrics(tmp_path)
+    assert row["valid_1"] > 0 and row["valid_8"] > 0 and row["valid_detail"] > 0
+
+
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     factors = [trapezoid(i / 1000) for i in range(1001)]
     assert 0 < factors[0] < 0.01
