@@ -105,8 +105,8 @@ def check(folder: Path, atol: float | None = None) -> Report:
     described, run = RUNS[header.family, header.kind]
     meta = read_meta(path, described)
     io = read_tensors(folder / "io.safetensors")
-    with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
-        warnings.simplefilter("ignore")  # of Intel GPUs, which setting that flag brings up
+    # Setting that flag brings up a warning about Intel GPUs.
+    with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False):
         found, wrong = run(meta, io)
     for name in meta.outputs:
         if name not in io or name not in found:
