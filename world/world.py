@@ -35,8 +35,10 @@ COMMIT = "commit"
 class World:
     """A generator, an autoencoder and their configuration on one device.
 
-    `side_by_side`: the commit and the decode of a tick gain from running in two threads. `turn`: held by the
-    session whose tick is under way, where several threads play sessions of this world.
+    `generators`, by name: each step's expert (`generator` is the last, or the only one), and `COMMIT` where
+    the commit has weights of its own. `side_by_side`: the commit and the decode of a tick gain from running
+    in two threads. `turn`: held by the session whose tick is under way, where several threads play sessions
+    of this world.
     """
 
     def __init__(
