@@ -1,6 +1,6 @@
 """The pictures of an evaluation: a contact sheet, real above and dreamed below, and a time-lapse."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,8 +71,3 @@ class Album:
             name = "timelapse.mp4" if tick == self.every else f"timelapse-from-{tick}.mp4"
             self._video = VideoWriter(self.folder / name, "mp4", grid.shape[:2], Fraction(20))
         self._video.write(grid[None])
-
-
-def album(folder: Path, ticks: int) -> Callable[[Sequence[Clip]], Callable[[int, Tensor], None]]:
-    """What `world.evaluation.evaluate` makes its album by."""
-    return lambda clips: Album(folder, clips, ticks).watch

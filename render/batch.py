@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from world.noise import Ahead
 from world.world import World
 
 WARM_TICKS = 3  # on top of two rounds of the cache, in which every graph is recorded
@@ -32,6 +33,7 @@ def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpe
     """Measures one batch size after the other, frames fetched to main memory; each with random actions."""
     sampling, cuda = world.config.sampling, world.device.type == "cuda"
     warm = WARM_TICKS + (2 * sampling.window if cuda else 0)
+    world.noises = Ahead(pinned=cuda)
     for size in sizes:
         state = world.new_state(size)
         draw = torch.Generator().manual_seed(0)

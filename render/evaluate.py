@@ -3,6 +3,8 @@
 import json
 import math
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from world.evaluation import Scores
+
+AT_ONCE = 12
+"""Evaluations side by side on a GPU."""
 
 
 def evaluate(
@@ -37,100 +42,101 @@ def evaluate(
 
     from world.errors import PlayheadError
     from world.evaluation import PLAYERS, as_numbers
+    from world.world import find_world
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
     console = Console(width=None if sys.stdout.isatty() else 200)
     if compare:
-        rows = _compared(compare, steps, episodes, ticks, clips, player, out, device)
+        rows = []
+        for job, scores in _measured(_jobs(compare, steps, out), episodes, ticks, clips, player, device):
+            run = {"run": job.run.name, "steps": job.steps, "minutes": minutes(job.run)}
+            rows.append({**run, **as_numbers(scores["all"])})
         if as_json:
             json.dump(rows, sys.stdout, indent=1)
             print()
         else:
             console.print(comparison(rows))
         return
-    scores, used = _measured(world, steps, episodes, ticks, clips, player, out, device, "dreaming")
+    only = [Job(Path(world), find_world(world), steps, out)]
+    ((job, scores),) = _measured(only, episodes, ticks, clips, player, device)
     if as_json:
         json.dump({place: as_numbers(s) for place, s in scores.items()}, sys.stdout, indent=1)
         print()
         return
-    for table in tables(scores, used, not math.isnan(scores["all"].following_real)):
+    for table in tables(scores, job.steps, not math.isnan(scores["all"].following_real)):
         console.print(table)
 
 
-def _measured(
-    world: str | Path,
-    steps: int | None,
-    episodes: Path,
-    ticks: int,
-    clips: int,
-    player: str,
-    out: Path | None,
-    device: str,
-    title: str,
-) -> "tuple[dict[str, Scores], int]":
-    """Scores by place, and the steps a tick they were measured at."""
-    from rich.console import Console
-    from rich.progress import Progress
+@dataclass
+class Job:
+    """A world to be measured: of a training run or of its own, in its `folder`. Pictures go into `out`."""
 
-    from render.album import album
-    from world.evaluation import evaluate as measure
-    from world.evaluation import load_inverse
+    run: Path
+    folder: Path
+    steps: int | None
+    out: Path | None
+
+
+def _jobs(runs: list[Path], steps: int | None, out: Path | None) -> list[Job]:
+    """One a run and number of steps. A run is its folder, with the world in `world`; or a world's own."""
+    return [
+        Job(
+            run,
+            run / "world" if (run / "world").is_dir() else run,
+            count,
+            out and out / f"{run.name}-{count}",
+        )
+        for run in runs
+        for count in ((1, 2, 4) if steps is None else (steps,))
+    ]
+
+
+def _measured(
+    jobs: list[Job], episodes: Path, ticks: int, clips: int, player: str, device: str
+) -> "Iterator[tuple[Job, dict[str, Scores]]]":
+    """Each job with its scores by place; a job without steps is given those of play.
+
+    On a GPU several go side by side: their noise is drawn once, and their passes share it.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from world import acceleration
+    from world.evaluation import Evaluation, in_turns, load_inverse, prepare
+    from world.noise import Ahead
     from world.world import World
 
-    loaded = World.load(world, device=device, steps=steps)
-    inverse = load_inverse(world, loaded.device)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    bar = Progress(console=Console(stderr=True))
-    task = bar.add_task(title, total=ticks)
+    at_once = AT_ONCE if acceleration.pick_device(device).type == "cuda" else 1
+    for first in range(0, len(jobs), at_once):
+        group = jobs[first : first + at_once]
+        bar = Progress(console=Console(stderr=True))
+        evaluations: list[Evaluation] = []
+        works, noises = [], None
+        for job in group:
+            world = World.load(job.folder, device=device, steps=job.steps)
+            job.steps = world.steps
+            noises = noises or Ahead(pinned=world.device.type == "cuda")
+            world.noises = noises
+            inverse = load_inverse(job.folder, world.device)
+            evaluation = prepare(world, inverse, episodes, per_place=clips, player=player)
+            watch = saved = None
+            if job.out is not None:
+                from render.album import Album
 
-    def advance(tick: int) -> None:
-        bar.start()  # with the first tick: what cannot be measured has said so by then
-        bar.update(task, completed=tick)
-
-    try:
-        scores = measure(
-            loaded,
-            inverse,
-            episodes,
-            per_place=clips,
-            ticks=ticks,
-            player=player,
-            progress=advance,
-            album=album(out, ticks) if out is not None else None,
-            checkpoint=out / "evaluation.pt" if out is not None else None,
-        )
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-    return scores, loaded.steps
-
-
-def _compared(
-    runs: list[Path],
-    only: int | None,
-    episodes: Path,
-    ticks: int,
-    clips: int,
-    player: str,
-    out: Path | None,
-    device: str,
-) -> list[dict[str, object]]:
-    """One row a run and number of steps. A run is its folder, with the world in `world`; or a world's."""
-    from world.evaluation import as_numbers
-
-    rows: list[dict[str, object]] = []
-    for run in runs:
-        folder = run / "world" if (run / "world").is_dir() else run
-        for steps in (1, 2, 4) if only is None else (only,):
-            where = out / f"{run.name}-{steps}" if out is not None else None
-            title = f"{run.name}, {steps} steps"
-            scores, _ = _measured(folder, steps, episodes, ticks, clips, player, where, device, title)
-            rows.append(
-                {"run": run.name, "steps": steps, "minutes": minutes(run), **as_numbers(scores["all"])}
-            )
-    return rows
+                watch = Album(job.out, evaluation.clips, ticks).watch
+                saved = job.out / "evaluation.pt"
+            works.append(evaluation.each_tick(ticks, watch, saved))
+            evaluations.append(evaluation)
+            bar.add_task(f"{job.run.name}, {job.steps} steps", total=ticks)
+        try:
+            for number, tick in in_turns(works, evaluations[0].world.device):
+                bar.start()  # with the first tick: what cannot be measured has said so by then
+                bar.update(TaskID(number), completed=tick)
+        finally:
+            if bar.live.is_started:
+                bar.stop()
+        yield from zip(group, (evaluation.result() for evaluation in evaluations), strict=True)
 
 
 def minutes(run: Path) -> float | None:

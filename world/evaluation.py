@@ -11,35 +11,25 @@ nothing, `wander` those of one clip after another, `spin` one turn button.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
+from world.clips import CONTEXT, HORIZONS, Clip, cut_clips
 from world.config import read_config
 from world.errors import PlayheadError
 from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
-from world.training.footage import Episode, episode_files, read_episode
 from world.world import World, WorldState, find_world
 
-CONTEXT = 8
-HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")
 CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A piece of a held-out episode: `CONTEXT` frames of past and the real frames that follow."""
-
-    frames: Tensor
-    actions: Tensor
-    place: str
 
 
 @dataclass
@@ -59,29 +49,6 @@ class Scores:
     frechet: dict[int, float] = field(default_factory=dict)
     frechet_real: float = float("nan")  # one half of the real clips against the other
     frechet_ceiling: float = float("nan")  # real clips, encoded and decoded, against themselves
-
-
-def cut_clips(folder: Path, per_place: int) -> list[Clip]:
-    """`per_place` clips of each place, as evenly over its episodes as possible."""
-    length = CONTEXT + max(HORIZONS)
-    by_place: dict[str, list[Episode]] = {}
-    for path in episode_files(folder):
-        episode = read_episode(path)
-        if len(episode.frames) >= length:
-            by_place.setdefault(episode.place or "unnamed", []).append(episode)
-    if not by_place:
-        raise PlayheadError(f"no episode in {folder} is {length} frames long; collect longer ones")
-    clips = []
-    for place, episodes in sorted(by_place.items()):
-        for number in range(per_place):
-            episode = episodes[number % len(episodes)]
-            turns = -(-per_place // len(episodes))
-            start = (len(episode.frames) - length) * (number // len(episodes)) // turns
-            part = slice(start, start + length)
-            clips.append(
-                Clip(torch.from_numpy(episode.frames[part]), torch.from_numpy(episode.actions[part]), place)
-            )
-    return clips
 
 
 class Evaluation:
@@ -105,7 +72,6 @@ class Evaluation:
         self.looks: dict[int, tuple[Tensor, Tensor]] = {}
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
         self.features: dict[int, Tensor] = {}  # (B, windows, 768) by tick
-        self.rebuilt: Tensor | None = None
 
     def action(self, tick: int) -> Tensor:
         """Actions `(B, buttons)` held during `tick`: the clip's own as far as it goes, then the player's."""
@@ -126,19 +92,18 @@ class Evaluation:
         names = self.world.config.action.buttons
         return next((i for word in ("turn", "left") for i, n in enumerate(names) if word in n.lower()), 0)
 
+    @cached_property
+    def rebuilt(self) -> Tensor:
+        """The real frames, only encoded and decoded."""
+        state, every = self.world.new_state(len(self.clips)), []
+        for latent in torch.stack([self.world.encode(clip.numpy()) for clip in self.real], 1):
+            state.latent.copy_(latent[:, None])
+            every.append(self.world.decode(state)[:, 0].to("cpu", copy=True))
+        return torch.stack(every, 1)
+
     def ceiling(self) -> Tensor:
         """PSNR `(B)` of real frames that were only encoded and decoded, after the context."""
-        found, every = [], []
-        for frames in self.real:
-            world, state = self.world, self.world.new_state()
-            rebuilt = []
-            for latent in world.encode(frames.numpy()):
-                state.latent.copy_(latent[None, None])
-                rebuilt.append(world.decode(state)[0, 0].to("cpu", copy=True))
-            every.append(torch.stack(rebuilt))
-            found.append(psnr(every[-1], frames)[CONTEXT:].mean())
-        self.rebuilt = torch.stack(every)
-        return torch.stack(found)
+        return psnr(self.rebuilt, self.real)[:, CONTEXT:].mean(1)
 
     def _start(self) -> WorldState:
         latents = torch.stack([self.world.encode(clip[:CONTEXT].numpy()) for clip in self.real])
@@ -152,7 +117,7 @@ class Evaluation:
         self,
         ticks: int,
         progress: Callable[[int], None] = lambda tick: None,
-        watch: Callable[[int, Tensor], None] = lambda tick, frames: None,
+        watch: Callable[[int, Tensor], None] | None = None,
         checkpoint: Path | None = None,
         save_every: float = 60.0,
     ) -> None:
@@ -161,6 +126,17 @@ class Evaluation:
         A run goes on from `checkpoint`, if there is one, and leaves one there every `save_every` seconds and
         at its end.
         """
+        for tick in self.each_tick(ticks, watch, checkpoint, save_every):
+            progress(tick)
+
+    def each_tick(
+        self,
+        ticks: int,
+        watch: Callable[[int, Tensor], None] | None = None,
+        checkpoint: Path | None = None,
+        save_every: float = 60.0,
+    ) -> Iterator[int]:
+        """What `run` does, tick by tick: yields each when it is done."""
         state = self._start()
         seeds = range(len(self.clips))
         last = self.real[:, CONTEXT - 1]
@@ -170,24 +146,34 @@ class Evaluation:
         for tick in range(first, ticks + 1):
             action = self.action(tick - 1).float()[:, None].to(state.action.device)
             self.world.denoise(state, action, seeds, tick - 1)
-            frame = self.world.decode(state)[:, 0].to("cpu", copy=True)
+            if watch is not None or self._is_seen(tick, ticks):
+                frame = self.world.decode(state)[:, 0].to("cpu", copy=True)
+                recent.append(frame)
+                self._look(tick, frame, last, recent)
+                if watch is not None:
+                    watch(tick, frame)
             self.world.commit(state)
-            recent.append(frame)
-            if tick in HORIZONS:
-                truth = self.real[:, CONTEXT - 1 + tick]
-                self.dreamed[tick], self.copied[tick] = psnr(frame, truth), psnr(last, truth)
-            if tick in LOOKS:
-                around = torch.stack(list(recent)[-8:], 1)
-                self.looks[tick] = sharpness(around).mean(1), colour(around).mean(1)
-                if tick >= CHUNK:
-                    self._judge(tick, list(recent))
-            watch(tick, frame)
-            progress(tick)
             if checkpoint is not None and time.monotonic() - saved > save_every:
                 self._save(checkpoint, state, recent, tick)
                 saved = time.monotonic()
+            yield tick
         if checkpoint is not None:
             self._save(checkpoint, state, recent, tick)
+
+    def _is_seen(self, tick: int, ticks: int) -> bool:
+        """Whether a measure needs a tick's frame, or the decoder its memory of it."""
+        before = CHUNK + BEFORE + self.world.decoder_span
+        return tick <= max(HORIZONS) or any(k - before <= tick <= k for k in LOOKS if k <= ticks)
+
+    def _look(self, tick: int, frame: Tensor, last: Tensor, recent: deque[Tensor]) -> None:
+        if tick in HORIZONS:
+            truth = self.real[:, CONTEXT - 1 + tick]
+            self.dreamed[tick], self.copied[tick] = psnr(frame, truth), psnr(last, truth)
+        if tick in LOOKS:
+            around = torch.stack(list(recent)[-8:], 1)
+            self.looks[tick] = sharpness(around).mean(1), colour(around).mean(1)
+            if tick >= CHUNK:
+                self._judge(tick, list(recent))
 
     def _settings(self) -> str:
         config = self.world.config
@@ -250,6 +236,12 @@ class Evaluation:
         device = next(self.inverse.parameters()).device
         return torch.stack([held_buttons(self.inverse, clip.to(device)).cpu() for clip in clips])
 
+    def result(self) -> dict[str, Scores]:
+        """Scores by place, and under `all` over all places."""
+        ceiling = self.ceiling()
+        found: dict[str, Scores] = {place: self.scores(place, ceiling) for place in sorted(set(self.places))}
+        return {**found, "all": self.scores(None, ceiling)}
+
     def scores(self, place: str | None = None, ceiling: Tensor | None = None) -> Scores:
         """The scores of one place, or of all places."""
         chosen = [i for i, p in enumerate(self.places) if place in (None, p)]
@@ -269,8 +261,8 @@ class Evaluation:
             result.contrast[tick] = float(look[pick, 3].mean() / real_colour[:, 3].mean())
         if self.inverse is not None:
             held = self.actions[pick, BEFORE : real.shape[1] - AFTER] > 0
-            result.following_real = _macro(f1(self._seen(real).flatten(0, 1), held.flatten(0, 1)))
-            self._compare(result, pick, real)
+            result.following_real = _macro(f1(self._real_seen[pick].flatten(0, 1), held.flatten(0, 1)))
+            self._compare(result, pick, ceiling is not None)
             for tick, (seen, held) in self.held.items():
                 if not held[pick].any():
                     continue  # an idle player has no button to follow
@@ -281,15 +273,26 @@ class Evaluation:
                     result.following_buttons = dict(zip(names, each.tolist(), strict=True))
         return result
 
-    def _compare(self, result: Scores, pick: Tensor, real: Tensor) -> None:
+    def _compare(self, result: Scores, pick: Tensor, decoder: bool) -> None:
         """Fréchet distances of the clips `pick` to real footage."""
-        truth = self._features(real)
+        truth = self._real_features[pick]
         result.frechet_real = frechet(truth[::2].flatten(0, 1), truth[1::2].flatten(0, 1))
-        if self.rebuilt is not None:
-            rebuilt = self._features(self.rebuilt[pick])
-            result.frechet_ceiling = frechet(rebuilt.flatten(0, 1), truth.flatten(0, 1))
+        if decoder:
+            result.frechet_ceiling = frechet(self._rebuilt_features[pick].flatten(0, 1), truth.flatten(0, 1))
         for tick, features in self.features.items():
             result.frechet[tick] = frechet(features[pick].flatten(0, 1), truth.flatten(0, 1))
+
+    @cached_property
+    def _real_seen(self) -> Tensor:
+        return self._seen(self.real)
+
+    @cached_property
+    def _real_features(self) -> Tensor:
+        return self._features(self.real)
+
+    @cached_property
+    def _rebuilt_features(self) -> Tensor:
+        return self._features(self.rebuilt)
 
 
 _FOUND = ("dreamed", "copied", "looks", "held", "features")
@@ -311,26 +314,25 @@ def load_inverse(world: str | Path, device: torch.device) -> InverseDynamics | N
     return model.to(device).eval()
 
 
-def evaluate(
+_cut_clips = lru_cache(1)(cut_clips)  # worlds that are compared are measured on the same
+
+
+def prepare(
     world: World,
     inverse: InverseDynamics | None,
     episodes: Path,
     *,
     per_place: int = 4,
-    ticks: int = 1024,
     player: str = "footage",
-    progress: Callable[[int], None] = lambda tick: None,
-    album: Callable[[Sequence[Clip]], Callable[[int, Tensor], None]] | None = None,
-    checkpoint: Path | None = None,
-) -> dict[str, Scores]:
-    """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
+) -> Evaluation:
+    """An evaluation on clips of a folder of episodes. Raises PlayheadError for unusable ones."""
     config = world.config
     if config.frames_per_tick != 1:
         raise PlayheadError(
             f"the world `{config.name}` makes {config.frames_per_tick} frames a tick; only worlds of one "
             "frame a tick can be evaluated"
         )
-    clips = cut_clips(episodes, per_place)
+    clips = _cut_clips(episodes, per_place)
     wanted = (config.frame_height, config.frame_width, len(config.action.buttons))
     for clip in clips:
         found = (*clip.frames.shape[1:3], clip.actions.shape[1])
@@ -341,13 +343,43 @@ def evaluate(
                 "footage of its own game"
             )
     torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
-    evaluation = Evaluation(world, clips, inverse, player)
-    ceiling = evaluation.ceiling()
-    watch = album(clips) if album is not None else lambda tick, frames: None
-    evaluation.run(ticks, progress, watch, checkpoint)
-    result = {place: evaluation.scores(place, ceiling) for place in sorted(set(evaluation.places))}
-    result["all"] = evaluation.scores(None, ceiling)
-    return result
+    return Evaluation(world, clips, inverse, player)
+
+
+def in_turns(works: Sequence[Iterator[int]], device: torch.device) -> Iterator[tuple[int, int]]:
+    """Advances several evaluations, a tick of each in turn; yields which one and the tick that it did.
+
+    On a GPU each has a stream of its own: a pass of a small world leaves most of a GPU idle, and what the
+    others have launched runs beside it.
+    """
+    streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in works]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # what was loaded, on another stream, is there
+    left = dict(enumerate(works))
+    while left:
+        for number, work in list(left.items()):
+            with torch.cuda.stream(streams[number]):
+                tick = next(work, None)
+            if tick is None:
+                del left[number]
+            else:
+                yield number, tick
+
+
+def evaluate(
+    world: World,
+    inverse: InverseDynamics | None,
+    episodes: Path,
+    *,
+    per_place: int = 4,
+    ticks: int = 1024,
+    player: str = "footage",
+    progress: Callable[[int], None] = lambda tick: None,
+) -> dict[str, Scores]:
+    """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
+    evaluation = prepare(world, inverse, episodes, per_place=per_place, player=player)
+    evaluation.run(ticks, progress)
+    return evaluation.result()
 
 
 def as_numbers(scores: Scores) -> dict[str, object]:

@@ -6,7 +6,7 @@ together, F latents a tick.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class World:
     `generators`, by name: each step's expert (`generator` is the last, or the only one), and `COMMIT` where
     the commit has weights of its own. `side_by_side`: the commit and the decode of a tick gain from running
     in two threads. `turn`: held by the session whose tick is under way, where several threads play sessions
-    of this world.
+    of this world. `noises` draws a tick's noise: `world.noise.noises`, or an `Ahead` of it.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class World:
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
+        self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = noises
         self._timesteps: dict[tuple[float, int], Tensor] = {}
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)
@@ -268,7 +269,8 @@ class World:
         if first_steps and not state.cache.length:
             schedule = Schedule.from_steps(first_steps, self.config.sampling.shift)
         for step in range(len(schedule)):
-            state.noises[step].copy_(noises(seeds, tick, step, shape))
+            drawn = self.noises(seeds, tick, step, shape)
+            state.noises[step].copy_(drawn, non_blocking=drawn.is_pinned())
         return schedule
 
     @torch.no_grad()

@@ -34,9 +34,11 @@ from world.evaluation import (
     as_numbers,
     cut_clips,
     evaluate,
+    in_turns,
 )
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
+from world.noise import Ahead
 from world.training.footage import Footage
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
@@ -229,6 +231,8 @@ class GameItself:
 
     `lag`: how many ticks late it obeys. `dim_from`: the tick from which on it shows half the brightness.
     """
+
+    decoder_span = 0
 
     def __init__(self, lag: int = 0, dim_from: int = 10**9) -> None:
         self.lag, self.dim_from = lag, dim_from
@@ -524,10 +528,48 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_scores(tiny_world: World,
     ticks: list[int] = []
     again = Evaluation(tiny_world, clips, None, "idle")
     again.run(90, ticks.append, checkpoint=path)
-    assert ticks == list(range(70, 91))
+    assert ticks == list(range(71, 91))
     assert str(again.scores()) == str(whole.scores())
     with pytest.raises(PlayheadError, match="of other settings"):
         Evaluation(tiny_world, clips, None, "spin").run(90, checkpoint=path)
+
+
+def test_frames_that_nobody_looks_at_make_no_difference(tiny_world: World) -> None:
+    """Without a watcher most ticks are not decoded, and the decoder forgets what came before."""
+    clips = [wall_clip(900_000), wall_clip(900_001)]
+    watched, alone = (Evaluation(tiny_world, clips, None, "wander") for _ in range(2))
+    shown: list[int] = []
+    watched.run(256, watch=lambda tick, frames: shown.append(tick))
+    decoded: list[int] = []
+    real_decode = tiny_world.decode
+
+    def decode(state: WorldState) -> Tensor:
+        decoded.append(state.cache.length)
+        return real_decode(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_world, "decode", decode)
+        alone.run(256)
+    assert shown == list(range(1, 257))
+    assert len(decoded) < 200
+    assert str(alone.scores()) == str(watched.scores())
+
+
+def test_evaluations_side_by_side_score_what_each_scores_alone(tiny_world: World) -> None:
+    clips = [wall_clip(900_000), wall_clip(900_001)]
+
+    def fresh() -> list[Evaluation]:
+        return [Evaluation(tiny_world, clips, None, player) for player in ("idle", "spin")]
+
+    alone, together = fresh(), fresh()
+    for measured in alone:
+        measured.run(80)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_world, "noises", Ahead())
+        works = [measured.each_tick(ticks) for measured, ticks in zip(together, (80, 64), strict=True)]
+        done = list(in_turns(works, torch.device("cpu")))
+    assert done[:4] == [(0, 1), (1, 1), (0, 2), (1, 2)] and done[-16:] == [(0, t) for t in range(65, 81)]
+    assert str(together[0].scores()) == str(alone[0].scores())
 
 
 def test_runs_are_compared_in_one_table_with_pictures(

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world.noise import noise, noises
+from world.noise import GROUP, Ahead, noise, noises
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -141,3 +141,14 @@ def test_sessions_drawn_together_get_the_noise_they_get_alone(shape):
     seeds = [0, 5, 2**63, 2**100 + 3, 5]
     together = noises(seeds, 7, 1, shape)
     assert all(torch.equal(row, noise(s, 7, 1, shape)) for row, s in zip(together, seeds, strict=True))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([(1, 3), (9,)])), max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_noise_that_is_drawn_ahead_is_the_same(asked: list[tuple[int, int, tuple[int, ...]]]) -> None:
+    """In any order, for any steps and shapes, and for more sessions than one thread draws for."""
+    ahead = Ahead()
+    for tick, step, shape in asked:
+        for seeds in ([5], range(GROUP + 2)):
+            assert torch.equal(ahead(seeds, tick, step, shape), noises(seeds, tick, step, shape))
+    assert len(ahead._begun) + len(ahead._drawn) <= 3 * 2 * 2 * 2  # three ticks' at most

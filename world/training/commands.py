@@ -186,6 +186,9 @@ def distill(
     horizon: Annotated[int, typer.Option(help="Ticks that a rollout lives at most.", min=1)] = 512,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the student.")] = 1e-4,
     critic_steps: Annotated[int, typer.Option(help="Critic updates for one of the student.", min=1)] = 4,
+    shift: Annotated[
+        float, typer.Option(help="Warps the noise levels of judging: lower is more for detail.", min=0.1)
+    ] = 3.0,
     anchor: Annotated[
         float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
     ] = 0.0,
@@ -206,6 +209,7 @@ def distill(
         horizon=horizon,
         learning_rate=learning_rate,
         critic_steps=critic_steps,
+        shift=shift,
         anchor=anchor,
         experts=experts,
         compile=compile,

@@ -62,7 +62,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     ticks, fewer in the first half of a run.
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
-    discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `anchor` weighs the
+    discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `shift` warps the
+    noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
     flow matching loss on footage beside the objective. `still`: the share of sessions that hold nothing
     for as long as they live, which nobody does in footage. `experts`: the student is a mixture of
     experts, one for each denoise step.
@@ -78,6 +79,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     critic_rate: float = 2e-4
     penalty: float = 100.0
     penalty_noise: float = 0.1
+    shift: float = 3.0
     anchor: float = 0.0
     still: float = 0.1
     experts: bool = False
@@ -157,6 +159,7 @@ class Distiller:
             past=settings.past,
             learning_rate=settings.critic_rate,
             muon=False,
+            shift=settings.shift,
             compile=settings.compile,
         )
         self.critic = Scorer(config, scoring, shape[1:], device, teacher)
