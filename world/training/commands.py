@@ -231,6 +231,9 @@ def sharpen(
     detail: Annotated[float, typer.Option(help="What fine detail counts beside squared error.")] = 0.03,
     share: Annotated[float, typer.Option(help="How much the critic is heard.", min=0)] = 0.5,
     clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
+    latent_noise: Annotated[
+        float, typer.Option(help="Noise that latents are decoded with, so that dreamed ones may err.", min=0)
+    ] = 0.05,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the decoder.")] = 3e-4,
     compile: Compile = True,
     device: Device = "auto",
@@ -241,7 +244,12 @@ def sharpen(
     from world.training.sharpen import SharpenTraining
 
     settings = SharpenTraining(
-        clips=clips, learning_rate=learning_rate, detail=detail, share=share, compile=compile
+        clips=clips,
+        learning_rate=learning_rate,
+        latent_noise=latent_noise,
+        detail=detail,
+        share=share,
+        compile=compile,
     )
     run = Run(out, steps=steps, minutes=minutes)
     folder = make_sharper(world, footage, run, settings, device)

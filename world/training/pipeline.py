@@ -77,15 +77,23 @@ def make_generator(
     start: Path | None = None,
     device: str = "auto",
 ) -> Path:
-    """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder."""
+    """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder.
+
+    The latents' statistics are measured on the footage, unless training goes on from weights, `start`, and
+    the recipe has them already.
+    """
     config = read_recipe(recipe)
     target = _device(device)
     frames = _footage(footage, run, target, config)
     _check_size(config, frames)
     frames.check_length(settings.length)
     latents = _raw_latents(config, autoencoder, frames, target)
-    mean, std = latent_statistics(latents)
-    distributed.average([mean, std])
+    known = read_config(recipe).latent
+    if start is not None and known.mean and known.std:  # those that the weights were trained with
+        mean, std = (torch.tensor(v, device=target) for v in (known.mean, known.std))
+    else:
+        mean, std = latent_statistics(latents)
+        distributed.average([mean, std])
     if not (std > 0).all():
         raise WorldError(f"{autoencoder} encodes footage with a channel that never changes; train it longer")
     latents.sub_(mean[:, None, None]).div_(std[:, None, None])

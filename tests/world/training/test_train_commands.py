@@ -121,6 +121,25 @@ def test_the_stages_leave_a_world_that_loads_and_plays(
     Session(World.load(distilled, "cpu"), Context(frames, actions), 0).step(Action())
 
 
+def test_training_that_goes_on_from_weights_keeps_the_statistics_they_were_trained_with(
+    commands: Commands, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert train(commands.arguments("generator", tmp_path / "first"))[0] == 0
+    made = tmp_path / "first" / "world"
+    other = write_footage(tmp_path / "other", 2, 12, seed=77)
+    again = {"recipe": made / "world.toml", "footage": other}
+    status, _, err = train(
+        commands.arguments("generator", tmp_path / "on", start=made / "generator.safetensors", **again)
+    )
+    assert status == 0, err
+    assert (tmp_path / "on" / "world" / "world.toml").read_bytes() == (made / "world.toml").read_bytes()
+    assert train(commands.arguments("generator", tmp_path / "anew", **again))[0] == 0
+    assert (
+        load_config(tmp_path / "anew" / "world" / "world.toml").latent
+        != load_config(made / "world.toml").latent
+    )
+
+
 def test_the_inverse_dynamics_model_is_trained_from_the_command_line(
     commands: Commands, train: Callable[..., Any], tmp_path: Path
 ) -> None:
