@@ -155,7 +155,7 @@ def comparison(rows: list[dict[str, Any]]) -> "Table":
     first = rows[0]
     seen = {int(t) for row in rows for t in row["sharpness"]}  # some rows may have gone further than others
     far, looks = (1, 8, 16, 32), [str(t) for t in sorted(seen) if t >= 64]
-    table = Table(title="Runs compared; PSNR in dB, sharpness and contrast as ratios to real footage")
+    table = Table(title="Runs compared; PSNR in dB, sharpness as a ratio to real footage")
     for name in ("run", "steps", "minutes", *(f"+{h}" for h in far)):
         table.add_column(name, justify="right")
     for tick in looks:

@@ -40,6 +40,8 @@ def frechet(a: Tensor, b: Tensor) -> float:
     if min(len(a), len(b)) < 2:
         return float("nan")
     centred = [(x.double() - x.double().mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b)]
+    # Of many rows the triangle of their QR decomposition says the same.
+    centred = [torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x for x in centred]
     apart = (a.double().mean(0) - b.double().mean(0)).square().sum()
     spread = sum(x.square().sum() for x in centred)
     shared = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()

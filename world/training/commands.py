@@ -255,3 +255,17 @@ def sharpen(
     folder = make_sharper(world, footage, run, settings, device)
     if run.rank == 0:
         typer.echo(f"the world is in {folder}")
+
+
+@app.command()
+def average(
+    world: Annotated[str, typer.Option(help="Name or folder of a world.")],
+    other: Annotated[str, typer.Option(help="Name or folder of one trained from the same weights.")],
+    out: Annotated[Path, typer.Option(help="Folder for the new world.")],
+    share: Annotated[float, typer.Option(help="Of the other's generator.", min=0, max=1)] = 0.5,
+    decoder: Annotated[float, typer.Option(help="Of the other's decoder.", min=0, max=1)] = 0.0,
+) -> None:
+    """Average the weights of two worlds of one line of training; the result is in OUT."""
+    from world.training.average import average_worlds
+
+    typer.echo(f"the world is in {average_worlds(world, other, out, share, decoder)}")
