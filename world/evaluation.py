@@ -261,13 +261,13 @@ class Evaluation:
             result.contrast[tick] = float(look[pick, 3].mean() / real_colour[:, 3].mean())
         if self.inverse is not None:
             held = self.actions[pick, BEFORE : real.shape[1] - AFTER] > 0
-            result.following_real = _macro(f1(self._real_seen[pick].flatten(0, 1), held.flatten(0, 1)))
+            result.following_real = _macro(f1(self._real_seen[pick].flatten(0, 1), held.flatten(0, 1)), held)
             self._compare(result, pick, ceiling is not None)
             for tick, (seen, held) in self.held.items():
                 if not held[pick].any():
                     continue  # an idle player has no button to follow
                 each = f1(seen[pick].flatten(0, 1), held[pick].flatten(0, 1))
-                result.following[tick] = _macro(each)
+                result.following[tick] = _macro(each, held[pick])
                 if tick == min(self.held):
                     names = self.world.config.action.buttons
                     result.following_buttons = dict(zip(names, each.tolist(), strict=True))
@@ -298,8 +298,9 @@ class Evaluation:
 _FOUND = ("dreamed", "copied", "looks", "held", "features")
 
 
-def _macro(scores: Tensor) -> float:
-    return float(scores.nanmean())
+def _macro(scores: Tensor, held: Tensor) -> float:
+    """The mean score of the buttons that were held: a player who only turns is not judged by the others."""
+    return float(scores[held.flatten(0, -2).any(0)].nanmean())
 
 
 def load_inverse(world: str | Path, device: torch.device) -> InverseDynamics | None:
