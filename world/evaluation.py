@@ -146,7 +146,7 @@ class Evaluation:
         for tick in range(first, ticks + 1):
             action = self.action(tick - 1).float()[:, None].to(state.action.device)
             self.world.denoise(state, action, seeds, tick - 1)
-            if watch is not None or self._is_seen(tick, ticks):
+            if watch is not None or self._is_seen(tick):
                 frame = self.world.decode(state)[:, 0].to("cpu", copy=True)
                 recent.append(frame)
                 self._look(tick, frame, last, recent)
@@ -160,10 +160,13 @@ class Evaluation:
         if checkpoint is not None:
             self._save(checkpoint, state, recent, tick)
 
-    def _is_seen(self, tick: int, ticks: int) -> bool:
-        """Whether a measure needs a tick's frame, or the decoder its memory of it."""
+    def _is_seen(self, tick: int) -> bool:
+        """Whether a measure needs a tick's frame, or the decoder its memory of it.
+
+        Also of looks beyond the end of this run: another may go on from its checkpoint.
+        """
         before = CHUNK + BEFORE + self.world.decoder_span
-        return tick <= max(HORIZONS) or any(k - before <= tick <= k for k in LOOKS if k <= ticks)
+        return tick <= max(HORIZONS) or any(k - before <= tick <= k for k in LOOKS)
 
     def _look(self, tick: int, frame: Tensor, last: Tensor, recent: deque[Tensor]) -> None:
         if tick in HORIZONS:
