@@ -5,8 +5,8 @@ in the order of `places.BUTTONS`, `place` and `seed`. The game draws 320 x 512 a
 of its 2 x 2 pixels: drawn at 160 x 256 its far textures flicker from frame to frame (aliasing), which is
 noise to whoever has to foresee it. Action t is held from frame t to frame t+1,
 for two game tics: 17.5 ticks a second. An episode is continuous (no death, no change of level) and
-is a function of its place, seed and length alone. Seeds from 900000 on are kept for held-out
-evaluation: never train on them.
+is a function of its place, seed and length, and of the player's habits, alone. Seeds from 900000 on are
+kept for held-out evaluation: never train on them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from world.errors import PlayheadError
 from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
-from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Player, Sense, ticks
+from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Habit, Player, Sense, habits, ticks
 
 if TYPE_CHECKING:
     from vizdoom import DoomGame, GameState
@@ -165,12 +165,12 @@ def average(drawn: np.ndarray) -> np.ndarray:
 
 
 def film_once(
-    game: DoomGame, place: Place, rng: np.random.Generator, length: int
+    game: DoomGame, place: Place, rng: np.random.Generator, length: int, player_habits: Sequence[Habit]
 ) -> tuple[np.ndarray, np.ndarray]:
     frames = np.empty((length, HEIGHT, WIDTH, 3), np.uint8)
     actions = np.empty((length, len(BUTTONS)), np.uint8)
     begin(game, place, rng)
-    eyes, player = Eyes(), Player(rng)
+    eyes, player = Eyes(), Player(rng, player_habits)
     for t in range(length):
         state = game.get_state()
         frames[t] = average(state.screen_buffer)
@@ -180,15 +180,19 @@ def film_once(
     return frames, actions
 
 
-def film(game: DoomGame, place: Place, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def film(
+    game: DoomGame, place: Place, seed: int, length: int, steady: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """One continuous episode: frames uint8 (T, 160, 256, 3) and actions uint8 (T, 8).
+
+    `steady`: the share of time in which the player holds one thing for seconds (`player.STEADY`).
 
     A level that ends on the way is filmed again from the start, with a seed derived from this one.
     """
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, zlib.crc32(place.name.encode()), attempt])
         with contextlib.suppress(Cut):
-            return film_once(game, place, rng, length)
+            return film_once(game, place, rng, length, habits(steady))
     raise CollectError(
         f"no {length} ticks of '{place.name}' with seed {seed} pass without the level ending: "
         f"ask for a shorter length."
@@ -202,21 +206,24 @@ def episode_path(out: Path, place: str, seed: int) -> Path:
     return out / f"{place}-{seed:06d}.npz"
 
 
-def is_whole(path: Path, length: int) -> bool:
-    """Whether `path` is an episode of `length` ticks; reads its actions only."""
+def is_whole(path: Path, length: int, steady: float = 0.0, buttons: int = len(BUTTONS)) -> bool:
+    """Whether `path` is an episode of `length` ticks by a player of such habits; reads no frame."""
     try:
         with np.load(path) as episode:
-            return episode["actions"].shape == (length, len(BUTTONS)) and "frames" in episode
+            shape, held = episode["actions"].shape, float(episode["steady"]) if "steady" in episode else 0.0
+            return shape == (length, buttons) and held == steady and "frames" in episode
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return False
 
 
-def write_episode(path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int) -> None:
+def write_episode(
+    path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int, **more: float
+) -> None:
     """Write beside `path`, then rename: a file with its final name is always whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
-            np.savez(file, frames=frames, actions=actions, place=place, seed=seed)
+            np.savez(file, frames=frames, actions=actions, place=place, seed=seed, **more)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -234,16 +241,22 @@ def start_worker(stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path) -> int:
+def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path, steady: float) -> int:
     """In a worker: film some episodes of one place with one game; how many were written."""
     place = PLACES[place_name]
     with open_game(place) as game:
         for done, seed in enumerate(seeds):
             if _stop is not None and _stop.is_set():
                 return done
-            frames, actions = film(game, place, seed, length)
-            write_episode(episode_path(out, place_name, seed), frames, actions, place_name, seed)
+            frames, actions = film(game, place, seed, length, steady)
+            path = episode_path(out, place_name, seed)
+            write_episode(path, frames, actions, place_name, seed, steady=steady)
     return len(seeds)
+
+
+def check_steady(steady: float) -> None:
+    if not 0 <= steady < 1:
+        raise CollectError(f"steady is {steady}: it is a share of the time, from 0 to below 1.")
 
 
 def check(episodes: int, length: int, seed: int, out: Path, places: Sequence[str], workers: int) -> None:
@@ -284,22 +297,24 @@ def collect(
     out: Path | str,
     places: Sequence[str] | None = None,
     workers: int | None = None,
+    steady: float = 0.0,
 ) -> list[Path]:
     """Film `episodes` episodes of `length` ticks into the folder `out`; their files, in order.
 
     Episode i is filmed in the i-th place, round and round, with seed `seed + i`. Whole files that
     are there already are kept, so the same call goes on where an earlier one stopped. Ctrl-C leaves
     whole files only, says so in one sentence and exits with status 130.
-    Seeds from 900000 on are for held-out evaluation.
+    Seeds from 900000 on are for held-out evaluation. `steady`: see `film`.
     """
     out = Path(out)
     places = tuple(PLACES if places is None else places)
     workers = (os.cpu_count() or 1) if workers is None else workers
+    check_steady(steady)
     check(episodes, length, seed, out, places, workers)
 
     plan = [(places[i % len(places)], seed + i) for i in range(episodes)]
     files = [episode_path(out, *task) for task in plan]
-    todo = [task for task, file in zip(plan, files, strict=True) if not is_whole(file, length)]
+    todo = [task for task, file in zip(plan, files, strict=True) if not is_whole(file, length, steady)]
     runs = split_runs(todo, most=max(1, min(8, len(todo) // (2 * workers * len(places)))))
 
     context = multiprocessing.get_context("spawn")
@@ -316,14 +331,14 @@ def collect(
     with progress:
         bar = progress.add_task("filming", total=episodes, completed=episodes - len(todo))
         try:
-            filmed = [pool.submit(film_run, place, seeds, length, out) for place, seeds in runs]
+            filmed = [pool.submit(film_run, place, seeds, length, out, steady) for place, seeds in runs]
             for run in as_completed(filmed):
                 progress.advance(bar, run.result())
         except KeyboardInterrupt:
             stop.set()
             pool.shutdown(cancel_futures=True)
             progress.stop()
-            whole = sum(is_whole(file, length) for file in files)
+            whole = sum(is_whole(file, length, steady) for file in files)
             progress.console.print(
                 f"Stopped: {whole} of {episodes} episodes are in {out}, all whole; "
                 "the same command goes on from there."

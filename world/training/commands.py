@@ -49,6 +49,10 @@ def collect(
     out: Annotated[Path, typer.Option(help="Folder for the episodes.")],
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
     workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
+    steady: Annotated[
+        float,
+        typer.Option(help="Share of time in which the player holds one thing, or nothing, for long."),
+    ] = 0.0,
     env: Annotated[
         str | None, typer.Option(help="A Gymnasium environment in place of ViZDoom; module:NAME imports.")
     ] = None,
@@ -61,12 +65,14 @@ def collect(
         from world.training.gym_collect import collect_env
 
         made_with, pixels = _collect_options(options, size)
-        found = collect_env(env, episodes, length, seed, out, size=pixels, noop=noop, options=made_with)
+        found = collect_env(
+            env, episodes, length, seed, out, size=pixels, noop=noop, options=made_with, steady=steady
+        )
         typer.echo(f"{len(found)} episodes in {out}; the recipe is {out / 'recipe' / 'world.toml'}")
         return
     from world.training.collect import collect as run
 
-    files = run(episodes, length, seed, out, place, workers)
+    files = run(episodes, length, seed, out, place, workers, steady)
     typer.echo(f"{len(files)} episodes in {out}")
 
 
@@ -192,6 +198,9 @@ def distill(
     anchor: Annotated[
         float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
     ] = 0.0,
+    steady: Annotated[
+        float, typer.Option(help="Share of sessions that hold one chord, or nothing, ever.", min=0, max=1)
+    ] = 0.3,
     experts: Annotated[bool, typer.Option(help="Of phased: an expert for each step.")] = False,
     compile: Compile = True,
     device: Device = "auto",
@@ -211,6 +220,7 @@ def distill(
         critic_steps=critic_steps,
         shift=shift,
         anchor=anchor,
+        steady=steady,
         experts=experts,
         compile=compile,
     )

@@ -26,7 +26,6 @@ matching, on footage, what follows a real past.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,13 +40,15 @@ from world.errors import PlayheadError
 from world.experts import Experts
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
+from world.training.chains import Chain, Window
 from world.training.discriminator import Discriminator, relativistic_loss
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, Trainer, led_actions, noised
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 from world.training.scorer import Scorer, ScorerTraining
-from world.training.self_rollout import Replay, SelfRollout, Stretch, make_player
+from world.training.self_rollout import Replay, SelfRollout, make_player
+from world.training.steady import FREE, SteadyWindows
 from world.training.validation import Validation
 
 Objective = Literal["dmd", "sid", "gan", "phased"]
@@ -59,14 +60,14 @@ CHAINS = 3
 class DistillTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` sessions; a window of `length` latents is scored, `past` of them
     from before the ticks that a step dreams. A chain starts at a real past and lives for at most `horizon`
-    ticks, fewer in the first half of a run.
+    ticks, fewer in the first quarter of a run.
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
     discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `shift` warps the
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
-    flow matching loss on footage beside the objective. `still`: the share of sessions that hold nothing
-    for as long as they live, which nobody does in footage. `experts`: the student is a mixture of
-    experts, one for each denoise step.
+    flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
+    buttons, half of them none, for as long as they live, matched with footage that does
+    (`SteadyWindows`). `experts`: the student is a mixture of experts, one for each denoise step.
     """
 
     objective: Objective = "dmd"
@@ -81,7 +82,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     penalty_noise: float = 0.1
     shift: float = 3.0
     anchor: float = 0.0
-    still: float = 0.1
+    steady: float = 0.3
     experts: bool = False
     compile: bool = True
 
@@ -89,54 +90,6 @@ class DistillTraining(msgspec.Struct, frozen=True):
     def ticks(self) -> int:
         """Ticks dreamed a step."""
         return self.length - self.past
-
-
-@dataclass
-class Chain:
-    """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage.
-
-    `actions` `(B, past, told)` end with the label of each session's place; `moves` `(B, 1, 1)` is 0 for one
-    that holds nothing.
-    """
-
-    rollout: SelfRollout
-    latents: Tensor
-    actions: Tensor
-    moves: Tensor
-    real: int = 0
-    left: int = 0  # stretches until it starts anew
-
-    def led(self, actions: Tensor) -> Tensor:
-        """What these sessions are told when `actions` `(B, S, told)` are held: their own places."""
-        inputs = self.rollout.player.last.config.inputs
-        label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
-        return torch.cat([self.moves * actions[..., :inputs], label], -1)
-
-    def state(self) -> dict[str, Any]:
-        cache = self.rollout.state()
-        return {"cache": cache, "latents": self.latents, "actions": self.actions, "moves": self.moves,
-                "real": self.real, "left": self.left}  # fmt: skip
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.rollout.load_state(state["cache"])
-        self.latents.copy_(state["latents"])
-        self.actions.copy_(state["actions"])
-        self.moves.copy_(state["moves"])
-        self.real, self.left = state["real"], state["left"]
-
-
-@dataclass(frozen=True)
-class Window:
-    """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
-
-    `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after.
-    """
-
-    latents: Tensor
-    actions: Tensor
-    real: int
-    stretch: Stretch
-    phase: Tensor
 
 
 class Distiller:
@@ -215,18 +168,8 @@ class Distiller:
         rollout = SelfRollout(self.player, self.sampling, self.schedule, s.clips, shape, full)
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
         actions = torch.zeros((s.clips, s.past, self.student.last.config.told), device=self.device)
-        return Chain(rollout, latents, actions, torch.ones((s.clips, 1, 1), device=self.device))
-
-    def restart(
-        self, chain: Chain, past: Tensor, actions: Tensor, stretches: int, draw: torch.Generator
-    ) -> None:
-        """Starts a chain of `stretches` stretches at a real past."""
-        chain.latents.copy_(past)
-        chain.actions.copy_(actions)
-        moves = torch.rand(chain.moves.shape, generator=draw, device=self.device) >= self.settings.still
-        chain.moves.copy_(moves)
-        chain.real, chain.left = past.shape[1], stretches
-        chain.rollout.begin(chain.latents, chain.actions)
+        held = torch.zeros((s.clips, 1, self.student.last.config.inputs), device=self.device)
+        return Chain(rollout, latents, actions, held, torch.full((s.clips,), FREE))
 
     def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> Window:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
@@ -397,6 +340,7 @@ def distill(
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past
+    steady = SteadyWindows(footage, settings.length)
     validation = Validation(distiller.student, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:
@@ -411,13 +355,17 @@ def distill(
         choice = random.Random(step)  # the same on every process: all do the same amount of work
         chain = distiller.chains[choice.randrange(CHAINS)]
         index = torch.Generator().manual_seed(number)
-        clips = footage.clip_index(settings.clips, settings.length, index).to(device)
+        starts = chain.left == 0
+        chords = steady.choose(settings.clips, settings.steady, index) if starts else chain.chords
+        clips = footage.clip_index(settings.clips, settings.length, index)
+        clips = steady.replace(clips, chords, index).to(device)
         draw = torch.Generator(device).manual_seed(number)
         real, actions = latents[clips].float(), led[clips]
-        if chain.left == 0:
-            most = max(1, round(settings.horizon / settings.ticks * min(1.0, 2 * run.progress)))
+        if starts:
+            most = max(1, round(settings.horizon / settings.ticks * min(1.0, 4 * run.progress)))
             stretches = choice.randint(1, most)
-            distiller.restart(chain, real[:, :past], actions[:, :past], stretches, draw)
+            held = steady.held(chords).to(device)
+            chain.begin(real[:, :past], actions[:, :past], chords, held, stretches)
         turn = (step + 1) % settings.critic_steps == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)

@@ -21,10 +21,11 @@ from world.action import ActionSpace
 from world.config import LatentConfig, SamplingConfig, WorldConfig
 from world.generator import GeneratorConfig
 from world.lighttae import LightTAEConfig
-from world.training.collect import ATTEMPTS, CollectError, episode_path, write_episode
+from world.training.collect import ATTEMPTS, CollectError, check_steady, episode_path, is_whole, write_episode
 
 MULTIPLE = 32  # pixels: 16 a latent position, two of those a token
 MEAN_HOLD = 5  # ticks that a button is held on average
+LONG_HOLD = (48, 200)  # and for at least and at most, by a player who lays the keyboard aside
 KEYS = ("left", "right", "up", "down", "space", "e", "q", "r", "f", "z", "x", "c", "v", "1", "2", "3", "4")
 
 
@@ -133,11 +134,14 @@ def film_env(
     seed: int,
     length: int,
     size: tuple[int, int],
+    steady: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One continuous episode, frames and actions; a function of its seed and length (and of the game's own).
 
+    `steady`: the share of time in which the player holds one thing, half of it nothing, for long.
     One that the game ends on the way is filmed again with a seed derived from this one.
     """
+    long, short = (1 - steady) * sum(LONG_HOLD) / 2, steady * MEAN_HOLD
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
         observed, _ = env.reset(seed=int(rng.integers(2**31)))
@@ -148,6 +152,8 @@ def film_env(
             frames[t] = _resize(_picture(env, observed), size)
             if left <= 0:
                 held, left = buttons.draw(rng), int(rng.geometric(1 / MEAN_HOLD))
+                if steady and rng.random() < short / (short + long):
+                    held, left = held * (rng.random() < 0.5), int(rng.integers(*LONG_HOLD))
             actions[t], left = held, left - 1
             if t + 1 == length:
                 return frames, actions
@@ -168,8 +174,10 @@ def collect_env(
     noop: int | None = None,
     options: dict[str, Any] | None = None,
     rate: float | None = None,
+    steady: float = 0.0,
 ) -> list[Path]:
     """Films into `out`; `out/recipe` gets a `world.toml` and a `keys.toml`. Whole files are kept."""
+    check_steady(steady)
     env = open_env(name, options or {})
     try:
         buttons = Buttons(env, noop)
@@ -192,9 +200,9 @@ def collect_env(
             for number in bar.track(range(seed, seed + episodes), description="filming"):
                 path = episode_path(out, place, number)
                 files.append(path)
-                if not path.is_file():
-                    frames, actions = film_env(env, buttons, number, length, (height, width))
-                    write_episode(path, frames, actions, place, number)
+                if not is_whole(path, length, steady, len(buttons.names)):
+                    frames, actions = film_env(env, buttons, number, length, (height, width), steady)
+                    write_episode(path, frames, actions, place, number, steady=steady)
         return files
     finally:
         env.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,6 +97,20 @@ def tap(rng: np.random.Generator, sense: Sense) -> Chord:
     return {str(rng.choice(BUTTONS))}, ticks(rng, 1, 2)
 
 
+def stand(rng: np.random.Generator, sense: Sense) -> Chord:
+    return set(), LONGEST
+
+
+def turn_on(rng: np.random.Generator, sense: Sense) -> Chord:
+    return {either(rng, "turn")}, LONGEST
+
+
+def keep_on(rng: np.random.Generator, sense: Sense) -> Chord:
+    """One way to go, held whatever is in the way."""
+    way = str(rng.choice(["forward", "back", either(rng, "strafe")], p=[0.6, 0.2, 0.2]))
+    return {way, *some(rng, turn_left=0.15, turn_right=0.15, attack=0.1)}, LONGEST
+
+
 @dataclass(frozen=True)
 class Habit:
     """A mode, how often the player falls into it, and for how many ticks it stays."""
@@ -118,6 +132,21 @@ HABITS = (
     Habit(retreat, 0.8, 8, 40),
     Habit(tap, 1.0, 15, 50),
 )
+
+LONGEST = 200  # ticks
+STEADY = (
+    Habit(stand, 2.0, 48, LONGEST),
+    Habit(turn_on, 1.0, 48, LONGEST),
+    Habit(keep_on, 1.0, 48, LONGEST),
+)
+"""Those of a person who holds one chord for seconds, or lays the keyboard aside."""
+
+
+def habits(steady: float = 0.0) -> tuple[Habit, ...]:
+    """`HABITS`, and those of `STEADY` for a share `steady` (below 1) of the time."""
+    time, other = (sum(h.weight * (h.low + h.high) for h in group) for group in (STEADY, HABITS))
+    scale = steady / (1 - steady) * other / time
+    return HABITS + tuple(replace(habit, weight=scale * habit.weight) for habit in STEADY)
 
 
 class Player:

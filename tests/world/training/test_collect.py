@@ -99,6 +99,17 @@ def test_files_have_the_documented_format_and_rotate_over_the_places(tmp_path: P
     assert files[1].read_bytes() == torn
 
 
+def test_footage_of_a_steady_player_stands_for_seconds_and_is_not_taken_for_another(tmp_path: Path) -> None:
+    (file,) = collect(1, 150, 3, tmp_path, places=["my_way_home"], workers=1, steady=0.9)
+    with np.load(file) as episode:
+        actions = episode["actions"]
+    changes = np.flatnonzero((actions[1:] != actions[:-1]).any(1))
+    assert np.diff([0, *changes, len(actions)]).max() >= 48
+    assert is_whole(file, 150, 0.9) and not is_whole(file, 150)
+    collect(1, 150, 3, tmp_path, places=["my_way_home"], workers=1)
+    assert is_whole(file, 150) and not is_whole(file, 150, 0.9)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_leaves_whole_files_and_one_sentence(tmp_path: Path) -> None:
     program = (
@@ -133,6 +144,7 @@ def test_ctrl_c_leaves_whole_files_and_one_sentence(tmp_path: Path) -> None:
     [
         ({"places": ["e1m1"]}, "there is no place 'e1m1': choose among my_way_home, deathmatch"),
         ({"length": 1}, "length is 1: ask for 2 or more."),
+        ({"steady": 1.0}, "steady is 1.0: it is a share of the time, from 0 to below 1."),
         ({"episodes": 0}, "episodes is 0: ask for 1 or more."),
     ],
 )

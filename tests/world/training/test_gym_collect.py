@@ -81,6 +81,18 @@ def test_what_is_filmed_can_be_trained_on(tmp_path: Path) -> None:
     assert one.seed == 7 and np.corrcoef(led, height)[0, 1] > 0.99
 
 
+def test_a_steady_player_holds_one_thing_for_long_and_often_nothing(tmp_path: Path) -> None:
+    (file,) = collect_env("PlayheadBar-v0", 1, 4000, 7, tmp_path, steady=0.5)
+    actions = read_episode(file).actions
+    ends = np.flatnonzero((actions[1:] != actions[:-1]).any(1))
+    lengths = np.diff([-1, *ends, len(actions) - 1])
+    assert 0.3 < lengths[lengths >= 48].sum() / len(actions) < 0.7
+    rests = [not actions[end].any() for end, n in zip(ends, lengths, strict=False) if n >= 48]
+    assert 0.3 < np.mean(rests) < 0.9
+    (other,) = collect_env("PlayheadBar-v0", 1, 4000, 7, tmp_path)
+    assert other == file and not np.array_equal(read_episode(file).actions, actions)
+
+
 def test_an_episode_is_a_function_of_its_seed_and_has_no_cut(tmp_path: Path) -> None:
     first, again = (collect_env("PlayheadBar-v0", 2, 30, 3, tmp_path / n) for n in ("a", "b"))
     assert [f.read_bytes() for f in first] == [f.read_bytes() for f in again]

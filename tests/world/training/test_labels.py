@@ -7,6 +7,7 @@ from world.checkpoint import save_weights
 from world.training.distill import Distiller, DistillTraining
 from world.training.footage import Footage
 from world.training.generator import led_actions, unlabelled
+from world.training.steady import FREE
 
 PLACES = ("hall", "yard")
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def test_a_chain_dreams_under_anybodys_keys_in_its_own_places(tmp_path):
     world = make_tiny_world(places=PLACES)
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
-    settings = DistillTraining(clips=6, length=10, past=4, still=0.5, compile=False)
+    settings = DistillTraining(clips=6, length=10, past=4, compile=False)
     config = world.config
     three = Distiller(config.generator, config.sampling, settings, config.latent_shape, CPU, start, start)
     chain, draw = three.chains[0], torch.Generator().manual_seed(0)
@@ -48,10 +49,12 @@ def test_a_chain_dreams_under_anybodys_keys_in_its_own_places(tmp_path):
     here[:3, :, 8], here[3:, :, 9] = 1, 1
     elsewhere = torch.zeros(6, 6, 10)
     elsewhere[..., :8], elsewhere[:3, :, 9], elsewhere[3:, :, 8] = 1, 1, 1
-    three.restart(chain, torch.zeros(6, 4, *config.latent_shape), here, 3, draw)
+    chords, held = torch.tensor([0, 1, FREE] * 2), torch.zeros(6, 8)
+    held[chords == 1, 2] = 1
+    chain.begin(torch.zeros(6, 4, *config.latent_shape), here, chords, held, 3)
     for _ in range(2):
         window = three.dream(chain, elsewhere, draw, keep=False)
         assert torch.equal(window.actions[..., 8:], here[:, :1, 8:].expand(-1, 10, -1))
-    held = window.actions[..., :8].amax((1, 2))
-    assert torch.equal(held, chain.moves[:, 0, 0])
-    assert 0 < held.sum() < 6  # some hold nothing as long as they live, others what they are given
+        found = window.actions[:, -6:, :8]
+        assert torch.equal(found[chords == FREE], elsewhere[chords == FREE, :, :8])
+        assert torch.equal(found[chords != FREE], held[chords != FREE, None].expand(-1, 6, -1))

@@ -14,6 +14,7 @@ from world.noise import noise
 from world.sampler import Schedule
 from world.training.distill import OBJECTIVES, Distiller, DistillTraining
 from world.training.self_rollout import Replay, SelfRollout, make_player
+from world.training.steady import FREE
 
 PAST, TICKS, BATCH = 3, 9, 2
 SEEDS = (5, 6)
@@ -178,7 +179,8 @@ def distiller(world, tmp_path, objective="dmd", anchor=0.0) -> Distiller:
 
 def dream(three, past, actions, seed=0, keep=True):
     chain = three.chains[0]
-    three.restart(chain, past, actions[:, :PAST], 9, draw(seed))
+    free = torch.full((BATCH,), FREE)
+    chain.begin(past, actions[:, :PAST], free, torch.zeros(BATCH, chain.held.shape[-1]), 9)
     return three.dream(chain, actions[:, PAST:], torch.Generator().manual_seed(seed), keep)
 
 

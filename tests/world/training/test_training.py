@@ -34,6 +34,7 @@ from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run, trapezoid
 from world.training.scorer import ScorerTraining, train_scorer
 from world.training.sharpen import SharpenTraining, train_sharpness
+from world.training.steady import FREE
 
 STEPS, STOP = 14, 6
 
@@ -127,6 +128,26 @@ STAGES: dict[str, Stage] = {
     "inverse": lambda run, footage, latents: inverse(run, footage),
 }
 every_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+
+
+def test_steady_sessions_hold_what_footage_holds_for_long(
+    footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    actions = torch.zeros_like(footage.actions)
+    actions[len(actions) // 2 :, 2] = 1
+    steady = Footage(footage.frames, actions, footage.starts, footage.places)
+    settings = DistillTraining(clips=6, length=6, past=3, horizon=9, steady=0.7)
+    start = tmp_path / "generator.safetensors"
+    save_weights(start, make_tiny_world().generator.state_dict())
+    run = Watched(tmp_path / "run", steps=4)
+    generator, sampling = CONFIG.generator, CONFIG.sampling
+    distill(run, latents, steady, generator, settings, sampling, CPU, start, start, run.folder / "out")
+    held = set()
+    for chain in torch.load(run.folder / "checkpoint.pt", weights_only=True)["chains"]:
+        if chain["latents"].any():
+            for chord, buttons in zip(chain["chords"].tolist(), chain["held"].tolist(), strict=True):
+                held.add((chord, *(i for i, down in enumerate(buttons[0]) if down)))
+    assert held == {(FREE,), (0,), (1, 2)}
 
 
 def test_the_autoencoder_learns_to_rebuild_footage(footage: Footage, tmp_path: Path) -> None:

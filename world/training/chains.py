@@ -1,0 +1,68 @@
+"""Chains: groups of sessions that dream on from stretch to stretch while a student is distilled."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from world.training.self_rollout import SelfRollout, Stretch
+from world.training.steady import FREE
+
+
+@dataclass
+class Chain:
+    """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage.
+
+    `actions` `(B, past, told)` end with the label of each session's place. `chords` `(B)`, on the CPU, is
+    what each session holds for as long as it lives (`SteadyWindows`), `held` `(B, 1, inputs)` its buttons.
+    """
+
+    rollout: SelfRollout
+    latents: Tensor
+    actions: Tensor
+    held: Tensor
+    chords: Tensor
+    real: int = 0
+    left: int = 0  # stretches until it starts anew
+
+    def begin(self, past: Tensor, actions: Tensor, chords: Tensor, held: Tensor, stretches: int) -> None:
+        """Starts anew at a real past of latents `(B, past, C, h, w)`, to live for so many stretches."""
+        self.latents.copy_(past)
+        self.actions.copy_(actions)
+        self.chords.copy_(chords)
+        self.held.copy_(held[:, None])
+        self.real, self.left = past.shape[1], stretches
+        self.rollout.begin(self.latents, self.actions)
+
+    def led(self, actions: Tensor) -> Tensor:
+        """What these sessions are told when footage holds `actions` `(B, S, told)`."""
+        inputs = self.held.shape[-1]
+        free = (self.chords == FREE)[:, None, None].to(actions.device, non_blocking=True)
+        label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
+        return torch.cat([torch.where(free, actions[..., :inputs], self.held), label], -1)
+
+    def state(self) -> dict[str, Any]:
+        cache = self.rollout.state()
+        return {"cache": cache, "latents": self.latents, "actions": self.actions, "held": self.held,
+                "chords": self.chords, "real": self.real, "left": self.left}  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.rollout.load_state(state["cache"])
+        for name in ("latents", "actions", "held", "chords"):
+            getattr(self, name).copy_(state[name])
+        self.real, self.left = state["real"], state["left"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
+
+    `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    real: int
+    stretch: Stretch
+    phase: Tensor
