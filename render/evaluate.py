@@ -97,14 +97,14 @@ def _measured(
 ) -> "Iterator[tuple[Job, dict[str, Scores]]]":
     """Each job with its scores by place; a job without steps is given those of play.
 
-    On a GPU several go side by side: their noise is drawn once, and their passes share it.
+    On a GPU several go side by side: their passes share it, and it draws their noise.
     """
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from world import acceleration
     from world.evaluation import Evaluation, in_turns, load_inverse, prepare
-    from world.noise import Ahead
+    from world.noise import OnDevice
     from world.world import World
 
     at_once = AT_ONCE if acceleration.pick_device(device).type == "cuda" else 1
@@ -112,12 +112,12 @@ def _measured(
         group = jobs[first : first + at_once]
         bar = Progress(console=Console(stderr=True))
         evaluations: list[Evaluation] = []
-        works, noises = [], None
+        works = []
         for job in group:
             world = World.load(job.folder, device=device, steps=job.steps)
             job.steps = world.steps
-            noises = noises or Ahead(pinned=world.device.type == "cuda")
-            world.noises = noises
+            if world.device.type == "cuda":
+                world.noises = OnDevice(world.device)
             inverse = load_inverse(job.folder, world.device)
             evaluation = prepare(world, inverse, episodes, per_place=clips, player=player)
             watch = saved = None

@@ -346,7 +346,9 @@ def prepare(
                 f"the world `{config.name}` has {wanted[0]} x {wanted[1]} and {wanted[2]}; evaluate it on "
                 "footage of its own game"
             )
-    torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
+    # Nothing runs beside it, as the window does in play. Beside a GPU many threads would only wait for one
+    # another, and for those of other evaluations.
+    torch.set_num_threads(acceleration.cores() if world.device.type == "cpu" else 1)
     return Evaluation(world, clips, inverse, player)
 
 

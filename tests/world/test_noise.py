@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world.noise import GROUP, Ahead, noise, noises
+from world.noise import GROUP, Ahead, OnDevice, noise, noises
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -152,3 +152,19 @@ def test_noise_that_is_drawn_ahead_is_the_same(asked: list[tuple[int, int, tuple
         for seeds in ([5], range(GROUP + 2)):
             assert torch.equal(ahead(seeds, tick, step, shape), noises(seeds, tick, step, shape))
     assert len(ahead._begun) + len(ahead._drawn) <= 3 * 2 * 2 * 2  # three ticks' at most
+
+
+def test_a_devices_own_noise_is_normal_and_a_function_of_tick_and_step() -> None:
+    draw, other = OnDevice(torch.device("cpu")), OnDevice(torch.device("cpu"))
+    first = draw(range(3), 5, 1, (100, 100))
+    assert (
+        first.shape == (3, 100, 100)
+        and abs(float(first.mean())) < 0.02
+        and abs(float(first.std()) - 1) < 0.02
+    )
+    draw(range(3), 6, 0, (100, 100))
+    assert torch.equal(draw(range(3), 5, 1, (100, 100)), first)
+    assert torch.equal(other(range(3), 5, 1, (100, 100)), first)
+    assert not (first[0] == first[1]).any()
+    for tick, step in ((5, 0), (6, 1), (1, 5)):
+        assert not (draw(range(3), tick, step, (100, 100)) == first).any()

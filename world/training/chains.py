@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from world.training.self_rollout import SelfRollout, Stretch
-from world.training.steady import FREE
+from world.training.steady import EMPTY, FREE
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Chain:
 
     `actions` `(B, past, told)` end with the label of each session's place. `chords` `(B)`, on the CPU, is
     what each session holds for as long as it lives (`SteadyWindows`), `held` `(B, 1, inputs)` its buttons.
+    `view` `(B, 1, C, h, w)` is the last real latent, or the one at which a session settled.
     """
 
     rollout: SelfRollout
@@ -23,6 +24,7 @@ class Chain:
     actions: Tensor
     held: Tensor
     chords: Tensor
+    view: Tensor
     real: int = 0
     left: int = 0  # stretches until it starts anew
 
@@ -32,6 +34,7 @@ class Chain:
         self.actions.copy_(actions)
         self.chords.copy_(chords)
         self.held.copy_(held[:, None])
+        self.view.copy_(past[:, -1:])
         self.real, self.left = past.shape[1], stretches
         self.rollout.begin(self.latents, self.actions)
 
@@ -42,14 +45,25 @@ class Chain:
         label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
         return torch.cat([torch.where(free, actions[..., :inputs], self.held), label], -1)
 
+    def settle(self, chosen: Tensor) -> None:
+        """The sessions `chosen`, bool `(B)` on the CPU, hold nothing from here on."""
+        self.chords[chosen] = EMPTY
+        here = chosen.to(self.held.device)
+        self.held[here] = 0
+        self.view[here] = self.latents[here, -1:]
+
+    def rests(self) -> Tensor:
+        """Which sessions hold nothing, bool `(B)`."""
+        return (self.chords != FREE).to(self.held.device) & ~self.held.any(2)[:, 0]
+
     def state(self) -> dict[str, Any]:
         cache = self.rollout.state()
         return {"cache": cache, "latents": self.latents, "actions": self.actions, "held": self.held,
-                "chords": self.chords, "real": self.real, "left": self.left}  # fmt: skip
+                "chords": self.chords, "view": self.view, "real": self.real, "left": self.left}  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.rollout.load_state(state["cache"])
-        for name in ("latents", "actions", "held", "chords"):
+        for name in ("latents", "actions", "held", "chords", "view"):
             getattr(self, name).copy_(state[name])
         self.real, self.left = state["real"], state["left"]
 
@@ -58,7 +72,8 @@ class Chain:
 class Window:
     """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
 
-    `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after.
+    `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after. `rests`
+    `(B)`: which sessions have held nothing since they saw `view` `(B, 1, C, h, w)`.
     """
 
     latents: Tensor
@@ -66,3 +81,5 @@ class Window:
     real: int
     stretch: Stretch
     phase: Tensor
+    rests: Tensor
+    view: Tensor

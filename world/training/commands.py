@@ -183,7 +183,7 @@ def distill(
     out: Out,
     steps: Steps = None,
     minutes: Minutes = None,
-    objective: Annotated[str, typer.Option(help="dmd, sid, gan or phased.")] = "dmd",
+    objective: Annotated[str, typer.Option(help="dmd, sid, gan, phased or rest.")] = "dmd",
     scorer: Annotated[
         Path | None, typer.Option(help="Weights made by `train scorer`; else trained first, a third longer.")
     ] = None,
@@ -201,6 +201,9 @@ def distill(
     steady: Annotated[
         float, typer.Option(help="Share of sessions that hold one chord, or nothing, ever.", min=0, max=1)
     ] = 0.3,
+    rest: Annotated[
+        float, typer.Option(help="What it counts that nothing changes while nothing is held.", min=0)
+    ] = 2.0,
     experts: Annotated[bool, typer.Option(help="Of phased: an expert for each step.")] = False,
     compile: Compile = True,
     device: Device = "auto",
@@ -221,6 +224,7 @@ def distill(
         shift=shift,
         anchor=anchor,
         steady=steady,
+        rest=rest,
         experts=experts,
         compile=compile,
     )

@@ -21,7 +21,12 @@ answer (`DistillTraining.objective`), all conditioned on the actions:
 
 Each of these asks only that windows look like footage, and may let every place turn into the few that it
 knows best. An anchor (`DistillTraining.anchor`) holds against that: the student goes on learning by flow
-matching, on footage, what follows a real past.
+matching, on footage, what follows a real past. Nor do critics see a pattern while it is faint, and where
+nothing moves it grows from tick to tick: sessions at rest (`DistillTraining.rest`) are held to what they saw.
+
+A fifth objective, `rest`, teaches nothing but that, without teacher and critic: sessions not at rest are held
+to what the weights that the run began with make of their every tick (as in learning without forgetting, Li
+and Hoiem 2016).
 """
 
 import random
@@ -51,7 +56,7 @@ from world.training.self_rollout import Replay, SelfRollout, make_player
 from world.training.steady import FREE, SteadyWindows
 from world.training.validation import Validation
 
-Objective = Literal["dmd", "sid", "gan", "phased"]
+Objective = Literal["dmd", "sid", "gan", "phased", "rest"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 CHAINS = 3
 """Groups of sessions, of different ages, that take turns: the critic sees young and old dreams alike."""
@@ -66,8 +71,10 @@ class DistillTraining(msgspec.Struct, frozen=True):
     discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `shift` warps the
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
     flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
-    buttons, half of them none, for as long as they live, matched with footage that does
-    (`SteadyWindows`). `experts`: the student is a mixture of experts, one for each denoise step.
+    buttons, half of them none, for as long as they live, matched with footage that does (`SteadyWindows`).
+    `rest` weighs the squared error of those that hold nothing against what they saw last, in place of the
+    objective: that nothing changes is known. `experts`: the student is a mixture of experts, one for each
+    denoise step.
     """
 
     objective: Objective = "dmd"
@@ -83,6 +90,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     shift: float = 3.0
     anchor: float = 0.0
     steady: float = 0.3
+    rest: float = 2.0
     experts: bool = False
     compile: bool = True
 
@@ -91,9 +99,17 @@ class DistillTraining(msgspec.Struct, frozen=True):
         """Ticks dreamed a step."""
         return self.length - self.past
 
+    @property
+    def turn(self) -> int:
+        """The student learns in every so many-th step."""
+        return 1 if self.objective == "rest" else self.critic_steps
+
 
 class Distiller:
-    """Student, teacher and critic, and the two kinds of steps. `teacher` are the weights of a scorer."""
+    """Student, teacher and critic, and the two kinds of steps.
+
+    `teacher` are the weights of a scorer; the objective `rest` needs none.
+    """
 
     def __init__(
         self,
@@ -103,32 +119,20 @@ class Distiller:
         shape: tuple[int, int, int],
         device: torch.device,
         start: Path,
-        teacher: Path,
+        teacher: Path | None,
     ) -> None:
         self.settings, self.sampling, self.device = settings, sampling, device
         self.schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-        scoring = ScorerTraining(
-            length=settings.length,
-            past=settings.past,
-            learning_rate=settings.critic_rate,
-            muon=False,
-            shift=settings.shift,
-            compile=settings.compile,
-        )
-        self.critic = Scorer(config, scoring, shape[1:], device, teacher)
         self.discriminator: Discriminator | None = None
         self.teacher: Scorer | None = None
-        if settings.objective == "gan":
-            self.discriminator = Discriminator(self.critic)
-            judge = torch.optim.AdamW(
-                self.discriminator.parameters(), lr=settings.critic_rate, betas=(0.0, 0.99), weight_decay=0.0
-            )
-            self.critic_learner = Learner(self.discriminator, [judge], decay=0.99)
-        else:
-            self.teacher = Scorer(config, scoring, shape[1:], device, teacher)
-            self.teacher.model.requires_grad_(False)
-            self.critic_learner = self.critic.learner
+        self.origin: Experts | None = None
+        self.critic_learner: Learner | None = None
         self.student = self._new_student(config, start)
+        if settings.objective == "rest":
+            self.origin = self.student.twin().requires_grad_(False)
+        else:
+            assert teacher is not None
+            self._begin_critic(config, shape, teacher)
         self.dtype = acceleration.pick_dtype(device)
         self.player = make_player(self.student, self.dtype)
         optimizer = torch.optim.AdamW(
@@ -145,6 +149,28 @@ class Distiller:
             )
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
+
+    def _begin_critic(self, config: GeneratorConfig, shape: tuple[int, int, int], teacher: Path) -> None:
+        settings, device = self.settings, self.device
+        scoring = ScorerTraining(
+            length=settings.length,
+            past=settings.past,
+            learning_rate=settings.critic_rate,
+            muon=False,
+            shift=settings.shift,
+            compile=settings.compile,
+        )
+        self.critic = Scorer(config, scoring, shape[1:], device, teacher)
+        if settings.objective == "gan":
+            self.discriminator = Discriminator(self.critic)
+            judge = torch.optim.AdamW(
+                self.discriminator.parameters(), lr=settings.critic_rate, betas=(0.0, 0.99), weight_decay=0.0
+            )
+            self.critic_learner = Learner(self.discriminator, [judge], decay=0.99)
+        else:
+            self.teacher = Scorer(config, scoring, shape[1:], device, teacher)
+            self.teacher.model.requires_grad_(False)
+            self.critic_learner = self.critic.learner
 
     def _new_student(self, config: GeneratorConfig, start: Path) -> Experts:
         settings = self.settings
@@ -169,7 +195,7 @@ class Distiller:
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
         actions = torch.zeros((s.clips, s.past, self.student.last.config.told), device=self.device)
         held = torch.zeros((s.clips, 1, self.student.last.config.inputs), device=self.device)
-        return Chain(rollout, latents, actions, held, torch.full((s.clips,), FREE))
+        return Chain(rollout, latents, actions, held, torch.full((s.clips,), FREE), latents[:, :1].clone())
 
     def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> Window:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
@@ -186,7 +212,8 @@ class Distiller:
         scored = torch.cat([chain.latents, stretch.estimates], 1)
         bounds = torch.tensor([*self.schedule.sigmas, 0.0], device=self.device)
         phase = torch.cat([bounds[exits], bounds[exits - 1]], 1)
-        window = Window(scored, torch.cat([chain.actions, actions], 1), chain.real, stretch, phase)
+        led = torch.cat([chain.actions, actions], 1)
+        window = Window(scored, led, chain.real, stretch, phase, chain.rests(), chain.view)
         past = self.settings.past
         chain.latents.copy_(latents[:, -past:])
         chain.actions.copy_(window.actions[:, -past:])
@@ -197,6 +224,7 @@ class Distiller:
         self, window: Window, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
     ) -> Tensor:
         """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
+        assert self.critic_learner is not None
         if self.settings.objective == "phased":
             loss = self._phase_loss(window, draw)
         elif self.discriminator is None:
@@ -239,19 +267,28 @@ class Distiller:
 
     def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
-        past = self.settings.past
+        if self.origin is not None:
+            with torch.no_grad():
+                found = window.stretch.estimates - self._replayed(self.origin, window)
+        else:
+            found = self._matched(window, real, draw)[:, self.settings.past :]
+        if self.settings.rest:
+            wrong = self.settings.rest * (window.stretch.estimates - window.view)
+            found = torch.where(window.rests[:, None, None, None, None], wrong, found)
+        return found
+
+    def _matched(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
+        """Where the objective moves a window's latents against, `(B, length, C, h, w)`."""
         if self.settings.objective == "phased":
             x, t, *_ = self._in_phase(window, draw)
-            return self._difference(window, x, t)[:, past:]
+            return self._difference(window, x, t)
         levels = self.critic.levels(len(window.latents), window.real, draw)
         fresh = torch.randn(window.latents.shape, generator=draw, device=self.device)
         if self.settings.objective == "dmd":
-            found = self._difference(window, noised(window.latents, levels, fresh), levels)
-        elif self.settings.objective == "sid":
-            found = self._sid(window, levels, fresh)
-        else:
-            found = self._gan(window, real, levels, fresh)
-        return found[:, past:]
+            return self._difference(window, noised(window.latents, levels, fresh), levels)
+        if self.settings.objective == "sid":
+            return self._sid(window, levels, fresh)
+        return self._gan(window, real, levels, fresh)
 
     @torch.no_grad()
     def _difference(self, window: Window, x: Tensor, levels: Tensor) -> Tensor:
@@ -281,6 +318,11 @@ class Distiller:
         gradient = torch.autograd.grad(F.softplus(true - false).sum(), dream)[0]
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-8)
 
+    def _replayed(self, model: Experts, window: Window) -> Tensor:
+        """What `model` makes of the exit steps of the window dreamed last, `(B, ticks, C, h, w)`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.replay.latents(model, window.stretch)
+
     def student_step(
         self,
         window: Window,
@@ -290,8 +332,7 @@ class Distiller:
         draw: torch.Generator,
     ) -> Tensor:
         """Computes the exit steps again, now with gradients; returns the gradient norm."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            latents = self.replay.latents(self.student, window.stretch)
+        latents = self._replayed(self.student, window)
         latents.backward(direction / direction.numel())
         if self.anchor is not None:
             (self.settings.anchor * self.anchor.loss(*real, False, draw)).backward()
@@ -301,11 +342,13 @@ class Distiller:
 
     def state(self) -> dict[str, Any]:
         chains = [chain.state() for chain in self.chains]
-        return {"student": self.learner.state(), "critic": self.critic_learner.state(), "chains": chains}
+        critic = self.critic_learner.state() if self.critic_learner is not None else {}
+        return {"student": self.learner.state(), "critic": critic, "chains": chains}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.load_state(state["student"])
-        self.critic_learner.load_state(state["critic"])
+        if self.critic_learner is not None:
+            self.critic_learner.load_state(state["critic"])
         for chain, held in zip(self.chains, state["chains"], strict=True):
             chain.load_state(held)
         self.chains[0].rollout.follow(self.student)
@@ -325,7 +368,7 @@ def distill(
     sampling: SamplingConfig,
     device: torch.device,
     start: Path,
-    teacher: Path,
+    teacher: Path | None,
     out: Path,
     experts: Sequence[Path] = (),
 ) -> None:
@@ -334,7 +377,8 @@ def distill(
     `experts`: where the weights of the experts of all steps but the last are written, if there are any.
 
     `latents` `(N, C, h, w)` are normalised, one a frame of `footage`; `teacher` are weights of a scorer. A
-    step of the run is one update of the critic; every `critic_steps`-th also updates the student.
+    step of the run is one update of the critic, if there is one; every `DistillTraining.turn`-th also updates
+    the student.
     """
     distiller = Distiller(config, sampling, settings, tuple(latents.shape[1:]), device, start, teacher)
     run.resume(distiller.load_state)
@@ -356,6 +400,8 @@ def distill(
         chain = distiller.chains[choice.randrange(CHAINS)]
         index = torch.Generator().manual_seed(number)
         starts = chain.left == 0
+        if not starts:
+            chain.settle(steady.settling(chain.chords, settings.steady, index))
         chords = steady.choose(settings.clips, settings.steady, index) if starts else chain.chords
         clips = footage.clip_index(settings.clips, settings.length, index)
         clips = steady.replace(clips, chords, index).to(device)
@@ -366,10 +412,11 @@ def distill(
             stretches = choice.randint(1, most)
             held = steady.held(chords).to(device)
             chain.begin(real[:, :past], actions[:, :past], chords, held, stretches)
-        turn = (step + 1) % settings.critic_steps == 0
+        turn = (step + 1) % settings.turn == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)
-        run.log(critic=distiller.critic_step(window, (real, actions), factor, draw))
+        if distiller.critic_learner is not None:
+            run.log(critic=distiller.critic_step(window, (real, actions), factor, draw))
         if turn:
             direction = distiller.direction(window, (real, actions), draw)
             norm = distiller.student_step(window, direction, (real, actions), factor, draw)

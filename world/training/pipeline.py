@@ -148,7 +148,7 @@ def make_distilled(
     ready = _ready_world(world, footage, run, settings.length, device)
     config = ready.config
     start = ready.folder / config.generator_weights
-    if scorer is None:
+    if scorer is None and settings.objective != "rest":
         before = Run(
             run.folder / "scorer",
             steps=max(1, run.steps // 3) if run.steps else None,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from world.training.footage import Footage
 
-FREE = -1  # the chord of a session that holds what footage holds
+FREE, EMPTY = -1, 0  # the chords of a session that holds what footage holds, and of one that rests
+SETTLE = 0.1  # of the steady share: how many free sessions come to rest before each further stretch
 LEAST = 16  # windows of a chord, for a session to be given it
 
 
@@ -41,7 +42,7 @@ class SteadyWindows:
         kept = [i for i, group in enumerate(groups) if len(group) >= least]
         self.chords = torch.from_numpy(chords[kept]).float()
         self._groups = [groups[i] for i in kept]
-        self._rests = len(kept) > 0 and not chords[kept[0]].any()
+        self._rests = len(kept) > 0 and not bool(chords[kept[0]].any())
 
     def choose(self, count: int, share: float, draw: torch.Generator) -> Tensor:
         """A chord for each of `count` sessions, int64 `(count)`: FREE but for a `share` of them.
@@ -57,8 +58,13 @@ class SteadyWindows:
             other = torch.multinomial(odds, count, replacement=True, generator=draw) + int(self._rests)
             chosen = torch.where(u[0] < share, other, chosen)
         if self._rests:
-            chosen = torch.where(u[0] < share * (0.5 if busy else 1.0), 0, chosen)
+            chosen = torch.where(u[0] < share * (0.5 if busy else 1.0), EMPTY, chosen)
         return chosen
+
+    def settling(self, chords: Tensor, share: float, draw: torch.Generator) -> Tensor:
+        """Which free sessions come to rest before their next stretch, bool `(B)`."""
+        u = torch.rand(len(chords), generator=draw)
+        return (chords == FREE) & (u < SETTLE * share) & self._rests
 
     def held(self, chords: Tensor) -> Tensor:
         """The buttons of each chord, float32 `(B, buttons)`; none of FREE."""

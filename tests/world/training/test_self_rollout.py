@@ -14,7 +14,7 @@ from world.noise import noise
 from world.sampler import Schedule
 from world.training.distill import OBJECTIVES, Distiller, DistillTraining
 from world.training.self_rollout import Replay, SelfRollout, make_player
-from world.training.steady import FREE
+from world.training.steady import EMPTY, FREE
 
 PAST, TICKS, BATCH = 3, 9, 2
 SEEDS = (5, 6)
@@ -164,12 +164,12 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting):
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-4, rtol=1e-3)
 
 
-def distiller(world, tmp_path, objective="dmd", anchor=0.0) -> Distiller:
+def distiller(world, tmp_path, objective="dmd", anchor=0.0, rest=0.0) -> Distiller:
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
     settings = DistillTraining(
         objective=objective, clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, anchor=anchor,
-        compile=False,
+        rest=rest, compile=False,
     )  # fmt: skip
     config = world.config
     return Distiller(
@@ -201,7 +201,7 @@ def test_a_student_that_dreams_like_its_teacher_is_left_alone(setting, tmp_path)
     assert torch.count_nonzero(direction) == 0  # critic and teacher begin as the same model
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "rest"])
 def test_the_critic_learns_and_the_direction_is_finite(setting, tmp_path, objective):
     world, _, past, actions = setting
     three = distiller(world, tmp_path, objective)
@@ -236,6 +236,56 @@ def test_a_student_moves_against_the_direction(setting, tmp_path):
         distances.append(float(window.stretch.latents.square().mean()))
         three.student_step(window, window.stretch.latents, footage(window), 1.0, draw())
     assert distances[-1] < 0.9 * distances[0]
+
+
+def test_a_session_at_rest_is_held_to_what_it_saw(setting, tmp_path):
+    """From tick to tick, and where it settles after it moved; others go by the objective."""
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, rest=3.0)
+    chain, chords = three.chains[0], torch.tensor([FREE, EMPTY])
+    chain.begin(past, actions[:, :PAST], chords, torch.zeros(BATCH, chain.held.shape[-1]), 9)
+    for _ in range(2):  # the first stretch and one far from any real frame
+        window = three.dream(chain, actions[:, PAST:], draw(), False)
+        direction = three.direction(window, (window.latents, actions), draw())
+        assert torch.equal(direction[1], 3.0 * (window.stretch.estimates[1] - past[1, -1:]))
+        assert torch.count_nonzero(direction[0]) == 0  # as its teacher has it
+        assert not window.actions[1, -TICKS:, :].any() and window.actions[0, -TICKS:].any()
+    seen = window.latents[0, -1:].clone()
+    chain.settle(torch.tensor([True, False]))
+    window = three.dream(chain, actions[:, PAST:], draw(), False)
+    direction = three.direction(window, (window.latents, actions), draw())
+    assert torch.equal(direction[0], 3.0 * (window.stretch.estimates[0] - seen))
+    assert torch.equal(direction[1], 3.0 * (window.stretch.estimates[1] - past[1, -1:]))
+
+
+def test_without_a_critic_free_sessions_are_held_to_what_they_would_have_dreamed(setting, tmp_path):
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, "rest", rest=2.0)
+    assert three.critic_learner is None
+    chain, chords = three.chains[0], torch.tensor([FREE, EMPTY])
+    sizes = []
+    for seed in range(4):
+        chain.begin(past, actions[:, :PAST], chords, torch.zeros(BATCH, chain.held.shape[-1]), 9)
+        window = three.dream(chain, actions[:, PAST:], draw(1), True)
+        direction = three.direction(window, (window.latents, actions), draw())
+        sizes.append(direction.square().mean((1, 2, 3, 4)))
+        three.student_step(window, direction, footage(window), 1.0, draw(seed))
+    assert sizes[0][0] < 1e-4 * sizes[0][1]  # the same weights, but for rounding
+    assert 10 * sizes[0][0] < sizes[1][0] < sizes[1][1]  # other weights, and no longer quite the same dream
+
+
+def test_resting_sessions_stay_where_they_are_better_and_better(setting, tmp_path):
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, rest=2.0)
+    chain, chords = three.chains[0], torch.full((BATCH,), EMPTY)
+    far = []
+    for seed in range(12):
+        chain.begin(past, actions[:, :PAST], chords, torch.zeros(BATCH, chain.held.shape[-1]), 9)
+        window = three.dream(chain, actions[:, PAST:], draw(1), True)
+        far.append(float((window.stretch.latents - past[:, -1:]).square().mean()))
+        direction = three.direction(window, (window.latents, actions), draw(seed))
+        three.student_step(window, direction, footage(window), 1.0, draw(seed))
+    assert far[-1] < 0.9 * far[0]
 
 
 def test_an_anchored_student_also_learns_from_footage(setting, tmp_path):

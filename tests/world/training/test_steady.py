@@ -81,6 +81,15 @@ def test_where_nobody_rests_a_button_is_held_and_where_nobody_moves_all_rest():
     assert (chords == 0).all() and not rest.held(chords).any()
 
 
+def test_some_free_sessions_come_to_rest_and_no_steady_one_ever():
+    steady = SteadyWindows(footage([0] * 30, [1] * 30), LENGTH)
+    chords = torch.tensor([FREE] * 4000 + [1] * 4000)
+    settled = steady.settling(chords, 0.5, torch.Generator().manual_seed(0))
+    assert settled[:4000].float().mean() == pytest.approx(0.05, abs=0.02) and not settled[4000:].any()
+    never = SteadyWindows(footage([1] * 30), LENGTH)
+    assert not never.settling(chords, 1.0, torch.Generator().manual_seed(0)).any()
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_a_steady_player_holds_one_thing_for_seconds_for_that_share_of_the_time(share):
     player = Player(np.random.default_rng(1), habits(share))
