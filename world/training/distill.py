@@ -71,10 +71,10 @@ class DistillTraining(msgspec.Struct, frozen=True):
     discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `shift` warps the
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
     flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
-    buttons, half of them none, for as long as they live, matched with footage that does (`SteadyWindows`).
-    `rest` weighs the squared error of those that hold nothing against what they saw last, in place of the
-    objective: that nothing changes is known. `experts`: the student is a mixture of experts, one for each
-    denoise step.
+    buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
+    (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw last,
+    in place of the objective: that nothing changes is known. `experts`: the student is a mixture of experts,
+    one for each denoise step.
     """
 
     objective: Objective = "dmd"
@@ -384,7 +384,7 @@ def distill(
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past
-    steady = SteadyWindows(footage, settings.length)
+    steady, rest = SteadyWindows(footage, settings.length), 1.0 if settings.objective == "rest" else 0.5
     validation = Validation(distiller.student, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:
@@ -402,7 +402,7 @@ def distill(
         starts = chain.left == 0
         if not starts:
             chain.settle(steady.settling(chain.chords, settings.steady, index))
-        chords = steady.choose(settings.clips, settings.steady, index) if starts else chain.chords
+        chords = steady.choose(settings.clips, settings.steady, index, rest) if starts else chain.chords
         clips = footage.clip_index(settings.clips, settings.length, index)
         clips = steady.replace(clips, chords, index).to(device)
         draw = torch.Generator(device).manual_seed(number)

@@ -44,11 +44,11 @@ class SteadyWindows:
         self._groups = [groups[i] for i in kept]
         self._rests = len(kept) > 0 and not bool(chords[kept[0]].any())
 
-    def choose(self, count: int, share: float, draw: torch.Generator) -> Tensor:
+    def choose(self, count: int, share: float, draw: torch.Generator, rest: float = 0.5) -> Tensor:
         """A chord for each of `count` sessions, int64 `(count)`: FREE but for a `share` of them.
 
-        Half of those rest, the others hold chords as often as footage does. All are FREE where footage
-        holds none for long.
+        A part `rest` of those rest, the others hold chords as often as footage does. All are FREE where
+        footage holds none for long.
         """
         chosen = torch.full((count,), FREE)
         busy = [len(group) for group in self._groups[self._rests :]]
@@ -58,7 +58,7 @@ class SteadyWindows:
             other = torch.multinomial(odds, count, replacement=True, generator=draw) + int(self._rests)
             chosen = torch.where(u[0] < share, other, chosen)
         if self._rests:
-            chosen = torch.where(u[0] < share * (0.5 if busy else 1.0), EMPTY, chosen)
+            chosen = torch.where(u[0] < share * (rest if busy else 1.0), EMPTY, chosen)
         return chosen
 
     def settling(self, chords: Tensor, share: float, draw: torch.Generator) -> Tensor:

@@ -64,6 +64,8 @@ def test_half_of_the_steady_sessions_rest_and_the_others_are_free():
     assert (~held.any(1)).float().mean() == pytest.approx(0.5, abs=0.04)
     longer = held[:, 1].mean()  # chord 2, the one that footage holds for longer
     assert longer == pytest.approx(0.5 * 76 / 102, abs=0.04)
+    resting = steady.choose(400, 0.5, torch.Generator().manual_seed(0), rest=1.0)
+    assert set(resting.tolist()) == {FREE, 0}
 
 
 def test_all_sessions_are_free_where_footage_holds_nothing_for_long():
