@@ -18,6 +18,7 @@ from world.generator import Generator
 from world.sampler import Schedule
 from world.training.distill import Distiller, DistillTraining
 from world.training.self_rollout import SelfRollout, make_player
+from world.training.steady import FREE
 from world.world import World
 
 AHEAD = Action(frozenset({"forward"}))
@@ -140,10 +141,10 @@ def distiller(folder: Path, **settings: object) -> Distiller:
 
 def test_each_expert_learns_from_the_steps_that_were_left_to_it(folder: Path, tmp_path: Path):
     """Sessions that all leave after the first step teach the first expert and leave the last as it was."""
-    phased = distiller(folder, objective="phased", experts=True, still=0.0)
+    phased = distiller(folder, objective="phased", experts=True)
     chain, draw = phased.chains[0], torch.Generator().manual_seed(0)
     latents, told = torch.randn((4, 10, 8, 4, 4), generator=draw), torch.zeros(4, 10, 8)
-    phased.restart(chain, latents[:, :4], told[:, :4], 3, draw)
+    chain.begin(latents[:, :4], told[:, :4], torch.full((4,), FREE), torch.zeros(4, 8), 3)
     before = {k: v.clone() for k, v in phased.student.state_dict().items()}
     window = phased.dream(chain, told[:, 4:], draw, keep=True)
     exits = phased.student.numbers(window.stretch.sigmas)
