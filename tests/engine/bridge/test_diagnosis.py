@@ -35,9 +35,9 @@ def something_else() -> Iterator[str]:
         listener.close()
 
 
-def why(address: str, keys=None) -> str:
+def why(address: str, keys=None, patience=4.0) -> str:
     with pytest.raises(PlayheadError) as error:
-        Client(address, "test", keys, patience=4)
+        Client(address, "test", keys, patience)
     assert str(error.value).startswith(f"{address} does not answer: ")
     return str(error.value)
 
@@ -48,8 +48,11 @@ def test_the_sentence_names_what_is_wrong_and_the_mend(keys, server, tiny_world,
 
     trusted = load_server_keys(keys / "server.key_secret", keys / "allowed")
     with serving(tiny_world, tiny_scene, trusted=trusted) as guarded:
-        assert "it wants keys; give yours by --key" in why(guarded.address)
-        assert "it does not know your key; your .key file belongs" in why(guarded.address, pair("stranger"))
+        # A refusal ends the wait, as soon as a busy machine comes to it.
+        assert "it wants keys; give yours by --key" in why(guarded.address, patience=30)
+        assert "it does not know your key; your .key file" in why(
+            guarded.address, pair("stranger"), patience=30
+        )
         assert "not the server of that --server-key" in why(guarded.address, pair("laptop", "stranger"))
         assert "or was started without keys" in why(server.address, pair("laptop"))
         with something_else() as address:
