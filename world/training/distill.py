@@ -385,6 +385,11 @@ def distill(
     led = led_actions(footage, device)
     past = settings.past
     steady, rest = SteadyWindows(footage, settings.length), 1.0 if settings.objective == "rest" else 0.5
+    if settings.objective == "rest" and not (steady.rests and settings.steady and settings.rest):
+        raise PlayheadError(
+            "the objective rest has nothing to teach: it needs footage in which nothing is held for seconds "
+            "(`train collect --steady 0.5`), and --steady and --rest above 0"
+        )
     validation = Validation(distiller.student, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:

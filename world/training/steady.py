@@ -20,6 +20,7 @@ class SteadyWindows:
     """The windows of `length` frames of `footage` that one chord led to.
 
     `chords` `(K, buttons)` are those of which there are at least `least`, the empty one first.
+    `rests`: whether there is an empty one.
     """
 
     def __init__(self, footage: Footage, length: int, least: int = LEAST) -> None:
@@ -42,7 +43,7 @@ class SteadyWindows:
         kept = [i for i, group in enumerate(groups) if len(group) >= least]
         self.chords = torch.from_numpy(chords[kept]).float()
         self._groups = [groups[i] for i in kept]
-        self._rests = len(kept) > 0 and not bool(chords[kept[0]].any())
+        self.rests = len(kept) > 0 and not bool(chords[kept[0]].any())
 
     def choose(self, count: int, share: float, draw: torch.Generator, rest: float = 0.5) -> Tensor:
         """A chord for each of `count` sessions, int64 `(count)`: FREE but for a `share` of them.
@@ -51,20 +52,20 @@ class SteadyWindows:
         footage holds none for long.
         """
         chosen = torch.full((count,), FREE)
-        busy = [len(group) for group in self._groups[self._rests :]]
+        busy = [len(group) for group in self._groups[self.rests :]]
         u = torch.rand((2, count), generator=draw)
         if busy:
             odds = torch.tensor(busy, dtype=torch.float64)
-            other = torch.multinomial(odds, count, replacement=True, generator=draw) + int(self._rests)
+            other = torch.multinomial(odds, count, replacement=True, generator=draw) + int(self.rests)
             chosen = torch.where(u[0] < share, other, chosen)
-        if self._rests:
+        if self.rests:
             chosen = torch.where(u[0] < share * (rest if busy else 1.0), EMPTY, chosen)
         return chosen
 
     def settling(self, chords: Tensor, share: float, draw: torch.Generator) -> Tensor:
         """Which free sessions come to rest before their next stretch, bool `(B)`."""
         u = torch.rand(len(chords), generator=draw)
-        return (chords == FREE) & (u < SETTLE * share) & self._rests
+        return (chords == FREE) & (u < SETTLE * share) & self.rests
 
     def held(self, chords: Tensor) -> Tensor:
         """The buttons of each chord, float32 `(B, buttons)`; none of FREE."""

@@ -18,6 +18,7 @@ from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
 from tests.world.training.runs import CONFIG, CPU, ROOT, metrics, read_checkpoint, same
 from world.checkpoint import read_weights, save_weights
+from world.errors import PlayheadError
 from world.lighttae import LightTAE
 from world.sampler import Schedule
 from world.training import distributed
@@ -92,11 +93,20 @@ def inverse(run: Run, footage: Footage) -> nn.Module:
     return train_inverse(run, footage, InverseTraining(clips=8), CPU)
 
 
+def resting(footage: Footage) -> Footage:
+    """Footage in which nothing is held from half-way on."""
+    actions = footage.actions.clone()
+    actions[len(actions) // 2 :] = 0
+    return Footage(footage.frames, actions, footage.starts, footage.places)
+
+
 def distilled(run: Run, footage: Footage, latents: Tensor, objective: Objective = "dmd") -> None:
     start = run.folder / "start" / "generator.safetensors"
     start.parent.mkdir(exist_ok=True)
     save_weights(start, make_tiny_world().generator.state_dict())
     settings = DistillTraining(objective=objective, clips=2, length=6, past=3, critic_steps=2, horizon=9)
+    if objective == "rest":
+        footage = resting(footage)
     out = run.folder / "generator.safetensors"
     distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start, start, out)
 
@@ -128,6 +138,22 @@ STAGES: dict[str, Stage] = {
     "inverse": lambda run, footage, latents: inverse(run, footage),
 }
 every_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+
+
+@pytest.mark.parametrize("wrong", [{"steady": 0.0}, {"rest": 0.0}, {}], ids=str)
+def test_rest_is_not_taught_where_there_is_nothing_to_teach(
+    footage: Footage, latents: Tensor, tmp_path: Path, wrong: dict[str, float]
+) -> None:
+    settings = DistillTraining(objective="rest", clips=2, length=6, past=3, **wrong)
+    start = tmp_path / "generator.safetensors"
+    save_weights(start, make_tiny_world().generator.state_dict(), torch.float32)
+    run, sampling = Watched(tmp_path / "run", steps=2), CONFIG.sampling
+    filmed = resting(footage) if wrong else footage
+    with pytest.raises(PlayheadError, match="the objective rest has nothing to teach"):
+        distill(
+            run, latents, filmed, CONFIG.generator, settings, sampling, CPU, start, None, run.folder / "out"
+        )
+    assert not (run.folder / "out").exists()
 
 
 def test_steady_sessions_hold_what_footage_holds_for_long(
