@@ -9,6 +9,9 @@ from torch import Tensor
 from world.training.self_rollout import SelfRollout, Stretch
 from world.training.steady import EMPTY, FREE
 
+LOST = 0.5
+"""Root mean square, in normalised latents, beyond which a session at rest no longer shows what it saw."""
+
 
 @dataclass
 class Chain:
@@ -83,3 +86,14 @@ class Window:
     phase: Tensor
     rests: Tensor
     view: Tensor
+
+    def still(self) -> Tensor:
+        """What each session should go on showing while it rests, `(B, 1, C, h, w)`.
+
+        That is its view as long as it can be told from what it shows. A session that has lost it should
+        stay as it is: squared error against a view that is nowhere in its past would teach the mean of
+        all views, and a little of that in every tick is a picture that fades to grey.
+        """
+        newest = self.latents[:, -self.stretch.latents.shape[1] - 1, None]
+        away = (newest - self.view).square().mean((1, 2, 3, 4), keepdim=True)
+        return torch.where(away > LOST**2, newest, self.view)

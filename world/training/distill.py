@@ -273,7 +273,7 @@ class Distiller:
         else:
             found = self._matched(window, real, draw)[:, self.settings.past :]
         if self.settings.rest:
-            wrong = self.settings.rest * (window.stretch.estimates - window.view)
+            wrong = self.settings.rest * (window.stretch.estimates - window.still())
             found = torch.where(window.rests[:, None, None, None, None], wrong, found)
         return found
 

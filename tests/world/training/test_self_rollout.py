@@ -12,6 +12,7 @@ from world.experts import Experts
 from world.generator import Generator
 from world.noise import noise
 from world.sampler import Schedule
+from world.training.chains import LOST
 from world.training.distill import OBJECTIVES, Distiller, DistillTraining
 from world.training.self_rollout import Replay, SelfRollout, make_player
 from world.training.steady import EMPTY, FREE
@@ -244,18 +245,32 @@ def test_a_session_at_rest_is_held_to_what_it_saw(setting, tmp_path):
     three = distiller(world, tmp_path, rest=3.0)
     chain, chords = three.chains[0], torch.tensor([FREE, EMPTY])
     chain.begin(past, actions[:, :PAST], chords, torch.zeros(BATCH, chain.held.shape[-1]), 9)
-    for _ in range(2):  # the first stretch and one far from any real frame
-        window = three.dream(chain, actions[:, PAST:], draw(), False)
-        direction = three.direction(window, (window.latents, actions), draw())
-        assert torch.equal(direction[1], 3.0 * (window.stretch.estimates[1] - past[1, -1:]))
-        assert torch.count_nonzero(direction[0]) == 0  # as its teacher has it
-        assert not window.actions[1, -TICKS:, :].any() and window.actions[0, -TICKS:].any()
+    window = three.dream(chain, actions[:, PAST:], draw(), False)
+    direction = three.direction(window, (window.latents, actions), draw())
+    assert torch.equal(direction[1], 3.0 * (window.stretch.estimates[1] - past[1, -1:]))
+    assert torch.count_nonzero(direction[0]) == 0  # as its teacher has it
+    assert not window.actions[1, -TICKS:, :].any() and window.actions[0, -TICKS:].any()
     seen = window.latents[0, -1:].clone()
     chain.settle(torch.tensor([True, False]))
     window = three.dream(chain, actions[:, PAST:], draw(), False)
     direction = three.direction(window, (window.latents, actions), draw())
     assert torch.equal(direction[0], 3.0 * (window.stretch.estimates[0] - seen))
-    assert torch.equal(direction[1], 3.0 * (window.stretch.estimates[1] - past[1, -1:]))
+
+
+def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_path):
+    """An untrained world loses it at once; one that errs by a little is brought back to it."""
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, rest=3.0)
+    chain = three.chains[0]
+    nothing = torch.full((BATCH,), EMPTY), torch.zeros(BATCH, chain.held.shape[-1])
+    chain.begin(past, actions[:, :PAST], *nothing, 9)
+    shown = three.dream(chain, actions[:, PAST:], draw(), False).latents[:, -1:].clone()
+    assert (shown - past[:, -1:]).square().mean() > LOST**2
+    chain.view[1] = shown[1] + 0.5 * LOST
+    window = three.dream(chain, actions[:, PAST:], draw(), False)
+    direction = three.direction(window, (window.latents, actions), draw())
+    held = torch.stack([shown[0], shown[1] + 0.5 * LOST])
+    assert torch.equal(direction, 3.0 * (window.stretch.estimates - held))
 
 
 def test_without_a_critic_free_sessions_are_held_to_what_they_would_have_dreamed(setting, tmp_path):
