@@ -36,7 +36,6 @@ from typing import Any, Literal, get_args
 
 import msgspec
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from world import acceleration, checkpoint
@@ -46,12 +45,11 @@ from world.experts import Experts
 from world.generator import Generator, GeneratorConfig
 from world.sampler import Schedule
 from world.training.chains import Chain, Window
-from world.training.discriminator import Discriminator, relativistic_loss
 from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, Trainer, led_actions, noised
+from world.training.generator import GeneratorTraining, Trainer, led_actions
+from world.training.judge import Judge
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
-from world.training.scorer import Scorer, ScorerTraining
 from world.training.self_rollout import Replay, SelfRollout, make_player
 from world.training.steady import FREE, SteadyWindows
 from world.training.validation import Validation
@@ -73,8 +71,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
     buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
     (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw last,
-    in place of the objective: that nothing changes is known. `experts`: the student is a mixture of experts,
-    one for each denoise step.
+    in place of the objective: that nothing changes is known (`Window.still`). `experts`: the student is a
+    mixture of experts, one for each denoise step.
     """
 
     objective: Objective = "dmd"
@@ -106,9 +104,9 @@ class DistillTraining(msgspec.Struct, frozen=True):
 
 
 class Distiller:
-    """Student, teacher and critic, and the two kinds of steps.
+    """The student, the sessions that it dreams, and who judges them (`Judge`).
 
-    `teacher` are the weights of a scorer; the objective `rest` needs none.
+    `teacher` are the weights of a scorer; the objective `rest`, which needs no judge, needs none.
     """
 
     def __init__(
@@ -123,16 +121,14 @@ class Distiller:
     ) -> None:
         self.settings, self.sampling, self.device = settings, sampling, device
         self.schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-        self.discriminator: Discriminator | None = None
-        self.teacher: Scorer | None = None
-        self.origin: Experts | None = None
-        self.critic_learner: Learner | None = None
         self.student = self._new_student(config, start)
+        self.judge: Judge | None = None
+        self.origin: Experts | None = None
         if settings.objective == "rest":
             self.origin = self.student.twin().requires_grad_(False)
         else:
             assert teacher is not None
-            self._begin_critic(config, shape, teacher)
+            self.judge = Judge(config, settings, shape, device, teacher)
         self.dtype = acceleration.pick_dtype(device)
         self.player = make_player(self.student, self.dtype)
         optimizer = torch.optim.AdamW(
@@ -149,28 +145,6 @@ class Distiller:
             )
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
-
-    def _begin_critic(self, config: GeneratorConfig, shape: tuple[int, int, int], teacher: Path) -> None:
-        settings, device = self.settings, self.device
-        scoring = ScorerTraining(
-            length=settings.length,
-            past=settings.past,
-            learning_rate=settings.critic_rate,
-            muon=False,
-            shift=settings.shift,
-            compile=settings.compile,
-        )
-        self.critic = Scorer(config, scoring, shape[1:], device, teacher)
-        if settings.objective == "gan":
-            self.discriminator = Discriminator(self.critic)
-            judge = torch.optim.AdamW(
-                self.discriminator.parameters(), lr=settings.critic_rate, betas=(0.0, 0.99), weight_decay=0.0
-            )
-            self.critic_learner = Learner(self.discriminator, [judge], decay=0.99)
-        else:
-            self.teacher = Scorer(config, scoring, shape[1:], device, teacher)
-            self.teacher.model.requires_grad_(False)
-            self.critic_learner = self.critic.learner
 
     def _new_student(self, config: GeneratorConfig, start: Path) -> Experts:
         settings = self.settings
@@ -220,103 +194,18 @@ class Distiller:
         chain.real, chain.left = 0, chain.left - 1
         return window
 
-    def critic_step(
-        self, window: Window, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
-    ) -> Tensor:
-        """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
-        assert self.critic_learner is not None
-        if self.settings.objective == "phased":
-            loss = self._phase_loss(window, draw)
-        elif self.discriminator is None:
-            loss = self.critic.loss(window.latents, window.actions, window.real, draw)
-        else:
-            levels = self.critic.levels(len(window.latents), window.real, draw)
-            dreamed = window.latents, window.actions
-            penalty = self.settings.penalty, self.settings.penalty_noise
-            loss = relativistic_loss(self.discriminator, real, dreamed, levels, penalty, draw)
-        loss.backward()
-        self.critic_learner.step(factor)
-        return loss.detach()
-
-    def _in_phase(self, window: Window, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A window noised to its phase's lowest level s, and on to a level t of the phase.
-
-        Returns `x_t`, its levels t `(B, F)`, and of the way from s to t the noise and its share b `(B, F)`.
-        """
-        low, high = window.phase[:, :1], window.phase[:, 1:]
-        u = torch.rand(low.shape, generator=draw, device=self.device)
-        s = low.repeat(1, window.latents.shape[1])
-        t = (low + (high - low) * (0.05 + 0.93 * u)).repeat(1, window.latents.shape[1])
-        s[:, : window.real], t[:, : window.real] = 0, 0
-        before, noise = (
-            torch.randn(window.latents.shape, generator=draw, device=self.device) for _ in range(2)
-        )
-        a = (1 - t) / (1 - s)
-        b = (t.square() - (a * s).square()).clamp_min(0).sqrt()
-        wide = (slice(None), slice(None), None, None, None)
-        x = a[wide] * noised(window.latents, s, before) + b[wide] * noise
-        return x, t, noise, b
-
-    def _phase_loss(self, window: Window, draw: torch.Generator) -> Tensor:
-        """Score matching within a phase, in units of the noise: `(b / t) E[noise of x_t] = e` on average."""
-        x, t, noise, b = self._in_phase(window, draw)
-        clean = self.critic.estimate(x, t, window.actions)
-        share = (b / t.clamp_min(1e-4).square())[:, :, None, None, None]
-        found = share * (x - (1 - t)[:, :, None, None, None] * clean)
-        return (found - noise)[:, window.real :].square().mean()
-
     def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
-        if self.origin is not None:
+        if self.judge is not None:
+            found = self.judge.direction(window, real, draw)[:, self.settings.past :]
+        else:
+            assert self.origin is not None
             with torch.no_grad():
                 found = window.stretch.estimates - self._replayed(self.origin, window)
-        else:
-            found = self._matched(window, real, draw)[:, self.settings.past :]
         if self.settings.rest:
             wrong = self.settings.rest * (window.stretch.estimates - window.still())
             found = torch.where(window.rests[:, None, None, None, None], wrong, found)
         return found
-
-    def _matched(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
-        """Where the objective moves a window's latents against, `(B, length, C, h, w)`."""
-        if self.settings.objective == "phased":
-            x, t, *_ = self._in_phase(window, draw)
-            return self._difference(window, x, t)
-        levels = self.critic.levels(len(window.latents), window.real, draw)
-        fresh = torch.randn(window.latents.shape, generator=draw, device=self.device)
-        if self.settings.objective == "dmd":
-            return self._difference(window, noised(window.latents, levels, fresh), levels)
-        if self.settings.objective == "sid":
-            return self._sid(window, levels, fresh)
-        return self._gan(window, real, levels, fresh)
-
-    @torch.no_grad()
-    def _difference(self, window: Window, x: Tensor, levels: Tensor) -> Tensor:
-        """Critic's estimate minus the teacher's, over how far, window by window, the teacher's is away."""
-        assert self.teacher is not None
-        real = self.teacher.estimate(x, levels, window.actions)
-        fake = self.critic.estimate(x, levels, window.actions)
-        return (fake - real) / _distance(window.latents, real)
-
-    def _sid(self, window: Window, levels: Tensor, fresh: Tensor) -> Tensor:
-        """Gradient of `(real - fake) * ((real - x) - (real - fake))`, or `(real - fake) * (fake - x)`."""
-        assert self.teacher is not None
-        dream = window.latents.detach().requires_grad_()
-        x = noised(dream, levels, fresh)
-        real = self.teacher.estimate(x, levels, window.actions)
-        fake = self.critic.estimate(x, levels, window.actions)
-        loss = ((real - fake) * (fake - dream) / _distance(dream, real).detach()).sum()
-        return torch.autograd.grad(loss, dream)[0]
-
-    def _gan(self, window: Window, real: tuple[Tensor, Tensor], levels: Tensor, fresh: Tensor) -> Tensor:
-        """Gradient of the relativistic loss; scaled to windows whose every value counts 1, as the others."""
-        assert self.discriminator is not None
-        dream = window.latents.detach().requires_grad_()
-        with torch.no_grad():
-            true = self.discriminator(noised(real[0], levels, fresh), levels, real[1])
-        false = self.discriminator(noised(dream, levels, fresh), levels, window.actions)
-        gradient = torch.autograd.grad(F.softplus(true - false).sum(), dream)[0]
-        return gradient / gradient.square().mean().sqrt().clamp_min(1e-8)
 
     def _replayed(self, model: Experts, window: Window) -> Tensor:
         """What `model` makes of the exit steps of the window dreamed last, `(B, ticks, C, h, w)`."""
@@ -342,21 +231,16 @@ class Distiller:
 
     def state(self) -> dict[str, Any]:
         chains = [chain.state() for chain in self.chains]
-        critic = self.critic_learner.state() if self.critic_learner is not None else {}
+        critic = self.judge.learner.state() if self.judge is not None else {}
         return {"student": self.learner.state(), "critic": critic, "chains": chains}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.load_state(state["student"])
-        if self.critic_learner is not None:
-            self.critic_learner.load_state(state["critic"])
+        if self.judge is not None:
+            self.judge.learner.load_state(state["critic"])
         for chain, held in zip(self.chains, state["chains"], strict=True):
             chain.load_state(held)
         self.chains[0].rollout.follow(self.student)
-
-
-def _distance(window: Tensor, real: Tensor) -> Tensor:
-    """How far the teacher's estimate is from each window, `(B, 1, 1, 1, 1)`."""
-    return (window - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
 
 
 def distill(
@@ -420,8 +304,8 @@ def distill(
         turn = (step + 1) % settings.turn == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)
-        if distiller.critic_learner is not None:
-            run.log(critic=distiller.critic_step(window, (real, actions), factor, draw))
+        if distiller.judge is not None:
+            run.log(critic=distiller.judge.learn(window, (real, actions), factor, draw))
         if turn:
             direction = distiller.direction(window, (real, actions), draw)
             norm = distiller.student_step(window, direction, (real, actions), factor, draw)

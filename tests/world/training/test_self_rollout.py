@@ -209,7 +209,7 @@ def test_the_critic_learns_and_the_direction_is_finite(setting, tmp_path, object
     window = dream(three, past, actions)
     real = torch.zeros_like(window.latents), actions
     losses = [
-        float(three.critic_step(window, real, 1.0, torch.Generator().manual_seed(0))) for _ in range(25)
+        float(three.judge.learn(window, real, 1.0, torch.Generator().manual_seed(0))) for _ in range(25)
     ]
     assert losses[-1] < losses[0]
     direction = three.direction(window, real, torch.Generator().manual_seed(1))
@@ -276,7 +276,7 @@ def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_p
 def test_without_a_critic_free_sessions_are_held_to_what_they_would_have_dreamed(setting, tmp_path):
     world, _, past, actions = setting
     three = distiller(world, tmp_path, "rest", rest=2.0)
-    assert three.critic_learner is None
+    assert three.judge is None
     chain, chords = three.chains[0], torch.tensor([FREE, EMPTY])
     sizes = []
     for seed in range(4):
@@ -329,7 +329,7 @@ def test_phases_match_steps_at_their_own_levels_and_commit_whole_ticks(setting, 
     left_first = window.stretch.sigmas[:, 0] == sigmas[0]
     assert torch.equal(high, window.stretch.sigmas[:, 0])
     assert torch.allclose(low, torch.where(left_first, sigmas[1], 0.0))
-    x, t, _, b = three._in_phase(window, torch.Generator().manual_seed(0))
+    x, t, _, b = three.judge._in_phase(window, torch.Generator().manual_seed(0))
     assert (t[:, PAST:] > low[:, None]).all() and (t[:, PAST:] < high[:, None]).all()
     assert torch.equal(x[:, :PAST], past) and not b[:, :PAST].any()  # the real past stays clean
     same = window.stretch.latents == window.stretch.estimates
@@ -344,8 +344,8 @@ def test_within_a_phase_the_true_denoiser_has_the_least_loss(setting, tmp_path, 
     flat = dataclasses.replace(window, latents=torch.full_like(window.latents, 0.7), real=0)
 
     def loss(constant: float) -> float:
-        monkeypatch.setattr(three.critic, "estimate", lambda x, t, a: torch.full_like(x, constant))
+        monkeypatch.setattr(three.judge.critic, "estimate", lambda x, t, a: torch.full_like(x, constant))
         draw = torch.Generator().manual_seed(4)
-        return sum(float(three._phase_loss(flat, draw)) for _ in range(20))
+        return sum(float(three.judge._phase_loss(flat, draw)) for _ in range(20))
 
     assert loss(0.7) < min(loss(0.3), loss(1.1))
