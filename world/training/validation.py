@@ -4,6 +4,8 @@ The contexts are the same throughout a run and its resumptions, and the noise is
 two moments differ by the weights alone. Nothing here touches what training draws.
 """
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from world.training.self_rollout import SelfRollout, make_player
 
 CLIPS, PAST = 16, 8
 HORIZONS = (1, 8, 16, 32)
-EVERY = 60.0  # seconds of a run between two validations
+EVERY = 60.0  # seconds of a run between two validations, at least
+SHARE = 0.1  # of a run's time that validations take, at most
 
 
 class Validation:
@@ -55,7 +58,7 @@ class Validation:
         self._due = 0.0
 
     def is_due(self, seconds: float) -> bool:
-        """Whether a run that has trained for `seconds` is measured again: once a minute."""
+        """Whether a run that has trained for `seconds` is measured again: each minute, if that is quick."""
         due = seconds >= self._due
         if due:
             self._due = seconds + EVERY
@@ -67,6 +70,7 @@ class Validation:
         `valid_detail`: the fine detail of the last tick, as a part of the truth's: the mean difference of
         neighbouring positions.
         """
+        began = time.monotonic()
         self.model.load_state_dict(weights)
         self.rollout.follow(self.model)
         self.rollout.begin(self.truth[:, : self.past], self.actions[:, : self.past])
@@ -75,6 +79,7 @@ class Validation:
         error = (dreamed - truth).square().mean((0, 2, 3, 4))
         found = {f"valid_{h}": error[h - 1] for h in HORIZONS if h <= self.ticks}
         found["valid_detail"] = _detail(dreamed[:, -1]) / _detail(truth[:, -1]).clamp_min(1e-6)
+        self._due += max(0.0, (time.monotonic() - began) / SHARE - EVERY)
         return found
 
 

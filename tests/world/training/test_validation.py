@@ -1,6 +1,7 @@
 """Validation compares moments of a run by the weights alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,3 +51,13 @@ def test_a_run_is_measured_at_once_and_then_every_minute(tmp_path: Path) -> None
     assert [fresh.is_due(seconds) for seconds in (0.0, 1.0, 59.0, 60.5, 100.0, 120.4, 121.0)] == [
         True, False, False, True, False, False, True
     ]  # fmt: skip
+
+
+def test_measuring_takes_a_tenth_of_a_run_at_most(
+    validation: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 30.0))  # a slow machine: half a minute a validation
+    assert validation.is_due(1000.0)
+    monkeypatch.setattr("world.training.validation.time", SimpleNamespace(monotonic=clock.__next__))
+    validation.measure(model(0).state_dict())
+    assert not validation.is_due(1000.0 + 299.0) and validation.is_due(1000.0 + 300.5)
