@@ -75,6 +75,7 @@ def episode_files(folder: Path) -> list[Path]:
 class Footage:
     """Frames `(N, H, W, 3)` uint8 and actions `(N, buttons)` of many episodes, end to end on one device.
 
+    Where only latents are needed, there are no frames, only their size: `(0, H, W, 3)`.
     `places` says where each was taken; `labelled` are the places that the generator has a label for.
     """
 
@@ -89,7 +90,7 @@ class Footage:
         self.frames, self.actions = frames, actions
         self.labelled = tuple(labelled)
         self.starts, self.places = list(starts), list(places)
-        ends = [*self.starts[1:], len(frames)]
+        ends = [*self.starts[1:], len(actions)]
         self.lengths = [e - s for s, e in zip(self.starts, ends, strict=True)]
 
     @classmethod

@@ -26,7 +26,8 @@ from world.training.autoencoder import (
     train_autoencoder,
 )
 from world.training.distill import DistillTraining, distill
-from world.training.footage import Footage
+from world.training.encoded import keep_encoded, key_of, read_encoded
+from world.training.footage import Footage, episode_files
 from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
@@ -84,10 +85,7 @@ def make_generator(
     """
     config = read_recipe(recipe)
     target = _device(device)
-    frames = _footage(footage, run, target, config)
-    _check_size(config, frames)
-    frames.check_length(settings.length)
-    latents = _raw_latents(config, autoencoder, frames, target)
+    frames, latents = _encoded(config, autoencoder, footage, run, target, settings.length)
     known = read_config(recipe).latent
     if start is not None and known.mean and known.std:  # those that the weights were trained with
         mean, std = (torch.tensor(v, device=target) for v in (known.mean, known.std))
@@ -197,10 +195,8 @@ def _ready_world(world: str | Path, footage: Path, run: Run, length: int, device
     config = load_config(folder / "world.toml")
     read_recipe(folder / "world.toml")
     target = _device(device)
-    frames = _footage(footage, run, target, config)
-    _check_size(config, frames)
-    frames.check_length(length)
-    latents = _raw_latents(config, folder / config.autoencoder_weights, frames, target)
+    weights = folder / config.autoencoder_weights
+    frames, latents = _encoded(config, weights, footage, run, target, length)
     mean, std = (
         torch.tensor(v, device=target)[:, None, None] for v in (config.latent.mean, config.latent.std)
     )
@@ -245,14 +241,28 @@ def make_inverse(footage: Path, run: Run, settings: InverseTraining, device: str
     train_inverse(run, frames, settings, target)
 
 
-def _raw_latents(config: WorldConfig, weights: Path, footage: Footage, device: torch.device) -> Tensor:
-    """Encodes all footage `(N, C, h, w)` and lets its frames go: from then on only actions are needed."""
+def _encoded(
+    config: WorldConfig, weights: Path, folder: Path, run: Run, device: torch.device, length: int
+) -> tuple[Footage, Tensor]:
+    """Footage of `length` frames at least, and its raw latents `(N, C, h, w)`; its frames are let go.
+
+    They are encoded by the autoencoder's `weights`, unless an earlier run left them in the folder.
+    """
+    encoder = checkpoint.read_float(weights)
+    key = key_of(episode_files(folder)[run.rank :: run.world_size], encoder)
+    kept = read_encoded(folder, key, device, config.places)
+    footage = kept[0] if kept is not None else _footage(folder, run, device, config)
+    _check_size(config, footage)
+    footage.check_length(length)
+    if kept is not None:
+        return kept
     model = LightTAE(config.autoencoder)
-    checkpoint.fill(model, checkpoint.read_float(weights), weights)
+    checkpoint.fill(model, encoder, weights)
     latents = encode_footage(model.to(device).eval(), footage, device)
+    keep_encoded(folder, key, footage, latents)
     footage.frames = footage.frames[:0].clone()
     torch.cuda.empty_cache()
-    return latents
+    return footage, latents
 
 
 def read_recipe(path: Path) -> WorldConfig:
