@@ -87,6 +87,15 @@ class Window:
     rests: Tensor
     view: Tensor
 
+    def lost(self) -> Tensor:
+        """Which sessions no longer show their view, bool `(B, 1, 1, 1, 1)`."""
+        away = (self.newest() - self.view).square().mean((1, 2, 3, 4), keepdim=True)
+        return away > LOST**2
+
+    def newest(self) -> Tensor:
+        """The last latent before those that the window's stretch dreamed, `(B, 1, C, h, w)`."""
+        return self.latents[:, -self.stretch.latents.shape[1] - 1, None]
+
     def still(self) -> Tensor:
         """What each session should go on showing while it rests, `(B, 1, C, h, w)`.
 
@@ -94,6 +103,4 @@ class Window:
         stay as it is: squared error against a view that is nowhere in its past would teach the mean of
         all views, and a little of that in every tick is a picture that fades to grey.
         """
-        newest = self.latents[:, -self.stretch.latents.shape[1] - 1, None]
-        away = (newest - self.view).square().mean((1, 2, 3, 4), keepdim=True)
-        return torch.where(away > LOST**2, newest, self.view)
+        return torch.where(self.lost(), self.newest(), self.view)

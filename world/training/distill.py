@@ -71,8 +71,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
     buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
     (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw last,
-    in place of the objective: that nothing changes is known (`Window.still`). `experts`: the student is a
-    mixture of experts, one for each denoise step.
+    in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
+    `experts`: the student is a mixture of experts, one for each denoise step.
     """
 
     objective: Objective = "dmd"
@@ -204,6 +204,10 @@ class Distiller:
                 found = window.stretch.estimates - self._replayed(self.origin, window)
         if self.settings.rest:
             wrong = self.settings.rest * (window.stretch.estimates - window.still())
+            if (
+                self.judge is not None
+            ):  # one that is lost stays where it is, and that has to look like footage
+                wrong = wrong + window.lost() * found
             found = torch.where(window.rests[:, None, None, None, None], wrong, found)
         return found
 

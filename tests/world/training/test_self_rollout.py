@@ -273,6 +273,26 @@ def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_p
     assert torch.equal(direction, 3.0 * (window.stretch.estimates - held))
 
 
+def test_what_a_lost_session_shows_is_matched_to_footage_too(setting, tmp_path):
+    """One that still shows what it saw is not: what comes next is known."""
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, rest=3.0)
+    chain = three.chains[0]
+    nothing = torch.full((BATCH,), EMPTY), torch.zeros(BATCH, chain.held.shape[-1])
+    chain.begin(past, actions[:, :PAST], *nothing, 9)
+    chain.view[1] = three.dream(chain, actions[:, PAST:], draw(), False).latents[1, -1:]
+    window = three.dream(chain, actions[:, PAST:], draw(), False)
+    assert window.lost().flatten().tolist() == [True, False]
+    for seed in range(3):
+        three.judge.learn(window, footage(window), 1.0, draw(seed))
+    free = dataclasses.replace(window, rests=torch.zeros_like(window.rests))
+    matched = three.direction(free, footage(window), draw())
+    still = 3.0 * (window.stretch.estimates - window.still())
+    direction = three.direction(window, footage(window), draw())
+    assert torch.count_nonzero(matched[0]) and torch.equal(direction[0], (still + matched)[0])
+    assert torch.equal(direction[1], still[1])
+
+
 def test_without_a_critic_free_sessions_are_held_to_what_they_would_have_dreamed(setting, tmp_path):
     world, _, past, actions = setting
     three = distiller(world, tmp_path, "rest", rest=2.0)
