@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.session import COMMITS, Session
 from world.action import Action
+from world.rest import Rest
 from world.world import World, WorldState
 
 LARGEST = 8
@@ -103,7 +104,9 @@ def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Act
 @torch.no_grad()
 def _commit(world: World, joint: "Joint", states: Sequence[WorldState]) -> None:
     world._commit(joint)
-    for state in states:
+    for i, state in enumerate(states):
+        if state.rest is not None and joint.rest is not None:
+            state.rest.kept.copy_(joint.rest.kept[i : i + 1])
         state.end()
 
 
@@ -123,6 +126,8 @@ class Joint(WorldState):
         self.decoder_memory = [torch.cat(parts) for parts in zip(*memories, strict=True)]
         self.fresh = False
         self.memory, self.keys_values, self.condition = None, {}, states[0].condition
+        rests = [s.rest for s in states if s.rest is not None]
+        self.rest = Rest.beside(rests) if rests else None
         self.pictures = {}
         self.cache: Any = _Caches([s.cache for s in states])
 

@@ -29,7 +29,9 @@ THOROUGH = int(os.environ.get("PLAYHEAD_THOROUGH", "1"))
 BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_right", "attack", "use")
 
 
-def make_tiny_world(seed: int = 0, time_factor: int = 1, places: tuple[str, ...] = ()) -> World:
+def make_tiny_world(
+    seed: int = 0, time_factor: int = 1, places: tuple[str, ...] = (), rest_after: int = 0
+) -> World:
     """A world of 64 x 64 pixels, 4 tokens a frame and random weights, shaped like `freedoom`.
 
     `time_factor` 1 or 2: frames a tick. `places`: those that it knows by name.
@@ -66,6 +68,7 @@ def make_tiny_world(seed: int = 0, time_factor: int = 1, places: tuple[str, ...]
         sampling=SamplingConfig(latents_per_tick=1, steps=(1000.0, 500.0), shift=3.0, window=6),
         action=ActionSpace(BUTTONS),
         places=places,
+        rest_after=rest_after,
     )
     config.check()
     random_state = torch.random.get_rng_state()

@@ -59,6 +59,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     `family`: worlds of one family share their scenes. `prompt_switch`: what becomes of
     the past when the prompt changes: it is committed again under the new one, or flushed down to the sink.
     `places`: what the generator's labels stand for, in their order; a session of none of them has no label.
+    `rest_after`: ticks with nothing held, after which the past stays as it is (`world.rest`); 0: never.
     """
 
     name: str
@@ -80,6 +81,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     family: str = ""
     places: tuple[str, ...] = ()
     prompt_switch: Literal["recache", "flush"] = "recache"
+    rest_after: int = 0
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -133,6 +135,8 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 raise ValueError("`sampling.steps` has to fall from step to step")
         if sampling.latents_per_tick < 1 or self.ticks_per_second <= 0:
             raise ValueError("`sampling.latents_per_tick` and `ticks_per_second` have to be above 0")
+        if self.rest_after < 0 or (self.rest_after and not self.action.inputs):
+            raise ValueError("`rest_after` is 0, or a number of ticks where the world has something to hold")
         if not 0 <= sampling.sink <= sampling.window - sampling.latents_per_tick - 1:
             raise ValueError(
                 f"`sampling.window` {sampling.window} has no room for a sink of {sampling.sink}, a block "

@@ -10,6 +10,7 @@ from world import acceleration
 from world.action_module import ActionMemory
 from world.kv_cache import KVCache
 from world.lighttae import Memory
+from world.rest import Rest
 
 if TYPE_CHECKING:
     from world.context import Context
@@ -69,6 +70,7 @@ class WorldState:
                 device=world.device,
                 dtype=world.dtype,
             )
+        self.rest = Rest(config.rest_after, self.latent) if config.rest_after else None
         self.cos_sin = world.rope_table(0)
         self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
         self.prompt = self.bound_prompt = 0
@@ -105,6 +107,8 @@ class WorldState:
         self.cache.restart()
         if self.memory is not None:
             self.memory.restart()
+        if self.rest is not None:
+            self.rest.restart()
         self.fresh = True
         self.prompt = 0
 
@@ -133,7 +137,8 @@ class WorldState:
         """Keeps the block that was committed, for a recache."""
         if self.recent.shape[1]:
             count = self.latent.shape[1]
-            self.recent.copy_(torch.cat([self.recent[:, count:], self.latent], 1))
+            committed = self.rest.kept if self.rest is not None else self.latent
+            self.recent.copy_(torch.cat([self.recent[:, count:], committed], 1))
 
     def keep_context(self, name: str, new: KeysValues) -> None:
         """Overwrites cross-attention keys and values in place where they exist."""
@@ -150,6 +155,7 @@ class WorldState:
         return {
             "cache": self.cache.state(),
             "actions": self.memory.state() if self.memory is not None else {},
+            "rest": self.rest.state() if self.rest is not None else {},
             "prompt": self.prompt,
             "recent": self.recent.clone(),
             "decoder_memory": [m.clone() for m in memory],
@@ -161,6 +167,8 @@ class WorldState:
         self.cache.load_state(state["cache"])
         if self.memory is not None:
             self.memory.load_state(state["actions"])
+        if self.rest is not None:
+            self.rest.load_state(state["rest"])
         self.prompt = state["prompt"]
         self.recent.copy_(state["recent"])
         self.fresh = state["fresh"]

@@ -213,6 +213,8 @@ class World:
             return
         state.prompt = number
         self.bind(state, context)
+        if state.rest is not None:
+            state.rest.restart()  # under another prompt the world moves
         cache, size = state.cache, state.latent.shape[1]
         kept = min(state.recent.shape[1], (cache.length - min(cache.sink, cache.length)) // size * size)
         cache.flush(cache.length - (0 if (how or self.config.prompt_switch) == "flush" else kept))
@@ -256,13 +258,13 @@ class World:
     @torch.no_grad()
     def take(self, state: WorldState, actions: Tensor, latents: Tensor) -> None:
         """Puts known latents `(B, F, C, h, w)` where `denoise` would have dreamed them."""
-        self._hold(state, actions)
+        self._hold(state, actions, counts=True)
         self._begin(state)
         state.latent.copy_(latents)
 
     def draw(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> Schedule:
         """Lays out what a tick is made of, its actions and its noise. Returns its noise levels."""
-        self._hold(state, actions)
+        self._hold(state, actions, counts=True)
         shape = state.latent.shape[1:]
         schedule = state.schedule
         first_steps = self.config.sampling.first_steps
@@ -275,7 +277,10 @@ class World:
 
     @torch.no_grad()
     def commit(self, state: WorldState) -> None:
-        """Writes `state.latent`'s keys and values to the cache, by a pass at the context noise level."""
+        """Writes `state.latent`'s keys and values to the cache, by a pass at the context noise level.
+
+        Those of a session at rest stay what they were (`world.rest`).
+        """
         self._begin(state)
         state.graphs.run(("commit", *state.places), lambda: self._commit(state))
         state.remember()
@@ -313,8 +318,12 @@ class World:
             pixels[0, -1].float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         )
 
-    def _hold(self, state: WorldState, actions: Tensor) -> None:
-        state.action[..., : self.config.generator.inputs].copy_(actions)
+    def _hold(self, state: WorldState, actions: Tensor, counts: bool = False) -> None:
+        """`counts`: where nothing is held, that is rest; a known past is none."""
+        held = state.action[..., : self.config.generator.inputs]
+        held.copy_(actions)
+        if counts and state.rest is not None:
+            state.rest.count(held)
         if state.memory is not None:
             state.memory.hold(state.action)
 
@@ -363,7 +372,8 @@ class World:
 
     def _commit(self, state: WorldState) -> None:
         who = COMMIT if COMMIT in self.generators else None
-        self._predict(state, state.latent, self.config.sampling.context_noise, who)
+        latent = state.rest.committed(state.latent) if state.rest is not None else state.latent
+        self._predict(state, latent, self.config.sampling.context_noise, who)
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)

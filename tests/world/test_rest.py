@@ -1,0 +1,132 @@
+"""Rest: a world in which nothing is held stays where it is as long as one likes, and goes on from there."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.session import Session
+from engine.together import step_together
+from scenes.scene import load_scene
+from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
+from world.action import Action
+from world.metrics import psnr
+from world.world import World
+
+AFTER = 3
+WORLD = make_tiny_world(rest_after=AFTER)
+REST, BUSY = Action(), Action(frozenset(BUTTONS[:1]))
+
+
+def session(seed: int = 0) -> Session:
+    return Session(WORLD, make_tiny_context(seed=seed), seed)
+
+
+def kept(player: Session) -> torch.Tensor:
+    """What the last tick committed."""
+    player.finish()
+    assert player._state.rest is not None
+    return player._state.rest.kept.clone()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=16))
+def test_after_some_ticks_of_rest_the_last_one_before_is_committed_over_and_over(holds):
+    player, still, before = session(), 0, None
+    for hold in holds:
+        player.step(BUSY if hold else REST)
+        still = 0 if hold else still + 1
+        found = kept(player)
+        if still <= AFTER:
+            assert torch.equal(found, player._state.latent)
+        else:
+            assert torch.equal(found, before) and not torch.equal(found, player._state.latent)
+        before = found
+
+
+def test_the_past_of_a_scene_is_committed_as_it_is_though_nothing_was_held_in_it():
+    context = make_tiny_context(seed=0, length=AFTER + 3)
+    context.actions[:] = 0
+    player = Session(WORLD, context, 0)
+    assert torch.equal(kept(player), WORLD.encode(context.frames)[None, -1:])
+
+
+@pytest.mark.parametrize("ticks", [1, AFTER, AFTER + 1, AFTER + 9])
+def test_a_snapshot_at_any_tick_of_rest_goes_on_bit_for_bit(ticks):
+    player = session()
+    player.step(BUSY)
+    for _ in range(ticks):
+        player.step(REST)
+    twin = player.fork()
+    for action in [*[REST] * 5, BUSY, *[REST] * 5]:
+        assert np.array_equal(player.step(action), twin.step(action))
+
+
+def test_known_latents_lead_to_the_same_future():
+    player, again = session(), session()
+    for action in [BUSY, *[REST] * (AFTER + 4)]:
+        player.step(action)
+        again.retrace(action, player.latents)
+    assert np.array_equal(player.step(BUSY), again.step(BUSY))
+
+
+def test_in_company_some_rest_and_some_do_not():
+    crowd = [session(n) for n in range(3)]
+    alone = [player.fork() for player in crowd]
+    for tick in range(AFTER + 8):
+        held = [REST, BUSY, REST if tick % 7 else BUSY]
+        frames = step_together(crowd, held)
+        assert np.array_equal(frames, [s.step(a) for s, a in zip(alone, held, strict=True)])
+    assert all(torch.equal(kept(a), kept(b)) for a, b in zip(crowd, alone, strict=True))
+
+
+def test_sessions_of_one_batch_rest_each_for_itself():
+    draw = torch.Generator().manual_seed(0)
+    state, shape = WORLD.new_state(2), (2, 1, len(BUTTONS))
+    past = torch.randn((2, 3, *WORLD.config.latent_shape), generator=draw)
+    WORLD.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)))
+    held = torch.zeros(shape)
+    held[1] = 1
+    assert state.rest is not None
+    for tick in range(AFTER + 2):
+        WORLD.denoise(state, held, [1, 2], tick)
+        WORLD.commit(state)
+    assert not torch.equal(state.rest.kept[0], state.latent[0])
+    assert torch.equal(state.rest.kept[1], state.latent[1])
+
+
+def test_a_restart_forgets_that_it_rested():
+    player = session()
+    first = [player.step(REST) for _ in range(AFTER + 4)]
+    player.reset()
+    assert np.array_equal(first, [player.step(REST) for _ in range(AFTER + 4)])
+
+
+def test_a_world_with_nothing_to_hold_cannot_rest():
+    for other in (-1, "no buttons"):
+        config = WORLD.config
+        if other == -1:
+            config = msgspec.structs.replace(config, rest_after=-1)
+        else:
+            action = msgspec.structs.replace(config.action, buttons=())
+            generator = msgspec.structs.replace(config.generator, buttons=0)
+            config = msgspec.structs.replace(config, action=action, generator=generator)
+        with pytest.raises(ValueError, match="rest_after"):
+            config.check()
+
+
+def test_the_shipped_world_shows_after_half_a_minute_of_rest_what_it_showed_before_it():
+    """Without rest it has lost the picture by a tenth of that, and from its rest it walks on."""
+    world = World.load("freedoom", "cpu")
+    scene = load_scene("blue-windows")
+    player = Session(world, scene.context, scene.seed, scene)
+    for _ in range(world.config.rest_after):
+        seen = torch.from_numpy(player.step(REST))
+    for _ in range(60):
+        shown = torch.from_numpy(player.step(REST))
+    assert psnr(shown, seen).min() > 26
+    for _ in range(12):
+        shown = torch.from_numpy(player.step(Action(frozenset({"forward"}))))
+    assert psnr(shown, seen).max() < 20
