@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 .PHONY: play test
 
 play: $(VENV)/.play
-	$(VENV)/bin/python main.py play --hold $(ARGS)
+	$(VENV)/bin/python main.py play $(ARGS)
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .

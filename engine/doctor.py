@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from world.acceleration import pick_device, pick_dtype
 from world.catalogue import list_worlds
-from world.world import shipped_worlds
+from world.found import shipped_worlds
 
 
 @dataclass(frozen=True)

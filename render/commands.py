@@ -106,7 +106,7 @@ def bench_attention(
     from render import bench
     from world import acceleration, attention_check
     from world.config import load_config
-    from world.world import find_world
+    from world.found import find_world
 
     config = load_config(find_world(world) / "world.toml")
     target = acceleration.pick_device(device)

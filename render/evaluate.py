@@ -42,7 +42,7 @@ def evaluate(
 
     from world.errors import PlayheadError
     from world.evaluation import PLAYERS, as_numbers
-    from world.world import find_world
+    from world.found import find_world
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")

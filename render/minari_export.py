@@ -11,7 +11,7 @@ import numpy as np
 from render.episodes import Moment
 from render.export import ExportError
 from world.config import WorldConfig
-from world.world import shipped_worlds
+from world.found import shipped_worlds
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer

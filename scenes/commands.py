@@ -191,7 +191,7 @@ def prepare(
     from scenes.encoders import IMAGE, TEXT, Encoders
     from scenes.prepare import prepare_scenes
     from scenes.worlds_commands import progress
-    from world.world import load_frame_encoder
+    from world.encoding import load_frame_encoder
 
     with progress() as tell:
         made = prepare_scenes(

@@ -115,7 +115,7 @@ def _prepare(name: str) -> None:
     from scenes.encoders import Encoders
     from scenes.prepare import prepare_scenes
     from scenes.scene import SceneError
-    from world.world import load_frame_encoder
+    from world.encoding import load_frame_encoder
 
     try:
         with progress() as tell:

@@ -19,7 +19,7 @@ from main import main
 from scenes.scene import scene_names
 from tests.conftest import make_tiny_context
 from world.checkpoint import read_weights, save_weights
-from world.world import SHIPPED
+from world.found import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 MAIN = [sys.executable, str(ROOT / "main.py")]

@@ -12,7 +12,7 @@ import pygame
 import pytest
 
 from tests.engine.bridge.conftest import serve_process
-from world.world import SHIPPED
+from world.found import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(

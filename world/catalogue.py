@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from world.checkpoint import without_memory
 from world.config import WorldConfig, read_config
+from world.found import added_worlds, find_world, shipped_worlds
 from world.generator import Generator
 from world.lighttae import LightTAE
-from world.world import added_worlds, find_world, shipped_worlds
 
 
 @dataclass(frozen=True)

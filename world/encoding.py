@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from world import checkpoint
-from world.config import WorldConfig
+from world.config import WorldConfig, load_config
 from world.errors import WorldError
+from world.found import find_world
 from world.lighttae import LightTAE, Memory
 
 CHUNK = 16
@@ -67,3 +68,14 @@ def load_autoencoder(folder: Path, config: WorldConfig, device: torch.device, dt
         autoencoder = LightTAE(config.autoencoder)
     checkpoint.load_weights(autoencoder, folder, config.autoencoder_weights, device, dtype)
     return autoencoder
+
+
+def load_frame_encoder(name: str | Path) -> FrameEncoder:
+    """What makes scenes of a world given by name or folder, on the CPU, without loading its generator.
+
+    Raises WorldError as `World.load` does.
+    """
+    folder, device = find_world(name), torch.device("cpu")
+    config = load_config(folder / "world.toml")
+    autoencoder = load_autoencoder(folder, config, device, torch.float32)
+    return FrameEncoder(config, autoencoder, device, torch.float32)

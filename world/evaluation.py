@@ -23,9 +23,10 @@ from world import acceleration, checkpoint
 from world.clips import CONTEXT, HORIZONS, Clip, cut_clips
 from world.config import read_config
 from world.errors import PlayheadError
+from world.found import find_world
 from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
-from world.world import World, WorldState, find_world
+from world.world import World, WorldState
 
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")

@@ -15,19 +15,18 @@ from torch import Tensor
 
 from world import acceleration, checkpoint
 from world.attention_check import choose_backend
-from world.config import WorldConfig, load_config, read_config
+from world.config import WorldConfig, load_config
 from world.context import Context, check_context
 from world.encoding import FrameEncoder, load_autoencoder
 from world.errors import WorldError
 from world.experts import Experts
+from world.found import find_world
 from world.generator import Generator
-from world.home import worlds_folder
 from world.lighttae import LightTAE, MemBlock
 from world.noise import noises
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
 
-SHIPPED = Path(__file__).parent / "shipped"
 COMMIT = "commit"
 """What a generator is called that has weights for the commit pass alone."""
 
@@ -390,52 +389,3 @@ class World:
 def _expert(number: int) -> str:
     """What the generator of the denoise steps of that number is called."""
     return f"denoise {number}"
-
-
-def load_frame_encoder(name: str | Path) -> FrameEncoder:
-    """What makes scenes of a world given by name or folder, on the CPU, without loading its generator.
-
-    Raises WorldError as `World.load` does.
-    """
-    folder, device = find_world(name), torch.device("cpu")
-    config = load_config(folder / "world.toml")
-    autoencoder = load_autoencoder(folder, config, device, torch.float32)
-    return FrameEncoder(config, autoencoder, device, torch.float32)
-
-
-def shipped_worlds() -> list[str]:
-    """Names of the worlds that come with the project."""
-    return sorted(p.parent.name for p in SHIPPED.glob("*/world.toml"))
-
-
-def added_worlds() -> list[str]:
-    """Names of the worlds that `worlds add`, `get` or `random` put into the user's folder."""
-    return [file.parent.name for file in _added()]
-
-
-def _added() -> list[Path]:
-    return sorted(worlds_folder().glob("*/world.toml"))
-
-
-def find_world(name: str | Path) -> Path:
-    """The folder of a world given by name or by path, or of the only one of a family here.
-
-    Raises WorldError listing the known names.
-    """
-    for parent in (SHIPPED, worlds_folder()):
-        if str(name) and (parent / str(name) / "world.toml").is_file():
-            return parent / str(name)
-    path = Path(name)
-    if path.is_dir():
-        return path
-    members = [folder.parent for folder in _added() if read_config(folder).family == str(name)]
-    if len(members) == 1:
-        return members[0]
-    if members:
-        names = ", ".join(folder.name for folder in members)
-        raise WorldError(f"`{name}` are several worlds here; choose one by --world: {names}")
-    here = f"shipped are {', '.join(shipped_worlds()) or 'none'}"
-    added = f", added are {', '.join(added_worlds())}" if added_worlds() else ""
-    raise WorldError(
-        f"there is no world `{name}`; {here}{added}; or give the folder of one, or `worlds get` a public one"
-    )

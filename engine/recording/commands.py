@@ -98,7 +98,8 @@ def _difference(kept: "Recording", world: "World", place: "Place", steps: int | 
 def load_world(recording: "Recording", world: str | None, device: str) -> "World":
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     from engine.recording.schema import RecordingError
-    from world.world import World, added_worlds, shipped_worlds
+    from world.found import added_worlds, shipped_worlds
+    from world.world import World
 
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(

@@ -14,9 +14,10 @@ from scenes.encoders import Encoders, read_picture
 from scenes.prepare import prepare_scenes
 from scenes.scene import READY, SceneError, load_scene, ready_scenes, scenes_of
 from world.action import Action, prompt_name
+from world.encoding import load_frame_encoder
 from world.public import PUBLIC
 from world.randomise import random_world, save_world_config
-from world.world import World, load_frame_encoder
+from world.world import World
 
 WORLDS = ("self-forcing", "causal-forcing", "matrix-game-2", "matrix-game-2-gta", "matrix-game-2-templerun")
 

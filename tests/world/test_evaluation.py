@@ -36,13 +36,14 @@ from world.evaluation import (
     evaluate,
     in_turns,
 )
+from world.found import SHIPPED
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
 from world.noise import Ahead
 from world.training.footage import Footage
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
-from world.world import SHIPPED, World, WorldState
+from world.world import World, WorldState
 
 ROOT = Path(__file__).parents[2]
 LENGTH = CONTEXT + max(HORIZONS)

@@ -12,7 +12,7 @@ from torch import Tensor
 from world.checkpoint import random_seed, read_weights, save_weights
 from world.config import WorldConfig, load_config
 from world.errors import WorldError
-from world.world import find_world
+from world.found import find_world
 
 
 def average_worlds(

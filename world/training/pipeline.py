@@ -16,6 +16,7 @@ from torch import Tensor
 from world import acceleration, checkpoint
 from world.config import WorldConfig, load_config, read_config
 from world.errors import PlayheadError, WorldError
+from world.found import find_world
 from world.inverse import AFTER, BEFORE
 from world.lighttae import LightTAE
 from world.training import distributed
@@ -33,7 +34,6 @@ from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
 from world.training.scorer import ScorerTraining, train_scorer
 from world.training.sharpen import SharpenTraining, train_sharpness
-from world.world import find_world
 
 
 def _device(name: str) -> torch.device:

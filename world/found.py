@@ -1,0 +1,47 @@
+"""Where worlds are: shipped with the project, or put into the user's folder."""
+
+from pathlib import Path
+
+from world.config import read_config
+from world.errors import WorldError
+from world.home import worlds_folder
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def shipped_worlds() -> list[str]:
+    """Names of the worlds that come with the project."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/world.toml"))
+
+
+def added_worlds() -> list[str]:
+    """Names of the worlds that `worlds add`, `get` or `random` put into the user's folder."""
+    return [file.parent.name for file in _added()]
+
+
+def _added() -> list[Path]:
+    return sorted(worlds_folder().glob("*/world.toml"))
+
+
+def find_world(name: str | Path) -> Path:
+    """The folder of a world given by name or by path, or of the only one of a family here.
+
+    Raises WorldError listing the known names.
+    """
+    for parent in (SHIPPED, worlds_folder()):
+        if str(name) and (parent / str(name) / "world.toml").is_file():
+            return parent / str(name)
+    path = Path(name)
+    if path.is_dir():
+        return path
+    members = [folder.parent for folder in _added() if read_config(folder).family == str(name)]
+    if len(members) == 1:
+        return members[0]
+    if members:
+        names = ", ".join(folder.name for folder in members)
+        raise WorldError(f"`{name}` are several worlds here; choose one by --world: {names}")
+    here = f"shipped are {', '.join(shipped_worlds()) or 'none'}"
+    added = f", added are {', '.join(added_worlds())}" if added_worlds() else ""
+    raise WorldError(
+        f"there is no world `{name}`; {here}{added}; or give the folder of one, or `worlds get` a public one"
+    )
