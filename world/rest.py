@@ -31,9 +31,9 @@ class Rest:
     @classmethod
     def beside(cls, rests: Sequence["Rest"]) -> "Rest":
         """Those of several batches, side by side; a copy."""
-        joint = cls(rests[0].after, torch.cat([rest.kept for rest in rests]))
-        joint.ticks.copy_(torch.cat([rest.ticks for rest in rests]))
-        joint.kept.copy_(torch.cat([rest.kept for rest in rests]))
+        kept = torch.cat([rest.kept for rest in rests])
+        joint = cls(rests[0].after, kept)
+        joint.kept, joint.ticks = kept, torch.cat([rest.ticks for rest in rests])
         return joint
 
     def count(self, held: Tensor) -> None:

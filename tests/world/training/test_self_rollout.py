@@ -257,14 +257,20 @@ def test_a_session_at_rest_is_held_to_what_it_saw(setting, tmp_path):
     assert torch.equal(direction[0], 3.0 * (window.stretch.estimates[0] - seen))
 
 
-def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_path):
-    """An untrained world loses it at once; one that errs by a little is brought back to it."""
+def resting(setting, tmp_path):
+    """A distiller whose first chain rests, and what its sessions show after a stretch of that."""
     world, _, past, actions = setting
     three = distiller(world, tmp_path, rest=3.0)
     chain = three.chains[0]
     nothing = torch.full((BATCH,), EMPTY), torch.zeros(BATCH, chain.held.shape[-1])
     chain.begin(past, actions[:, :PAST], *nothing, 9)
-    shown = three.dream(chain, actions[:, PAST:], draw(), False).latents[:, -1:].clone()
+    return three, chain, three.dream(chain, actions[:, PAST:], draw(), False).latents[:, -1:].clone()
+
+
+def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_path):
+    """An untrained world loses it at once; one that errs by a little is brought back to it."""
+    _, _, past, actions = setting
+    three, chain, shown = resting(setting, tmp_path)
     assert (shown - past[:, -1:]).square().mean() > LOST**2
     chain.view[1] = shown[1] + 0.5 * LOST
     window = three.dream(chain, actions[:, PAST:], draw(), False)
@@ -275,12 +281,9 @@ def test_a_session_that_lost_what_it_saw_is_held_to_what_it_shows(setting, tmp_p
 
 def test_what_a_lost_session_shows_is_matched_to_footage_too(setting, tmp_path):
     """One that still shows what it saw is not: what comes next is known."""
-    world, _, past, actions = setting
-    three = distiller(world, tmp_path, rest=3.0)
-    chain = three.chains[0]
-    nothing = torch.full((BATCH,), EMPTY), torch.zeros(BATCH, chain.held.shape[-1])
-    chain.begin(past, actions[:, :PAST], *nothing, 9)
-    chain.view[1] = three.dream(chain, actions[:, PAST:], draw(), False).latents[1, -1:]
+    actions = setting[3]
+    three, chain, shown = resting(setting, tmp_path)
+    chain.view[1] = shown[1]
     window = three.dream(chain, actions[:, PAST:], draw(), False)
     assert window.lost().flatten().tolist() == [True, False]
     for seed in range(3):
