@@ -73,7 +73,7 @@ class Session:
                 raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
             self.seed = seed
         self._drop_commit()
-        first = self.world.enter(self._state, self.context)
+        first = self.world.enter(self._state, self.context, [self.seed])
         self._anchor = self._state.state() if self._obeys else None
         self.tick = 0
         self.frames = self._take_frames(first)
@@ -90,16 +90,21 @@ class Session:
 
     def step(self, action: Action) -> np.ndarray:
         """Dreams one tick under `action`. Returns its frames, uint8 `(frames_per_tick, H, W, 3)`."""
-        return self._play(
-            action, lambda rows: self.world.denoise(self._state, rows, [self.seed], self.tick), True
-        )
+        return self._play(action, self._dream, True)
+
+    def _dream(self, rows: Tensor) -> None:
+        self.world.denoise(self._state, rows, [self.seed], self.tick)
 
     def retrace(self, action: Action, latents: np.ndarray, decode: bool = True) -> np.ndarray:
         """Plays a tick whose latents, float32 `(F, C, h, w)`, are known: as `step`, but for the denoising.
 
+        Where the last denoise pass commits, the tick is dreamed again: nothing else leaves them.
+
         With `decode` off the frames are left as they were, and the decoder's memory is behind: the frames
         are right again after `World.decoder_span` ticks that were decoded.
         """
+        if self.world.last_pass_commits:
+            return self._play(action, self._dream, decode)
         known = torch.from_numpy(np.array(latents))[None]
         return self._play(action, lambda rows: self.world.take(self._state, rows, known), decode)
 
@@ -118,7 +123,7 @@ class Session:
                 self._obey(action)
             dream(rows)
             self._pending = True
-            if self.world.side_by_side:
+            if self.world.side_by_side and not self.world.last_pass_commits:
                 self._commit = COMMITS.submit(self.world.commit, self._state)
             if decode:
                 self.world.decode(self._state)

@@ -43,7 +43,7 @@ def may_join(session: Session) -> bool:
         state.graphs.enabled
         or state.memory is not None
         or state.keys_values
-        or state.condition.shape[2]
+        or config.looks_at_picture
         or state.recent.shape[1]
         or state.fresh
         or config.sampling.first_steps
@@ -103,10 +103,10 @@ def _joint_step(world: World, sessions: Sequence[Session], actions: Sequence[Act
 
 @torch.no_grad()
 def _commit(world: World, joint: "Joint", states: Sequence[WorldState]) -> None:
-    world._commit(joint)
-    for i, state in enumerate(states):
-        if state.rest is not None and joint.rest is not None:
-            state.rest.kept.copy_(joint.rest.kept[i : i + 1])
+    if not world.last_pass_commits:
+        world._commit(joint)
+    for state in states:
+        state.committed()  # a session at rest takes note of what is kept
         state.end()
 
 
@@ -125,7 +125,8 @@ class Joint(WorldState):
         memories = [s.decoder_memory or [] for s in states]
         self.decoder_memory = [torch.cat(parts) for parts in zip(*memories, strict=True)]
         self.fresh = False
-        self.memory, self.keys_values, self.condition = None, {}, states[0].condition
+        self.memory, self.keys_values, self.previous = None, {}, None
+        self.condition = torch.cat([s.condition for s in states])
         rests = [s.rest for s in states if s.rest is not None]
         self.rest = Rest.beside(rests) if rests else None
         self.pictures = {}

@@ -39,7 +39,7 @@ def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpe
         draw = torch.Generator().manual_seed(0)
         shape = (*state.action.shape[:2], world.config.generator.inputs)
         past = torch.randn((size, sampling.latents_per_tick, *world.config.latent_shape), generator=draw)
-        world.prefill(state, past.to(world.device), torch.zeros(shape))
+        world.prefill(state, past.to(world.device), torch.zeros(shape), range(size))
         fetched = torch.empty(state.frames.shape, dtype=torch.uint8, pin_memory=cuda)
         times = []
         for tick in range(warm + ticks):

@@ -33,15 +33,15 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def share_cores() -> bool:
-    """Leaves half of the processor's cores to the other half of a tick. Returns whether there are two halves.
+def share_cores(halves: bool) -> bool:
+    """Gives torch its threads: all of the processor's cores, or half of them, if a tick has two `halves`.
 
-    A commit and a decode do not depend on each other and run side by side, each on half of the cores.
-    Torch's threads wait for one another by spinning, so a pool over all cores loses many times its speed
-    as soon as anything else, such as the window, takes a core; half of them stay clear of that.
+    Returns whether it has. A commit pass and a decode do not depend on each other and run side by side, each
+    on half of the cores.
     """
-    torch.set_num_threads(max(1, cores() // 2))
-    return cores() > 1
+    halves = halves and cores() > 1
+    torch.set_num_threads(max(1, cores() // (2 if halves else 1)))
+    return halves
 
 
 def pack(layers: Sequence[nn.Linear], rows: int) -> None:

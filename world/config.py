@@ -26,12 +26,24 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std: tuple[float, ...] = ()
 
 
-class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A memory beyond the window: `layers` also attend to the last `frames` of every `every`-th frame."""
+
+    frames: int
+    every: int
+    layers: tuple[int, ...]
+
+
+class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How ticks are sampled.
 
     `steps` are listed timesteps (1000 = pure noise), warped by `shift`. `window` counts the latent frames
     that the cache holds, the block under way and the `sink` included. `context_noise` is the timestep of the
     commit pass. `first_steps`: the steps of a session's first block, where those are others.
+
+    `commit`: what later ticks see of a tick are the keys and values of a `pass` of its own over the clean
+    latents, or of its `last` denoise pass, which saves that pass. `previous`: the generator is given the tick
+    before's clean latents, beside the noisy ones. `far`: some layers' memory beyond the window.
     """
 
     latents_per_tick: int
@@ -42,6 +54,14 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_noise: float = 0.0
     first_steps: tuple[float, ...] = ()
     positions: Literal["endless", "absolute"] = "endless"
+    commit: Literal["pass", "last"] = "pass"
+    previous: bool = False
+    far: FarConfig | None = None
+
+    @property
+    def reach(self) -> int:
+        """How many frames back the oldest is that a tick may see, the block under way included."""
+        return self.window + (self.far.frames * self.far.every if self.far is not None else 0)
 
     def steps_for(self, count: int) -> tuple[float, ...]:
         """The step list of length `count`: the world's own, or evenly spaced steps."""
@@ -92,6 +112,11 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """Frames of every tick after the first."""
         return self.sampling.latents_per_tick * self.autoencoder.time_factor
 
+    @property
+    def looks_at_picture(self) -> bool:
+        """Whether its generator is given condition latents of a scene's picture."""
+        return self.generator.condition_channels > 0 and not self.sampling.previous
+
     def label(self, place: str) -> list[float]:
         """A place's label: one-hot, or all 0 where the generator has not learned that place."""
         return [float(name == place) for name in self.places]
@@ -130,6 +155,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"`expert_weights` has {len(self.expert_weights)} files, one for each of the "
                 f"{len(sampling.steps) - 1} `sampling.steps` before the last are wanted"
             )
+        self._check_memory()
         for steps in (sampling.steps, sampling.first_steps):
             if list(steps) != sorted(steps, reverse=True):
                 raise ValueError("`sampling.steps` has to fall from step to step")
@@ -141,6 +167,32 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             raise ValueError(
                 f"`sampling.window` {sampling.window} has no room for a sink of {sampling.sink}, a block "
                 f"of {sampling.latents_per_tick} and one frame of the past"
+            )
+
+    def _check_memory(self) -> None:
+        g, sampling, far = self.generator, self.sampling, self.sampling.far
+        if sampling.previous and g.condition_channels != g.out_channels:
+            raise ValueError(
+                f"with `sampling.previous` the generator is given {g.out_channels} channels more: "
+                f"`generator.in_channels` has to be {2 * g.out_channels}, not {g.in_channels}"
+            )
+        if sampling.previous and sampling.latents_per_tick != 1:
+            raise ValueError("`sampling.previous` is for worlds of one latent a tick")
+        if g.predicts == "change" and not sampling.previous:
+            raise ValueError('`generator.predicts = "change"` needs `sampling.previous`')
+        besides = self.commit_weights or sampling.first_steps or g.text_dim or g.action
+        if sampling.commit == "last" and besides:
+            raise ValueError(
+                '`sampling.commit = "last"` goes with no `commit_weights`, `first_steps`, text or action '
+                "modules"
+            )
+        if far is None:
+            return
+        if sampling.sink or g.text_dim or g.action:
+            raise ValueError("`sampling.far` goes with no sink, text or action modules")
+        if min(far.frames, far.every) < 1 or not set(far.layers) <= set(range(g.layers)) or not far.layers:
+            raise ValueError(
+                f"`sampling.far` needs `frames` and `every` above 0, and `layers` from 0 to {g.layers - 1}"
             )
 
 

@@ -52,7 +52,7 @@ def check_context(config: "WorldConfig", context: Context) -> None:
                 f"the world `{config.name}` needs a scene with image features of {g.image_dim} values; see "
                 "`scenes new --image`"
             )
-    if g.condition_channels:
+    if config.looks_at_picture:
         z = context.condition
         if z is None or z.ndim != 4 or z.shape[1:] != latent or not len(z):
             raise WorldError(

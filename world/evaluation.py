@@ -111,7 +111,7 @@ class Evaluation:
         led = torch.cat([torch.zeros_like(self.actions[:, :1]), self.actions[:, : CONTEXT - 1]], 1).float()
         state = self.world.new_state(len(self.clips))
         self.world.label(state, self.places)
-        self.world.prefill(state, latents, led.to(latents.device))
+        self.world.prefill(state, latents, led.to(latents.device), range(len(self.clips)))
         return state
 
     def run(

@@ -9,6 +9,7 @@ Shapes: B sessions, F latent frames, N tokens a frame, D model width. Latents ar
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import torch
@@ -20,6 +21,9 @@ from world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from world.attention import Attend, attention
 from world.norm import RMSNorm, rms_norm
 
+LEAST_SIGMA = 1e-3
+"""Below this noise level clean latents say nothing of the flow."""
+
 
 class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Sizes of a generator. Actions enter by modulation (`buttons`) or by modules in its blocks (`action`).
@@ -28,6 +32,8 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     label that stands after it and says which place is dreamed, if any. `text_dim` or `image_dim`: width
     of the cross-attention context, text rows or image features; both 0 for no cross-attention. What
     `in_channels` has beyond `out_channels` are condition channels, given beside the noisy latents.
+    `predicts`: what its layers compute, the `flow`, the `clean` latents, or how these `change` from those
+    given as condition; what it returns is the flow.
     """
 
     dim: int
@@ -45,6 +51,7 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     time_features: int = 256
     patch: int = 2
     eps: float = 1e-6
+    predicts: Literal["flow", "clean", "change"] = "flow"
 
     @property
     def head_dim(self) -> int:
@@ -324,7 +331,17 @@ class Generator(nn.Module):
             acting = self._action_layers.get(layer) if control is not None else None
             given = (acting, control) if acting is not None else None
             h = block(h, modulation, layer, cos_sin, attend, keys_values, given)
-        return self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
+        found = self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
+        return self._flow(found, x, timesteps)
+
+    def _flow(self, found: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+        """What its layers found as a flow: that from the clean latents to the noise in `x`."""
+        if self.config.predicts == "flow":
+            return found
+        noisy, given = x.split((self.config.out_channels, self.config.condition_channels), 2)
+        clean = found + given if self.config.predicts == "change" else found
+        sigma = (timesteps / 1000).clamp_min(LEAST_SIGMA)[:, :, None, None, None]
+        return (noisy - clean) / sigma
 
     def join(self) -> list[nn.Linear]:
         """Prepares weights that no longer change for speed; the state dict stays as it is.

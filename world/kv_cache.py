@@ -8,7 +8,12 @@ than the generator was trained for (the "top aligned" positions of Self Gradient
 
 Eviction copies nothing: a new frame takes the slot of the one that falls out. The order of slots does not
 matter to attention.
+
+Some layers may look further: of the frames that fall out of the ring, every so many-th goes on into a far
+ring of theirs (`Far`), so that a few frames reach back many times as far as the window.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,10 +22,26 @@ from world import rope
 from world.attention import attention
 
 
-class KVCache:
-    """Keys and values `(layers, B, heads, frames * tokens, head_dim)` of at most `frames` latent frames.
+@dataclass(frozen=True)
+class Far:
+    """What `layers` remember of the frames that left the window: of every `every`-th the last `frames`."""
 
-    `frames` counts the block under way too, as `local_attn_size` does in Self-Forcing. `span` is the number
+    frames: int
+    every: int
+    layers: tuple[int, ...]
+
+    def sees(self, query: Tensor, key: Tensor, window: int) -> Tensor:
+        """Whether frame `query` finds frame `key` there, absolute indices, where a ring holds `window`."""
+        gone = query - window  # the newest frame that has fallen out
+        newer = gone.div(self.every, rounding_mode="floor") - key // self.every
+        return (key % self.every == 0) & (key <= gone) & (newer < self.frames)
+
+
+class KVCache:
+    """Keys and values `(layers, B, heads, (frames + far.frames) * tokens, head_dim)`.
+
+    At most `frames` latent frames are held, the block under way included, as `local_attn_size` counts them in
+    Self-Forcing, and those of `far` after them. `span` is the number
     of frames that the generator was trained on, or None to leave the sink at its absolute positions.
     `backend`: of `world.attention`, or None for the usual one.
     """
@@ -36,13 +57,18 @@ class KVCache:
         tokens: int,
         head_dim: int,
         span: int | None = None,
+        far: Far | None = None,
         backend: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if not 0 <= sink < frames:
             raise ValueError(f"a cache of {frames} frames cannot keep a sink of {sink}")
-        shape = (layers, batch, heads, frames * tokens, head_dim)
+        if far is not None and sink:
+            raise ValueError("a far memory and a sink do not go together")
+        self.far = far
+        slots = frames + (far.frames if far is not None else 0)
+        shape = (layers, batch, heads, slots * tokens, head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.frames, self.sink, self.tokens, self.head_dim, self.span = frames, sink, tokens, head_dim, span
@@ -55,10 +81,13 @@ class KVCache:
         self.origin = 0  # ring frames that were flushed away: the first one after them takes the first slot
         self.slots: list[int] = []  # where the block under way goes
         self.visible = 0  # slots that hold something, the block under way included
+        self.distant = 0  # frames in the far ring
+        self._moved = 0  # frames that have fallen out of the ring since the start
 
     def restart(self) -> None:
         """Forgets everything; the buffers stay."""
         self.length, self.slots, self.visible, self.origin = 0, [], 0, 0
+        self.distant = self._moved = 0
 
     def flush(self, length: int) -> None:
         """Forgets every frame but the sink; the next block begins at absolute frame index `length`.
@@ -66,6 +95,8 @@ class KVCache:
         Committing the frames from there on again is a recache; with `length` as it was, only the sink is
         left. A sink that is not complete is kept as far as it is there.
         """
+        if self.far is not None:
+            raise ValueError("a cache with a far memory cannot be flushed")
         if not min(self.sink, self.length) <= length <= self.length:
             raise ValueError(f"a cache of {self.length} frames cannot go on from frame {length}")
         self.length, self.slots, self.visible, self.origin = length, [], 0, max(0, length - self.sink)
@@ -82,8 +113,33 @@ class KVCache:
             raise ValueError(f"a block of {count} frames does not fit a ring of {self.frames - self.sink}")
         self.slots = [self.slot(self.length + i) for i in range(count)]
         self.visible = min(self.length - self.origin + count, self.frames)
+        if self.far is not None:
+            self._move_far(self.length + count - self.frames)
         if self.sink_base.shape[3]:
             self._move_sink(self.length + count - 1)
+
+    def _move_far(self, gone: int) -> None:
+        """Takes into the far ring what is due of the first `gone` frames, before their slots are taken."""
+        assert self.far is not None
+        n, far = self.tokens, self.far
+        for frame in range(self._moved, gone):
+            if frame % far.every == 0:
+                slot = self.frames + frame // far.every % far.frames
+                source, target = self.slot(frame) * n, slot * n
+                for layer in far.layers:
+                    for held in (self.k, self.v):
+                        held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]
+        self._moved = max(self._moved, gone)
+        self.distant = self._far_count()
+
+    def _far_count(self) -> int:
+        assert self.far is not None
+        return min(-(-self._moved // self.far.every), self.far.frames)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the block under way is written, and how far the layers read."""
+        return (*self.slots, self.visible, *((self.distant,) if self.far is not None else ()))
 
     def _move_sink(self, newest: int) -> None:
         assert self.span is not None
@@ -99,7 +155,9 @@ class KVCache:
         The slots of committed frames are only read. A block's slots are overwritten by each of its passes
         and count as committed after `end`.
         """
-        n, end = self.tokens, self.visible * self.tokens
+        n = self.tokens
+        far = self.distant if self.far is not None and layer in self.far.layers else 0
+        end = (self.visible + far) * n
         for i, slot in enumerate(self.slots):
             self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
             self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
@@ -124,10 +182,22 @@ class KVCache:
         index = index.to(self.k.device)
         return self.k[layer].index_select(2, index), self.v[layer].index_select(2, index)
 
+    def _far_part(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """A layer's far keys and values, `(B, heads, count * tokens, head_dim)`."""
+        part = slice(self.frames * self.tokens, (self.frames + count) * self.tokens)
+        return self.k[layer, :, :, part], self.v[layer, :, :, part]
+
+    def _far_state(self) -> Tensor:
+        """A copy of what the far ring holds, `(far layers, 2, B, heads, tokens, head_dim)`."""
+        assert self.far is not None
+        return torch.stack([torch.stack(self._far_part(i, self.distant)) for i in self.far.layers])
+
     def state(self) -> dict[str, Tensor | int]:
         """A copy of everything that the next tick depends on."""
         end = min(self.length - self.origin, self.frames) * self.tokens
+        held = {"far": self._far_state()} if self.far is not None else {}
         return {
+            **held,
             "k": self.k[..., :end, :].clone(),
             "v": self.v[..., :end, :].clone(),
             "sink_base": self.sink_base.clone(),
@@ -145,3 +215,11 @@ class KVCache:
         self.v[..., : v.shape[3], :] = v
         self.sink_base.copy_(base)
         self.length, self.slots, self.visible, self.origin = length, [], 0, origin
+        if self.far is not None:
+            self._moved = max(0, length - self.frames)
+            self.distant = self._far_count()
+            far = state["far"]
+            assert isinstance(far, Tensor)
+            for layer, held in zip(self.far.layers, far, strict=True):
+                for mine, kept in zip(self._far_part(layer, self.distant), held, strict=True):
+                    mine.copy_(kept)

@@ -48,7 +48,7 @@ def random_context(config: WorldConfig, seed: int = 0) -> Context:
         actions=np.zeros((0, len(config.action.buttons)), np.uint8),
         prompts=tuple(normal(rows, g.text_dim) for _ in range(2)) if g.text_dim else (),
         features=normal(257, g.image_dim) if g.image_dim else None,
-        condition=normal(30, *config.latent_shape) if g.condition_channels else None,
+        condition=normal(30, *config.latent_shape) if config.looks_at_picture else None,
     )
 
 

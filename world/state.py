@@ -8,7 +8,8 @@ from torch import Tensor
 
 from world import acceleration
 from world.action_module import ActionMemory
-from world.kv_cache import KVCache
+from world.config import SamplingConfig
+from world.kv_cache import Far, KVCache
 from world.lighttae import Memory
 from world.rest import Rest
 
@@ -20,6 +21,12 @@ MAX_STEPS = 8
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values, a pair a layer."""
+
+
+def far_memory(sampling: SamplingConfig) -> Far | None:
+    """The far memory that a world's cache has, if it has one."""
+    far = sampling.far
+    return Far(far.frames, far.every, far.layers) if far is not None else None
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class WorldState:
             tokens=world.tokens,
             head_dim=g.head_dim,
             span=sampling.window if sampling.positions == "endless" else None,
+            far=far_memory(sampling),
             backend=world.attention,
             device=world.device,
             dtype=world.dtype,
@@ -77,6 +85,9 @@ class WorldState:
         self.keys_values: dict[str, KeysValues] = {}  # by the name of the world's generator
         self.condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=world.device)
         self.condition_source = self.condition[0]
+        self.previous: Tensor | None = None  # the last tick's clean latents, if the generator is given them
+        if sampling.previous:
+            self.previous = torch.zeros_like(self.latent)
         # The last committed latents, for a recache.
         ring = sampling.window - sampling.sink
         kept = ring // sampling.latents_per_tick * sampling.latents_per_tick if g.text_dim else 0
@@ -109,6 +120,8 @@ class WorldState:
             self.memory.restart()
         if self.rest is not None:
             self.rest.restart()
+        if self.previous is not None:
+            self.previous.zero_()
         self.fresh = True
         self.prompt = 0
 
@@ -117,7 +130,9 @@ class WorldState:
         self.cache.begin(count)
         if self.memory is not None:
             self.memory.begin(count)
-        if self.condition.shape[2]:
+        if self.previous is not None:
+            self.condition.copy_(self.previous)
+        elif self.condition.shape[2]:
             first, last = self.cache.length, len(self.condition_source) - 1
             self.condition.copy_(self.condition_source[[min(first + i, last) for i in range(count)]])
 
@@ -125,20 +140,25 @@ class WorldState:
     def places(self) -> tuple[int, ...]:
         """Where in the caches the block under way is written, and how far they are read."""
         caches = [self.cache, *((self.memory.keyboard, self.memory.mouse) if self.memory is not None else ())]
-        return tuple(number for cache in caches for number in (*cache.slots, cache.visible))
+        return tuple(number for cache in caches for number in cache.places)
 
     def end(self) -> None:
         """Counts the block under way as committed."""
+        if self.previous is not None:
+            self.previous.copy_(self.committed())
         self.cache.end()
         if self.memory is not None:
             self.memory.end()
+
+    def committed(self) -> Tensor:
+        """The latents that the future knows of the block under way: those dreamed, or kept by `rest`."""
+        return self.rest.committed(self.latent) if self.rest is not None else self.latent
 
     def remember(self) -> None:
         """Keeps the block that was committed, for a recache."""
         if self.recent.shape[1]:
             count = self.latent.shape[1]
-            committed = self.rest.kept if self.rest is not None else self.latent
-            self.recent.copy_(torch.cat([self.recent[:, count:], committed], 1))
+            self.recent.copy_(torch.cat([self.recent[:, count:], self.committed()], 1))
 
     def keep_context(self, name: str, new: KeysValues) -> None:
         """Overwrites cross-attention keys and values in place where they exist."""
@@ -156,6 +176,7 @@ class WorldState:
             "cache": self.cache.state(),
             "actions": self.memory.state() if self.memory is not None else {},
             "rest": self.rest.state() if self.rest is not None else {},
+            "previous": self.previous.clone() if self.previous is not None else {},
             "prompt": self.prompt,
             "recent": self.recent.clone(),
             "decoder_memory": [m.clone() for m in memory],
@@ -169,6 +190,8 @@ class WorldState:
             self.memory.load_state(state["actions"])
         if self.rest is not None:
             self.rest.load_state(state["rest"])
+        if self.previous is not None:
+            self.previous.copy_(state["previous"])
         self.prompt = state["prompt"]
         self.recent.copy_(state["recent"])
         self.fresh = state["fresh"]

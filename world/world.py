@@ -27,6 +27,8 @@ from world.noise import noises
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
 
+PAST = 2**48
+"""The ticks of a known past count down from here, so that no session ever draws their noise again."""
 COMMIT = "commit"
 """What a generator is called that has weights for the commit pass alone."""
 
@@ -71,7 +73,9 @@ class World:
         self.tokens = generator.tokens(latent.height, latent.width)
         self._mean = torch.tensor(latent.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(latent.std, device=self.device)[:, None, None]
-        self.side_by_side = self.device.type == "cpu" and acceleration.share_cores()
+        self.side_by_side = False
+        if self.device.type == "cpu":
+            self.side_by_side = acceleration.share_cores(not self.last_pass_commits)
         if self.device.type == "cpu":
             acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
@@ -140,24 +144,26 @@ class World:
         return self.frame_encoder.encode_clip(clip)
 
     @torch.no_grad()
-    def enter(self, state: WorldState, context: Context) -> Tensor:
+    def enter(self, state: WorldState, context: Context, seeds: Sequence[int]) -> Tensor:
         """Begins anew from a context: binds the state to it, and prefills what it has of a past.
+
+        `seeds`, one a session: those under which it will be dreamed on.
 
         Returns the frames to begin with, as `decode` does: the last of the past, or else the context's
         picture, or black. Raises WorldError for a context of another world.
         """
-        g = self.config.generator
         state.restart()
         self.bind(state, context)
         if context.latents is not None:
             latents = torch.from_numpy(np.asarray(context.latents, dtype=np.float32)).to(self.device)
-        elif not len(context.frames) or g.condition_channels:
+        elif not len(context.frames) or self.config.looks_at_picture:
             size = (self.config.frame_height, self.config.frame_width, 3)
             picture = context.frames[-1] if len(context.frames) else np.zeros(size, np.uint8)
             return torch.from_numpy(np.array(picture))[None, None]
         else:
             latents = self.encode(context.frames)
-        return self.prefill(state, latents[None], self._led(context, len(latents))[None].to(latents.device))
+        led = self._led(context, len(latents)).to(latents.device)
+        return self.prefill(state, latents[None], led[None], seeds)
 
     def _led(self, context: Context, count: int) -> Tensor:
         """What was held when each of the context's `count` latents came about, `(count, inputs)`."""
@@ -187,7 +193,7 @@ class World:
             embedding = embedding.to(self.device, self.dtype).expand(state.batch, -1, -1)
             for name, model in self.generators.items():
                 state.keep_context(name, model.embed_context(embedding))
-        if context.condition is not None:
+        if context.condition is not None and self.config.looks_at_picture:
             z = torch.from_numpy(np.asarray(context.condition, dtype=np.float32)).to(self.device)
             mask = z.new_zeros(len(z), g.condition_channels - z.shape[1], *z.shape[2:])
             mask[0] = 1
@@ -228,21 +234,27 @@ class World:
         state.latent.copy_(held)
 
     @torch.no_grad()
-    def prefill(self, state: WorldState, latents: Tensor, actions: Tensor) -> Tensor:
+    def prefill(
+        self, state: WorldState, latents: Tensor, actions: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         """Commits and decodes a past: latents `(B, T, C, h, w)`, actions `(B, T, buttons)` that led to each.
 
-        T has to be a multiple of the latents a tick. Returns the frames of the last block, as `decode` does.
+        T has to be a multiple of the latents a tick. Where a tick's last denoise pass commits it, that pass
+        is run as play would have, on the known latents under noise of ticks before the first. Returns the
+        frames of the last block, as `decode` does.
         """
         size = self.config.sampling.latents_per_tick
         if not latents.shape[1] or latents.shape[1] % size:
             raise WorldError(
                 f"a context of {latents.shape[1]} latents cannot be committed in blocks of {size}"
             )
-        blocks = zip(latents.split(size, 1), actions.split(size, 1), strict=True)
-        for block, action in blocks:
+        blocks = list(zip(latents.split(size, 1), actions.split(size, 1), strict=True))
+        for before, (block, action) in zip(range(len(blocks), 0, -1), blocks, strict=True):
             state.latent.copy_(block)
             self._hold(state, action)
             self.decode(state)
+            if self.last_pass_commits:
+                self._pass_over(state, seeds, PAST - before)
             self.commit(state)
         return state.frames
 
@@ -254,9 +266,21 @@ class World:
         key = ("denoise", schedule.sigmas, *state.places)
         state.graphs.run(key, lambda: self._denoise(state, schedule))
 
+    def _pass_over(self, state: WorldState, seeds: Sequence[int], tick: int) -> None:
+        """The last denoise pass of a tick that ended with `state.latent`, for its keys and values."""
+        self._begin(state)
+        own = self.experts.schedule  # whatever steps a session plays at: a past is the same for all
+        last, sigma = len(own) - 1, own.sigmas[-1]
+        fresh = self.noises(seeds, tick, last, state.latent.shape[1:]).to(self.device)
+        x = (1 - sigma) * state.latent + sigma * fresh
+        self._predict(state, x, 1000 * sigma)
+
     @torch.no_grad()
     def take(self, state: WorldState, actions: Tensor, latents: Tensor) -> None:
-        """Puts known latents `(B, F, C, h, w)` where `denoise` would have dreamed them."""
+        """Puts known latents `(B, F, C, h, w)` where `denoise` would have dreamed them.
+
+        For worlds that commit by a pass of its own: of others, what the last pass left is not known.
+        """
         self._hold(state, actions, counts=True)
         self._begin(state)
         state.latent.copy_(latents)
@@ -276,13 +300,15 @@ class World:
 
     @torch.no_grad()
     def commit(self, state: WorldState) -> None:
-        """Writes `state.latent`'s keys and values to the cache, by a pass at the context noise level.
+        """Has later ticks see this one, by a pass at the context noise level that writes keys and values.
 
-        Those of a session at rest stay what they were (`world.rest`).
+        Where the last denoise pass commits, its own are there already. What a session at rest leaves stays
+        what it was (`world.rest`).
         """
-        self._begin(state)
-        state.graphs.run(("commit", *state.places), lambda: self._commit(state))
-        state.remember()
+        if not self.last_pass_commits:
+            self._begin(state)
+            state.graphs.run(("commit", *state.places), lambda: self._commit(state))
+            state.remember()
         state.end()
 
     @torch.no_grad()
@@ -299,6 +325,11 @@ class World:
             state.graphs.run(("decode",), lambda: self._decode(state))
         state.frames = state.pictures[count]
         return state.frames
+
+    @property
+    def last_pass_commits(self) -> bool:
+        """Whether a tick's last denoise pass commits it, and no pass of its own."""
+        return self.config.sampling.commit == "last"
 
     @property
     def decoder_span(self) -> int:
@@ -371,8 +402,7 @@ class World:
 
     def _commit(self, state: WorldState) -> None:
         who = COMMIT if COMMIT in self.generators else None
-        latent = state.rest.committed(state.latent) if state.rest is not None else state.latent
-        self._predict(state, latent, self.config.sampling.context_noise, who)
+        self._predict(state, state.committed(), self.config.sampling.context_noise, who)
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)

@@ -76,7 +76,7 @@ def moment_scene(
 
 def _past(world: World, start: Context) -> list[_Part]:
     """What a session has of a past before its first tick."""
-    if start.latents is None and (not len(start.frames) or world.config.generator.condition_channels):
+    if start.latents is None and (not len(start.frames) or world.config.looks_at_picture):
         return []
     latents = start.latents if start.latents is not None else world.encode(start.frames).cpu().numpy()
     led = np.zeros((len(start.frames), len(world.config.action.seen)), np.uint8)

@@ -111,7 +111,7 @@ def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit(folder: Pa
     past = torch.randn((2, 3, *config.latent_shape), generator=draw)
     held = torch.randint(0, 2, (2, 7, 8), generator=draw).float()
     state = world.new_state(2)
-    world.prefill(state, past, held[:, :3])
+    world.prefill(state, past, held[:, :3], range(len(past)))
     noises = torch.randn((4, 2, 2, 1, *config.latent_shape), generator=draw)
     played = []
     for tick in range(4):

@@ -115,7 +115,7 @@ def test_what_is_held_is_seen_and_goes_on_into_the_next_block(name: str) -> None
 def test_a_new_key_ramps_in_over_its_block_as_in_the_reference() -> None:
     world = make_world("matrix-game-2")
     state = world.new_state()
-    world.enter(state, random_context(world.config))
+    world.enter(state, random_context(world.config), [0])
     w = world.config.action.tensor(Action(frozenset({"forward"}))).expand(1, 3, -1)
     for tick, held in enumerate((torch.zeros_like(w), w, w)):
         world.denoise(state, held, [0], tick)
@@ -143,7 +143,7 @@ def test_a_prompt_switch_shows_at_once_and_keeps_positions(name: str, how: str) 
     states = [world.new_state() for _ in range(2)]
     action = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
     for state in states:
-        world.enter(state, context)
+        world.enter(state, context, [0])
         for tick in range(9):
             world.denoise(state, action, [0], tick)
             world.commit(state)
@@ -173,7 +173,7 @@ def test_a_recache_under_the_same_prompt_leaves_the_cache_as_it_was() -> None:
     state = world.new_state()
     context = random_context(world.config)
     twice = type(context)(context.frames, context.actions, prompts=(context.prompts[0],) * 2)
-    world.enter(state, twice)
+    world.enter(state, twice, [0])
     action = torch.zeros(1, 3, 0)
     for tick in range(4):
         world.denoise(state, action, [0], tick)

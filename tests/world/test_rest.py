@@ -101,7 +101,7 @@ def test_sessions_of_one_batch_rest_each_for_itself():
     draw = torch.Generator().manual_seed(0)
     state, shape = WORLD.new_state(2), (2, 1, len(BUTTONS))
     past = torch.randn((2, 3, *WORLD.config.latent_shape), generator=draw)
-    WORLD.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)))
+    WORLD.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)), range(2))
     held = torch.zeros(shape)
     held[1] = 1
     assert state.rest is not None

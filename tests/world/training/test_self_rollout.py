@@ -61,7 +61,7 @@ def draws(world, seeds=SEEDS, first=0, ticks=TICKS) -> torch.Tensor:
 def test_a_rollout_in_training_is_the_rollout_of_play_bit_for_bit(setting):
     world, generator, past, actions = setting
     state = world.new_state(BATCH)
-    world.prefill(state, past, actions[:, :PAST])
+    world.prefill(state, past, actions[:, :PAST], SEEDS)
     played = []
     for tick in range(TICKS):
         world.denoise(state, actions[:, PAST + tick][:, None], SEEDS, tick)
