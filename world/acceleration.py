@@ -73,7 +73,7 @@ def compile_blocks(*models: nn.Module) -> None:
     torch._dynamo.config.recompile_limit = 64
     for model in models:
         for block in model.blocks:
-            block.compile()
+            block.compile(dynamic=False)
 
 
 def cores() -> int:

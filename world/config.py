@@ -8,6 +8,7 @@ import msgspec
 from world.action import ActionSpace
 from world.errors import WorldError
 from world.generator import GeneratorConfig
+from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
 from world.tomlfile import read_toml
 
@@ -24,14 +25,6 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: int
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-
-
-class FarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A memory beyond the window: `layers` also attend to the last `frames` of every `every`-th frame."""
-
-    frames: int
-    every: int
-    layers: tuple[int, ...]
 
 
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -56,7 +49,7 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     positions: Literal["endless", "absolute"] = "endless"
     commit: Literal["pass", "last"] = "pass"
     previous: bool = False
-    far: FarConfig | None = None
+    far: Far | None = None
 
     @property
     def reach(self) -> int:

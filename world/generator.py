@@ -320,6 +320,21 @@ class Generator(nn.Module):
         `timesteps` `(B, F)` in 0..1000; `cos_sin` from `rope.table`; `action` `(B, F, told)`: multi-hot,
         and a label; it modulates; `context` from `embed_context`; `control`: what action modules are given.
         """
+        h, embedding = self.hidden(x, timesteps, cos_sin, attend, action, context, control)
+        found = self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
+        return self._flow(found, x, timesteps)
+
+    def hidden(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        cos_sin: Tensor,
+        attend: Attend,
+        action: Tensor | None = None,
+        context: Sequence[tuple[Tensor, Tensor]] | None = None,
+        control: ActionInput | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What the blocks make of it, `(B, F, N, D)`, and the embedding of level and action `(B, F, D)`."""
         dtype = self.head.head.weight.dtype
         embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))
         if action is not None:
@@ -331,8 +346,7 @@ class Generator(nn.Module):
             acting = self._action_layers.get(layer) if control is not None else None
             given = (acting, control) if acting is not None else None
             h = block(h, modulation, layer, cos_sin, attend, keys_values, given)
-        found = self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
-        return self._flow(found, x, timesteps)
+        return h, embedding
 
     def _flow(self, found: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
         """What its layers found as a flow: that from the clean latents to the noise in `x`."""

@@ -13,8 +13,7 @@ Some layers may look further: of the frames that fall out of the ring, every so 
 ring of theirs (`Far`), so that a few frames reach back many times as far as the window.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 import torch
 from torch import Tensor
 
@@ -22,8 +21,7 @@ from world import rope
 from world.attention import attention
 
 
-@dataclass(frozen=True)
-class Far:
+class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `layers` remember of the frames that left the window: of every `every`-th the last `frames`."""
 
     frames: int
@@ -107,6 +105,11 @@ class KVCache:
             return frame
         return self.sink + (frame - self.sink - self.origin) % (self.frames - self.sink)
 
+    def far_slot(self, frame: int) -> int:
+        """The slot of absolute frame index `frame` in the far ring."""
+        assert self.far is not None
+        return self.frames + frame // self.far.every % self.far.frames
+
     def begin(self, count: int) -> None:
         """Makes room for a block of `count` frames; the oldest ring frames fall out, just enough of them."""
         if count > self.frames - self.sink:
@@ -124,8 +127,7 @@ class KVCache:
         n, far = self.tokens, self.far
         for frame in range(self._moved, gone):
             if frame % far.every == 0:
-                slot = self.frames + frame // far.every % far.frames
-                source, target = self.slot(frame) * n, slot * n
+                source, target = self.slot(frame) * n, self.far_slot(frame) * n
                 for layer in far.layers:
                     for held in (self.k, self.v):
                         held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from world import acceleration
 from world.action_module import ActionMemory
-from world.config import SamplingConfig
-from world.kv_cache import Far, KVCache
+from world.kv_cache import KVCache
 from world.lighttae import Memory
 from world.rest import Rest
 
@@ -21,12 +20,6 @@ MAX_STEPS = 8
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values, a pair a layer."""
-
-
-def far_memory(sampling: SamplingConfig) -> Far | None:
-    """The far memory that a world's cache has, if it has one."""
-    far = sampling.far
-    return Far(far.frames, far.every, far.layers) if far is not None else None
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class WorldState:
             tokens=world.tokens,
             head_dim=g.head_dim,
             span=sampling.window if sampling.positions == "endless" else None,
-            far=far_memory(sampling),
+            far=sampling.far,
             backend=world.attention,
             device=world.device,
             dtype=world.dtype,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from world import acceleration, checkpoint
+from world.errors import PlayheadError
 from world.lighttae import LightTAE, LightTAEConfig
 from world.training.footage import Footage, pixels
 from world.training.learner import Learner
@@ -25,13 +26,17 @@ L1_WEIGHT = 0.05
 
 
 class AutoencoderTraining(msgspec.Struct, frozen=True):
-    """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU."""
+    """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU.
+
+    `decoder_only`: the encoder, and with it the latents, stay what they were.
+    """
 
     clips: int = 16
     length: int = 5
     learning_rate: float = 1e-3
     latent_noise: float = 0.05
     latent_pull: float = 1e-5
+    decoder_only: bool = False
     compile: bool = True
 
 
@@ -50,9 +55,13 @@ def train_autoencoder(
     torch.manual_seed(0)
     model = LightTAE(config)
     if start is not None:
-        checkpoint.fill(model, checkpoint.read_float(start), start)
+        _begin_from(model, start, settings.decoder_only)
+    elif settings.decoder_only:
+        raise PlayheadError("--decoder-only needs weights to take the encoder from: give them by --start")
     model.to(device, memory_format=torch.channels_last)
-    optimizers = conv_optimizers(list(model.parameters()), settings.learning_rate, device)
+    model.encoder.requires_grad_(not settings.decoder_only)
+    taught = [p for p in model.parameters() if p.requires_grad]
+    optimizers = conv_optimizers(taught, settings.learning_rate, device)
     learner = Learner(model, optimizers, decay=0.999, clip=0.5)
     run.resume(learner.load_state)
 
@@ -62,7 +71,8 @@ def train_autoencoder(
         return learner.state()
 
     def losses(clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z = encode_each(model, clip)
+        with torch.set_grad_enabled(not settings.decoder_only):
+            z = encode_each(model, clip)
         noisy = z + settings.latent_noise * torch.randn_like(z)
         rebuilt, _ = model.decoder(noisy)
         return *picture_errors(rebuilt, clip), z.float().square().mean()
@@ -82,6 +92,18 @@ def train_autoencoder(
         run.log(l2=l2, l1=l1, latent_size=size)
     learner.take_average()
     return model
+
+
+def _begin_from(model: LightTAE, start: Path, decoder_only: bool) -> None:
+    """Takes weights over; where the decoder is taught alone and is of other sizes, the encoder's only."""
+    weights = checkpoint.read_float(start)
+    own = model.state_dict()
+    alike = all(k in weights and weights[k].shape == v.shape for k, v in own.items() if "decoder." in k)
+    if decoder_only and not alike:
+        weights = {k: v for k, v in own.items() if "decoder." in k} | {
+            k: v for k, v in weights.items() if k.startswith("encoder.")
+        }
+    checkpoint.fill(model, weights, start)
 
 
 def picture_errors(rebuilt: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,10 +135,10 @@ def encode_each(model: LightTAE, frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_footage(model: LightTAE, footage: Footage, device: torch.device) -> Tensor:
-    """Raw latents `(N, C, h, w)` bfloat16 of all frames, on `device`."""
+def encode_frames(model: LightTAE, frames: Tensor, device: torch.device) -> Tensor:
+    """Raw latents `(N, C, h, w)` bfloat16 of frames uint8 `(N, H, W, 3)`, on `device`."""
     parts = []
-    for chunk in footage.frames.split(256):
+    for chunk in frames.split(256):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             parts.append(encode_each(model, pixels(chunk.to(device))[None])[0].to(torch.bfloat16))
     return torch.cat(parts)

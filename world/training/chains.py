@@ -31,15 +31,20 @@ class Chain:
     real: int = 0
     left: int = 0  # stretches until it starts anew
 
-    def begin(self, past: Tensor, actions: Tensor, chords: Tensor, held: Tensor, stretches: int) -> None:
-        """Starts anew at a real past of latents `(B, past, C, h, w)`, to live for so many stretches."""
+    def begin(
+        self, past: Tensor, actions: Tensor, noises: Tensor, chords: Tensor, held: Tensor, stretches: int
+    ) -> None:
+        """Starts anew at a real past of latents `(B, past, C, h, w)`, to live for so many stretches.
+
+        `noises` `(past, B, 1, C, h, w)` are those of that past.
+        """
         self.latents.copy_(past)
         self.actions.copy_(actions)
         self.chords.copy_(chords)
         self.held.copy_(held[:, None])
         self.view.copy_(past[:, -1:])
         self.real, self.left = past.shape[1], stretches
-        self.rollout.begin(self.latents, self.actions)
+        self.rollout.begin(self.latents, self.actions, noises)
 
     def led(self, actions: Tensor) -> Tensor:
         """What these sessions are told when footage holds `actions` `(B, S, told)`."""

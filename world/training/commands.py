@@ -84,6 +84,9 @@ def autoencoder(
     minutes: Minutes = None,
     recipe: Recipe = FREEDOOM,
     start: Annotated[Path | None, typer.Option(help="Weights of an autoencoder to begin from.")] = None,
+    decoder_only: Annotated[
+        bool, typer.Option("--decoder-only", help="Keep the encoder of --start, and with it the latents.")
+    ] = False,
     clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
     compile: Compile = True,
     device: Device = "auto",
@@ -93,7 +96,7 @@ def autoencoder(
     from world.training.pipeline import make_autoencoder
     from world.training.run import Run
 
-    settings = AutoencoderTraining(clips=clips, compile=compile)
+    settings = AutoencoderTraining(clips=clips, decoder_only=decoder_only, compile=compile)
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
 
 
@@ -106,36 +109,46 @@ def generator(
     minutes: Minutes = None,
     recipe: Recipe = FREEDOOM,
     start: Annotated[Path | None, typer.Option(help="Weights of a generator to begin from.")] = None,
-    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 48,
+    clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 96,
     length: Annotated[int, typer.Option(help="Latents a clip.", min=2)] = 24,
+    long: Annotated[
+        float, typer.Option(help="Share of batches of clips of 160, for a far memory.", min=0, max=1)
+    ] = 0.25,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    method: Annotated[
-        str, typer.Option(help="teacher_forcing, diffusion_forcing, context_noise, own_context or ode.")
-    ] = "own_context",
-    own_context_from: Annotated[
-        float, typer.Option(help="Part of the run after which own predictions serve as context.")
-    ] = 0.4,
+    shift: Annotated[
+        float, typer.Option(help="Warps the noise levels between those of play: more is noisier.", min=0.1)
+    ] = 1.5,
+    own_from: Annotated[
+        float, typer.Option(help="Part of the run after which it is given frames of its own.", min=0, max=1)
+    ] = 0.3,
+    one_step: Annotated[
+        float, typer.Option(help="Share of clips for play in one step a tick, not two.", min=0, max=1)
+    ] = 0.6,
+    film: Annotated[
+        int, typer.Option(help="Games that film meanwhile, a core each; what they film joins in.", min=0)
+    ] = 0,
     muon: Annotated[bool, typer.Option(help="Muon for the matrices, else AdamW for all.")] = True,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
-    from world.training.generator import METHODS, GeneratorTraining
+    from world.training.generator import GeneratorTraining
     from world.training.pipeline import make_generator
     from world.training.run import Run
 
-    _one_of("method", method, METHODS)
     settings = GeneratorTraining(
-        method=method,
         clips=clips,
         length=length,
+        long=long,
         learning_rate=learning_rate,
-        own_context_from=own_context_from,
+        shift=shift,
+        own_from=own_from,
+        one_step=one_step,
         muon=muon,
         compile=compile,
     )
     run = Run(out, steps=steps, minutes=minutes)
-    folder = make_generator(recipe, footage, autoencoder, run, settings, start, device)
+    folder = make_generator(recipe, footage, autoencoder, run, settings, start, device, film)
     if run.rank == 0:
         typer.echo(f"the world is in {folder}")
 

@@ -12,22 +12,21 @@ from world.training.scorer import Scorer, joint_attend
 
 
 class Discriminator(torch.nn.Module):
-    """Tells dreamed windows from footage, noised: the scorer's network with a head of one logit a frame."""
+    """Tells dreamed windows from footage, noised: the scorer's network with a head of one logit a token."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
         self.scorer = [scorer]  # its model is registered below, the rest of it is no module
         self.model = scorer.model
-        channels = scorer.model.config.out_channels
-        self.judge = torch.nn.Linear(2 * channels, 1).to(scorer.device)
+        self.judge = torch.nn.Linear(scorer.model.config.dim, 1).to(scorer.device)
 
     def forward(self, x: Tensor, levels: Tensor, actions: Tensor) -> Tensor:
-        """Logits `(B)` of noised windows `x`."""
+        """Logits `(B, F, N)` of noised windows `x`."""
         scorer = self.scorer[0]
         with torch.autocast(scorer.device.type, torch.bfloat16, enabled=scorer.autocast):
-            seen = self.model(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
-        seen = seen.flatten(3)
-        return self.judge(torch.cat([seen.mean(-1), seen.std(-1)], -1)).mean((1, 2))
+            seen, _ = self.model.hidden(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
+        seen = seen.float()
+        return self.judge(F.layer_norm(seen, seen.shape[-1:])).squeeze(-1)
 
 
 def relativistic_loss(

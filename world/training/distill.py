@@ -139,10 +139,8 @@ class Distiller:
             acceleration.compile_blocks(*self.student.generators)
         self.anchor: Trainer | None = None
         if settings.anchor:
-            flow = GeneratorTraining(method="context_noise", length=settings.length, compile=settings.compile)
-            self.anchor = Trainer(
-                config, flow, self.schedule, sampling.window, shape[1:], device, model=self.student.last
-            )
+            flow = GeneratorTraining(length=settings.length, compile=settings.compile)
+            self.anchor = Trainer(config, sampling, flow, shape[1:], device, model=self.student.last)
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
 
@@ -228,7 +226,7 @@ class Distiller:
         latents = self._replayed(self.student, window)
         latents.backward(direction / direction.numel())
         if self.anchor is not None:
-            (self.settings.anchor * self.anchor.loss(*real, False, draw)).backward()
+            (self.settings.anchor * self.anchor.loss(*real, draw)[0]).backward()
         norm = self.learner.step(factor)
         self.chains[0].rollout.follow(self.student)
         return norm
@@ -304,7 +302,8 @@ def distill(
             most = max(1, round(settings.horizon / settings.ticks * min(1.0, 4 * run.progress)))
             stretches = choice.randint(1, most)
             held = steady.held(chords).to(device)
-            chain.begin(real[:, :past], actions[:, :past], chords, held, stretches)
+            noises = torch.randn((past, len(real), 1, *real.shape[2:]), generator=draw, device=device)
+            chain.begin(real[:, :past], actions[:, :past], noises, chords, held, stretches)
         turn = (step + 1) % settings.turn == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)

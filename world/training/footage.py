@@ -144,6 +144,20 @@ class Footage:
         each = torch.tensor(rows, device=self.actions.device).view(len(rows), -1)
         return each.repeat_interleave(torch.tensor(self.lengths, device=each.device), 0)
 
+    def extend(self, episode: Episode) -> Tensor:
+        """Adds an episode whose latents its caller keeps.
+
+        Returns what the generator is told of it, `(T, told)`, as `led_actions` has it of all.
+        """
+        rows = torch.from_numpy(episode.actions).to(self.actions)
+        self.starts.append(len(self.actions))
+        self.lengths.append(len(rows))
+        self.places.append(episode.place)
+        self.actions = torch.cat([self.actions, rows])
+        led = torch.cat([torch.zeros_like(rows[:1]), rows[:-1]]).float()
+        label = led.new_tensor([[float(name == episode.place) for name in self.labelled]])
+        return torch.cat([led, label.expand(len(led), -1)], 1)
+
     def check_length(self, length: int) -> None:
         """Raises FootageError if no episode holds a clip of `length` frames."""
         if max(self.lengths) < length:

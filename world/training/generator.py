@@ -1,91 +1,91 @@
-"""Training the generator of a world on latents: flow matching, every frame from its own window of the past.
+"""Training the generator of a world whose last denoise pass commits: one causal sequence a clip.
 
-What the past looks like in training is the method (`GeneratorTraining.method`):
+Every frame of a clip is denoised at a level of its own, most often those that play commits at, given the keys
+and values that the frames before it left in the same pass, and the clean latents of the one just before it.
+Three things make play on its own frames nothing new to it:
 
-- `teacher_forcing`: real and clean.
-- `diffusion_forcing`: every frame at a noise level of its own, and later frames see it as noisy as it is
-  (Chen et al. 2024, causal).
-- `context_noise`: real, with noise of a level that the generator is told (GameNGen, Valevski et al. 2024).
-- `own_context`: context noise, and in the later part of a run some frames are the generator's own
-  predictions (parallel scheduled sampling), so that play on its own frames is nothing new to it.
-- `ode`: the student of CausVid's initialisation (Yin et al. 2025): the weights a run starts from, frozen,
-  denoise each frame in many deterministic steps, and the generator learns to land where they ended, from
-  the noise levels of play.
+- Those clean latents carry a little noise (GameNGen, Valevski et al. 2024).
+- Later in a run a batch stays for `turns` steps, and what the generator found in one takes the place of most
+  of those latents in the next (scheduled sampling, at no pass more): errors as they pile up tick by tick.
+- Some of the noisy latents, too, are of what it found itself, as the second step of play is.
+
+A share of the batches is of long clips, so that a far memory is learned.
 """
 
-import copy
 import random
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from world import acceleration, checkpoint
+from world.attention import Attend
 from world.config import SamplingConfig
-from world.errors import PlayheadError
 from world.experts import Experts
 from world.generator import Generator, GeneratorConfig
-from world.sampler import Schedule, denoise
+from world.sampler import Schedule
+from world.training.filming import Filming
 from world.training.footage import Footage
 from world.training.learner import Learner
 from world.training.muon import MatrixMuon
 from world.training.run import Run, trapezoid
-from world.training.sequence import masked_attend
+from world.training.sequence import causal_attend, play_levels, shifted
 from world.training.validation import Validation
 
-Method = Literal["teacher_forcing", "diffusion_forcing", "context_noise", "own_context", "ode"]
-METHODS: tuple[str, ...] = get_args(Method)
+LEAST = 0.02
+"""The lowest noise level (sigma) that is trained."""
 
 
 class GeneratorTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` latents, on each GPU.
 
-    Noise levels (sigmas): a target's is drawn uniformly and warped by `shift`, or is pure noise with chance
-    `pure_noise`; a context frame's is below `context_sigma`, or zero for a share `clean_context` of clips.
-    `own_context` is the share of batches, after `own_context_from` of the run, whose contexts are in part
-    the generator's own predictions; `own_frames` the share of frames replaced in them. `unlabelled`: the
-    share of clips that are not told their place. `ode_steps`: how many the frozen teacher of `ode` takes.
+    `long`: the share of batches that are of clips of `long_length`, as many as make as many frames. Each clip
+    is trained to be played in one step a tick (a share `one_step`) or in two: a frame is at the level that
+    commits it (`committed` of them), at any level at all (`anywhere`), or at another one of its schedule.
+    `shift` warps the levels in between. `previous_noise`: the most noise (sigma) on the latents of the frame
+    before. After `own_from` of the run, in all but the first of `turns` steps of a batch, `own` of those
+    latents are the generator's own. `unlabelled`: the share of clips that are not told their place.
     """
 
-    method: Method = "own_context"
-    clips: int = 48
+    clips: int = 96
     length: int = 24
+    long: float = 0.25
+    long_length: int = 160
     learning_rate: float = 1e-3
     muon: bool = True
-    shift: float = 3.0
-    pure_noise: float = 0.25
-    context_sigma: float = 0.5
-    clean_context: float = 0.3
-    own_context: float = 0.5
-    own_context_from: float = 0.4
-    own_frames: float = 0.7
+    one_step: float = 0.6
+    committed: float = 0.65
+    anywhere: float = 0.15
+    shift: float = 1.5
+    previous_noise: float = 0.3
+    own_from: float = 0.3
+    turns: int = 4
+    own: float = 0.8
     unlabelled: float = 0.1
-    ode_steps: int = 16
     compile: bool = True
 
 
 class Trainer:
     """The generator, its optimizers and its loss; `train_generator` runs it.
 
-    The generator is a new one, from the weights of `start` on if those are given; or it is `model`.
+    The generator is a new one, from the weights of `start` on if those are given; or it is `model`. `size`:
+    of a latent, `(h, w)`.
     """
 
     def __init__(
         self,
         config: GeneratorConfig,
+        sampling: SamplingConfig,
         settings: GeneratorTraining,
-        schedule: Schedule,
-        window: int,
         size: tuple[int, int],
         device: torch.device,
         start: Path | None = None,
         model: Generator | None = None,
     ) -> None:
-        self.settings, self.schedule, self.device = settings, schedule, device
+        self.settings, self.sampling, self.size, self.device = settings, sampling, size, device
         if model is None:
             torch.manual_seed(0)
             model = Generator(config)
@@ -94,120 +94,80 @@ class Trainer:
                 checkpoint.fill(model, checkpoint.read_float(start), start)
             model.to(device)
         self.model = model
-        self.teacher: Generator | None = None
-        if settings.method == "ode":
-            if start is None:
-                raise PlayheadError(
-                    "the method ode learns from a trained generator: give its weights by --start"
-                )
-            self.teacher = copy.deepcopy(self.model).requires_grad_(False)
-        fused = settings.compile and device.type == "cuda"
-        self.attend = masked_attend(settings.length, window, self.model.tokens(*size), device, fused=fused)
-        table = self.model.rope_table(range(settings.length), *size)
-        self.cos_sin = torch.cat([table, table], 1).to(device)
-        if fused:
-            acceleration.compile_blocks(*filter(None, (self.model, self.teacher)))
+        self.fused = settings.compile and device.type == "cuda"
+        if self.fused:
+            acceleration.compile_blocks(self.model)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
+        self._layouts: dict[int, tuple[Tensor, Attend]] = {}
+        one, two = play_levels(sampling, (1, 2))
+        self.schedules = torch.tensor([[*one, *one], two], device=device)  # (1 or 2 steps, step)
 
     @cached_property
     def learner(self) -> Learner:
         """Made when it is first asked for: a model that only predicts needs none."""
         return Learner(self.model, optimizers(self.model, self.settings, self.device), decay=0.9995)
 
-    def predict(
-        self,
-        contexts: Tensor,
-        context_levels: Tensor,
-        x: Tensor,
-        levels: Tensor,
-        actions: Tensor,
-        model: Generator | None = None,
-    ) -> Tensor:
-        """Flow of the targets `x`. Latents `(B, F, C, h, w)`, levels (sigmas) `(B, F)`."""
+    def _layout(self, frames: int) -> tuple[Tensor, Attend]:
+        """The rope table and the attention of clips of so many frames."""
+        if frames not in self._layouts:
+            tokens = self.model.tokens(*self.size)
+            attend = causal_attend(frames, self.sampling, tokens, self.device, self.fused)
+            table = self.model.rope_table(range(frames), *self.size).to(self.device)
+            self._layouts[frames] = table, attend
+        return self._layouts[frames]
+
+    def predict(self, x: Tensor, previous: Tensor, levels: Tensor, told: Tensor) -> Tensor:
+        """The clean latents found of noisy `x` `(B, F, C, h, w)` at `levels` (sigmas) `(B, F)`.
+
+        `previous`, like `x`: the clean latents before each, where the world is given them. `told`
+        `(B, F, told)`.
+        """
+        table, attend = self._layout(x.shape[1])
+        given = torch.cat([x, previous], 2) if self.sampling.previous else x
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            flow = (model or self.model)(
-                torch.cat([contexts, x], 1),
-                1000 * torch.cat([context_levels, levels], 1),
-                self.cos_sin,
-                self.attend,
-                torch.cat([actions, actions], 1),
-            )
-        return flow[:, contexts.shape[1] :]
+            flow = self.model(given, 1000 * levels, table, attend, told)
+        return x - levels[:, :, None, None, None] * flow
 
-    def levels(self, batch: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sigmas of contexts and of targets, `(batch, F)` each."""
-        s, shape = self.settings, (batch, self.settings.length)
-        u = torch.rand((4, *shape), generator=draw, device=self.device)
-        context = s.context_sigma * u[0].square() * (u[1, :, :1] >= s.clean_context)
-        target = s.shift * u[2] / (1 + (s.shift - 1) * u[2])
-        target = torch.where(u[3] < s.pure_noise, 1.0, target)
-        if s.method == "diffusion_forcing":
-            return target, target
-        if s.method in ("teacher_forcing", "ode"):
-            return torch.zeros_like(context), target
-        return context, target
+    def levels(self, batch: int, frames: int, draw: torch.Generator) -> Tensor:
+        """Sigmas `(batch, frames)`, most of them those that play has."""
+        s = self.settings
+        u, pick = torch.rand((2, batch, frames), generator=draw, device=self.device)
+        count = torch.rand((batch, 1), generator=draw, device=self.device) >= s.one_step
+        first, last = self.schedules[count.long()].expand(-1, frames, -1).unbind(-1)
+        anywhere = (s.shift * u / (1 + (s.shift - 1) * u)).clamp_min(LEAST)
+        return torch.where(pick < s.committed, last, torch.where(pick < 1 - s.anywhere, first, anywhere))
 
-    @torch.no_grad()
-    def trajectory(
-        self, latents: Tensor, actions: Tensor, fresh: Tensor, draw: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The frozen teacher's deterministic way from noise `fresh`, each frame after a clean, real past.
+    def loss(
+        self, latents: Tensor, told: Tensor, draw: torch.Generator, found: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss over one batch of normalised latents `(B, F, C, h, w)`, and what was found of them.
 
-        Returns where it ended, and a point of it for every frame with its level `(B, F)`, drawn
-        from the levels of play.
+        It is the squared error of the clean latents; of a generator that predicts the flow, of that. `found`:
+        what this batch's last step found; it takes the place of a part of what the generator is given.
         """
-        assert self.teacher is not None
-        zero = torch.zeros(fresh.shape[:2], device=self.device)
-        count, shift = self.settings.ode_steps, self.settings.shift
-        grid = {shift * u / (1 + (shift - 1) * u) for u in (i / count for i in range(count + 1))}
-        sigmas = sorted(grid | set(self.schedule.sigmas), reverse=True)
-        wanted = torch.tensor(self.schedule.sigmas, device=self.device)
-        pick = torch.randint(len(wanted), zero.shape, generator=draw, device=self.device)
-        levels = wanted[pick]
-        x, point = fresh, fresh
-        for sigma, lower in pairwise(sigmas):
-            here = torch.full_like(zero, sigma)
-            point = torch.where((levels == here)[:, :, None, None, None], x, point)
-            flow = self.predict(latents, zero, x, here, actions, self.teacher)
-            x = x + (lower - sigma) * flow
-        return x, point, levels
+        s, (batch, frames) = self.settings, latents.shape[:2]
 
-    def loss(self, latents: Tensor, actions: Tensor, own: bool, draw: torch.Generator) -> Tensor:
-        """Mean squared error of the flow over one batch of normalised latents `(B, F, C, h, w)`.
-
-        `own`: contexts are in part the generator's own predictions.
-        """
-        settings = self.settings
-        if settings.method == "ode":
-            fresh = torch.randn(latents.shape, generator=draw, device=self.device)
-            goal, point, levels = self.trajectory(latents, actions, fresh, draw)
-            flow = self.predict(latents, torch.zeros_like(levels), point, levels, actions)
-            found = point - levels[:, :, None, None, None] * flow
-            return (found - goal)[:, 1:].square().mean()
+        def rand(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=draw, device=self.device)
 
         def normal() -> Tensor:
             return torch.randn(latents.shape, generator=draw, device=self.device)
 
-        context_levels, levels = self.levels(len(latents), draw)
-        past = latents
-        if own:
-            with torch.no_grad():
-                dreamt = denoise(
-                    lambda x, t: self.predict(
-                        noised(latents, context_levels, normal()), context_levels, x,
-                        torch.full_like(levels, t / 1000), actions,
-                    ),
-                    [normal() for _ in range(len(self.schedule))],
-                    self.schedule,
-                )  # fmt: skip
-                replaced = torch.rand(levels.shape, generator=draw, device=self.device) < settings.own_frames
-                past = torch.where(replaced[:, :, None, None, None], dreamt, latents)
-        fresh = normal()
-        x = noised(latents, levels, fresh)
-        contexts = x if settings.method == "diffusion_forcing" else noised(past, context_levels, normal())
-        flow = self.predict(contexts, context_levels, x, levels, actions)
+        def mixed(share: float) -> Tensor:
+            if found is None:
+                return latents
+            return torch.where((rand(batch, frames) < share)[:, :, None, None, None], found, latents)
+
+        levels = self.levels(batch, frames, draw)
+        noise = s.previous_noise * rand(batch, frames).square() * (rand(batch, 1) > 0.3)
+        previous = noised(shifted(mixed(s.own)), noise, normal())
+        previous[:, 0] = 0
+        clean = self.predict(noised(mixed(s.own / 2), levels, normal()), previous, levels, told)
+        error = (clean - latents).square()
+        if self.model.config.predicts == "flow":
+            error = error / levels.square()[:, :, None, None, None]
         # The first frame of a sequence has no past: it teaches nothing that play asks for.
-        return (flow - (fresh - latents))[:, 1:].square().mean()
+        return error[:, 1:].mean(), clean.detach()
 
 
 def led_actions(footage: Footage, device: torch.device) -> Tensor:
@@ -273,42 +233,48 @@ def train_generator(
     device: torch.device,
     out: Path,
     start: Path | None = None,
+    filming: Filming | None = None,
 ) -> Generator:
     """Trains (or goes on training) in `run.folder`; writes the averaged weights to `out` at every save.
 
     `latents` `(N, C, h, w)` are normalised, one a frame of `footage`. `start`: weights to begin from.
-    Returns the averaged generator.
+    `filming`: goes on filming meanwhile, and adds to both. Returns the averaged generator.
     """
-    size = (latents.shape[-2], latents.shape[-1])
-    schedule = Schedule.from_steps(sampling.steps, sampling.shift)
-    trainer = Trainer(config, settings, schedule, sampling.window, size, device, start)
+    trainer = Trainer(config, sampling, settings, (latents.shape[-2], latents.shape[-1]), device, start)
     learner = trainer.learner
     run.resume(learner.load_state)
     led = led_actions(footage, device)
-    alone = Experts([trainer.model], schedule)
+    alone = Experts([trainer.model], Schedule.from_steps(sampling.steps, sampling.shift))
     validation = Validation(alone, sampling, latents, led, footage, device)
+    long = bool(settings.long) and max(footage.lengths) >= settings.long_length
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
             learner.keep(out)
         return learner.state()
 
+    clips, found = torch.empty(0), None
     for step in run.loop("generator", save, device):
         if validation.is_due(run.seconds):
             run.log(**validation.measure(alone.whole([learner.average])))
         number = step * run.world_size + run.rank
-        clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
-            device
-        )
         draw = torch.Generator(device).manual_seed(number)
-        own = (
-            settings.method == "own_context"
-            and run.progress >= settings.own_context_from
-            and random.Random(step).random() < settings.own_context
-        )
+        turn, own = step % settings.turns, run.progress >= settings.own_from
+        if not own or not turn or found is None:
+            if filming is not None:
+                latents, led = filming.gather(latents, led, footage)
+                run.log(frames=torch.tensor(float(len(led))))
+            length, count = settings.length, settings.clips
+            if long and random.Random(step).random() < settings.long:
+                count = max(1, count * length // settings.long_length)
+                length = settings.long_length
+            index = footage.clip_index(count, length, torch.Generator().manual_seed(number))
+            clips, found = index.to(device), None
         told = unlabelled(led[clips], config.labels, settings.unlabelled, draw)
-        loss = trainer.loss(latents[clips].float(), told, own, draw)
+        loss, found = trainer.loss(latents[clips].float(), told, draw, found)
         loss.backward()
         run.log(loss=loss, gradient=learner.step(trapezoid(run.progress)))
+        if not own:
+            found = None
     learner.take_average()
     return trainer.model

@@ -22,12 +22,13 @@ from world.lighttae import LightTAE
 from world.training import distributed
 from world.training.autoencoder import (
     AutoencoderTraining,
-    encode_footage,
+    encode_frames,
     latent_statistics,
     train_autoencoder,
 )
 from world.training.distill import DistillTraining, distill
 from world.training.encoded import keep_encoded, key_of, read_encoded
+from world.training.filming import Filming
 from world.training.footage import Footage, episode_files
 from world.training.generator import GeneratorTraining, train_generator
 from world.training.inverse import InverseTraining, train_inverse
@@ -77,13 +78,18 @@ def make_generator(
     settings: GeneratorTraining,
     start: Path | None = None,
     device: str = "auto",
+    film: int = 0,
 ) -> Path:
     """Trains the generator on the latents of `autoencoder` (weights); returns the finished world's folder.
 
     The latents' statistics are measured on the footage, unless training goes on from weights, `start`, and
-    the recipe has them already.
+    the recipe has them already. `film`: games on which footage is filmed meanwhile (`Filming`).
     """
     config = read_recipe(recipe)
+    if config.sampling.commit != "last":
+        raise WorldError(
+            f'{recipe} cannot be trained: its `sampling.commit` has to be "last"; correct it there'
+        )
     target = _device(device)
     frames, latents = _encoded(config, autoencoder, footage, run, target, settings.length)
     known = read_config(recipe).latent
@@ -104,17 +110,19 @@ def make_generator(
         folder.mkdir(exist_ok=True)
         write_config(folder / "world.toml", config)
         shutil.copyfile(autoencoder, folder / config.autoencoder_weights)
-    train_generator(
-        run,
-        latents,
-        frames,
-        config.generator,
-        settings,
-        config.sampling,
-        target,
-        folder / config.generator_weights,
-        start,
-    )
+    given = config.generator, settings, config.sampling, target, folder / config.generator_weights, start
+    if not film:
+        train_generator(run, latents, frames, *given)
+        return folder
+    encoder = _load_autoencoder(config, checkpoint.read_float(autoencoder), autoencoder, target)
+
+    def encode(film: Tensor) -> Tensor:
+        z = encode_frames(encoder, film, target)
+        return ((z - mean[:, None, None]) / std[:, None, None]).to(latents.dtype)
+
+    salt = run.step * run.world_size + run.rank + int(run.seconds * 1000)
+    with Filming(encode, film, salt=salt) as filming:
+        train_generator(run, latents, frames, *given, filming)
     return folder
 
 
@@ -256,13 +264,20 @@ def _encoded(
     footage.check_length(length)
     if kept is not None:
         return kept
-    model = LightTAE(config.autoencoder)
-    checkpoint.fill(model, encoder, weights)
-    latents = encode_footage(model.to(device).eval(), footage, device)
+    model = _load_autoencoder(config, encoder, weights, device)
+    latents = encode_frames(model, footage.frames, device)
     keep_encoded(folder, key, footage, latents)
     footage.frames = footage.frames[:0].clone()
     torch.cuda.empty_cache()
     return footage, latents
+
+
+def _load_autoencoder(
+    config: WorldConfig, weights: dict[str, Tensor], path: Path, device: torch.device
+) -> LightTAE:
+    model = LightTAE(config.autoencoder)
+    checkpoint.fill(model, weights, path)
+    return model.to(device).eval()
 
 
 def read_recipe(path: Path) -> WorldConfig:

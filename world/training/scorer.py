@@ -23,6 +23,12 @@ from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 
 
+def scorer_config(config: GeneratorConfig) -> GeneratorConfig:
+    """The generator that scores for one of `config`: without what play is given beside the noisy latents."""
+    predicts = "clean" if config.predicts == "change" else config.predicts
+    return msgspec.structs.replace(config, in_channels=config.out_channels, predicts=predicts)
+
+
 class ScorerTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` windows of `length` latents; in half of them the first `past`
     are real and clean. `lowest`, `highest` bound the noise levels, uniform but for the warp by `shift`.
@@ -57,10 +63,13 @@ class Scorer:
     ) -> None:
         torch.manual_seed(0)
         self.settings, self.device = settings, device
-        self.model = Generator(config)
+        self.model = Generator(scorer_config(config))
         initialise(self.model)
         if start is not None:
-            checkpoint.fill(self.model, checkpoint.read_float(start), start)
+            weights = checkpoint.read_float(start)
+            given = weights["patch_embedding.weight"]  # of a generator, or of a scorer
+            weights["patch_embedding.weight"] = given[:, : config.out_channels].contiguous()
+            checkpoint.fill(self.model, weights, start)
         self.model.to(device)
         self.cos_sin = self.model.rope_table(range(settings.length), *size).to(device)
         if settings.compile and device.type == "cuda":

@@ -2,7 +2,7 @@
 
 The ticks run through `KVCache` and the sampler in the number type of play, eviction included, recorded as
 CUDA graphs where there is a GPU; sessions go on from call to call, for as many ticks as wanted. Every session
-leaves a tick's schedule after a step of its own.
+leaves a tick's schedule after a step of its own, which commits it.
 
 The rollout itself carries no gradient. `Replay` computes the exit steps of a stretch of ticks once more, all
 in one pass, each with the cached keys and values that it had: the gradient of a tick reaches its exit step
@@ -26,7 +26,9 @@ from world.sampler import Schedule, estimates
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some ticks of a rollout: latents `(B, S, C, h, w)`, and what their exit steps began from.
+    """Some ticks of a rollout: latents `(B, S, C, h, w)`, and what their exit steps began from, `entries`.
+
+    `entries` `(B, S, in_channels, h, w)`: noisy latents and, where they are given, those of the tick before.
 
     `estimates` are what the exit steps made of those: the latents themselves, unless ticks were run to their
     end. `sigmas` `(B, S)` are the noise levels of `entries`. `first` is the absolute index of the first,
@@ -46,7 +48,8 @@ class SelfRollout:
 
     `player` is the generator (or its experts) as play has it: in the number type of play and joined. `follow`
     brings it up to date with the weights in training. `full`: every tick goes through all of its steps and is
-    committed so; the exit step is then only the one that a gradient is wanted of.
+    committed so; the exit step is then only the one that a gradient is wanted of. A session that has left
+    is given what it had at its exit step again, so that the keys and values in the cache stay those of it.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class SelfRollout:
             tokens=player.last.tokens(*size),
             head_dim=config.head_dim,
             span=sampling.window if sampling.positions == "endless" else None,
+            far=sampling.far,
             device=self.device,
             dtype=weight.dtype,
         )
         block = (batch, 1, *shape)
         self.latent = torch.zeros(block, device=self.device)
-        self.entry = torch.zeros(block, device=self.device)
+        self.previous = torch.zeros(block if sampling.previous else (batch, 1, 0, *size), device=self.device)
+        self.entry = torch.zeros((batch, 1, config.in_channels, *size), device=self.device)
         self.estimate = torch.zeros(block, device=self.device)
         self.noises = torch.zeros((len(schedule), *block), device=self.device)
         self.action = torch.zeros((batch, 1, config.told), device=self.device)
@@ -83,18 +88,23 @@ class SelfRollout:
         self.cos_sin = player.last.rope_table([0], *size).to(self.device)
         self.sigmas = torch.tensor(schedule.sigmas, device=self.device)
         self.graphs = acceleration.Graphs(self.device)
-        self._timesteps = {
-            t: torch.full(block[:2], t, device=self.device)
-            for t in (sampling.context_noise, *(1000 * s for s in schedule.sigmas))
-        }
 
     @torch.no_grad()
-    def begin(self, past: Tensor, actions: Tensor) -> None:
-        """Starts all sessions anew from real latents `(B, P, C, h, w)` and the actions that led to each."""
+    def begin(self, past: Tensor, actions: Tensor, noises: Tensor) -> None:
+        """Starts all sessions anew from real latents `(B, P, C, h, w)` and the actions that led to each.
+
+        `noises` `(P, B, 1, C, h, w)`: what the last denoise pass of each had been given.
+        """
         self.cache.restart()
-        for latent, action in zip(past.split(1, 1), actions.split(1, 1), strict=True):
+        self.previous.zero_()
+        self.leave.fill_(len(self.schedule))
+        sigma = self.schedule.sigmas[-1]
+        for latent, action, fresh in zip(past.split(1, 1), actions.split(1, 1), noises, strict=True):
             self.latent.copy_(latent)
             self.action.copy_(action)
+            self.entry.copy_(self._given((1 - sigma) * latent + sigma * fresh))
+            self._make_room()
+            self.graphs.run(("past", *self.cache.places), lambda: self._flow(self.entry, 1000 * sigma))
             self.commit()
 
     @torch.no_grad()
@@ -132,13 +142,12 @@ class SelfRollout:
     def denoise(self) -> None:
         """One tick's latent, and what its exit step began from, into `latent` and `entry`."""
         self._make_room()
-        self.graphs.run(("denoise", *self.cache.slots, self.cache.visible), self._denoise)
+        self.graphs.run(("denoise", *self.cache.places), self._denoise)
 
     def commit(self) -> None:
-        """Writes `latent`'s keys and values to the cache."""
-        self._make_room()
-        key = ("commit", *self.cache.slots, self.cache.visible)
-        self.graphs.run(key, lambda: self._flow(self.latent, self.sampling.context_noise))
+        """Counts a tick as past: its keys and values are there since its last pass."""
+        if self.sampling.previous:
+            self.previous.copy_(self.latent)
         self.cache.end()
 
     def follow(self, model: Experts) -> None:
@@ -147,58 +156,88 @@ class SelfRollout:
             torch._foreach_copy_(list(self.player.parameters()), list(model.parameters()))
 
     def state(self) -> dict[str, Any]:
-        return self.cache.state()
+        return {**self.cache.state(), "previous": self.previous.clone()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.cache.load_state(state)
+        self.previous.copy_(state["previous"])
 
     def _make_room(self) -> None:
         self.cache.begin(1)
         self.cos_sin.copy_(self.player.last.rope_table([self.cache.length], *self.latent.shape[-2:]))
 
     def _denoise(self) -> None:
-        entered: list[Tensor] = []
+        step = 0
 
         def predict(x: Tensor, timestep: float) -> Tensor:
-            entered.append(x)
-            return self._flow(x, timestep)
+            nonlocal step
+            step += 1
+            here = self._given(x)
+            self.entry.copy_(torch.where(self.leave >= step, here, self.entry))
+            if self.full or step == 1:
+                return self._flow(here, timestep)
+            return self._flow(self.entry, timestep)
 
-        for step, estimate in enumerate(estimates(predict, self.noises.unbind(0), self.schedule), 1):
-            leaves = self.leave == step
-            self.estimate.copy_(torch.where(leaves, estimate, self.estimate))
-            self.entry.copy_(torch.where(leaves, entered[-1], self.entry))
+        for estimate in estimates(predict, self.noises.unbind(0), self.schedule):
+            self.estimate.copy_(torch.where(self.leave == step, estimate, self.estimate))
         self.latent.copy_(estimate if self.full else self.estimate)
 
+    def _given(self, x: Tensor) -> Tensor:
+        """Noisy latents and the tick before's, as a generator is given them."""
+        return torch.cat([x, self.previous], 2)
+
     def _flow(self, x: Tensor, timestep: float) -> Tensor:
-        model = self.player.at(timestep)
-        return model(x, self._timesteps[timestep], self.cos_sin, self.cache.attend, self.action)
+        """The flow of `x`, each session's at the level that it has come to."""
+        own = 1000 * self.sigmas[(self.leave - 1).flatten()]
+        timesteps = torch.full_like(own, timestep) if self.full else own.clamp_min(timestep)
+        timesteps = timesteps.unsqueeze(1)
+        return self.player.at(timestep)(x, timesteps, self.cos_sin, self.cache.attend, self.action)
 
 
 class Replay:
-    """What the cache held at each of `ticks` ticks of a rollout, and their exit steps with gradients."""
+    """What the cache held at each of `ticks` ticks of a rollout, and their exit steps with gradients.
+
+    Rows of keys and values `(layers, B, heads, rows * tokens, head_dim)`: what a far memory held that is
+    older than the window, then the window before the first tick, then the ticks themselves.
+    """
 
     def __init__(self, cache: KVCache, ticks: int) -> None:
-        self.tokens, self.ticks, self.reach = cache.tokens, ticks, cache.frames - 1
-        length = (self.reach + ticks) * cache.tokens
-        shape = (*cache.k.shape[:3], length, cache.head_dim)
+        self.tokens, self.ticks = cache.tokens, ticks
+        self.old = cache.far.frames if cache.far is not None else 0
+        self.reach = self.old + cache.frames - 1
+        shape = (*cache.k.shape[:3], (self.reach + ticks) * cache.tokens, cache.head_dim)
         self.k, self.v = cache.k.new_zeros(shape), cache.v.new_zeros(shape)
-        own = torch.eye(ticks, dtype=torch.bool)
-        held, tick = torch.arange(self.reach + ticks), torch.arange(ticks)[:, None]
-        self._window = torch.cat([(held >= tick) & (held < tick + self.reach), own], 1)
-        self._mask = self._window.to(cache.k.device)
+        self.far, self.window = cache.far, cache.frames
+        self._masks = [torch.empty(0)] * 2
         self._at = 0
 
     def begin(self, cache: KVCache) -> None:
         """Copies what is in the cache."""
         if cache.sink:
             raise ValueError("a sink moves from tick to tick and cannot be replayed")
-        count = min(cache.length, self.reach)
-        for place, frame in enumerate(range(cache.length - count, cache.length), self.reach - count):
-            self._copy(cache, cache.slot(frame), place)
-        seen = self._window.clone()
-        seen[:, : self.reach - count] = False
-        mask = seen.repeat_interleave(self.tokens, 0).repeat_interleave(self.tokens, 1)
-        self._mask = mask.to(cache.k.device, non_blocking=True)
+        first = cache.length
+        oldest = first - (self.window - 1)  # of the window before the first tick
+        held = list(range(oldest, first + self.ticks))
+        if self.far is not None:  # before the window, the multiples that the far memory may hold
+            newest = (oldest - 1) // self.far.every
+            held = [m * self.far.every for m in range(newest - self.old + 1, newest + 1)] + held
+        for place, frame in enumerate(held[: self.reach]):
+            if frame >= 0:
+                far = self.far is not None and frame < first - self.window
+                self._copy(cache, cache.far_slot(frame) if far else cache.slot(frame), place)
+        key = torch.tensor(held)
+        query = first + torch.arange(self.ticks)[:, None]
+        near = (key >= 0) & (key < query) & (key > query - self.window)
+        own = torch.eye(self.ticks, dtype=torch.bool)
+        seen = [torch.cat([near[:, self.old :], own], 1)]
+        if self.far is not None:
+            distant = (key >= 0) & self.far.sees(query, key, self.window)
+            seen.append(torch.cat([near | distant, own], 1))
+        n = self.tokens
+        self._masks = [
+            mask.repeat_interleave(n, 0).repeat_interleave(n, 1).to(cache.k.device, non_blocking=True)
+            for mask in seen
+        ]
         self._at = self.reach
 
     def remember(self, cache: KVCache, slot: int) -> None:
@@ -214,11 +253,13 @@ class Replay:
 
     @torch.compiler.disable
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of all ticks at once, each to the window that it had and to itself."""
+        """Attention of all ticks at once, each to the past that it had and to itself."""
         dtype = self.k.dtype
-        keys = torch.cat([self.k[layer], k.to(dtype)], 2)
-        values = torch.cat([self.v[layer], v.to(dtype)], 2)
-        return attention(q.to(dtype), keys, values, self._mask)
+        wide = self.far is not None and layer in self.far.layers
+        first = 0 if wide else self.old * self.tokens
+        keys = torch.cat([self.k[layer, :, :, first:], k.to(dtype)], 2)
+        values = torch.cat([self.v[layer, :, :, first:], v.to(dtype)], 2)
+        return attention(q.to(dtype), keys, values, self._masks[wide])
 
     def latents(self, model: Experts, stretch: Stretch) -> Tensor:
         """The latents of `stretch` `(B, S, C, h, w)` once more, as a function of `model`'s weights.
@@ -232,7 +273,8 @@ class Replay:
         flow, left = flows[0], model.numbers(stretch.sigmas)[:, :, None, None, None]
         for number, other in enumerate(flows[1:], 1):
             flow = torch.where(left == number, other, flow)
-        return stretch.entries - stretch.sigmas[:, :, None, None, None] * flow
+        noisy = stretch.entries[:, :, : flow.shape[2]]
+        return noisy - stretch.sigmas[:, :, None, None, None] * flow
 
 
 def make_player(model: Experts, dtype: torch.dtype) -> Experts:

@@ -1,35 +1,51 @@
 """Whole sequences in one pass: what a rolling cache makes a tick see, as an attention mask.
 
-A sequence of F frames is laid out twice: the context copies (what a commit pass would have cached) and
-then the targets (what a denoise pass works on). A context frame sees the window of context frames up to
-itself; a target frame sees the context frames of the window before it, and itself. One pass so trains all
-F frames, each with just the past that play gives it (teacher forcing with a window).
+A world whose last denoise pass commits is one causal sequence: each frame sees its window of frames up to and
+with itself, in the layers of a far memory also what that holds, and one pass trains all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from world.attention import Attend, attention
+from world.config import SamplingConfig
+from world.kv_cache import Far
 
 
-def visible(frames: int, window: int) -> Tensor:
-    """Which frame copies see which, bool `(2 F, 2 F)`: contexts first, then targets."""
-    query = torch.arange(frames)[:, None]
-    key = torch.arange(frames)[None, :]
-    context = (key <= query) & (key > query - window)
-    past = (key < query) & (key > query - window)
-    top = torch.cat([context, torch.zeros_like(context)], 1)
-    bottom = torch.cat([past, torch.eye(frames, dtype=torch.bool)], 1)
-    return torch.cat([top, bottom])
+def visible(frames: int, window: int, far: Far | None = None) -> Tensor:
+    """Which frame sees which, bool `(frames, frames)`: a row a query. `far`: in the layers that have it."""
+    query, key = torch.arange(frames)[:, None], torch.arange(frames)[None, :]
+    seen = (key <= query) & (key > query - window)
+    return seen if far is None else seen | far.sees(query, key, window)
 
 
-@lru_cache(maxsize=4)
-def masked_attend(frames: int, window: int, tokens: int, device: torch.device, fused: bool) -> Attend:
-    """An `Attend` over a doubled sequence. `fused`: compiled flex attention, which skips what is masked."""
-    seen = visible(frames, window).to(device)
+def causal_attend(
+    frames: int, sampling: SamplingConfig, tokens: int, device: torch.device, fused: bool
+) -> Attend:
+    """An `Attend` over sequences of `frames` frames, as play attends with the cache of `sampling`.
+
+    `fused`: by compiled flex attention, which skips what is masked.
+    """
+    far = sampling.far
+    near = _masked(frames, sampling.window, None, tokens, device, fused)
+    if far is None:
+        return near
+    wide = _masked(frames, sampling.window, far, tokens, device, fused)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (wide if layer in far.layers else near)(layer, q, k, v)
+
+    return attend
+
+
+@lru_cache(maxsize=8)
+def _masked(
+    frames: int, window: int, far: Far | None, tokens: int, device: torch.device, fused: bool
+) -> Attend:
+    seen = visible(frames, window, far).to(device)
     if not fused:
         mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
@@ -38,16 +54,35 @@ def masked_attend(frames: int, window: int, tokens: int, device: torch.device, f
 
         return attend
 
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.attention.flex_attention import create_block_mask
 
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return seen[q // tokens, k // tokens]
 
-    length = 2 * frames * tokens
+    length = frames * tokens
     block_mask = create_block_mask(rule, None, None, length, length, device=str(device))
-    kernel: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
+    kernel = _flex()
 
     def flex_attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return kernel(q.to(v.dtype), k.to(v.dtype), v, block_mask=block_mask)
 
     return flex_attend
+
+
+@lru_cache
+def _flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def shifted(latents: Tensor) -> Tensor:
+    """What came before each latent of `(B, F, C, h, w)`: the one before it, and nothing before the first."""
+    return torch.cat([torch.zeros_like(latents[:, :1]), latents[:, :-1]], 1)
+
+
+def play_levels(sampling: SamplingConfig, counts: Sequence[int]) -> list[tuple[float, ...]]:
+    """The noise levels (sigmas) of a tick at each of `counts` denoise steps, highest first."""
+    from world.sampler import Schedule
+
+    return [Schedule.from_steps(sampling.steps_for(n), sampling.shift).sigmas for n in counts]

@@ -54,6 +54,7 @@ class Validation:
         draw = torch.Generator(device).manual_seed(2**31)
         shape = (self.ticks, len(schedule), CLIPS, 1, *latents.shape[1:])
         self.noises = torch.randn(shape, generator=draw, device=device)
+        self.before = torch.randn((self.past, *shape[2:]), generator=draw, device=device)
         self.exits = torch.full((CLIPS, self.ticks), len(schedule), device=device)
         self._due = 0.0
 
@@ -73,7 +74,7 @@ class Validation:
         began = time.monotonic()
         self.model.load_state_dict(weights)
         self.rollout.follow(self.model)
-        self.rollout.begin(self.truth[:, : self.past], self.actions[:, : self.past])
+        self.rollout.begin(self.truth[:, : self.past], self.actions[:, : self.past], self.before)
         dreamed = self.rollout.advance(self.actions[:, self.past :], self.noises, self.exits).latents
         truth = self.truth[:, self.past :]
         error = (dreamed - truth).square().mean((0, 2, 3, 4))
