@@ -18,7 +18,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
@@ -217,7 +217,7 @@ def is_whole(path: Path, length: int, steady: float = 0.0, buttons: int = len(BU
 
 
 def write_episode(
-    path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int, **more: float
+    path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int, **more: float | str
 ) -> None:
     """Write beside `path`, then rename: a file with its final name is always whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -246,7 +246,7 @@ def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path, stea
     place = PLACES[place_name]
     with open_game(place) as game:
         for done, seed in enumerate(seeds):
-            if _stop is not None and _stop.is_set():
+            if stopped():
                 return done
             frames, actions = film(game, place, seed, length, steady)
             path = episode_path(out, place_name, seed)
@@ -316,7 +316,24 @@ def collect(
     files = [episode_path(out, *task) for task in plan]
     todo = [task for task, file in zip(plan, files, strict=True) if not is_whole(file, length, steady)]
     runs = split_runs(todo, most=max(1, min(8, len(todo) // (2 * workers * len(places)))))
+    calls = [(place, seeds, length, out, steady) for place, seeds in runs]
+    film_all(film_run, calls, workers, out, files, lambda file: is_whole(file, length, steady))
+    return files
 
+
+def film_all(
+    work: Callable[..., int],
+    calls: Sequence[tuple[object, ...]],
+    workers: int,
+    out: Path,
+    files: Sequence[Path],
+    whole: Callable[[Path], bool],
+) -> None:
+    """Have worker processes call `work`, which says how many episodes it wrote, with each of `calls`.
+
+    `files` are all episodes that there will be, and `whole` says whether one is there already. Ctrl-C leaves
+    whole files only, says so in one sentence and exits with status 130.
+    """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     progress = Progress(
@@ -327,20 +344,19 @@ def collect(
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    pool = ProcessPoolExecutor(min(workers, max(1, len(runs))), context, start_worker, (stop,))
+    pool = ProcessPoolExecutor(min(workers, max(1, len(calls))), context, start_worker, (stop,))
     with progress:
-        bar = progress.add_task("filming", total=episodes, completed=episodes - len(todo))
+        bar = progress.add_task("filming", total=len(files), completed=sum(map(whole, files)))
         try:
-            filmed = [pool.submit(film_run, place, seeds, length, out, steady) for place, seeds in runs]
+            filmed = [pool.submit(work, *call) for call in calls]
             for run in as_completed(filmed):
                 progress.advance(bar, run.result())
         except KeyboardInterrupt:
             stop.set()
             pool.shutdown(cancel_futures=True)
             progress.stop()
-            whole = sum(is_whole(file, length, steady) for file in files)
             progress.console.print(
-                f"Stopped: {whole} of {episodes} episodes are in {out}, all whole; "
+                f"Stopped: {sum(map(whole, files))} of {len(files)} episodes are in {out}, all whole; "
                 "the same command goes on from there."
             )
             raise SystemExit(130) from None
@@ -352,7 +368,11 @@ def collect(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-    return files
+
+
+def stopped() -> bool:
+    """In a worker: whether the person has had enough."""
+    return _stop is not None and _stop.is_set()
 
 
 def split_runs(todo: Sequence[tuple[str, int]], most: int) -> list[tuple[str, list[int]]]:

@@ -77,6 +77,21 @@ def collect(
 
 
 @app.command()
+def there_and_back(
+    out: Annotated[Path, typer.Option(help="Folder for the episodes.")],
+    clips: Annotated[int, typer.Option(help="Starts a place.", min=1)] = 1,
+    place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first; from 900000 on: held out.")] = 900_000,
+    workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
+) -> None:
+    """Film excursions that end where they began, by which `evaluate` measures a world's memory."""
+    from world.training.there_and_back import collect_trips
+
+    files = collect_trips(clips, out, place, workers, seed)
+    typer.echo(f"{len(files)} episodes in {out}")
+
+
+@app.command()
 def autoencoder(
     footage: Frames,
     out: Out,
