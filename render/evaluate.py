@@ -20,7 +20,13 @@ AT_ONCE = 12
 
 
 def evaluate(
-    episodes: Annotated[Path, typer.Option(help="Folder of held-out episodes (seeds from 900000 on).")],
+    episodes: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of held-out episodes (seeds from 900000 on), or of `train there-and-back`: then how "
+            "well the world remembers what it showed."
+        ),
+    ],
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
     ticks: Annotated[int, typer.Option(help="How far to dream; ten minutes: 10500.", min=64)] = 1024,
@@ -40,13 +46,28 @@ def evaluate(
     """Measure a world against real footage that it has never seen, or compare training runs."""
     from rich.console import Console
 
+    from render import returning
     from world.errors import PlayheadError
     from world.evaluation import PLAYERS, as_numbers
     from world.found import find_world
+    from world.returning import as_row, has_trips
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
     console = Console(width=None if sys.stdout.isatty() else 200)
+    if has_trips(episodes):
+        if compare or out:
+            raise PlayheadError(
+                f"{episodes} holds episodes of `train there-and-back`, on which a world is measured without "
+                "--compare and --out; leave those out"
+            )
+        results = returning.measure(world, episodes, clips, steps, device)
+        if as_json:
+            json.dump([as_row(result) for result in results], sys.stdout, indent=1)
+            print()
+        else:
+            console.print(returning.table(results))
+        return
     if compare:
         rows = []
         for job, scores in _measured(_jobs(compare, steps, out), episodes, ticks, clips, player, device):

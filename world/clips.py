@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from world.config import WorldConfig
 from world.errors import PlayheadError
 from world.training.footage import Episode, episode_files, read_episode
 
@@ -43,3 +44,20 @@ def cut_clips(folder: Path, per_place: int) -> list[Clip]:
                 Clip(torch.from_numpy(episode.frames[part]), torch.from_numpy(episode.actions[part]), place)
             )
     return clips
+
+
+def check_fit(config: WorldConfig, folder: Path, frames: Tensor, actions: Tensor) -> None:
+    """Raises PlayheadError where a world cannot be measured on frames `(T, H, W, 3)` and their actions."""
+    if config.frames_per_tick != 1:
+        raise PlayheadError(
+            f"the world `{config.name}` makes {config.frames_per_tick} frames a tick; only worlds of one "
+            "frame a tick can be evaluated"
+        )
+    wanted = (config.frame_height, config.frame_width, len(config.action.buttons))
+    found = (*frames.shape[1:3], actions.shape[1])
+    if found != wanted:
+        raise PlayheadError(
+            f"{folder} has an episode of {found[0]} x {found[1]} pixels and {found[2]} buttons where "
+            f"the world `{config.name}` has {wanted[0]} x {wanted[1]} and {wanted[2]}; evaluate it on "
+            "footage of its own game"
+        )

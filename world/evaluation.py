@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
-from world.clips import CONTEXT, HORIZONS, Clip, cut_clips
+from world.clips import CONTEXT, HORIZONS, Clip, check_fit, cut_clips
 from world.config import read_config
 from world.errors import PlayheadError
 from world.found import find_world
@@ -331,22 +331,9 @@ def prepare(
     player: str = "footage",
 ) -> Evaluation:
     """An evaluation on clips of a folder of episodes. Raises PlayheadError for unusable ones."""
-    config = world.config
-    if config.frames_per_tick != 1:
-        raise PlayheadError(
-            f"the world `{config.name}` makes {config.frames_per_tick} frames a tick; only worlds of one "
-            "frame a tick can be evaluated"
-        )
     clips = _cut_clips(episodes, per_place)
-    wanted = (config.frame_height, config.frame_width, len(config.action.buttons))
     for clip in clips:
-        found = (*clip.frames.shape[1:3], clip.actions.shape[1])
-        if found != wanted:
-            raise PlayheadError(
-                f"{episodes} has an episode of {found[0]} x {found[1]} pixels and {found[2]} buttons where "
-                f"the world `{config.name}` has {wanted[0]} x {wanted[1]} and {wanted[2]}; evaluate it on "
-                "footage of its own game"
-            )
+        check_fit(world.config, episodes, clip.frames, clip.actions)
     # Nothing runs beside it, as the window does in play. Beside a GPU many threads would only wait for one
     # another, and for those of other evaluations.
     torch.set_num_threads(acceleration.cores() if world.device.type == "cpu" else 1)

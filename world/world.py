@@ -23,6 +23,7 @@ from world.experts import Experts
 from world.found import find_world
 from world.generator import Generator
 from world.lighttae import LightTAE, MemBlock
+from world.memory import cut_memory
 from world.noise import noises
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
@@ -94,14 +95,18 @@ class World:
         dtype: torch.dtype | None = None,
         steps: int | None = None,
         attention: str | None = None,
+        memory: int | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
-        `attention` names a backend of `world.attention`; by default the fastest right one is taken. Raises
-        WorldError, naming file and mend, for anything missing, damaged or contradictory.
+        `attention` names a backend of `world.attention`; by default the fastest right one is taken.
+        `memory`: it remembers at most so many frames. Raises WorldError, naming file and mend, for anything
+        missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
+        if memory is not None:
+            config = cut_memory(config, memory) or config
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         with checkpoint.without_memory():

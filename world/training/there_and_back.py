@@ -4,8 +4,8 @@ For `evaluate`, which has a world dream the same excursion and compares what it 
 seen before. An episode is one of `world.training.collect` with three fields more: `excursion` (a name of
 `EXCURSIONS`), `ticks` (how far it went) and `past` (how many of its frames come before the excursion). It is
 a function of its place, seed, excursion and ticks alone; excursions of one place and seed begin alike, unless
-a way is blocked. The monsters of the game do as they like: what the real game shows at the end is not just what
-it showed before.
+a way is blocked. The monsters of the game do as they like: what the real game shows at the end is not just
+what it showed before.
 """
 
 from __future__ import annotations

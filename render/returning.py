@@ -1,0 +1,51 @@
+"""What `evaluate` does with episodes that end where they began."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from world.returning import Returned
+
+
+def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[Returned]":
+    """How well a world returns, under a progress bar. Raises PlayheadError for unusable episodes."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from world.config import load_config
+    from world.found import find_world
+    from world.memory import cut_memory
+    from world.noise import OnDevice
+    from world.returning import MEMORY, Returning, read_trips
+    from world.world import World
+
+    more = cut_memory(load_config(find_world(world) / "world.toml"), MEMORY) is not None
+    worlds = [World.load(world, device, steps=steps, memory=memory) for memory in (None, MEMORY)[: 1 + more]]
+    for loaded in worlds:
+        if loaded.device.type == "cuda":
+            loaded.noises = OnDevice(loaded.device)
+    whole = worlds[0]
+    returning = Returning(whole, worlds[1] if more else None, read_trips(whole, episodes, clips))
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"there and back, {whole.steps} steps", total=returning.ticks)
+        return returning.run(lambda done: bar.update(task, completed=done))
+
+
+def table(results: "list[Returned]") -> "Table":
+    """One row an excursion and its number of ticks."""
+    from rich.table import Table
+
+    from world.returning import MEMORY
+
+    shown = Table(title="There and back: PSNR in dB of what is seen after an excursion against before")
+    for name in ("excursion", "ticks", "clips", "dreamed", f"with {MEMORY} frames of memory"):
+        shown.add_column(name, justify="right")
+    for name in ("the real game", "the real game, encoded and decoded"):
+        shown.add_column(name, justify="right")
+    for r in results:
+        cut = "no more than that" if r.cut is None else f"{r.cut:.1f}"
+        figures = (f"{r.dreamed:.1f}", cut, f"{r.real:.1f}", f"{r.cap:.1f}")
+        shown.add_row(r.excursion, str(r.ticks), str(r.clips), *figures)
+    return shown
