@@ -4,8 +4,9 @@ For `evaluate`, which has a world dream the same excursion and compares what it 
 seen before. An episode is one of `world.training.collect` with three fields more: `excursion` (a name of
 `EXCURSIONS`), `ticks` (how far it went) and `past` (how many of its frames come before the excursion). It is
 a function of its place, seed, excursion and ticks alone; excursions of one place and seed begin alike, unless
-a way is blocked. The monsters of the game do as they like: what the real game shows at the end is not just
-what it showed before.
+a way is blocked. All but the player is frozen meanwhile (a cheat of the game): else monsters would come
+and go, shove the player aside, and what the real game shows at the end would tell little of memory. What is
+picked up on the way, or a door that was opened, may still be seen to differ.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ NEAR = 4.0
 BLOCKED = (8, 10.0)
 """After so many ticks one who walks makes more map units a tick, or is held up."""
 ATTEMPTS = 200
-"""Starts that are tried before giving up; half of the longest walks do not come back."""
+"""Starts that are tried before giving up; few have room for the longest walk."""
 LENGTHS = (12, 24, 48)
 
 EXCURSIONS: tuple[tuple[str, int], ...] = (
@@ -91,7 +92,7 @@ def plan(excursion: str, ticks: int) -> np.ndarray:
 
 
 class Away(Exception):
-    """The excursion did not end where it began: a wall, a door or a monster was in the way."""
+    """The excursion did not end where it began: a wall, a thing or a monster was in the way."""
 
 
 def spot(game: DoomGame) -> np.ndarray:
@@ -116,6 +117,7 @@ def film_once(
     game: DoomGame, place: Place, rng: np.random.Generator, excursion: str, ticks: int
 ) -> tuple[np.ndarray, np.ndarray]:
     begin(game, place, rng)
+    game.send_game_command("freeze")  # until the level begins afresh
     face_the_open(game)
     actions = np.concatenate([rows(None, PAST - 1), plan(excursion, ticks), rows(None, 1)])
     frames = np.empty((len(actions), HEIGHT, WIDTH, 3), np.uint8)
