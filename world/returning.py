@@ -52,7 +52,7 @@ class Returned:
     """PSNR in dB, over all clips of an excursion, of what is seen at its end against what was seen before it.
 
     `cut`: dreamed with a memory of `MEMORY` frames; None of a world that has no more. `cap`: the real game
-    through the autoencoder, which a dream of it cannot surpass.
+    through the autoencoder, about the most that a dream of it can reach.
     """
 
     excursion: str
