@@ -16,6 +16,7 @@ from world.checkpoint import save_weights
 from world.config import LatentConfig, SamplingConfig, WorldConfig
 from world.context import Context
 from world.generator import Generator, GeneratorConfig
+from world.kv_cache import Far
 from world.lighttae import LightTAE, LightTAEConfig
 from world.world import World
 
@@ -30,11 +31,17 @@ BUTTONS = ("forward", "back", "turn_left", "turn_right", "strafe_left", "strafe_
 
 
 def make_tiny_world(
-    seed: int = 0, time_factor: int = 1, places: tuple[str, ...] = (), rest_after: int = 0
+    seed: int = 0,
+    time_factor: int = 1,
+    places: tuple[str, ...] = (),
+    rest_after: int = 0,
+    one_pass: bool = False,
+    steps: tuple[float, ...] = (1000.0, 500.0),
 ) -> World:
     """A world of 64 x 64 pixels, 4 tokens a frame and random weights, shaped like `freedoom`.
 
-    `time_factor` 1 or 2: frames a tick. `places`: those that it knows by name.
+    `time_factor` 1 or 2: frames a tick. `places`: those that it knows by name. `one_pass`: its last denoise
+    pass commits a tick, it is given the latents before, and its second layer has a far memory.
     """
     grows = (False, False, time_factor == 2)
     config = WorldConfig(
@@ -50,10 +57,11 @@ def make_tiny_world(
             heads=2,
             layers=2,
             ffn_dim=64,
-            in_channels=8,
+            in_channels=16 if one_pass else 8,
             out_channels=8,
             buttons=len(BUTTONS),
             labels=len(places),
+            predicts="clean" if one_pass else "flow",
         ),
         autoencoder=LightTAEConfig(
             latent_channels=8,
@@ -65,7 +73,15 @@ def make_tiny_world(
             encoder_time=grows,
             decoder_time=grows,
         ),
-        sampling=SamplingConfig(latents_per_tick=1, steps=(1000.0, 500.0), shift=3.0, window=6),
+        sampling=SamplingConfig(
+            latents_per_tick=1,
+            steps=steps,
+            shift=3.0,
+            window=6,
+            commit="last" if one_pass else "pass",
+            previous=one_pass,
+            far=Far(frames=3, every=4, layers=(1,)) if one_pass else None,
+        ),
         action=ActionSpace(BUTTONS),
         places=places,
         rest_after=rest_after,

@@ -20,7 +20,7 @@ from world.training.self_rollout import SelfRollout, make_player
 CLIPS, PAST = 16, 8
 HORIZONS = (1, 8, 16, 32)
 EVERY = 60.0  # seconds of a run between two validations, at least
-SHARE = 0.1  # of a run's time that validations take, at most
+SHARE = 0.05  # of a run's time that validations take, at most
 
 
 class Validation:
