@@ -124,6 +124,7 @@ class Joint(WorldState):
         self.cos_sin = torch.stack([s.cos_sin for s in states], 1).unsqueeze(2)  # (2, B, 1, tokens, head_dim)
         memories = [s.decoder_memory or [] for s in states]
         self.decoder_memory = [torch.cat(parts) for parts in zip(*memories, strict=True)]
+        self.decoder_ahead = None
         self.fresh = False
         self.memory, self.keys_values, self.previous = None, {}, None
         self.condition = torch.cat([s.condition for s in states])

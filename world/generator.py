@@ -322,7 +322,7 @@ class Generator(nn.Module):
         """
         h, embedding = self.hidden(x, timesteps, cos_sin, attend, action, context, control)
         found = self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
-        return self._flow(found, x, timesteps)
+        return self.flow(found, x, timesteps)
 
     def hidden(
         self,
@@ -335,12 +335,8 @@ class Generator(nn.Module):
         control: ActionInput | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the blocks make of it, `(B, F, N, D)`, and the embedding of level and action `(B, F, D)`."""
-        dtype = self.head.head.weight.dtype
-        embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))
-        if action is not None:
-            embedding = embedding + self.action_embedding(action.to(dtype))
-        modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
-        h = self.patchify(x.to(dtype))
+        embedding, modulation = self.told(timesteps, action)
+        h = self.patchify(x.to(embedding.dtype))
         for layer, block in enumerate(self.blocks):
             keys_values = context[layer] if context is not None else None
             acting = self._action_layers.get(layer) if control is not None else None
@@ -348,7 +344,15 @@ class Generator(nn.Module):
             h = block(h, modulation, layer, cos_sin, attend, keys_values, given)
         return h, embedding
 
-    def _flow(self, found: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+    def told(self, timesteps: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The embedding `(B, F, D)` of level and action, and its projection `(B, F, 6, D)`."""
+        dtype = self.head.head.weight.dtype
+        embedding = self.time_embedding(sinusoid(timesteps, self.config.time_features).to(dtype))
+        if action is not None:
+            embedding = embedding + self.action_embedding(action.to(dtype))
+        return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
+
+    def flow(self, found: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
         """What its layers found as a flow: that from the clean latents to the noise in `x`."""
         if self.config.predicts == "flow":
             return found

@@ -73,6 +73,7 @@ class WorldState:
             )
         self.rest = Rest(config.rest_after, self.latent) if config.rest_after else None
         self.cos_sin = world.rope_table(0)
+        self.turned = 0  # the frame that it is for
         self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
         self.prompt = self.bound_prompt = 0
         self.keys_values: dict[str, KeysValues] = {}  # by the name of the world's generator
@@ -86,6 +87,7 @@ class WorldState:
         kept = ring // sampling.latents_per_tick * sampling.latents_per_tick if g.text_dim else 0
         self.recent = torch.zeros((batch, kept, *block[2:]), device=world.device)
         self.decoder_memory: Memory | None = None
+        self.decoder_ahead: Memory | None = None  # what a packed decoder made of it already, if anything
         self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
         self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
         self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
@@ -193,6 +195,7 @@ class WorldState:
 
     def keep_decoder_memory(self, memory: Memory) -> None:
         """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
+        self.decoder_ahead = None
         if self.decoder_memory is None:
             self.decoder_memory = [m.clone() for m in memory]
             return

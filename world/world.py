@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from world import acceleration, checkpoint
+from world import acceleration, checkpoint, packed
 from world.attention_check import choose_backend
 from world.config import WorldConfig, load_config
 from world.context import Context, check_context
@@ -22,9 +22,11 @@ from world.errors import WorldError
 from world.experts import Experts
 from world.found import find_world
 from world.generator import Generator
-from world.lighttae import LightTAE, MemBlock
+from world.lighttae import LightTAE, MemBlock, Memory
 from world.memory import cut_memory
 from world.noise import noises
+from world.packed_decoder import PackedDecoder
+from world.packed_generator import PackedGenerator, fits
 from world.sampler import Schedule, denoise
 from world.state import MAX_STEPS, WorldState
 
@@ -77,8 +79,11 @@ class World:
         self.side_by_side = False
         if self.device.type == "cpu":
             self.side_by_side = acceleration.share_cores(not self.last_pass_commits)
+        # What runs a pass, by the name of the generator, and the decoder that serves play where there is one.
+        self._passes: dict[str, Callable[..., Tensor]] = dict(self.generators)
+        self._decoder: PackedDecoder | None = None
         if self.device.type == "cpu":
-            acceleration.pack(layers, self.tokens * config.sampling.latents_per_tick)
+            self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
@@ -122,6 +127,18 @@ class World:
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
             attention=attention,
         )  # fmt: skip
+
+    def _pack(self, layers: Sequence[nn.Linear]) -> None:
+        """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
+        rows = self.tokens * self.config.sampling.latents_per_tick
+        if not self.last_pass_commits or not packed.available(self.dtype) or not fits(self.generator):
+            acceleration.pack(layers, rows)
+            return
+        for name, model in self.generators.items():
+            self._passes[name] = PackedGenerator(model, rows)
+        if self.config.frames_per_tick == 1:
+            latent = self.config.latent
+            self._decoder = PackedDecoder(self.autoencoder.decoder, latent.height, latent.width)
 
     def schedule(self, steps: int) -> Schedule:
         """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""
@@ -315,6 +332,14 @@ class World:
             state.graphs.run(("commit", *state.places), lambda: self._commit(state))
             state.remember()
         state.end()
+        if self.last_pass_commits and self.device.type == "cpu":
+            self._prepare(state)
+
+    def _prepare(self, state: WorldState) -> None:
+        """Does what the next tick needs and this one leaves undone, after its frames were handed over."""
+        self._turn(state)
+        if not state.fresh and state.decoder_ahead is None:
+            state.decoder_ahead = self._ahead(state)
 
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:
@@ -364,7 +389,19 @@ class World:
 
     def _begin(self, state: WorldState) -> None:
         state.begin(self.config.sampling.latents_per_tick)
-        state.cos_sin.copy_(self.rope_table(state.cache.length))
+        self._turn(state)
+
+    def _turn(self, state: WorldState) -> None:
+        """Has a state hold the rope table of its next block."""
+        if state.turned != state.cache.length:
+            state.cos_sin.copy_(self.rope_table(state.cache.length))
+            state.turned = state.cache.length
+
+    def _ahead(self, state: WorldState) -> Memory | None:
+        """What a packed decoder makes of a state's memory, before the latent is known."""
+        if self._decoder is None or state.decoder_memory is None:
+            return None
+        return self._decoder.ahead(state.decoder_memory)
 
     def _predict(self, state: WorldState, x: Tensor, timestep: float, who: str | None = None) -> Tensor:
         """The flow of `x`, by `who` of the generators or by that of the timestep.
@@ -390,7 +427,7 @@ class World:
     def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:
         if state.condition.shape[2]:
             x = torch.cat([x, state.condition], 2)
-        return self.generators[who](
+        return self._passes[who](
             x,
             timesteps,
             state.cos_sin,
@@ -411,8 +448,12 @@ class World:
 
     def _decode(self, state: WorldState) -> None:
         z = (state.latent * self._std + self._mean).to(self.dtype)
-        pixels, memory = self.autoencoder.decoder(z, None if state.fresh else state.decoder_memory)
-        frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+        if self._decoder is None or state.fresh:
+            pixels, memory = self.autoencoder.decoder(z, None if state.fresh else state.decoder_memory)
+            frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+        else:
+            pictures, memory = self._decoder(z[:, 0], state.decoder_ahead or self._ahead(state))
+            frames = pictures.unsqueeze(1)
         count = frames.shape[1]
         if count not in state.pictures:
             state.pictures[count] = torch.empty_like(frames, memory_format=torch.contiguous_format)
