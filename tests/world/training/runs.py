@@ -11,7 +11,7 @@ from tests.conftest import make_tiny_world
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
-CONFIG = make_tiny_world().config
+CONFIG = make_tiny_world(one_pass=True).config
 
 
 def same(a: object, b: object) -> bool:
@@ -34,6 +34,3 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-# ------------------------------------------------------------------------------------- it learns

@@ -32,15 +32,15 @@ def encoded(folder: Path, length: int = 6) -> tuple[Footage, Tensor]:
 
 
 @pytest.fixture
-def encodings(monkeypatch: pytest.MonkeyPatch) -> list[Footage]:
-    """The footage of every encoding."""
-    found: list[Footage] = []
-    encode = pipeline.encode_footage
-    monkeypatch.setattr(pipeline, "encode_footage", lambda m, f, d: (found.append(f), encode(m, f, d))[1])
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The frames of every encoding."""
+    found: list[Tensor] = []
+    encode = pipeline.encode_frames
+    monkeypatch.setattr(pipeline, "encode_frames", lambda m, f, d: (found.append(f), encode(m, f, d))[1])
     return found
 
 
-def test_the_next_run_finds_what_the_first_encoded(folder: Path, encodings: list[Footage]) -> None:
+def test_the_next_run_finds_what_the_first_encoded(folder: Path, encodings: list[Tensor]) -> None:
     footage, latents = encoded(folder)
     before = latents.clone()
     for _ in range(2):  # training normalises in place: what is kept stays as it is
@@ -53,7 +53,7 @@ def test_the_next_run_finds_what_the_first_encoded(folder: Path, encodings: list
     assert again.frames.shape == footage.frames.shape == (0, CONFIG.frame_height, CONFIG.frame_width, 3)
 
 
-def test_other_episodes_and_other_encoders_are_encoded_anew(folder: Path, encodings: list[Footage]) -> None:
+def test_other_episodes_and_other_encoders_are_encoded_anew(folder: Path, encodings: list[Tensor]) -> None:
     _, latents = encoded(folder)
     first = sorted((folder / "footage").glob("*.npz"))[0]
     shutil.copyfile(first, first.with_name("z.npz"))
@@ -67,7 +67,7 @@ def test_other_episodes_and_other_encoders_are_encoded_anew(folder: Path, encodi
         assert len(encodings) == count and torch.equal(found, latents_of_more) == (part == "decoder.")
 
 
-def test_what_was_cut_short_is_encoded_anew(folder: Path, encodings: list[Footage]) -> None:
+def test_what_was_cut_short_is_encoded_anew(folder: Path, encodings: list[Tensor]) -> None:
     _, latents = encoded(folder)
     (kept,) = (folder / "footage").glob(".latents-*.safetensors")
     for damaged in (kept.read_bytes()[:-100], b""):
@@ -77,7 +77,7 @@ def test_what_was_cut_short_is_encoded_anew(folder: Path, encodings: list[Footag
 
 
 def test_footage_that_cannot_be_written_beside_is_used_all_the_same(
-    folder: Path, encodings: list[Footage], monkeypatch: pytest.MonkeyPatch
+    folder: Path, encodings: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left on device")

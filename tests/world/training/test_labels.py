@@ -38,7 +38,7 @@ def test_some_clips_lose_their_label_whole_and_nothing_else():
 
 
 def test_a_chain_dreams_under_anybodys_keys_in_its_own_places(tmp_path):
-    world = make_tiny_world(places=PLACES)
+    world = make_tiny_world(places=PLACES, one_pass=True)
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
     settings = DistillTraining(clips=6, length=10, past=4, compile=False)
@@ -51,7 +51,8 @@ def test_a_chain_dreams_under_anybodys_keys_in_its_own_places(tmp_path):
     elsewhere[..., :8], elsewhere[:3, :, 9], elsewhere[3:, :, 8] = 1, 1, 1
     chords, held = torch.tensor([0, 1, FREE] * 2), torch.zeros(6, 8)
     held[chords == 1, 2] = 1
-    chain.begin(torch.zeros(6, 4, *config.latent_shape), here, chords, held, 3)
+    noises = torch.randn((4, 6, 1, *config.latent_shape), generator=draw)
+    chain.begin(torch.zeros(6, 4, *config.latent_shape), here, noises, chords, held, 3)
     for _ in range(2):
         window = three.dream(chain, elsewhere, draw, keep=False)
         assert torch.equal(window.actions[..., 8:], here[:, :1, 8:].expand(-1, 10, -1))

@@ -1,7 +1,6 @@
-"""One pass over a doubled sequence computes what play computes tick by tick with its rolling cache."""
+"""One pass over a causal sequence computes what play computes tick by tick with its rolling cache."""
 
-from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -11,219 +10,249 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.conftest import BUTTONS, make_tiny_world
-from world.generator import Generator
-from world.kv_cache import KVCache
+from tests.world.training.runs import CONFIG, CPU
+from world.config import SamplingConfig
+from world.generator import Generator, GeneratorConfig
+from world.kv_cache import Far, KVCache
 from world.noise import noise
-from world.sampler import Schedule
 from world.training.generator import GeneratorTraining, Trainer
-from world.training.sequence import masked_attend, visible
-from world.world import World
+from world.training.sequence import causal_attend, play_levels, shifted, visible
+from world.world import PAST, World
 
 SIDE, TOKENS = 4, 4  # latents of 4 x 4 in patches of 2 x 2
-CPU = torch.device("cpu")
+Predicts = Literal["flow", "clean", "change"]
 modest = settings(max_examples=30, deadline=None)
+fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 4), layers=st.just((1,)))
+maybe_far = st.none() | fars
 
 
 class Clip(NamedTuple):
-    """What one pass of training gets: contexts and targets, their levels, and the actions that led there."""
+    """What one pass gets: noisy latents, what came before each, their levels, and what led to them."""
 
-    contexts: Tensor
-    context_levels: Tensor
-    targets: Tensor
+    x: Tensor
+    previous: Tensor
     levels: Tensor
-    actions: Tensor
+    told: Tensor
 
 
 def make_clip(frames: int, seed: int, batch: int = 2) -> Clip:
     draw = torch.Generator().manual_seed(seed)
-    latents = torch.randn((2, batch, frames, 8, SIDE, SIDE), generator=draw)
-    levels = torch.rand((2, batch, frames), generator=draw)
-    actions = torch.randint(0, 2, (batch, frames, len(BUTTONS)), generator=draw).float()
-    return Clip(latents[0], 0.5 * levels[0], latents[1], levels[1], actions)
+    x, previous = torch.randn((2, batch, frames, 8, SIDE, SIDE), generator=draw)
+    levels = 0.1 + 0.9 * torch.rand((batch, frames), generator=draw)
+    told = torch.randint(0, 2, (batch, frames, len(BUTTONS)), generator=draw).float()
+    return Clip(x, previous, levels, told)
 
 
-@cache
-def generator(layers: int = 2) -> Generator:
+def generator(layers: int = 2, predicts: Predicts = "clean") -> Generator:
     """A tiny generator of up to two layers, every weight of which counts."""
-    whole = make_tiny_world().generator
-    model = Generator(msgspec.structs.replace(whole.config, layers=layers)).requires_grad_(False)
+    whole = make_tiny_world(one_pass=True).generator
+    config = msgspec.structs.replace(whole.config, layers=layers, predicts=predicts)
+    model = Generator(config).requires_grad_(False)
     kept = model.state_dict().keys()
     model.load_state_dict({key: weight for key, weight in whole.state_dict().items() if key in kept})
     return model
 
 
-def trainer(frames: int, window: int, layers: int = 2) -> Trainer:
-    """What trains `generator`, in float32."""
-    model = generator(layers)
-    made = Trainer(
-        model.config, GeneratorTraining(length=frames), Schedule((1.0,)), window, (SIDE, SIDE), CPU
-    )
-    made.model.load_state_dict(model.state_dict())
+MODELS = {layers: generator(layers) for layers in (1, 2)}
+
+
+def with_memory(window: int, far: Far | None) -> SamplingConfig:
+    return msgspec.structs.replace(CONFIG.sampling, window=window, far=far)
+
+
+def trainer(model: Generator, sampling: SamplingConfig) -> Trainer:
+    """What trains `model`, in float32."""
+    made = Trainer(model.config, sampling, GeneratorTraining(), (SIDE, SIDE), CPU, model=model)
     made.autocast = False
     return made
 
 
 @torch.no_grad()
-def train_pass(clip: Clip, window: int, layers: int = 2) -> Tensor:
-    """The flow of all targets, as training computes it: `(B, F, C, h, w)`."""
-    return trainer(clip.targets.shape[1], window, layers).predict(*clip)
+def train_pass(clip: Clip, window: int, far: Far | None = None, layers: int = 2) -> Tensor:
+    """The clean latents found of all frames, as training computes them: `(B, F, C, h, w)`."""
+    return trainer(MODELS[layers], with_memory(window, far)).predict(*clip)
 
 
 @torch.no_grad()
-def play_pass(clip: Clip, window: int) -> Tensor:
-    """The same as play would: for each frame a denoise pass of its target, then the commit of its context."""
-    model = generator()
-    g = model.config
+def play_pass(clip: Clip, window: int, far: Far | None = None) -> Tensor:
+    """The same as play would: a denoise pass for each frame, which commits it."""
+    model = MODELS[2]
+    g: GeneratorConfig = model.config
     batch, frames = clip.levels.shape
     memory = KVCache(
-        layers=g.layers,
-        batch=batch,
-        heads=g.heads,
-        frames=window,
-        sink=0,
-        tokens=TOKENS,
-        head_dim=g.head_dim,
-        span=window,
-    )
-    flows = []
+        layers=g.layers, batch=batch, heads=g.heads, frames=window, sink=0, tokens=TOKENS,
+        head_dim=g.head_dim, span=window, far=far,
+    )  # fmt: skip
+    found = []
     for frame in range(frames):
-        now = slice(frame, frame + 1)
-        for x, levels in (
-            (clip.targets, clip.levels),
-            (clip.contexts, clip.context_levels),
-        ):
-            memory.begin(1)
-            cos_sin = model.rope_table([memory.length], SIDE, SIDE)
-            flows.append(
-                model(x[:, now], 1000 * levels[:, now], cos_sin, memory.attend, clip.actions[:, now])
-            )
+        x, previous, levels, told = (part[:, frame : frame + 1] for part in clip)
+        memory.begin(1)
+        cos_sin = model.rope_table([memory.length], SIDE, SIDE)
+        flow = model(torch.cat([x, previous], 2), 1000 * levels, cos_sin, memory.attend, told)
         memory.end()
-        flows.pop()  # what a commit predicts is not used
-    return torch.cat(flows, 1)
+        found.append(x - levels[:, :, None, None, None] * flow)
+    return torch.cat(found, 1)
 
 
 @modest
-@given(frames=st.integers(2, 14), window=st.integers(2, 8), seed=st.integers(0, 2**32))
-def test_a_target_is_computed_as_play_computes_it(frames: int, window: int, seed: int) -> None:
-    """Every frame, whatever the window, the levels of noise in its past, and how often the ring turned."""
+@given(frames=st.integers(2, 24), window=st.integers(2, 8), far=maybe_far, seed=st.integers(0, 2**32))
+def test_a_frame_is_computed_as_play_computes_it(
+    frames: int, window: int, far: Far | None, seed: int
+) -> None:
+    """Every frame, whatever the window and the far memory, and how often their rings have turned."""
     clip = make_clip(frames, seed)
-    assert torch.allclose(train_pass(clip, window), play_pass(clip, window), atol=1e-5, rtol=1e-5)
+    assert torch.allclose(train_pass(clip, window, far), play_pass(clip, window, far), atol=1e-5, rtol=1e-5)
 
 
-def test_this_comparison_would_notice_a_window_off_by_one() -> None:
-    clip = make_clip(10, 0)
-    for window in (3, 5):
-        difference = train_pass(clip, window) - play_pass(clip, 4)
-        assert difference.abs().max() > 1e-3
+@pytest.mark.parametrize("other", [(3, 2, 3), (5, 2, 3), (4, 1, 3), (4, 3, 3), (4, 2, 2), (4, 2, 4)], ids=str)
+def test_this_comparison_would_notice_a_memory_off_by_one(other: tuple[int, int, int]) -> None:
+    """In the window, in how many frames are far, and in every how many-th."""
+    clip = make_clip(24, 0)
+    window, frames, every = other
+    there = train_pass(clip, window, Far(frames, every, (1,)))
+    assert (there - play_pass(clip, 4, Far(2, 3, (1,)))).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("window", [2, 5, 9])
-@pytest.mark.parametrize("context_noise", [0.0, 60.0])
-def test_a_world_dreams_what_its_trainer_predicts(window: int, context_noise: float) -> None:
-    """End to end: `World.denoise` after the real past, its actions and its noise, in one denoise step."""
-    world = make_tiny_world()
-    sampling = msgspec.structs.replace(
-        world.config.sampling, window=window, steps=(800.0,), context_noise=context_noise
-    )
-    world = World(
-        msgspec.structs.replace(world.config, sampling=sampling), world.generator, world.autoencoder
-    )
-    sigma = world.schedule(1).sigmas[0]
-    frames = 12
-    real = make_clip(frames, 3, batch=1)
-    starts = torch.stack([noise(7, tick, 0, (1, 8, SIDE, SIDE)) for tick in range(frames)], 1)
-    clip = real._replace(
-        context_levels=torch.full((1, frames), context_noise / 1000),
-        targets=starts,
-        levels=torch.full((1, frames), sigma),
-    )
-    wanted = starts - sigma * train_pass(clip, window)
+def test_this_comparison_would_notice_a_far_memory_in_another_layer() -> None:
+    clip, far = make_clip(24, 0), Far(2, 3, (1,))
+    wrong = train_pass(clip, 4, msgspec.structs.replace(far, layers=(0,)))
+    assert (wrong - play_pass(clip, 4, far)).abs().max() > 1e-3
 
+
+@pytest.mark.parametrize("far", [None, Far(3, 4, (1,)), Far(1, 1, (0, 1))], ids=str)
+@pytest.mark.parametrize("predicts", ["flow", "clean", "change"])
+def test_a_world_dreams_what_its_trainer_predicts(far: Far | None, predicts: Predicts) -> None:
+    """End to end: a past that is taken in and ticks that are dreamed, in one denoise step each."""
+    world = make_tiny_world(one_pass=True)
+    before, ticks, seed = 9, 15, 7
+    sampling = msgspec.structs.replace(world.config.sampling, steps=(800.0,), far=far)
+    model = generator(predicts=predicts)
+    config = msgspec.structs.replace(world.config, sampling=sampling, generator=model.config)
+    world = World(config, generator(predicts=predicts), world.autoencoder)
+    (sigma,) = world.schedule(1).sigmas
+    clip = make_clip(before + ticks, 3, batch=1)
+    # Latents dreamed before are latents known: what play makes of a past has to be what it makes of a tick.
     state = world.new_state()
-    for tick in range(frames):
-        now = slice(tick, tick + 1)
-        world.denoise(state, real.actions[:, now], [7], tick)
-        assert torch.allclose(state.latent, wanted[:, now], atol=1e-5)
-        state.latent.copy_(real.contexts[:, now])
+    past = clip.x[:, :before]
+    world.prefill(state, past, clip.told[:, :before], [seed])
+    dreamed = []
+    for tick in range(ticks):
+        world.denoise(state, clip.told[:, before + tick, None], [seed], tick)
+        dreamed.append(state.latent.clone())
         world.commit(state)
+    clean = torch.cat([past, *dreamed], 1)
+    numbers = [*range(PAST - before, PAST), *range(ticks)]
+    fresh = torch.stack([noise(seed, number, 0, (1, 8, SIDE, SIDE)) for number in numbers], 1)
+    mixed = (1 - sigma) * past + sigma * fresh[:, :before]
+    x = torch.cat([mixed, fresh[:, before:]], 1)  # a tick begins at pure noise, a past is noised
+    with torch.no_grad():
+        levels = torch.full((1, before + ticks), sigma)
+        found = trainer(model, sampling).predict(x, shifted(clean), levels, clip.told)
+    assert torch.allclose(found[:, before:], clean[:, before:], atol=1e-4)
 
 
-@given(frames=st.integers(1, 30), window=st.integers(1, 12))
-def test_a_frame_sees_the_window_that_play_would_give_it(frames: int, window: int) -> None:
-    seen = visible(frames, window)
-    assert seen.shape == (2 * frames, 2 * frames)
+def by_definition(frame: int, window: int, far: Far | None) -> set[int]:
+    """What a frame sees: its window, and of every `every`-th frame that has left it the last few."""
+    seen = set(range(max(0, frame - window + 1), frame + 1))
+    if far is not None:
+        gone = [k for k in range(frame - window + 1) if k % far.every == 0]
+        seen |= set(gone[-far.frames :])
+    return seen
+
+
+@given(frames=st.integers(1, 40), window=st.integers(1, 12), far=maybe_far)
+def test_a_frame_sees_what_play_would_let_it_see(frames: int, window: int, far: Far | None) -> None:
+    seen = visible(frames, window, far)
+    assert seen.shape == (frames, frames)
     for frame in range(frames):
-        past = set(range(max(0, frame - window + 1), frame))
-        assert set(seen[frame].nonzero().flatten().tolist()) == past | {frame}
-        assert set(seen[frames + frame].nonzero().flatten().tolist()) == past | {frames + frame}
+        assert set(seen[frame].nonzero().flatten().tolist()) == by_definition(frame, window, far)
 
 
-@given(frames=st.integers(2, 30), window=st.integers(1, 12))
-def test_contexts_see_no_target_and_targets_see_no_other_target(frames: int, window: int) -> None:
-    seen = visible(frames, window)
-    assert not seen[:frames, frames:].any()
-    assert torch.equal(seen[frames:, frames:], torch.eye(frames, dtype=torch.bool))
-    assert not seen[:, :frames].triu(1)[:frames].any()
-    assert not seen[frames:, :frames].triu().any()  # a target does not even see its own context copy
-
-
-@given(frames=st.integers(1, 8), window=st.integers(1, 8), tokens=st.integers(1, 5))
-@modest
-def test_all_tokens_of_a_frame_see_alike(frames: int, window: int, tokens: int) -> None:
-    """What attention lets through, token by token, is `visible`, frame by frame."""
-    length = 2 * frames * tokens
+def read(length: int, layer: int, sampling: SamplingConfig, frames: int, tokens: int) -> Tensor:
+    """Which key each query of a layer reads, token by token."""
     q = torch.zeros(1, 1, length, length)
     v = torch.eye(length)[None, None]  # a query then returns how much it sees of each key
-    read = masked_attend(frames, window, tokens, CPU, fused=False)(0, q, q, v)[0, 0] > 0
-    wanted = visible(frames, window)
-    assert torch.equal(read, wanted.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1))
+    return causal_attend(frames, sampling, tokens, CPU, fused=False)(layer, q, q, v)[0, 0] > 0
+
+
+@given(frames=st.integers(1, 12), window=st.integers(1, 8), tokens=st.integers(1, 4), far=maybe_far)
+@modest
+def test_all_tokens_of_a_frame_see_alike_and_only_some_layers_see_far(
+    frames: int, window: int, tokens: int, far: Far | None
+) -> None:
+    """What attention lets through, token by token, is `visible`, frame by frame."""
+    for layer in (0, 1):
+        found = read(frames * tokens, layer, with_memory(window, far), frames, tokens)
+        wanted = visible(frames, window, far if layer == 1 else None)
+        assert torch.equal(found, wanted.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize(("frames", "window", "tokens"), [(6, 3, 4), (24, 16, 10), (9, 12, 7)])
+@pytest.mark.parametrize(
+    ("frames", "window", "tokens", "far"),
+    [(6, 3, 4, None), (24, 16, 10, None), (9, 12, 7, None), (30, 6, 5, Far(3, 4, (1,)))],
+)
 def test_the_kernel_of_a_gpu_lets_through_the_same(
-    frames: int, window: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+    frames: int, window: int, tokens: int, far: Far | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flex attention with its block mask, here not compiled, against the plain mask."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    q, k, v = torch.randn((3, 2, 2, 2 * frames * tokens, 16), generator=torch.Generator().manual_seed(0))
-    plain, fused = (masked_attend(frames, window, tokens, CPU, fused=way) for way in (False, True))
-    assert torch.allclose(plain(0, q, k, v), fused(0, q, k, v), atol=1e-5)
+    q, k, v = torch.randn((3, 2, 2, frames * tokens, 16), generator=torch.Generator().manual_seed(0))
+    plain, fused = (
+        causal_attend(frames, with_memory(window, far), tokens, CPU, fused=way) for way in (False, True)
+    )
+    for layer in (0, 1):
+        assert torch.allclose(plain(layer, q, k, v), fused(layer, q, k, v), atol=1e-5)
 
 
-def changed_targets(before: Clip, after: Clip, window: int, layers: int = 2) -> set[int]:
-    """The targets whose flow is not the same, bit for bit."""
-    flows = train_pass(before, window, layers), train_pass(after, window, layers)
-    return {t for t in range(flows[0].shape[1]) if not torch.equal(flows[0][:, t], flows[1][:, t])}
+def changed(before: Clip, after: Clip, window: int, far: Far | None = None, layers: int = 2) -> set[int]:
+    """The frames that come out otherwise, not the same bit for bit."""
+    one, other = (train_pass(clip, window, far, layers) for clip in (before, after))
+    return {t for t in range(one.shape[1]) if not torch.equal(one[:, t], other[:, t])}
 
 
 def with_other(clip: Clip, field: str, frame: int) -> Clip:
     """The clip with one frame of one of its parts replaced."""
     part = getattr(clip, field).clone()
-    part[:, frame] = 1 - part[:, frame]
+    part[:, frame] = 1.2 - part[:, frame]
     return clip._replace(**{field: part})
 
 
 @modest
-@given(frame=st.integers(0, 9), field=st.sampled_from(["targets", "levels"]))
-def test_what_a_target_is_changes_its_own_flow_alone(frame: int, field: str) -> None:
-    clip = make_clip(10, 1)
-    assert changed_targets(clip, with_other(clip, field, frame), window=4) == {frame}
+@given(frame=st.integers(0, 19), field=st.sampled_from(Clip._fields), far=maybe_far)
+def test_a_later_frame_changes_no_earlier_one(frame: int, field: str, far: Far | None) -> None:
+    clip = make_clip(20, 1)
+    found = changed(clip, with_other(clip, field, frame), 4, far)
+    assert min(found) == frame
 
 
 @modest
-@given(frame=st.integers(0, 9), field=st.sampled_from(["contexts", "context_levels"]))
-def test_a_context_reaches_later_targets_only(frame: int, field: str) -> None:
-    """Through one layer those of the next `window - 1` frames, through each further layer as many more."""
+@given(frame=st.integers(0, 9), field=st.sampled_from(Clip._fields))
+def test_a_frame_reaches_as_far_as_windows_do(frame: int, field: str) -> None:
+    """Through one layer the next `window - 1` frames, through each further layer as many more."""
     clip = make_clip(10, 2)
     other = with_other(clip, field, frame)
-    assert changed_targets(clip, other, 4, layers=1) == set(range(frame + 1, min(10, frame + 4)))
-    assert changed_targets(clip, other, 4, layers=2) == set(range(frame + 1, min(10, frame + 7)))
+    assert changed(clip, other, 4, layers=1) == set(range(frame, min(10, frame + 4)))
+    assert changed(clip, other, 4, layers=2) == set(range(frame, min(10, frame + 7)))
 
 
 @modest
-@given(frame=st.integers(0, 9))
-def test_an_action_counts_from_the_frame_it_led_to(frame: int) -> None:
-    clip = make_clip(10, 3)
-    changed = changed_targets(clip, with_other(clip, "actions", frame), window=4)
-    assert changed == set(range(frame, min(10, frame + 7)))
+@given(frame=st.integers(0, 29), far=fars)
+def test_a_frame_that_left_the_window_is_seen_where_the_far_memory_holds_it(frame: int, far: Far) -> None:
+    clip, window = make_clip(30, 2), 4
+    far = msgspec.structs.replace(far, layers=(0,))
+    found = changed(clip, with_other(clip, "x", frame), window, far, layers=1)
+    assert found == {t for t in range(30) if frame in by_definition(t, window, far)}
+
+
+def test_what_came_before_is_the_latent_before_and_nothing_at_first() -> None:
+    z = torch.randn(2, 5, 8, SIDE, SIDE)
+    before = shifted(z)
+    assert not before[:, 0].any() and torch.equal(before[:, 1:], z[:, :-1])
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_levels_of_training_are_those_of_play(steps: int) -> None:
+    world = make_tiny_world(one_pass=True)
+    one, two = play_levels(world.config.sampling, (1, 2))
+    assert world.schedule(steps).sigmas == (one, two)[steps - 1]

@@ -18,7 +18,8 @@ from world.training.validation import Validation
 
 def model(seed: int) -> Experts:
     sampling = CONFIG.sampling
-    return Experts([make_tiny_world(seed).generator], Schedule.from_steps(sampling.steps, sampling.shift))
+    schedule = Schedule.from_steps(sampling.steps, sampling.shift)
+    return Experts([make_tiny_world(seed, one_pass=True).generator], schedule)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,11 @@ def test_a_run_is_measured_at_once_and_then_every_minute(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
-def test_measuring_takes_a_tenth_of_a_run_at_most(
+def test_measuring_takes_a_twentieth_of_a_run_at_most(
     validation: Validation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((0.0, 30.0))  # a slow machine: half a minute a validation
     assert validation.is_due(1000.0)
     monkeypatch.setattr("world.training.validation.time", SimpleNamespace(monotonic=clock.__next__))
     validation.measure(model(0).state_dict())
-    assert not validation.is_due(1000.0 + 299.0) and validation.is_due(1000.0 + 300.5)
+    assert not validation.is_due(1000.0 + 599.0) and validation.is_due(1000.0 + 600.5)
