@@ -255,7 +255,7 @@ class GameItself:
     def label(self, state: SimpleNamespace, places: Sequence[str]) -> None:
         pass  # the game knows where it is
 
-    def prefill(self, state: SimpleNamespace, latents: Tensor, actions: Tensor) -> None:
+    def prefill(self, state: SimpleNamespace, latents: Tensor, actions: Tensor, seeds: Sequence[int]) -> None:
         state.latent.copy_(latents[:, -1:])
 
     def denoise(self, state: SimpleNamespace, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
