@@ -77,8 +77,8 @@ class Filming:
         if film is None:
             if not all(game.is_alive() for game in self._games):
                 raise PlayheadError(
-                    "a game that was filming has ended (out of memory?): run the same command again to go on, "
-                    "with fewer games"
+                    "a game that was filming has ended (out of memory?): run the same command again to go "
+                    "on, with fewer games"
                 )
             return latents, told
         episode = read_episode(film)
