@@ -37,11 +37,13 @@ def make_tiny_world(
     rest_after: int = 0,
     one_pass: bool = False,
     steps: tuple[float, ...] = (1000.0, 500.0),
+    lay_out: bool = True,
 ) -> World:
     """A world of 64 x 64 pixels, 4 tokens a frame and random weights, shaped like `freedoom`.
 
     `time_factor` 1 or 2: frames a tick. `places`: those that it knows by name. `one_pass`: its last denoise
-    pass commits a tick, it is given the latents before, and its second layer has a far memory.
+    pass commits a tick, it is given the latents before, and its second layer has a far memory. `lay_out`: as
+    `World` has it.
     """
     grows = (False, False, time_factor == 2)
     config = WorldConfig(
@@ -98,7 +100,7 @@ def make_tiny_world(
         for parameter in autoencoder.decoder.parameters():
             parameter.mul_(2)
     torch.random.set_rng_state(random_state)
-    return World(config, generator, autoencoder)
+    return World(config, generator, autoencoder, lay_out=lay_out)
 
 
 def save_world(world: World, folder: Path) -> Path:

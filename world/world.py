@@ -42,7 +42,8 @@ class World:
     `generators`, by name: each step's expert (`generator` is the last, or the only one), and `COMMIT` where
     the commit has weights of its own. `side_by_side`: the commit and the decode of a tick gain from running
     in two threads. `turn`: held by the session whose tick is under way, where several threads play sessions
-    of this world. `noises` draws a tick's noise: `world.noise.noises`, or an `Ahead` of it.
+    of this world. `noises` draws a tick's noise: `world.noise.noises`, or an `Ahead` of it. `lay_out`: on a
+    CPU weights are laid out for its kernels, which changes sums in their last bits.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class World:
         commit_generator: Generator | None = None,
         experts: Sequence[Generator] = (),
         attention: str | None = None,
+        lay_out: bool = True,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -82,7 +84,7 @@ class World:
         # What runs a pass, by the name of the generator, and the decoder that serves play where there is one.
         self._passes: dict[str, Callable[..., Tensor]] = dict(self.generators)
         self._decoder: PackedDecoder | None = None
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and lay_out:
             self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings

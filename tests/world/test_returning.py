@@ -15,8 +15,9 @@ from torch import Tensor
 from main import main
 from tests.conftest import make_tiny_world, save_world
 from tests.world.game import wall, write_footage
-from world.config import FarConfig, WorldConfig
+from world.config import WorldConfig
 from world.errors import PlayheadError
+from world.kv_cache import Far
 from world.memory import cut_memory
 from world.metrics import psnr
 from world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
@@ -128,7 +129,7 @@ def test_a_dream_is_the_same_beside_others_and_if_all_of_it_is_decoded(
     assert torch.equal(dreamed(world, trips), both)
 
 
-def with_memory(config: WorldConfig, window: int, far: FarConfig | None = None) -> WorldConfig:
+def with_memory(config: WorldConfig, window: int, far: Far | None = None) -> WorldConfig:
     sampling = msgspec.structs.replace(config.sampling, window=window, far=far)
     return msgspec.structs.replace(config, sampling=sampling)
 
@@ -138,15 +139,15 @@ def with_memory(config: WorldConfig, window: int, far: FarConfig | None = None) 
     [
         (48, None, (16, None)),
         (17, None, (16, None)),
-        (16, FarConfig(8, 8, (0,)), (16, None)),
-        (8, FarConfig(8, 4, (0, 1)), (8, FarConfig(2, 4, (0, 1)))),
-        (6, FarConfig(2, 16, (1,)), (6, None)),
+        (16, Far(8, 8, (0,)), (16, None)),
+        (8, Far(8, 4, (0, 1)), (8, Far(2, 4, (0, 1)))),
+        (6, Far(2, 16, (1,)), (6, None)),
         (16, None, None),
-        (8, FarConfig(2, 4, (0,)), None),
+        (8, Far(2, 4, (0,)), None),
     ],
 )
 def test_a_memory_is_cut_to_so_many_frames_and_one_that_is_short_is_not(
-    window: int, far: FarConfig | None, left: tuple[int, FarConfig | None] | None
+    window: int, far: Far | None, left: tuple[int, Far | None] | None
 ) -> None:
     config = with_memory(make_tiny_world().config, window, far)
     cut = cut_memory(config)
@@ -163,7 +164,7 @@ def test_a_memory_is_cut_to_so_many_frames_and_one_that_is_short_is_not(
 def test_a_world_is_loaded_with_less_of_a_memory_and_the_same_weights(tmp_path: Path) -> None:
     tiny = make_tiny_world()
     long = SimpleNamespace(**vars(tiny))
-    long.config = with_memory(tiny.config, 24, FarConfig(2, 8, (0,)))
+    long.config = with_memory(tiny.config, 24, Far(2, 8, (0,)))
     folder = save_world(long, tmp_path / "long")  # type: ignore[arg-type]
     whole, cut = World.load(folder, "cpu"), World.load(folder, "cpu", memory=MEMORY)
     assert (whole.config.sampling.reach, cut.config.sampling.reach) == (40, MEMORY)

@@ -242,7 +242,15 @@ def train_generator(
     """
     trainer = Trainer(config, sampling, settings, (latents.shape[-2], latents.shape[-1]), device, start)
     learner = trainer.learner
-    run.resume(learner.load_state)
+    clips, found = torch.empty(0, dtype=torch.int64), None  # a batch, and what its last step found
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal clips, found
+        learner.load_state(state)
+        if filming is None and len(state["found"]):  # films are not there any more: their batch is over
+            clips, found = state["clips"].to(device), state["found"].to(device)
+
+    run.resume(load)
     led = led_actions(footage, device)
     alone = Experts([trainer.model], Schedule.from_steps(sampling.steps, sampling.shift))
     validation = Validation(alone, sampling, latents, led, footage, device)
@@ -251,9 +259,8 @@ def train_generator(
     def save() -> dict[str, Any]:
         if run.rank == 0:
             learner.keep(out)
-        return learner.state()
+        return {**learner.state(), "clips": clips, "found": found if found is not None else torch.empty(0)}
 
-    clips, found = torch.empty(0), None
     for step in run.loop("generator", save, device):
         if validation.is_due(run.seconds):
             run.log(**validation.measure(alone.whole([learner.average])))

@@ -28,7 +28,7 @@ def make_setting(steps=(1000.0, 500.0)):
 
     The past is longer than the window, and the ticks more than the far memory reaches back.
     """
-    world = make_tiny_world(one_pass=True, steps=steps)
+    world = make_tiny_world(one_pass=True, steps=steps, lay_out=False)
     config = world.config
     assert config.sampling.window < PAST and config.sampling.reach < TICKS
     generator = Generator(config.generator)

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -20,20 +23,20 @@ from tests.world.training.runs import CONFIG, CPU, ROOT, metrics, read_checkpoin
 from world.checkpoint import read_weights, save_weights
 from world.errors import PlayheadError
 from world.lighttae import LightTAE
-from world.sampler import Schedule
 from world.training import distributed
 from world.training.autoencoder import (
     AutoencoderTraining,
-    encode_footage,
+    encode_frames,
     latent_statistics,
     train_autoencoder,
 )
 from world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
 from world.training.footage import Footage
-from world.training.generator import METHODS, GeneratorTraining, Method, Trainer, train_generator
+from world.training.generator import GeneratorTraining, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run, trapezoid
 from world.training.scorer import ScorerTraining, train_scorer
+from world.training.sequence import play_levels
 from world.training.sharpen import SharpenTraining, train_sharpness
 from world.training.steady import FREE
 
@@ -73,7 +76,7 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Footage:
 def latents(footage: Footage) -> Tensor:
     """The footage in the latents of a fresh autoencoder, normalised."""
     torch.manual_seed(0)
-    found = encode_footage(LightTAE(CONFIG.autoencoder), footage, CPU)
+    found = encode_frames(LightTAE(CONFIG.autoencoder), footage.frames, CPU)
     mean, std = latent_statistics(found)
     return (found - mean[:, None, None]) / std[:, None, None]
 
@@ -103,7 +106,7 @@ def resting(footage: Footage) -> Footage:
 def distilled(run: Run, footage: Footage, latents: Tensor, objective: Objective = "dmd") -> None:
     start = run.folder / "start" / "generator.safetensors"
     start.parent.mkdir(exist_ok=True)
-    save_weights(start, make_tiny_world().generator.state_dict())
+    save_weights(start, make_tiny_world(one_pass=True).generator.state_dict())
     settings = DistillTraining(objective=objective, clips=2, length=6, past=3, critic_steps=2, horizon=9)
     if objective == "rest":
         footage = resting(footage)
@@ -120,7 +123,7 @@ def scorer(run: Run, footage: Footage, latents: Tensor) -> None:
 def sharpened(run: Run, footage: Footage, **settings: float) -> None:
     start = run.folder / "start" / "autoencoder.safetensors"
     start.parent.mkdir(exist_ok=True)
-    save_weights(start, make_tiny_world().autoencoder.state_dict())
+    save_weights(start, make_tiny_world(one_pass=True).autoencoder.state_dict())
     chosen = SharpenTraining(clips=4, length=3, **settings)
     train_sharpness(
         run, footage, CONFIG.autoencoder, chosen, CPU, start, run.folder / "autoencoder.safetensors"
@@ -146,7 +149,7 @@ def test_rest_is_not_taught_where_there_is_nothing_to_teach(
 ) -> None:
     settings = DistillTraining(objective="rest", clips=2, length=6, past=3, **wrong)
     start = tmp_path / "generator.safetensors"
-    save_weights(start, make_tiny_world().generator.state_dict(), torch.float32)
+    save_weights(start, make_tiny_world(one_pass=True).generator.state_dict(), torch.float32)
     run, sampling = Watched(tmp_path / "run", steps=2), CONFIG.sampling
     filmed = resting(footage) if wrong else footage
     with pytest.raises(PlayheadError, match="the objective rest has nothing to teach"):
@@ -164,7 +167,7 @@ def test_steady_sessions_hold_what_footage_holds_for_long(
     steady = Footage(footage.frames, actions, footage.starts, footage.places)
     settings = DistillTraining(clips=6, length=6, past=3, horizon=9, steady=0.7)
     start = tmp_path / "generator.safetensors"
-    save_weights(start, make_tiny_world().generator.state_dict())
+    save_weights(start, make_tiny_world(one_pass=True).generator.state_dict())
     run = Watched(tmp_path / "run", steps=4)
     generator, sampling = CONFIG.generator, CONFIG.sampling
     distill(run, latents, steady, generator, settings, sampling, CPU, start, start, run.folder / "out")
@@ -188,35 +191,162 @@ def test_the_generator_learns_to_denoise(
 ) -> None:
     run = Watched(tmp_path, steps=60)
     generator(run, footage, latents, muon)
-    assert run.losses["loss"][0] == pytest.approx(2, abs=0.1)  # it begins by predicting 0: noise and latents
+    assert run.losses["loss"][0] == pytest.approx(1, abs=0.1)  # it begins by finding 0, of unit latents
     assert run.fall("loss") < 0.75
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns(method: Method, footage: Footage, latents: Tensor, tmp_path: Path) -> None:
-    start = tmp_path / "start.safetensors" if method == "ode" else None
-    if start is not None:  # a teacher that is far from the student's fresh answer
-        save_weights(start, make_tiny_world().generator.state_dict())
-    run = Watched(tmp_path / "run", steps=60)
-    settings = GeneratorTraining(
-        method=method, clips=6, length=8, learning_rate=3e-3, muon=False, ode_steps=4
-    )
-    out = run.folder / "generator.safetensors"
-    train_generator(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out, start)
+@pytest.mark.parametrize("predicts", ["flow", "change"])
+def test_whatever_it_predicts_the_generator_learns(
+    predicts: Literal["flow", "change"], footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG.generator, predicts=predicts)
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=False, own_from=1.0)
+    run = Watched(tmp_path, steps=60)
+    train_generator(run, latents, footage, config, settings, CONFIG.sampling, CPU, tmp_path / "out")
     assert run.fall("loss") < 0.9
 
 
-def test_diffusion_forcing_shows_later_frames_the_noisy_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = GeneratorTraining(method="diffusion_forcing", length=8)
-    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
-    trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
+def test_the_first_frame_of_a_clip_teaches_nothing() -> None:
+    """It has no past, which play never asks for: whatever it should have been, the loss is the same."""
+    trainer = new_trainer(GeneratorTraining(previous_noise=0.0), window=1)
+    z = torch.randn(2, 8, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    told = torch.zeros(2, 8, 8)
+    other = z.clone()
+    other[:, 0] += 3
+
+    def of_frames(latents: Tensor) -> Tensor:
+        loss, _ = trainer.loss(latents, told, torch.Generator().manual_seed(0))
+        return loss.detach()
+
+    assert of_frames(torch.cat([z[:, :1], z[:, 1:] + 1], 1)) != of_frames(z)
+    assert trainer.model.head.head.weight.count_nonzero() == 0  # so that what it finds is 0
+    assert torch.equal(of_frames(other), of_frames(z))
+
+
+def new_trainer(settings: GeneratorTraining, window: int = 6) -> Trainer:
+    """One with fresh weights."""
+    sampling = msgspec.structs.replace(CONFIG.sampling, window=window)
+    return Trainer(CONFIG.generator, sampling, settings, (4, 4), CPU)
+
+
+def test_most_frames_are_at_the_levels_of_play() -> None:
+    """A clip is for play in one step or in two, and most of its frames are at the level that commits."""
+    settings = GeneratorTraining(one_step=0.6, committed=0.7, anywhere=0.1)
+    levels = new_trainer(settings).levels(400, 24, torch.Generator().manual_seed(0))
+    ((one,), (high, low)) = play_levels(CONFIG.sampling, (1, 2))
+    assert one == high == 1.0
+    assert levels.min() > 0 and levels.max() <= 1
+    twice = (levels == low).any(1)
+    assert 0.35 < twice.float().mean() < 0.45
+    at_play = ((levels == high) | (levels == low)).float().mean()
+    assert at_play == pytest.approx(0.9, abs=0.02)
+    assert (levels[twice] == low).float().mean() == pytest.approx(0.7, abs=0.02)
+    assert (levels[twice] == high).float().mean() == pytest.approx(0.2, abs=0.02)
+    assert (levels[~twice] == high).float().mean() == pytest.approx(0.9, abs=0.02)
+
+
+class Asked(NamedTuple):
+    """What one step of training was asked for, and what it found."""
+
+    latents: Tensor
+    told: Tensor
+    found_before: Tensor | None
+    found: Tensor
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """Every call of `Trainer.loss`."""
+    calls: list[Asked] = []
+    loss = Trainer.loss
+
+    def watched(
+        self: Trainer, latents: Tensor, told: Tensor, draw: torch.Generator, found: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        value, now = loss(self, latents, told, draw, found)
+        calls.append(Asked(latents, told, found, now))
+        return value, now
+
+    monkeypatch.setattr(Trainer, "loss", watched)
+    return calls
+
+
+def test_a_batch_stays_for_some_turns_once_own_predictions_enter(
+    footage: Footage, latents: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before `own_from` every step has a batch of its own; then only every so many-th, and what was found."""
+    calls = watch(monkeypatch)
+    settings = GeneratorTraining(clips=3, length=8, own_from=0.5, turns=4, muon=False)
+    train_generator(
+        Watched(tmp_path, 24), latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU,
+        tmp_path / "generator.safetensors",
+    )  # fmt: skip
+    assert len(calls) == 24
+    for step, (before, now) in enumerate(pairwise(calls), 1):
+        goes_on = step > 12 and step % 4 != 0
+        assert torch.equal(before.latents, now.latents) == goes_on, step
+        assert (now.found_before is before.found) == goes_on, step
+        assert goes_on or now.found_before is None, step
+
+
+def test_own_predictions_take_the_place_of_most_of_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of some of what is noised; the loss is still against footage."""
+    trainer = new_trainer(GeneratorTraining(previous_noise=0.0, own=0.8))
     given: list[tuple[Tensor, ...]] = []
-    predict = trainer.predict
-    monkeypatch.setattr(trainer, "predict", lambda *a: given.append(a) or predict(*a))
-    trainer.loss(torch.randn(2, 8, 8, 4, 4), torch.zeros(2, 8, 8), False, torch.Generator().manual_seed(0))
-    contexts, context_levels, x, levels, _ = given[0]
-    assert torch.equal(contexts, x) and torch.equal(context_levels, levels)
-    assert len(levels.unique()) > 5
+
+    def predict(*asked: Tensor) -> Tensor:
+        given.append(asked)
+        return torch.full_like(asked[0], 2.0)
+
+    monkeypatch.setattr(trainer, "predict", predict)
+    z, told = torch.full((16, 50, 8, 4, 4), 2.0), torch.zeros(16, 50, 8)
+    own = torch.full_like(z, -1.0)
+
+    def loss(found: Tensor | None) -> Tensor:
+        return trainer.loss(z, told, torch.Generator().manual_seed(0), found)[0]
+
+    assert loss(None) == loss(own) == 0
+    (_, real, _, _), (x, mixed, levels, _) = given
+    assert (real[:, 1:] == 2).all() and not real[:, 0].any() and not mixed[:, 0].any()
+    owned = (mixed[:, 1:] == -1).all((2, 3, 4))
+    assert torch.equal(~owned, (mixed[:, 1:] == 2).all((2, 3, 4)))  # a frame whole or not at all
+    assert owned.float().mean() == pytest.approx(0.8, abs=0.05)
+    middle = (levels > 0.1) & (levels < 0.9)
+    centre = x.mean((2, 3, 4))[middle] / (1 - levels[middle])  # around 2 or -1, whatever the noise
+    assert 0.2 < (centre < 0.5).float().mean() < 0.6
+
+
+def test_what_came_before_carries_a_little_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In most clips, and never more than `previous_noise`."""
+    trainer = new_trainer(GeneratorTraining(previous_noise=0.3))
+    given: list[Tensor] = []
+    monkeypatch.setattr(trainer, "predict", lambda x, previous, *_: (given.append(previous), x)[1])
+    z = torch.zeros(200, 12, 8, 4, 4)
+    trainer.loss(z, torch.zeros(200, 12, 8), torch.Generator().manual_seed(0))
+    (previous,) = given
+    size = previous[:, 1:].std((2, 3, 4))
+    noisy = size.amax(1) > 0
+    assert noisy.float().mean() == pytest.approx(0.7, abs=0.1)
+    assert 0 < size[noisy].mean() < 0.2 and size.max() < 0.4
+    assert not previous[:, 0].any()
+
+
+@pytest.mark.parametrize(("long_length", "drawn"), [(20, {(6, 8), (2, 20)}), (25, {(6, 8)})])
+def test_long_clips_are_drawn_where_episodes_are_long_enough(
+    long_length: int,
+    drawn: set[tuple[int, int]],
+    footage: Footage,
+    latents: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many of them as make about as many frames."""
+    calls = watch(monkeypatch)
+    settings = GeneratorTraining(clips=6, length=8, long=0.5, long_length=long_length, muon=False)
+    train_generator(
+        Watched(tmp_path, 16), latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU,
+        tmp_path / "generator.safetensors",
+    )  # fmt: skip
+    assert {tuple(call.latents.shape[:2]) for call in calls} == drawn
 
 
 def test_the_scorer_learns_to_denoise_whole_windows(
@@ -251,20 +381,19 @@ def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Pa
     """A frame is predicted best with what was held on the frame before it: neither later nor sooner."""
     lit = footage.actions[:-1, [0, 2, 6]].float()  # latents that show the three lamps and nothing else
     lamps = torch.cat([torch.zeros(1, 3), lit]).repeat(1, 3)[:, :8, None, None].expand(-1, -1, 4, 4)
-    settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, muon=False, pure_noise=1)
-    schedule = Schedule.from_steps(CONFIG.sampling.steps, CONFIG.sampling.shift)
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, muon=False)
     run = Watched(tmp_path, steps=100)
     out = tmp_path / "generator.safetensors"
     trained = train_generator(run, lamps, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
 
-    trainer = Trainer(CONFIG.generator, settings, schedule, 6, (4, 4), CPU)
-    trainer.model.load_state_dict(trained.state_dict())
+    pure = GeneratorTraining(one_step=1.0, committed=1.0, anywhere=0.0)
+    trainer = Trainer(CONFIG.generator, CONFIG.sampling, pure, (4, 4), CPU, model=trained)
     clips = footage.clip_index(48, 9, torch.Generator().manual_seed(5))[:, 1:]
 
     @torch.no_grad()
     def loss(actions: Tensor) -> float:
         draw = torch.Generator().manual_seed(0)
-        return float(trainer.loss(lamps[clips], actions.float(), False, draw))
+        return float(trainer.loss(lamps[clips], actions.float(), draw)[0])
 
     led = footage.actions[clips - 1]
     assert loss(footage.actions[clips]) > 1.3 * loss(led)
@@ -277,7 +406,8 @@ def test_a_generators_run_is_measured_on_fixed_contexts(
 ) -> None:
     generator(Watched(tmp_path, 3), footage, latents)
     (row,) = metrics(tmp_path)
-    assert row["valid_1"] > 0 and row["valid_8"] > 0 and row["valid_detail"] > 0
+    assert row["valid_1"] > 0 and row["valid_8"] > 0
+    assert row["valid_detail"] == 0  # untrained, it predicts the same everywhere
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
@@ -372,6 +502,30 @@ def test_a_run_begins_from_given_weights(footage: Footage, tmp_path: Path) -> No
     assert second.losses["l2"][0] < 0.7 * run.losses["l2"][0]
 
 
+@pytest.mark.parametrize("wider", [False, True], ids=["the same decoder", "another decoder"])
+def test_a_decoder_can_be_taught_alone(wider: bool, footage: Footage, tmp_path: Path) -> None:
+    """The encoder, and with it the latents, stay what they were, whatever the decoder was before."""
+    start = tmp_path / "start.safetensors"
+    save_weights(start, make_tiny_world(one_pass=True).autoencoder.state_dict())
+    config = CONFIG.autoencoder
+    if wider:
+        config = msgspec.structs.replace(config, decoder_widths=(16, 8, 8, 8))
+    run = Watched(tmp_path / "run", 30)
+    settings = AutoencoderTraining(clips=4, length=3, learning_rate=3e-3, decoder_only=True)
+    train_autoencoder(run, footage, config, settings, CPU, start)
+    was, became = read_weights(start), read_weights(tmp_path / "run" / "autoencoder.safetensors")
+    encoder = [name for name in became if name.startswith("encoder.")]
+    assert encoder and all(torch.equal(was[name], became[name]) for name in encoder)
+    assert became["decoder.1.weight"].shape[0] == config.decoder_widths[0]
+    assert run.fall("l2") < 0.9
+
+
+def test_a_decoder_alone_needs_an_encoder_to_begin_with(footage: Footage, tmp_path: Path) -> None:
+    settings = AutoencoderTraining(decoder_only=True)
+    with pytest.raises(PlayheadError, match="give them by --start"):
+        train_autoencoder(Watched(tmp_path, 2), footage, CONFIG.autoencoder, settings, CPU)
+
+
 def test_no_action_leads_over_the_border_of_an_episode(tmp_path: Path) -> None:
     """What was held at the end of one episode has no part in the next, whose first frame nothing led to."""
     trained = []
@@ -397,7 +551,7 @@ def train_in_a_group(source: Path, folder: Path) -> None:
     torch.distributed.barrier()  # the first has written its checkpoint
     interrupted_at = torch.load(folder / "autoencoder" / "checkpoint.pt", weights_only=True)["step"]
     model = autoencoder(Watched(folder / "autoencoder", 14), footage)
-    latents = encode_footage(model, footage, CPU).float()
+    latents = encode_frames(model, footage.frames, CPU).float()
     dreamer = generator(Watched(folder / "generator", 6), footage, latents)
     kept = {"frames": len(footage.frames), "interrupted_at": interrupted_at}
     kept |= {"autoencoder": model.state_dict(), "generator": dreamer.state_dict()}
