@@ -19,25 +19,34 @@ from world.sampler import Schedule
 from world.training.distill import Distiller, DistillTraining
 from world.training.self_rollout import SelfRollout, make_player
 from world.training.steady import FREE
-from world.world import World
+from world.world import PAST, World
 
 AHEAD = Action(frozenset({"forward"}))
 SCHEDULE = Schedule((1.0, 0.75))
 CPU = torch.device("cpu")
 
 
-def generator(seed: int) -> Generator:
-    return make_tiny_world(seed).generator
+def generator(seed: int, one_pass: bool = False) -> Generator:
+    return make_tiny_world(seed, one_pass=one_pass).generator
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world of two experts."""
-    folder = tmp_path_factory.mktemp("experts")
-    world = make_tiny_world(0)
+    return write_experts(tmp_path_factory.mktemp("experts"), one_pass=False)
+
+
+@pytest.fixture(scope="module")
+def one_pass_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose last denoise pass commits, as those are that are trained."""
+    return write_experts(tmp_path_factory.mktemp("one-pass-experts"), one_pass=True)
+
+
+def write_experts(folder: Path, one_pass: bool) -> Path:
+    world = make_tiny_world(0, one_pass=one_pass)
     config = msgspec.structs.replace(world.config, expert_weights=("first.safetensors",))
     (folder / "world.toml").write_text(tomli_w.dumps(msgspec.to_builtins(config)), "utf-8")
-    save_weights(folder / "first.safetensors", generator(1).state_dict(), torch.float32)
+    save_weights(folder / "first.safetensors", generator(1, one_pass).state_dict(), torch.float32)
     save_weights(folder / config.generator_weights, world.generator.state_dict(), torch.float32)
     save_weights(folder / config.autoencoder_weights, world.autoencoder.state_dict(), torch.float32)
     return folder
@@ -105,12 +114,17 @@ def test_a_wrong_number_of_experts_is_refused(folder: Path, tmp_path: Path):
         load_config(tmp_path / "world.toml")
 
 
-def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit(folder: Path):
-    world = load(folder)
+def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit():
+    tiny = make_tiny_world(0, one_pass=True)
+    world = World(
+        tiny.config, generator(0, True), tiny.autoencoder, experts=[generator(1, True)], lay_out=False
+    )
     config, draw = world.config, torch.Generator().manual_seed(0)
     past = torch.randn((2, 3, *config.latent_shape), generator=draw)
     held = torch.randint(0, 2, (2, 7, 8), generator=draw).float()
     state = world.new_state(2)
+    before = torch.randn((3, 2, 1, *config.latent_shape), generator=draw)
+    world.noises = lambda seeds, tick, step, shape: before[tick - PAST]  # counted down to the first tick
     world.prefill(state, past, held[:, :3], range(len(past)))
     noises = torch.randn((4, 2, 2, 1, *config.latent_shape), generator=draw)
     played = []
@@ -122,12 +136,13 @@ def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit(folder: Pa
         played.append(state.latent.clone())
         world.commit(state)
     model = Experts(
-        [generator(1), generator(0)], Schedule.from_steps(config.sampling.steps, config.sampling.shift)
+        [generator(1, True), generator(0, True)],
+        Schedule.from_steps(config.sampling.steps, config.sampling.shift),
     )
     rollout = SelfRollout(
         make_player(model, torch.float32), config.sampling, state.schedule, 2, config.latent_shape
     )
-    rollout.begin(past, held[:, :3])
+    rollout.begin(past, held[:, :3], before)
     trained = rollout.advance(held[:, 3:], noises, torch.full((2, 4), 2)).latents
     assert torch.equal(torch.cat(played, 1), trained)
 
@@ -139,12 +154,13 @@ def distiller(folder: Path, **settings: object) -> Distiller:
     return Distiller(config.generator, config.sampling, wanted, config.latent_shape, CPU, start, start)
 
 
-def test_each_expert_learns_from_the_steps_that_were_left_to_it(folder: Path, tmp_path: Path):
+def test_each_expert_learns_from_the_steps_that_were_left_to_it(one_pass_folder: Path, tmp_path: Path):
     """Sessions that all leave after the first step teach the first expert and leave the last as it was."""
-    phased = distiller(folder, objective="phased", experts=True)
+    phased = distiller(one_pass_folder, objective="phased", experts=True)
     chain, draw = phased.chains[0], torch.Generator().manual_seed(0)
     latents, told = torch.randn((4, 10, 8, 4, 4), generator=draw), torch.zeros(4, 10, 8)
-    chain.begin(latents[:, :4], told[:, :4], torch.full((4,), FREE), torch.zeros(4, 8), 3)
+    noises = torch.randn((4, 4, 1, 8, 4, 4), generator=draw)
+    chain.begin(latents[:, :4], told[:, :4], noises, torch.full((4,), FREE), torch.zeros(4, 8), 3)
     before = {k: v.clone() for k, v in phased.student.state_dict().items()}
     window = phased.dream(chain, told[:, 4:], draw, keep=True)
     exits = phased.student.numbers(window.stretch.sigmas)
