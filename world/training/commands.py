@@ -16,7 +16,7 @@ Minutes = Annotated[float | None, typer.Option(help="Stop after so many minutes.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Compile = Annotated[bool, typer.Option(help="Compile on a GPU.")]
 
-FREEDOOM = Path(__file__).parents[1] / "shipped" / "freedoom" / "world.toml"
+FREEDOOM = Path(__file__).with_name("recipes") / "freedoom.toml"
 
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:

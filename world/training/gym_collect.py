@@ -20,6 +20,7 @@ from rich.progress import Progress
 from world.action import ActionSpace
 from world.config import LatentConfig, SamplingConfig, WorldConfig
 from world.generator import GeneratorConfig
+from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
 from world.training.collect import ATTEMPTS, CollectError, check_steady, episode_path, is_whole, write_episode
 
@@ -220,19 +221,34 @@ def write_recipe(folder: Path, name: str, buttons: Sequence[str], size: tuple[in
         ticks_per_second=rate,
         latent=LatentConfig(32, height // 16, width // 16),
         generator=GeneratorConfig(
-            dim=256, heads=4, layers=8, ffn_dim=768, in_channels=32, out_channels=32, buttons=len(buttons)
+            dim=320,
+            heads=5,
+            layers=6,
+            ffn_dim=896,
+            in_channels=64,
+            out_channels=32,
+            buttons=len(buttons),
+            predicts="clean",
         ),
         autoencoder=LightTAEConfig(
             latent_channels=32,
             patch=4,
             encoder_widths=(64, 64, 96, 112),
-            decoder_widths=(144, 96, 64, 64),
+            decoder_widths=(128, 64, 32, 32),
             encoder_space=(False, True, True),
             decoder_space=(True, True, False),
             encoder_time=(False, False, False),
             decoder_time=(False, False, False),
         ),
-        sampling=SamplingConfig(latents_per_tick=1, steps=(1000.0, 400.0), shift=3.0, window=16),
+        sampling=SamplingConfig(
+            latents_per_tick=1,
+            steps=(1000.0,),
+            shift=1.0,
+            window=8,
+            commit="last",
+            previous=True,
+            far=Far(frames=16, every=8, layers=(2, 4)),
+        ),
         action=ActionSpace(tuple(buttons)),
         inverse_weights="inverse.safetensors",
     )

@@ -1,0 +1,84 @@
+"""A far memory promises: the window, and every so many-th frame of what fell out of it, the last of them."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from world.kv_cache import Far, KVCache
+
+LAYERS, HEADS, TOKENS, WIDTH = 2, 1, 2, 4
+modest = settings(max_examples=60, deadline=None)
+fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
+
+
+def new_cache(window: int, far: Far) -> KVCache:
+    return KVCache(
+        layers=LAYERS, batch=1, heads=HEADS, frames=window, sink=0, tokens=TOKENS, head_dim=WIDTH, far=far
+    )
+
+
+def pass_over(cache: KVCache, frame: int) -> None:
+    """A tick whose values say which frame they are of."""
+    cache.begin(1)
+    mark = torch.full((1, HEADS, TOKENS, WIDTH), float(frame))
+    for layer in range(LAYERS):
+        cache.attend(layer, mark, mark, mark)
+
+
+def seen(cache: KVCache, layer: int) -> list[int]:
+    """Which frames a layer looks at while a block is under way, in order."""
+    count = cache.visible + (cache.distant if layer == 1 else 0)
+    values: Tensor = cache.v[layer, 0, 0, : count * TOKENS : TOKENS, 0]
+    return sorted(int(value) for value in values)
+
+
+@modest
+@given(window=st.integers(2, 6), far=fars, ticks=st.integers(1, 60))
+def test_a_layer_sees_just_the_frames_that_the_definition_says(window: int, far: Far, ticks: int) -> None:
+    cache = new_cache(window, far)
+    buffer = cache.k.data_ptr()
+    for frame in range(ticks):
+        pass_over(cache, frame)
+        near = list(range(max(0, frame - window + 1), frame + 1))
+        gone = [f for f in range(max(0, frame - window + 1)) if f % far.every == 0]
+        assert seen(cache, 0) == near
+        assert seen(cache, 1) == gone[-far.frames :] + near
+        told = far.sees(torch.tensor(frame), torch.arange(frame + 1), window).nonzero().flatten().tolist()
+        assert told == gone[-far.frames :]
+        cache.end()
+    assert cache.k.data_ptr() == buffer
+
+
+@modest
+@given(window=st.integers(2, 6), far=fars, before=st.integers(1, 40), after=st.integers(1, 20))
+def test_it_goes_on_from_its_state_whatever_was_in_the_other(
+    window: int, far: Far, before: int, after: int
+) -> None:
+    one, other = new_cache(window, far), new_cache(window, far)
+    for frame in range(before):
+        pass_over(one, frame)
+        one.end()
+    for frame in range(after):
+        pass_over(other, 1000 + frame)
+        other.end()
+    other.load_state(one.state())
+    for frame in range(before, before + after):
+        for cache in (one, other):
+            pass_over(cache, frame)
+        assert [seen(one, layer) for layer in (0, 1)] == [seen(other, layer) for layer in (0, 1)]
+        one.end()
+        other.end()
+
+
+@modest
+@given(far=fars, ticks=st.integers(8, 40))
+def test_a_pass_that_is_done_again_moves_nothing_twice(far: Far, ticks: int) -> None:
+    once, twice = new_cache(4, far), new_cache(4, far)
+    for frame in range(ticks):
+        pass_over(once, frame)
+        pass_over(twice, -frame)
+        pass_over(twice, frame)
+        assert seen(once, 1) == seen(twice, 1)
+        once.end()
+        twice.end()
