@@ -86,10 +86,7 @@ def make_generator(
     the recipe has them already. `film`: games on which footage is filmed meanwhile (`Filming`).
     """
     config = read_recipe(recipe)
-    if config.sampling.commit != "last":
-        raise WorldError(
-            f'{recipe} cannot be trained: its `sampling.commit` has to be "last"; correct it there'
-        )
+    _check_commit(config, recipe)
     target = _device(device)
     frames, latents = _encoded(config, autoencoder, footage, run, target, settings.length)
     known = read_config(recipe).latent
@@ -151,6 +148,7 @@ def make_distilled(
 
     Without weights of a `scorer`, one is trained first, in `OUT/scorer`, for a third of the run's length.
     """
+    _check_commit(load_config(find_world(world) / "world.toml"), find_world(world) / "world.toml")
     ready = _ready_world(world, footage, run, settings.length, device)
     config = ready.config
     start = ready.folder / config.generator_weights
@@ -299,6 +297,14 @@ def read_recipe(path: Path) -> WorldConfig:
             "frame a latent; correct it there"
         )
     return config
+
+
+def _check_commit(config: WorldConfig, path: Path) -> None:
+    """Raises WorldError for a world that commits by a pass of its own: those are played, not trained."""
+    if config.sampling.commit != "last":
+        raise WorldError(
+            f'{path} cannot be trained: its `sampling.commit` has to be "last"; use another recipe or world'
+        )
 
 
 def write_config(path: Path, config: WorldConfig) -> None:

@@ -282,7 +282,7 @@ def test_an_out_that_is_a_file_is_named(
     [
         ("heads = 2", "heads = 3", "3 heads"),
         ("frame_height = 64", "frame_height = 48", "`frame_height`"),
-        ("sink = 0", "sink = 2", "no sink"),
+        ("window = 6", "window = 6\nsink = 2", "no sink"),
         ("latents_per_tick = 1", "latents_per_tick = 3", "one latent a tick"),
     ],
 )
