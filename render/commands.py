@@ -27,7 +27,7 @@ def bench_play(
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
-    from render import bench
+    from render import bench, flops
     from scenes.scene import load_scene, scenes_of
     from world.world import World
 
@@ -51,6 +51,9 @@ def bench_play(
     if stages:
         for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
             typer.echo(f"{name:13} {bench.spread(times)} ms p50 / p95 / p99, waited for")
+        counted = flops.count(loaded, start)
+        each = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in counted.items())
+        typer.echo(f"GFLOP a tick  {sum(counted.values()) / 1e9:.2f}: {each}, counted")
     if recording:
         from render.bench_recording import bench_recording
 

@@ -1,0 +1,64 @@
+"""Counting: how many floating-point operations a tick is, stage by stage.
+
+Those of products, convolutions and attention, a multiplication and an addition each, as torch counts them.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from scenes.scene import Scene
+from world.action import Action
+from world.world import World
+
+
+def count(world: World, scene: Scene) -> dict[str, int]:
+    """Operations of each stage of a tick that finds every memory full: denoise, decode, commit."""
+    state = world.new_state()
+    state.graphs.enabled = False  # what a recorded graph does is not counted
+    if state.passes is not None:
+        state.passes.graphs.enabled = False
+    world.enter(state, scene.context, [scene.seed])
+    held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
+    stages = {
+        "denoise": lambda tick: world.denoise(state, held, [scene.seed], tick),
+        "decode": lambda tick: world.decode(state),
+        "commit": lambda tick: world.commit(state),
+    }
+    full = world.config.sampling.reach // world.config.sampling.latents_per_tick + 1
+    for tick in range(full):
+        for stage in stages.values():
+            stage(tick)
+    return {name: _count(lambda stage=stage: stage(full)) for name, stage in stages.items()}
+
+
+def _count(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _formulas() -> dict[object, Callable[..., int]]:
+    """Those of a CPU's kernels that torch does not count, where it has them."""
+    formulas = {
+        (torch.ops.mkldnn, "_linear_pointwise"): _linear,
+        (torch.ops.mkldnn, "_convolution_pointwise"): _convolution,
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): _attention,
+    }
+    return {getattr(room, name): formula for (room, name), formula in formulas.items() if hasattr(room, name)}
+
+
+def _linear(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * prod(x) * weight[0]
+
+
+def _convolution(*shapes: object, out_shape: Sequence[int], **_: object) -> int:
+    """`shapes`: those of the input, of what is added to the product if anything is, of the weight, …"""
+    *_, weight = (s for s in shapes if isinstance(s, torch.Size) and len(s) == 4)
+    return 2 * prod(out_shape) * prod(weight[1:])
+
+
+def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * prod(q[:-1]) * k[-2] * (k[-1] + v[-1])
