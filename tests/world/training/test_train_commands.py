@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.session import Session
 from main import main
-from tests.conftest import make_tiny_world
+from tests.conftest import make_tiny_world, save_world
 from tests.world.game import film, write_footage
 from tests.world.training.runs import CONFIG, metrics, same
 from world.action import Action
@@ -284,6 +284,7 @@ def test_an_out_that_is_a_file_is_named(
         ("frame_height = 64", "frame_height = 48", "`frame_height`"),
         ("window = 6", "window = 6\nsink = 2", "no sink"),
         ("latents_per_tick = 1", "latents_per_tick = 3", "one latent a tick"),
+        ('commit = "last"', 'commit = "pass"', '`sampling.commit` has to be "last"'),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused(
@@ -294,6 +295,15 @@ def test_a_recipe_that_cannot_be_trained_is_refused(
     (tmp_path / "recipe.toml").write_text(text.replace(line, other), "utf-8")
     said = refusal(train(commands.arguments("generator", tmp_path / "out", recipe=tmp_path / "recipe.toml")))
     assert "recipe.toml" in said and words in said
+
+
+def test_a_world_that_commits_by_a_pass_is_played_and_not_distilled(
+    commands: Commands, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = save_world(make_tiny_world(), tmp_path / "plain")
+    said = refusal(train(commands.arguments("distill", tmp_path / "out", world=folder, length=10)))
+    assert str(folder) in said and '`sampling.commit` has to be "last"' in said
+    assert not (tmp_path / "out" / "world").exists()
 
 
 def test_held_out_footage_is_not_trained_on(
