@@ -135,6 +135,14 @@ def tiny_world() -> World:
     return make_tiny_world()
 
 
+@pytest.fixture(
+    scope="session", params=[None, (1000.0,), (1000.0, 500.0)], ids=["pass", "one step", "two steps"]
+)
+def any_world(request: pytest.FixtureRequest, tiny_world: World) -> World:
+    """The tiny world, which commits by a pass of its own, and one-pass ones of one and of two steps."""
+    return tiny_world if request.param is None else make_tiny_world(one_pass=True, steps=request.param)
+
+
 @pytest.fixture(scope="session")
 def tiny_world_folder(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny world on disk (weights rounded to bfloat16 by the saving)."""

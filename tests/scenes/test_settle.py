@@ -24,22 +24,22 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "p.png"
 
 
-def test_it_begins_with_the_picture_as_the_world_encodes_it(tiny_world: World, picture: Path) -> None:
-    context = settle_picture(tiny_world, picture, 5, 0, 0)
+def test_it_begins_with_the_picture_as_the_world_encodes_it(any_world: World, picture: Path) -> None:
+    context = settle_picture(any_world, picture, 5, 0, 0)
     assert context.frames.shape == (5, 64, 64, 3) and not context.actions.any()
     assert context.latents is not None
-    assert np.allclose(context.latents, tiny_world.encode(context.frames).numpy(), atol=1e-5)
+    assert np.allclose(context.latents, any_world.encode(context.frames).numpy(), atol=1e-5)
 
 
-def test_it_goes_on_as_the_world_dreams_it_with_nothing_held(tiny_world: World, picture: Path) -> None:
-    start, context = (settle_picture(tiny_world, picture, 5, ticks, 7) for ticks in (0, 3))
+def test_it_goes_on_as_the_world_dreams_it_with_nothing_held(any_world: World, picture: Path) -> None:
+    start, context = (settle_picture(any_world, picture, 5, ticks, 7) for ticks in (0, 3))
     assert context.latents is not None and start.latents is not None
     assert np.array_equal(context.frames[:2], start.frames[:2])
     assert np.array_equal(context.latents[:2], start.latents[:2])
     assert all((context.frames[i] != start.frames[0]).any() for i in (2, 3, 4))
-    again = settle_picture(tiny_world, picture, 5, 3, 7)
+    again = settle_picture(any_world, picture, 5, 3, 7)
     assert again.latents is not None and np.array_equal(again.latents, context.latents)
-    session = Session(tiny_world, context, 7)
+    session = Session(any_world, context, 7)
     frames = session.step(Action())
     assert (frames[0] != context.frames[-1]).any()
 

@@ -22,8 +22,12 @@ TICKS = 30
 
 @pytest.fixture
 def file(tiny_world: World, tmp_path: Path) -> Path:
-    session = Session(tiny_world, make_tiny_context(), 5)
-    recorder = Recorder(tmp_path / "play.playhead", tiny_world, "A play")
+    return play(tiny_world, tmp_path)
+
+
+def play(world: World, folder: Path) -> Path:
+    session = Session(world, make_tiny_context(), 5)
+    recorder = Recorder(folder / "play.playhead", world, "A play")
     timeline = Timeline(recorder)
     timeline.begin(session)
     for number in range(TICKS):
@@ -34,10 +38,10 @@ def file(tiny_world: World, tmp_path: Path) -> Path:
     return recorder.path
 
 
-def test_a_recording_replays_bit_for_bit(file: Path, tiny_world: World) -> None:
-    recording = Recording.read(file)
+def test_a_recording_replays_bit_for_bit(any_world: World, tmp_path: Path) -> None:
+    recording = Recording.read(play(any_world, tmp_path))
     assert recording.tree.count == TICKS
-    assert verify(recording, tiny_world) is None
+    assert verify(recording, any_world) is None
 
 
 def test_everything_that_was_played_is_there(file: Path, tiny_world: World) -> None:
