@@ -13,8 +13,8 @@ def actions(draws) -> Action:
     return Action(frozenset(b for b in BUTTONS if draws.random() < 0.5))
 
 
-def test_company_changes_no_bit_at_different_ticks_scenes_and_seeds():
-    world, draws = make_tiny_world(), np.random.default_rng(0)
+def test_company_changes_no_bit_at_different_ticks_scenes_and_seeds(any_world):
+    world, draws = any_world, np.random.default_rng(0)
     crowd = [Session(world, make_tiny_context(seed=n), n) for n in range(4)]
     for n, session in enumerate(crowd):
         for _ in range(3 * n):  # some caches are full, some are not
