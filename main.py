@@ -37,9 +37,12 @@ app.add_typer(worlds_app, name="worlds")
 
 # Commands import what they run only when they run it: `--help` answers without loading torch.
 
-# Torch's threads would wait for each other by spinning, which makes ticks many times slower as soon as
-# another program wants the core. Read when torch is loaded.
+# Torch's threads would wait for each other by spinning, which makes ticks ten times slower as soon as another
+# program wants the core. To wait asleep makes all ticks a quarter slower: waking takes as long as the small
+# operations between two products. So they spin for a fraction of a millisecond, which is longer than most of
+# those take, then sleep (libgomp; other libraries sleep). Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @app.command()

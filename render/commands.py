@@ -1,6 +1,7 @@
 """The `bench` commands of the command line."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,10 @@ def bench_play(
     from scenes.scene import load_scene, scenes_of
     from world.world import World
 
-    loaded = World.load(world, device, steps=steps, attention=attention)
+    # Torch's threads belong to the one that computes, and stay as long as it does. Those of this one would be
+    # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
+    with ThreadPoolExecutor(1) as loading:
+        loaded = loading.submit(World.load, world, device, steps=steps, attention=attention).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     measured = bench.bench_play(loaded, start, ticks, began)
     config = loaded.config

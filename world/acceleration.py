@@ -33,14 +33,16 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def share_cores(halves: bool) -> bool:
+def share_cores(halves: bool, dtype: torch.dtype) -> bool:
     """Gives torch its threads: all of the processor's cores, or half of them, if a tick has two `halves`.
 
     Returns whether it has. A commit pass and a decode do not depend on each other and run side by side, each
-    on half of the cores.
+    on half of the cores. A processor that multiplies tiles of `dtype` is done with a layer before a second
+    core has joined in: one core of it is nearly as fast as two, and no other program can hold it up.
     """
     halves = halves and cores() > 1
-    torch.set_num_threads(max(1, cores() // (2 if halves else 1)))
+    tiles = not halves and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    torch.set_num_threads(1 if tiles else max(1, cores() // (2 if halves else 1)))
     return halves
 
 

@@ -80,7 +80,7 @@ class World:
         self._std = torch.tensor(latent.std, device=self.device)[:, None, None]
         self.side_by_side = False
         if self.device.type == "cpu":
-            self.side_by_side = acceleration.share_cores(not self.last_pass_commits)
+            self.side_by_side = acceleration.share_cores(not self.last_pass_commits, dtype)
         # What runs a pass, by the name of the generator, and the decoder that serves play where there is one.
         self._passes: dict[str, Callable[..., Tensor]] = dict(self.generators)
         self._decoder: PackedDecoder | None = None

@@ -107,3 +107,24 @@ def test_a_pass_is_recorded_once_for_all_steps_and_the_commit(
             session.step(Action())
         session.finish()
         assert len(keys) == weights * (config.sampling.window + ring - 1)
+
+
+@pytest.mark.parametrize(
+    ("halves", "dtype", "tiles", "threads"),
+    [
+        (True, torch.float32, False, 2),
+        (True, torch.bfloat16, True, 2),  # a commit on the one half, a decode on the other
+        (False, torch.float32, True, 4),
+        (False, torch.bfloat16, False, 4),
+        (False, torch.bfloat16, True, 1),
+    ],
+)
+def test_a_tick_has_the_cores_that_make_it_faster(
+    halves: bool, dtype: torch.dtype, tiles: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(acceleration, "cores", lambda: 4)
+    assert acceleration.share_cores(halves, dtype) == halves
+    assert given == [threads]
