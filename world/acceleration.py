@@ -24,10 +24,14 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, else float32 (emulated bfloat16 is slower than float32)."""
+    """bfloat16 where the hardware multiplies it, else float32 (emulated bfloat16 is slower than float32).
+
+    A processor counts for what torch may use of it: `ATEN_CPU_CAPABILITY=avx2` makes it an older one.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = device.type == "cpu" and (
+    whole = torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT", "NO AVX")
+    native = device.type == "cpu" and whole and (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )
     return torch.bfloat16 if native else torch.float32

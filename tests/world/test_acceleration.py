@@ -1,5 +1,8 @@
 """CUDA graphs of the tick path: what is run, recorded and replayed when, and what is played by it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -128,3 +131,10 @@ def test_a_tick_has_the_cores_that_make_it_faster(
     monkeypatch.setattr(acceleration, "cores", lambda: 4)
     assert acceleration.share_cores(halves, dtype) == halves
     assert given == [threads]
+
+
+def test_a_processor_that_is_held_to_avx2_computes_in_float32() -> None:
+    code = "import torch, world.acceleration as a; print(a.pick_dtype(torch.device('cpu')))"
+    told = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(Path(__file__).parents[2])}
+    said = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "torch.float32"
