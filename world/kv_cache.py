@@ -197,7 +197,7 @@ class KVCache:
     def state(self) -> dict[str, Tensor | int]:
         """A copy of everything that the next tick depends on."""
         end = min(self.length - self.origin, self.frames) * self.tokens
-        held = {"far": self._far_state()} if self.far is not None else {}
+        held = {"far": self._far_state(), "moved": self._moved} if self.far is not None else {}
         return {
             **held,
             "k": self.k[..., :end, :].clone(),
@@ -218,10 +218,10 @@ class KVCache:
         self.sink_base.copy_(base)
         self.length, self.slots, self.visible, self.origin = length, [], 0, origin
         if self.far is not None:
-            self._moved = max(0, length - self.frames)
+            far, moved = state["far"], state["moved"]  # one more than fell out, if a block was under way
+            assert isinstance(far, Tensor) and isinstance(moved, int)
+            self._moved = moved
             self.distant = self._far_count()
-            far = state["far"]
-            assert isinstance(far, Tensor)
             for layer, held in zip(self.far.layers, far, strict=True):
                 for mine, kept in zip(self._far_part(layer, self.distant), held, strict=True):
                     mine.copy_(kept)
