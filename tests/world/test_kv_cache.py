@@ -14,19 +14,26 @@ from torch import Tensor
 from world import rope
 from world.attention import Attend
 from world.generator import Generator, GeneratorConfig
-from world.kv_cache import KVCache
+from world.kv_cache import Far, KVCache
 
 SIDE, TOKENS, HEADS, HEAD_DIM = 4, 4, 2, 12  # latents of 4 x 4 in patches of 2 x 2
 modest = settings(max_examples=30, deadline=None)
 
 
 class Shape(NamedTuple):
-    """A cache of `frames` frames, `sink` of them kept, and the block sizes that go through it."""
+    """A cache of `frames` frames, `sink` of them kept, and the block sizes that go through it.
+
+    `far`: what its second layer remembers beyond them.
+    """
 
     frames: int
     sink: int
     blocks: list[int]
     seed: int
+    far: Far | None
+
+
+fars = st.builds(Far, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
 
 
 @st.composite
@@ -36,7 +43,8 @@ def shapes(draw: st.DrawFn, least_sink: int = 0, least_blocks: int = 1) -> Shape
     frames = draw(st.integers(sink + size, sink + size + 4))
     given_frames = draw(st.integers(0, 2))
     blocks = draw(st.integers(least_blocks, least_blocks + 9))
-    return Shape(frames, sink, [1] * given_frames + [size] * blocks, draw(st.integers(0, 2**32)))
+    far = draw(st.none() | fars) if not sink else None
+    return Shape(frames, sink, [1] * given_frames + [size] * blocks, draw(st.integers(0, 2**32)), far)
 
 
 @cache
@@ -59,10 +67,22 @@ def generator(layers: int = 2) -> Generator:
     return model
 
 
-def new_cache(frames: int, sink: int, span: int | None = None) -> KVCache:
+def new_cache(frames: int, sink: int, span: int | None = None, far: Far | None = None) -> KVCache:
     return KVCache(
-        layers=2, batch=1, heads=HEADS, frames=frames, sink=sink, tokens=TOKENS, head_dim=HEAD_DIM, span=span
+        layers=2,
+        batch=1,
+        heads=HEADS,
+        frames=frames,
+        sink=sink,
+        tokens=TOKENS,
+        head_dim=HEAD_DIM,
+        span=span,
+        far=far,
     )
+
+
+def cache_of(shape: Shape, span: int | None = None) -> KVCache:
+    return new_cache(shape.frames, shape.sink, span, shape.far)
 
 
 class Memory(Protocol):
@@ -81,8 +101,8 @@ class PlainMemory:
     Keys are kept as they came and turned to where they count anew in every pass; softmax is written out.
     """
 
-    def __init__(self, frames: int, sink: int, span: int | None = None) -> None:
-        self.frames, self.sink, self.span = frames, sink, span
+    def __init__(self, frames: int, sink: int, span: int | None = None, far: Far | None = None) -> None:
+        self.frames, self.sink, self.span, self.far = frames, sink, span, far
         self.length = 0
         self.past: list[list[tuple[Tensor, Tensor]]] = [[], []]
         self.block: list[list[tuple[Tensor, Tensor]]] = [[], []]
@@ -105,6 +125,8 @@ class PlainMemory:
         frames = self.past[layer] + self.block[layer]
         window = range(max(self.sink, len(frames) - (self.frames - self.sink)), len(frames))
         visible = [*range(min(self.sink, len(frames))), *window]
+        if self.far is not None and layer in self.far.layers:
+            visible += range(0, window.start, self.far.every)[-self.far.frames :]
         keys = torch.cat([self.place(i, frames[i][0]) for i in visible], 2).double()
         values = torch.cat([frames[i][1] for i in visible], 2).double()
         scores = q.double() @ keys.transpose(-1, -2) / math.sqrt(q.shape[-1])
@@ -152,7 +174,11 @@ def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 
 def slot_of(memory: KVCache, frame: int) -> tuple[Tensor, Tensor]:
     """Copies of what the cache holds for a frame."""
-    place = slice(memory.slot(frame) * TOKENS, (memory.slot(frame) + 1) * TOKENS)
+    return at_slot(memory, memory.slot(frame))
+
+
+def at_slot(memory: KVCache, slot: int) -> tuple[Tensor, Tensor]:
+    place = slice(slot * TOKENS, (slot + 1) * TOKENS)
     return memory.k[..., place, :].clone(), memory.v[..., place, :].clone()
 
 
@@ -162,12 +188,19 @@ def held(memory: KVCache, length: int) -> list[int]:
     return [*range(min(memory.sink, length)), *range(max(memory.sink, length - ring), length)]
 
 
+def held_far(memory: KVCache, length: int) -> list[int]:
+    """The frames beyond the window once `length` frames are there."""
+    if memory.far is None:
+        return []
+    return list(range(0, max(0, length - memory.frames), memory.far.every)[-memory.far.frames :])
+
+
 @modest
 @given(shapes())
-def test_rolling_play_sees_exactly_the_sink_and_the_last_frames(shape: Shape) -> None:
-    """Against a memory that keeps everything and picks the window by its definition."""
-    rolling = play(new_cache(shape.frames, shape.sink), shape.blocks, shape.seed)
-    plain = play(PlainMemory(shape.frames, shape.sink), shape.blocks, shape.seed)
+def test_rolling_play_sees_exactly_the_sink_the_last_frames_and_the_far_ones(shape: Shape) -> None:
+    """Against a memory that keeps everything and picks what is seen by its definition."""
+    rolling = play(cache_of(shape), shape.blocks, shape.seed)
+    plain = play(PlainMemory(shape.frames, shape.sink, None, shape.far), shape.blocks, shape.seed)
     assert close(rolling, plain)
 
 
@@ -187,18 +220,30 @@ def test_these_comparisons_would_notice_a_frame_too_many_or_a_sink_out_of_place(
     assert not close(mine, play(PlainMemory(5, 1), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 0), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 1, span=5), blocks, 0), atol=1e-3)
+    mine = play(new_cache(4, 0, far=Far(2, 3, (1,))), blocks, 0)
+    assert close(mine, play(PlainMemory(4, 0, far=Far(2, 3, (1,))), blocks, 0))
+    for far in (None, Far(1, 3, (1,)), Far(3, 3, (1,)), Far(2, 2, (1,)), Far(2, 3, (0,)), Far(2, 3, (0, 1))):
+        assert not close(mine, play(PlainMemory(4, 0, far=far), blocks, 0), atol=1e-3), far
 
 
 @modest
 @given(shapes())
 def test_only_what_falls_out_of_the_window_is_overwritten(shape: Shape) -> None:
-    """Committed keys and values that stay in the window stay as they are, bit for bit."""
-    memory = new_cache(shape.frames, shape.sink)
+    """Committed keys and values that are still seen stay as they are, bit for bit."""
+    memory = cache_of(shape)
     for x in noises(shape.blocks, shape.seed):
-        staying = [f for f in held(memory, memory.length + x.shape[1]) if f < memory.length]
-        before = {frame: slot_of(memory, frame) for frame in staying}
+        length = memory.length + x.shape[1]
+        staying = {f: memory.slot(f) for f in held(memory, length) if f < memory.length}
+        before = {frame: at_slot(memory, slot) for frame, slot in staying.items()}
+        distant = set(held_far(memory, memory.length)) & set(held_far(memory, length))
+        beyond = {frame: at_slot(memory, memory.far_slot(frame)) for frame in distant}
+        leaving = {f: slot_of(memory, f) for f in set(held_far(memory, length)) - distant}
         play_block(memory, x)
-        assert all(same(slot_of(memory, frame), before[frame]) for frame in staying)
+        assert all(same(at_slot(memory, slot), before[frame]) for frame, slot in staying.items())
+        assert all(same(at_slot(memory, memory.far_slot(f)), beyond[f]) for f in distant)
+        for frame, left in leaving.items():  # into the far ring of the layer that has one
+            there = at_slot(memory, memory.far_slot(frame))
+            assert same([part[1] for part in there], [part[1] for part in left])
 
 
 @modest
@@ -232,8 +277,8 @@ def test_attention_writes_to_none_of_its_inputs() -> None:
 def test_endless_is_absolute_as_long_as_nothing_had_to_move(shape: Shape, extra: int) -> None:
     """Bit for bit, while the newest frame is within the span."""
     span = sum(shape.blocks) + shape.frames + extra
-    endless = play(new_cache(shape.frames, shape.sink, span), shape.blocks, shape.seed)
-    absolute = play(new_cache(shape.frames, shape.sink), shape.blocks, shape.seed)
+    endless = play(cache_of(shape, span), shape.blocks, shape.seed)
+    absolute = play(cache_of(shape), shape.blocks, shape.seed)
     assert same(endless, absolute)
 
 
@@ -288,7 +333,7 @@ def test_angles_are_exact_however_far_a_position(position: int) -> None:
 @given(shapes(least_blocks=8), st.booleans())
 def test_memory_never_grows(shape: Shape, endless: bool) -> None:
     """The buffers are allocated once, and a full cache's state has one size."""
-    memory = new_cache(shape.frames, shape.sink, shape.frames if endless else None)
+    memory = cache_of(shape, shape.frames if endless else None)
     buffers = [memory.k, memory.v, memory.sink_base]
     places = [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in buffers]
     sizes = []
@@ -306,12 +351,12 @@ def test_memory_never_grows(shape: Shape, endless: bool) -> None:
 def test_a_restored_state_goes_on_bit_for_bit(shape: Shape, more: int, endless: bool) -> None:
     """In the cache it was taken from, long after, and in a fresh one."""
     span = shape.frames if endless else None
-    memory = new_cache(shape.frames, shape.sink, span)
+    memory = cache_of(shape, span)
     play(memory, shape.blocks, shape.seed)
     state = memory.state()
     blocks = [shape.blocks[-1]] * more
     first = play(memory, blocks, shape.seed + 1)
-    for other in (memory, new_cache(shape.frames, shape.sink, span)):
+    for other in (memory, cache_of(shape, span)):
         other.load_state(state)
         assert other.length == sum(shape.blocks)
         assert same(play(other, blocks, shape.seed + 1), first)
@@ -321,7 +366,7 @@ def test_a_restored_state_goes_on_bit_for_bit(shape: Shape, more: int, endless: 
 @given(shapes(least_blocks=2), st.booleans())
 def test_a_state_is_taken_back_as_it_was(shape: Shape, endless: bool) -> None:
     """What `state` gave is a copy: later play does not reach it, and restoring gives the same state again."""
-    memory = new_cache(shape.frames, shape.sink, shape.frames if endless else None)
+    memory = cache_of(shape, shape.frames if endless else None)
     play(memory, shape.blocks[:-1], shape.seed)
     state = memory.state()
     kept = {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
@@ -338,7 +383,7 @@ def test_a_state_is_taken_back_as_it_was(shape: Shape, endless: bool) -> None:
 def test_an_abandoned_block_leaves_no_trace(shape: Shape, endless: bool) -> None:
     """A state taken between denoising and commit goes on like one taken before."""
     span = shape.frames if endless else None
-    memory = new_cache(shape.frames, shape.sink, span)
+    memory = cache_of(shape, span)
     play(memory, shape.blocks, shape.seed)
     before = memory.state()
     (x,) = noises(shape.blocks[-1:], shape.seed + 1)
@@ -357,7 +402,7 @@ def test_an_abandoned_block_leaves_no_trace(shape: Shape, endless: bool) -> None
 @modest
 @given(shapes())
 def test_frames_can_be_read_oldest_first(shape: Shape) -> None:
-    memory, plain = new_cache(shape.frames, shape.sink), PlainMemory(shape.frames, shape.sink)
+    memory, plain = cache_of(shape), PlainMemory(shape.frames, shape.sink, None, shape.far)
     play(memory, shape.blocks, shape.seed)
     play(plain, shape.blocks, shape.seed)
     frames = held(memory, memory.length)
@@ -372,6 +417,19 @@ def test_frames_can_be_read_oldest_first(shape: Shape) -> None:
 def test_a_cache_without_a_ring_is_refused(frames: int, sink: int) -> None:
     with pytest.raises(ValueError, match=f"cache of {frames} frames cannot keep a sink of {sink}"):
         new_cache(frames, sink)
+
+
+def test_a_far_memory_goes_with_no_sink_and_cannot_be_flushed() -> None:
+    with pytest.raises(ValueError, match="a far memory and a sink do not go together"):
+        new_cache(4, 1, far=Far(2, 3, (1,)))
+    memory = new_cache(4, 0, far=Far(2, 3, (1,)))
+    play(memory, [1] * 9, 0)
+    before = memory.state()
+    with pytest.raises(ValueError, match="cannot be flushed"):
+        memory.flush(memory.length)
+    assert same([v for v in memory.state().values() if isinstance(v, Tensor)],
+                [v for v in before.values() if isinstance(v, Tensor)])  # fmt: skip
+    assert memory.length == 9
 
 
 def test_a_block_that_does_not_fit_is_refused_before_anything_changes() -> None:
