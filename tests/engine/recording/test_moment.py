@@ -42,19 +42,19 @@ def test_while_all_of_its_past_is_remembered_it_goes_on_to_the_very_frames(
 
 @pytest.mark.parametrize("place", [Place(1, FIRST), Place(2, FORK + 5), Place(2, 3), Place(1, 0)])
 def test_it_shows_the_last_frames_before_the_moment_and_what_was_held(
-    place: Place, tiny_world: World, tmp_path: Path
+    place: Place, any_world: World, tmp_path: Path
 ) -> None:
-    seen = record_play(tmp_path / "play.playhead", tiny_world)
+    seen = record_play(tmp_path / "play.playhead", any_world)
     recording = Recording.read(tmp_path / "play.playhead")
-    context = moment_scene(recording, tiny_world, place, 4).context
+    context = moment_scene(recording, any_world, place, 4).context
     past = [*make_tiny_context().frames[:-1], *seen[place.branch][: place.tick + 1]]
     assert np.array_equal(context.frames[-3:], past[-3:]) or not place.tick
     held = [played.action for played in recording.tree.path(place.branch, place.tick)][-3:]
-    space = tiny_world.config.action
+    space = any_world.config.action
     if place.tick:
         assert [space.decode(row) for row in context.actions[-1 - len(held) : -1]] == held
         assert not context.actions[-1].any()
-    Session(tiny_world, context, 0).step(act(3))
+    Session(any_world, context, 0).step(act(3))
 
 
 def test_of_several_frames_a_latent_all_are_kept(tmp_path: Path) -> None:

@@ -86,20 +86,20 @@ def test_what_looks_different_on_this_machine_is_said(tiny_world, scene, tmp_pat
     timeline.close()
 
 
-def test_a_copy_that_went_another_way_does_not_take_the_others_snapshots(tiny_world, scene, tmp_path):
+def test_a_copy_that_went_another_way_does_not_take_the_others_snapshots(any_world, scene, tmp_path):
     """Both copies have a branch 2; what is kept on this machine of the one is not of the other."""
-    file = play(tiny_world, scene, tmp_path, ticks=4)
+    file = play(any_world, scene, tmp_path, ticks=4)
     copy = tmp_path / "copy.playhead"
     copy.write_bytes(file.read_bytes())
     seen = {}
     for path, button in ((file, "forward"), (copy, "back")):
-        timeline, session, _ = continued(Recording.read(path), Place(1, 4), tiny_world)
+        timeline, session, _ = continued(Recording.read(path), Place(1, 4), any_world)
         timeline.way.interval = 2
         timeline.begin(session)
         seen[path] = [timeline.step(session, Action(frozenset({button}))).tobytes() for _ in range(6)]
         timeline.close()
     assert seen[file] != seen[copy]
     for path in (file, copy):
-        timeline, session, remark = continued(Recording.read(path), Place(2, 9), tiny_world)
+        timeline, session, remark = continued(Recording.read(path), Place(2, 9), any_world)
         assert session.frames.tobytes() == seen[path][4] and not remark
         timeline.close()
