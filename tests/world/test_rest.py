@@ -18,12 +18,16 @@ from world.metrics import psnr
 from world.world import World
 
 AFTER = 3
-WORLD = make_tiny_world(rest_after=AFTER)
 REST, BUSY = Action(), Action(frozenset(BUTTONS[:1]))
 
 
-def session(seed: int = 0) -> Session:
-    return Session(WORLD, make_tiny_context(seed=seed), seed)
+@pytest.fixture(scope="module", params=[False, True], ids=["pass", "one pass"])
+def world(request: pytest.FixtureRequest) -> World:
+    return make_tiny_world(rest_after=AFTER, one_pass=request.param)
+
+
+def session(world: World, seed: int = 0) -> Session:
+    return Session(world, make_tiny_context(seed=seed), seed)
 
 
 def kept(player: Session) -> torch.Tensor:
@@ -34,9 +38,9 @@ def kept(player: Session) -> torch.Tensor:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=16))
-def test_after_some_ticks_of_rest_the_last_one_before_is_committed_over_and_over(holds):
-    player, still, before = session(), 0, None
+@given(holds=st.lists(st.booleans(), min_size=1, max_size=16))
+def test_after_some_ticks_of_rest_the_last_one_before_is_committed_over_and_over(world, holds):
+    player, still, before = session(world), 0, None
     for hold in holds:
         player.step(BUSY if hold else REST)
         still = 0 if hold else still + 1
@@ -48,16 +52,16 @@ def test_after_some_ticks_of_rest_the_last_one_before_is_committed_over_and_over
         before = found
 
 
-def test_the_past_of_a_scene_is_committed_as_it_is_though_nothing_was_held_in_it():
+def test_the_past_of_a_scene_is_committed_as_it_is_though_nothing_was_held_in_it(world):
     context = make_tiny_context(seed=0, length=AFTER + 3)
     context.actions[:] = 0
-    player = Session(WORLD, context, 0)
-    assert torch.equal(kept(player), WORLD.encode(context.frames)[None, -1:])
+    player = Session(world, context, 0)
+    assert torch.equal(kept(player), world.encode(context.frames)[None, -1:])
 
 
 @pytest.mark.parametrize("ticks", [1, AFTER, AFTER + 1, AFTER + 9])
-def test_a_snapshot_at_any_tick_of_rest_goes_on_bit_for_bit(ticks):
-    player = session()
+def test_a_snapshot_at_any_tick_of_rest_goes_on_bit_for_bit(world, ticks):
+    player = session(world)
     player.step(BUSY)
     for _ in range(ticks):
         player.step(REST)
@@ -66,16 +70,16 @@ def test_a_snapshot_at_any_tick_of_rest_goes_on_bit_for_bit(ticks):
         assert np.array_equal(player.step(action), twin.step(action))
 
 
-def test_known_latents_lead_to_the_same_future():
-    player, again = session(), session()
+def test_known_latents_lead_to_the_same_future(world):
+    player, again = session(world), session(world)
     for action in [BUSY, *[REST] * (AFTER + 4)]:
         player.step(action)
         again.retrace(action, player.latents)
     assert np.array_equal(player.step(BUSY), again.step(BUSY))
 
 
-def test_in_company_some_rest_and_some_do_not():
-    crowd = [session(n) for n in range(3)]
+def test_in_company_some_rest_and_some_do_not(world):
+    crowd = [session(world, n) for n in range(3)]
     alone = [player.fork() for player in crowd]
     for tick in range(AFTER + 8):
         held = [REST, BUSY, REST if tick % 7 else BUSY]
@@ -84,44 +88,44 @@ def test_in_company_some_rest_and_some_do_not():
     assert all(torch.equal(kept(a), kept(b)) for a, b in zip(crowd, alone, strict=True))
 
 
-def test_a_shared_pass_commits_for_each_what_is_its_own():
+def test_a_shared_pass_commits_for_each_what_is_its_own(world):
     """The pass itself: `step_together` leaves it out where a processor would round it otherwise."""
-    crowd, held = [session(n) for n in range(3)], [REST, BUSY, REST]
+    crowd, held = [session(world, n) for n in range(3)], [REST, BUSY, REST]
     for _ in range(AFTER + 2):
         for player, action in zip(crowd, held, strict=True):
             player.step(action)
     before = [kept(player) for player in crowd]
-    together._joint_step(WORLD, crowd, [REST, BUSY, BUSY])  # the third gets up
+    together._joint_step(world, crowd, [REST, BUSY, BUSY])  # the third gets up
     after = [kept(player) for player in crowd]
     assert torch.equal(after[0], before[0]) and not torch.equal(after[0], crowd[0]._state.latent)
     assert all(torch.equal(after[n], crowd[n]._state.latent) for n in (1, 2))
 
 
-def test_sessions_of_one_batch_rest_each_for_itself():
+def test_sessions_of_one_batch_rest_each_for_itself(world):
     draw = torch.Generator().manual_seed(0)
-    state, shape = WORLD.new_state(2), (2, 1, len(BUTTONS))
-    past = torch.randn((2, 3, *WORLD.config.latent_shape), generator=draw)
-    WORLD.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)), range(2))
+    state, shape = world.new_state(2), (2, 1, len(BUTTONS))
+    past = torch.randn((2, 3, *world.config.latent_shape), generator=draw)
+    world.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)), range(2))
     held = torch.zeros(shape)
     held[1] = 1
     assert state.rest is not None
     for tick in range(AFTER + 2):
-        WORLD.denoise(state, held, [1, 2], tick)
-        WORLD.commit(state)
+        world.denoise(state, held, [1, 2], tick)
+        world.commit(state)
     assert not torch.equal(state.rest.kept[0], state.latent[0])
     assert torch.equal(state.rest.kept[1], state.latent[1])
 
 
-def test_a_restart_forgets_that_it_rested():
-    player = session()
+def test_a_restart_forgets_that_it_rested(world):
+    player = session(world)
     first = [player.step(REST) for _ in range(AFTER + 4)]
     player.reset()
     assert np.array_equal(first, [player.step(REST) for _ in range(AFTER + 4)])
 
 
-def test_a_world_with_nothing_to_hold_cannot_rest():
+def test_a_world_with_nothing_to_hold_cannot_rest(world):
     for other in (-1, "no buttons"):
-        config = WORLD.config
+        config = world.config
         if other == -1:
             config = msgspec.structs.replace(config, rest_after=-1)
         else:
