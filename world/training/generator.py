@@ -247,7 +247,9 @@ def train_generator(
     def load(state: dict[str, Any]) -> None:
         nonlocal clips, found
         learner.load_state(state)
-        if filming is None and len(state["found"]):  # films are not there any more: their batch is over
+        if not len(state["found"]) or filming is not None or run.world_size > 1:
+            return  # films are not there any more, and of several processes one kept its batch: begin another
+        if int(state["clips"].max()) < len(latents):
             clips, found = state["clips"].to(device), state["found"].to(device)
 
     run.resume(load)
