@@ -440,6 +440,20 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_run_goes_on_with_less_footage_than_it_began_with(
+    footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    """As after filming: the batch that it was interrupted in is not there any more, the next one is."""
+    with pytest.raises(KeyboardInterrupt):
+        generator(Watched(tmp_path, STEPS, stop=STOP), footage, latents)
+    kept = read_checkpoint(tmp_path)
+    assert len(kept["found"]) and kept["clips"].max() >= 24
+    less = Footage(footage.frames[:24], footage.actions[:24], [0], footage.places[:1])
+    again = Watched(tmp_path, STEPS)
+    generator(again, less, latents[:24])
+    assert again.seen == set(range(STOP, STEPS))
+
+
 @every_stage
 def test_an_interrupted_run_leaves_the_weights_and_metrics_up_to_there(
     stage: Stage, footage: Footage, latents: Tensor, tmp_path: Path
@@ -552,7 +566,10 @@ def train_in_a_group(source: Path, folder: Path) -> None:
     interrupted_at = torch.load(folder / "autoencoder" / "checkpoint.pt", weights_only=True)["step"]
     model = autoencoder(Watched(folder / "autoencoder", 14), footage)
     latents = encode_frames(model, footage.frames, CPU).float()
-    dreamer = generator(Watched(folder / "generator", 6), footage, latents)
+    with pytest.raises(KeyboardInterrupt):  # in the middle of a batch that stays for some turns
+        generator(Watched(folder / "generator", 14, stop=3 if rank == 1 else None), footage, latents)
+    torch.distributed.barrier()
+    dreamer = generator(Watched(folder / "generator", 14), footage, latents)
     kept = {"frames": len(footage.frames), "interrupted_at": interrupted_at}
     kept |= {"autoencoder": model.state_dict(), "generator": dreamer.state_dict()}
     torch.save(kept, folder / f"{rank}.pt")
@@ -576,9 +593,9 @@ def test_two_processes_share_the_work_and_keep_the_same_weights(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert (first["frames"], second["frames"]) == (48, 24)  # episodes 0 and 2, and episode 1
-    for stage, steps in (("autoencoder", 14), ("generator", 6)):
+    for stage in ("autoencoder", "generator"):
         assert same(first[stage], second[stage])
-        assert metrics(tmp_path / stage)[-1]["step"] == steps
+        assert [row["step"] for row in metrics(tmp_path / stage)] == [10, 14]
     # One of them was interrupted at step 3; both stopped, at the same later step.
     assert first["interrupted_at"] == second["interrupted_at"] == 10
 
