@@ -1,12 +1,24 @@
 """Filming while training promises: films join the footage as they come, and nothing is left behind."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
+import psutil
 import pytest
+import tomli_w
 import torch
 from torch import Tensor
 
+from tests.conftest import make_tiny_world
+from tests.world.training.runs import CONFIG, ROOT, metrics
+from world.checkpoint import save_weights
 from world.errors import PlayheadError
 from world.training.filming import Filming
 from world.training.footage import Footage
@@ -81,3 +93,94 @@ def test_a_game_that_ended_is_told(filming: Filming) -> None:
     with pytest.raises(PlayheadError, match="has ended"):
         for _ in range(1000):
             latents, told = filming.gather(latents, told, held)
+
+
+# ----------------------------------------------------------------------------- the command line
+
+
+class Training:
+    """`train generator --film 1` in a process of its own, of a tiny world with frames as they are filmed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out, self.temporary = folder / "out", folder / "temporary"
+        self.temporary.mkdir()
+        self.torchs = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "torch")}  # not in the temporary folder
+        recipe, footage, weights = (
+            folder / "recipe.toml",
+            folder / "footage",
+            folder / "autoencoder.safetensors",
+        )
+        latent = msgspec.structs.replace(CONFIG.latent, height=10, width=16)
+        config = msgspec.structs.replace(CONFIG, frame_height=160, frame_width=256, latent=latent)
+        built = msgspec.to_builtins(config)
+        del built["latent"]["mean"], built["latent"]["std"]
+        recipe.write_text(tomli_w.dumps(built), "utf-8")
+        save_weights(weights, make_tiny_world(one_pass=True).autoencoder.state_dict())
+        footage.mkdir()
+        draws = np.random.default_rng(0)
+        np.savez(
+            footage / "wall-000000.npz",
+            frames=draws.integers(0, 256, (BEFORE, 160, 256, 3), dtype=np.uint8),
+            actions=draws.integers(0, 2, (BEFORE, 8), dtype=np.uint8),
+            place="wall",
+            seed=0,
+        )
+        self.given = [sys.executable, "main.py", "train", "generator", "--film", "1", "--device", "cpu"]
+        self.given += ["--clips", "2", "--length", "6"]
+        for option, path in (("footage", footage), ("autoencoder", weights), ("recipe", recipe)):
+            self.given += [f"--{option}", str(path)]
+
+    def start(self, steps: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.given, "--out", str(self.out), "--steps", str(steps)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary), **self.torchs},
+            start_new_session=True,  # as a terminal's, so that Ctrl-C reaches all of it and no more
+        )
+
+    def start_and_film(self) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+        """Begins a long run; returns once it has taken in a film, with the processes that it started."""
+        training = self.start(10**7)
+        seen: set[Path] = set()
+        while not any(not film.exists() for film in seen):
+            assert training.poll() is None, training.communicate()
+            seen |= set(self.temporary.glob("playhead-filming-*/*.npz"))
+            time.sleep(0.02)
+        return training, psutil.Process(training.pid).children(recursive=True)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return Training(tmp_path)
+
+
+def test_ctrl_c_ends_the_games_too_and_the_same_command_goes_on(training: Training) -> None:
+    process, started = training.start_and_film()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert not psutil.wait_procs(started, timeout=30)[1]
+    assert not list(training.temporary.iterdir())
+    step = torch.load(training.out / "checkpoint.pt", weights_only=True)["step"]
+    assert metrics(training.out)[-1]["frames"] > BEFORE
+
+    again = training.start(step + 5)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert f"the world is in {training.out / 'world'}" in out.replace("\n", " ")
+    assert metrics(training.out)[-1]["step"] == step + 5
+    assert not list(training.temporary.iterdir())
+
+
+def test_a_run_whose_game_was_ended_says_so_and_leaves_nothing_behind(training: Training) -> None:
+    process, started = training.start_and_film()
+    (game,) = (child for child in started if "spawn_main" in " ".join(child.cmdline()))
+    game.kill()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert "playhead: a game that was filming has ended" in err
+    assert not psutil.wait_procs(started, timeout=30)[1]
+    assert not list(training.temporary.iterdir())
