@@ -8,9 +8,12 @@ the training compiled its blocks brought both to a standstill on a GPU.
 
 import contextlib
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -107,6 +110,7 @@ class Filming:
             game.join(PATIENCE)
             game.terminate()
             game.join()
+            _end_group(game.pid)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> "Filming":
@@ -119,12 +123,22 @@ class Filming:
 def _film_on(salt: int, length: int, steady: float, folder: Path, stop: Event) -> None:
     """In a process: one film after the other, as long as they are fetched."""
     start_worker(stop)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a group of its own and of the game's engine, for `_end_group`
+    tempfile.tempdir = str(folder)  # so that what the game keeps there goes with it, however this ends
     draw = random.Random(salt)
     training = multiprocessing.parent_process()
     while not stop.is_set() and training is not None and training.is_alive():
         if len(list(folder.glob("*.npz"))) >= WAITING:
-            stop.wait(0.5)
+            time.sleep(0.5)  # not in `stop.wait`: who is ended in there holds up `stop.set` for ever
             continue
         seeds = [draw.randrange(FIRST_SEED, HELD_OUT) for _ in range(EPISODES)]
         with contextlib.suppress(CollectError):  # a level that ends too soon, again and again
             film_run(draw.choice(list(PLACES)), seeds, length, folder, steady)
+
+
+def _end_group(number: int | None) -> None:
+    """Ends the engine that a game left behind which was itself ended: it would wait for it for ever."""
+    if number is not None and hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):  # as always when all went well
+            os.killpg(number, signal.SIGKILL)
