@@ -148,7 +148,7 @@ def test_copies_are_of_the_last_frame_of_the_context(tiny_world: World) -> None:
 
 
 def test_every_tick_dreams_under_the_action_held_on_the_frame_before(
-    tiny_world: World, monkeypatch: pytest.MonkeyPatch
+    any_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the context, in the continuation, and after it, when the clip's actions start over."""
     asked: list[int] = []
@@ -172,7 +172,7 @@ def test_every_tick_dreams_under_the_action_held_on_the_frame_before(
     monkeypatch.setattr(World, "denoise", watch_denoise)
     monkeypatch.setattr(World, "commit", watch_commit)
     ticks = max(HORIZONS) + 5
-    Evaluation(tiny_world, [counting_clip()], None).run(ticks)
+    Evaluation(any_world, [counting_clip()], None).run(ticks)
     span = range(CONTEXT - 1, LENGTH - 1)
     assert led[:CONTEXT] == [0, *range(CONTEXT - 1)]  # nothing led to the first frame
     assert asked == [*span, *span[:5]]
@@ -514,9 +514,9 @@ def test_players_hold_what_they_are_named_for(tiny_world: World) -> None:
     assert spun[:, BUTTONS.index("turn_left")].all() and spun.sum() == len(clips)
 
 
-def test_an_interrupted_evaluation_goes_on_to_the_same_scores(tiny_world: World, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_goes_on_to_the_same_scores(any_world: World, tmp_path: Path) -> None:
     clips = [wall_clip(900_000), wall_clip(900_001)]
-    whole = Evaluation(tiny_world, clips, None, "idle")
+    whole = Evaluation(any_world, clips, None, "idle")
     whole.run(90)
     path = tmp_path / "evaluation.pt"
 
@@ -525,48 +525,48 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_scores(tiny_world: World,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Evaluation(tiny_world, clips, None, "idle").run(90, stop, checkpoint=path, save_every=0)
+        Evaluation(any_world, clips, None, "idle").run(90, stop, checkpoint=path, save_every=0)
     ticks: list[int] = []
-    again = Evaluation(tiny_world, clips, None, "idle")
+    again = Evaluation(any_world, clips, None, "idle")
     again.run(90, ticks.append, checkpoint=path)
     assert ticks == list(range(71, 91))
     assert str(again.scores()) == str(whole.scores())
     with pytest.raises(PlayheadError, match="of other settings"):
-        Evaluation(tiny_world, clips, None, "spin").run(90, checkpoint=path)
+        Evaluation(any_world, clips, None, "spin").run(90, checkpoint=path)
 
 
-def test_frames_that_nobody_looks_at_make_no_difference(tiny_world: World) -> None:
+def test_frames_that_nobody_looks_at_make_no_difference(any_world: World) -> None:
     """Without a watcher most ticks are not decoded, and the decoder forgets what came before."""
     clips = [wall_clip(900_000), wall_clip(900_001)]
-    watched, alone = (Evaluation(tiny_world, clips, None, "wander") for _ in range(2))
+    watched, alone = (Evaluation(any_world, clips, None, "wander") for _ in range(2))
     shown: list[int] = []
     watched.run(256, watch=lambda tick, frames: shown.append(tick))
     decoded: list[int] = []
-    real_decode = tiny_world.decode
+    real_decode = any_world.decode
 
     def decode(state: WorldState) -> Tensor:
         decoded.append(state.cache.length)
         return real_decode(state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_world, "decode", decode)
+        patch.setattr(any_world, "decode", decode)
         alone.run(256)
     assert shown == list(range(1, 257))
     assert len(decoded) < 200
     assert str(alone.scores()) == str(watched.scores())
 
 
-def test_evaluations_side_by_side_score_what_each_scores_alone(tiny_world: World) -> None:
+def test_evaluations_side_by_side_score_what_each_scores_alone(any_world: World) -> None:
     clips = [wall_clip(900_000), wall_clip(900_001)]
 
     def fresh() -> list[Evaluation]:
-        return [Evaluation(tiny_world, clips, None, player) for player in ("idle", "spin")]
+        return [Evaluation(any_world, clips, None, player) for player in ("idle", "spin")]
 
     alone, together = fresh(), fresh()
     for measured in alone:
         measured.run(80)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_world, "noises", Ahead())
+        patch.setattr(any_world, "noises", Ahead())
         works = [measured.each_tick(ticks) for measured, ticks in zip(together, (80, 64), strict=True)]
         done = list(in_turns(works, torch.device("cpu")))
     assert done[:4] == [(0, 1), (1, 1), (0, 2), (1, 2)] and done[-16:] == [(0, t) for t in range(65, 81)]
