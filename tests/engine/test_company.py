@@ -38,7 +38,7 @@ def play_all(sessions, held, thinking=lambda n: 0.0) -> tuple[list[list[np.ndarr
     return dreams, together
 
 
-def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(monkeypatch):
+def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(any_world, monkeypatch):
     sizes = []
 
     def counting(sessions, held):
@@ -46,9 +46,9 @@ def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(monkeypatch):
         return step_together(sessions, held)
 
     monkeypatch.setattr(company, "step_together", counting)
-    world, draws = make_tiny_world(), np.random.default_rng(0)
+    world, draws = any_world, np.random.default_rng(0)
     crowd = [Session(world, make_tiny_context(seed=n), n) for n in range(4)]
-    crowd[3].steps = 1  # goes with nobody
+    crowd[3].steps = 3 - crowd[3].steps  # goes with nobody
     held = [actions(draws, TICKS) for _ in crowd]
     alone = [session.fork() for session in crowd]
     dreams, _ = play_all(crowd, held)

@@ -14,10 +14,10 @@ from world.world import World, WorldState
 WALK = Action(frozenset({"forward"}))
 
 
-@pytest.fixture
-def worlds() -> dict[bool, World]:
+@pytest.fixture(params=[False, True], ids=["pass", "one pass"])
+def worlds(request: pytest.FixtureRequest) -> dict[bool, World]:
     """The same world twice: commits beside decodes (True), and after them (False)."""
-    found = {flag: make_tiny_world() for flag in (True, False)}
+    found = {flag: make_tiny_world(one_pass=request.param) for flag in (True, False)}
     for flag, world in found.items():
         world.side_by_side = flag
     return found

@@ -12,7 +12,7 @@ import pytest
 
 from main import main
 from render.bench import Wanderer
-from tests.conftest import BUTTONS
+from tests.conftest import BUTTONS, make_tiny_world, save_world
 from world.action import Action, ActionSpace
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +73,26 @@ def test_recorded_and_unrecorded_play_are_measured_in_one_run(
     assert 10 < number(lines["a minute"]) < 200
 
 
-def test_the_way_to_random_moments_is_measured(tiny_world_folder: Path, tiny_scene: Path) -> None:
-    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--ticks", "70", "--seeks", "5"]
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_the_way_to_random_moments_is_measured(one_pass: bool, tiny_scene: Path, tmp_path: Path) -> None:
+    world = save_world(make_tiny_world(one_pass=one_pass), tmp_path / "tiny")
+    options = ["--world", str(world), "--scene", str(tiny_scene), "--ticks", "70", "--seeks", "5"]
     done = bench(*options, command="seek")
     assert done.returncode == 0, done.stderr
     lines = {line[:13].strip(): line[13:].strip() for line in done.stdout.splitlines()}
     assert list(lines) == ["hardware", "world", "played", "seek", "picture", "snapshots", "disk"]
     assert number(lines["snapshots"]) > 0 and number(lines["disk"]) > 0
     assert 0 < spread(lines["seek"])[0] <= spread(lines["seek"])[2]
+
+
+def test_the_stages_of_a_one_pass_tick_are_measured(tiny_scene: Path, tmp_path: Path) -> None:
+    world = save_world(make_tiny_world(one_pass=True), tmp_path / "tiny")
+    done = bench("--world", str(world), "--scene", str(tiny_scene), "--ticks", "50", "--stages")
+    assert done.returncode == 0, done.stderr
+    lines = {line[:13].strip(): line[13:].strip() for line in done.stdout.splitlines()}
+    for stage in ("denoise", "decode", "copy", "commit"):
+        p50, p95, p99 = spread(lines[stage])
+        assert 0 <= p50 <= p95 <= p99
 
 
 def number(words: str) -> float:
