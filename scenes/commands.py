@@ -172,7 +172,8 @@ def _dream_start(
         raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(prompts)}")
     loaded = World.load(fields.world, "cpu")
     g = loaded.config.generator
-    if image is not None and not (prompts or g.text_dim or g.image_dim or g.condition_channels):
+    alone = not (prompts or g.text_dim or g.image_dim or loaded.config.looks_at_picture)
+    if image is not None and alone:
         return settle_picture(loaded, image, length, settle, fields.seed, place or "")
     if place is not None:
         raise SceneError(_PLACE)

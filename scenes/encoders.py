@@ -153,7 +153,7 @@ def make_context(
         found["prompts"] = encoders.prompts(prompts, g.text_length)
     if g.image_dim:
         found["features"] = encoders.features(shown)
-    if g.condition_channels:
+    if config.looks_at_picture:
         grey = np.full((config.autoencoder.time_factor * (CONDITION_LATENTS - 1), *size, 3), 0.5, np.float32)
         found["condition"] = encoders.latents(world, np.concatenate([clip, grey]))
     elif picture is not None:

@@ -12,7 +12,7 @@ from render.sheet import write_png
 from scenes.commands import app
 from scenes.scene import SceneError, load_scene, scene_names
 from scenes.settle import settle_picture
-from tests.conftest import make_tiny_world
+from tests.conftest import make_tiny_world, save_world
 from world.action import Action
 from world.metrics import psnr
 from world.world import World
@@ -54,6 +54,17 @@ def test_the_shipped_world_settles_on_what_the_picture_shows(tmp_path: Path) -> 
     scene = load_scene(tmp_path / "mine")
     assert len(scene.context.frames) == 8
     assert psnr(*(torch.from_numpy(np.array(f)) for f in (scene.context.frames[-1], picture))) > 20
+
+
+def test_a_world_that_is_given_its_last_latents_begins_with_a_picture_too(
+    any_world: World, picture: Path, tmp_path: Path
+) -> None:
+    """Without encoders of prompts and pictures, which are for public worlds."""
+    folder = save_world(any_world, tmp_path / "world")
+    options = ["new", "--world", str(folder), "--image", str(picture), "--name", "mine", "--title", "Mine"]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert len(load_scene(tmp_path / "mine").context.frames) == 8
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class Filming:
     """Films with `workers` games episodes of `length` frames, until `close`.
 
     `encode`: frames uint8 `(T, H, W, 3)` to normalised latents `(T, C, h, w)`. `most`: filmed frames after
-    which no more are taken. `salt`: of another one come other episodes.
+    which no more are taken. `salt`: of another one come other episodes; None: of every filming others.
     """
 
     def __init__(
@@ -49,10 +49,12 @@ class Filming:
         length: int = 512,
         steady: float = 0.25,
         most: int = 2_000_000,
-        salt: int = 0,
+        salt: int | None = None,
     ) -> None:
         import_vizdoom()
         check_steady(steady)
+        if salt is None:  # a run that is resumed must not film the same again
+            salt = random.SystemRandom().getrandbits(64)
         self._encode, self._most = encode, most
         self._folder = Path(tempfile.mkdtemp(prefix="playhead-filming-"))
         self._filmed = 0

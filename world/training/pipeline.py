@@ -117,8 +117,7 @@ def make_generator(
         z = encode_frames(encoder, film, target)
         return ((z - mean[:, None, None]) / std[:, None, None]).to(latents.dtype)
 
-    salt = run.step * run.world_size + run.rank + int(run.seconds * 1000)
-    with Filming(encode, film, salt=salt) as filming:
+    with Filming(encode, film) as filming:
         train_generator(run, latents, frames, *given, filming)
     return folder
 

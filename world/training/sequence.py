@@ -13,6 +13,7 @@ from torch import Tensor
 from world.attention import Attend, attention
 from world.config import SamplingConfig
 from world.kv_cache import Far
+from world.sampler import Schedule
 
 
 def visible(frames: int, window: int, far: Far | None = None) -> Tensor:
@@ -83,6 +84,4 @@ def shifted(latents: Tensor) -> Tensor:
 
 def play_levels(sampling: SamplingConfig, counts: Sequence[int]) -> list[tuple[float, ...]]:
     """The noise levels (sigmas) of a tick at each of `counts` denoise steps, highest first."""
-    from world.sampler import Schedule
-
     return [Schedule.from_steps(sampling.steps_for(n), sampling.shift).sigmas for n in counts]
