@@ -113,6 +113,11 @@ class Loop:
         self._stopping = True
         self._commands.put(lambda: None)  # wakes a pause
 
+    def fail(self, error: PlayheadError) -> None:
+        """Ends the loop after the tick under way, with an error of what it cannot do without."""
+        self._error = error
+        self.stop()
+
     def toggle_pause(self) -> None:
         self._commands.put(self._toggle_pause)
 

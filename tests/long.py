@@ -124,8 +124,8 @@ def live(ticks: int = 2_000, rewinds: int = 40) -> None:
     shutil.rmtree(folder)
 
 
-def bridge_fuzz(messages: int = 1_000_000) -> None:
-    """Sends hostile messages to a server: it keeps its sessions and its memory, a neighbour does not wait."""
+def bridge_fuzz(messages: int = 1_000_000, raw: int = 100_000) -> None:
+    """Sends hostile messages and bytes to a server: it keeps its sessions and memory, no neighbour waits."""
     with tempfile.TemporaryDirectory() as folder:
         world = save_world(make_tiny_world(), Path(folder) / "tiny")
         began = time.perf_counter()
@@ -133,7 +133,7 @@ def bridge_fuzz(messages: int = 1_000_000) -> None:
         def tell(sent: int) -> None:
             print(f"{sent:>9} messages, {time.perf_counter() - began:.0f} s", flush=True)
 
-        outcome = attack(world, save_scene(Path(folder) / "tiny-scene"), messages, seed=0, tell=tell)
+        outcome = attack(world, save_scene(Path(folder) / "tiny-scene"), messages, 0, raw, tell)
     growth = outcome.memory[-1] - outcome.memory[len(outcome.memory) // 4]
     late = {name: 1000 * value for name, value in outcome.neighbour.items()}
     answers = ", ".join(f"{count} {kind}" for kind, count in outcome.answers.most_common())
@@ -143,7 +143,9 @@ def bridge_fuzz(messages: int = 1_000_000) -> None:
         f"neighbour     {outcome.neighbour['ticks']} ticks of {late['tick']:.1f} ms p50; beyond its tick an "
         f"answer took {late['p50']:.2f} ms p50, {late['p99']:.2f} ms p99, {late['longest']:.2f} ms at most"
     )
+    print(f"SIGTERM       obeyed after {outcome.ending:.1f} s")
     assert not outcome.said, outcome.said
+    assert outcome.ending < 3, "SIGTERM is not obeyed"
     assert growth < 20, "memory grows"
 
 

@@ -1,5 +1,6 @@
 """The stream for watchers: ticks are encoded on a thread of their own, newest wins, and published."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ class Stream:
         self._size = (0, 0)
         self._encoder: Encoder | None = None
         self._number = 0
+
+    def restart(self) -> None:
+        """Begins anew with the next tick."""
+        self._encoder, self.key_wanted = None, True
 
     def encode(self, hosted: Hosted, tick: Tick) -> list[bytes]:
         """On the encoder's thread: the message of a tick."""
@@ -167,8 +172,16 @@ class Publisher:
             for codec in CODECS:
                 stream = self._streams.get(topic(hosted.id, codec))
                 if stream is not None:
-                    parts = stream.encode(hosted, tick)
-                    self._post(lambda parts=parts: self._send(parts))
+                    self._encode(stream, hosted, tick)
+
+    def _encode(self, stream: Stream, hosted: Hosted, tick: Tick) -> None:
+        try:
+            parts = stream.encode(hosted, tick)
+        except Exception:  # of one stream, and no reason to leave all others without theirs
+            logging.getLogger("playhead").exception("a tick could not be encoded")
+            stream.restart()
+        else:
+            self._post(lambda: self._send(parts))
 
     def _send(self, parts: list[bytes]) -> None:
         """On the server's thread; never waits: a watcher whose queue is full misses this tick."""

@@ -39,6 +39,8 @@ HEARTBEAT = 1000
 COPIED = 256 * 1024
 """Bytes of frames up to which they are copied as they are sent. Larger ones are sent from where they lie: a
 thread of pyzmq's has to give these back, which costs milliseconds now and then."""
+FAULTS = 20
+"""Turns of the server that may fail one after the other, before it gives up."""
 MOMENT = 0.0005
 """Seconds for which requests are handled before it is looked what else there is to do."""
 
@@ -65,10 +67,11 @@ class Server:
         self.keeping = Keeping(recordings)
         self.hosted: dict[str, Hosted] = {}
         self._context = zmq.Context()
-        self._authenticator: ThreadAuthenticator | None = None
+        # Without keys too: ZeroMQ then speaks to nobody who does not shake hands as it has since version 3.
+        # Without a handshake a web page's POST passes for a message of version 1.
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
         if keys is not None:
-            self._authenticator = ThreadAuthenticator(self._context)
-            self._authenticator.start()
             self._authenticator.configure_curve_callback("*", credentials_provider=keys)
         self._router = self._socket(zmq.ROUTER, address, keys)
         self._router.maxmsgsize = protocol.MAX_REQUEST
@@ -87,32 +90,44 @@ class Server:
         self._woken.setblocking(False)
         self.opener = Opener(self)
         self._ending: list[Loop] = []
+        self._next_sweep = time.monotonic() + 1
         self._stopping = False
         self.requests = Requests(self)
         self.controls: Callable[[Control], None] = lambda control: None
 
     def run(self) -> None:
-        """Serves until `stop`."""
+        """Serves until `stop`. Raises PlayheadError where it cannot go on."""
         poller = zmq.Poller()
         monitors = self.connections.monitor, self.publisher.monitor
         for source in (self._router, self._frames, *monitors, self._woken):
             poller.register(source, zmq.POLLIN)
-        next_sweep = time.monotonic() + 1
+        faults = 0
         try:
             while not self._stopping:
-                ready = dict(poller.poll(500))
-                self._do_work()
-                if self._frames in ready or self.publisher.monitor in ready:
-                    self.publisher.subscriptions()
-                if self.connections.monitor in ready:
-                    self.connections.watch()
-                if self._router in ready:
-                    self._receive()
-                if time.monotonic() >= next_sweep:
-                    self._sweep()
-                    next_sweep = time.monotonic() + 1
+                try:
+                    self._turn(dict(poller.poll(500)))
+                    faults = 0
+                except Exception as error:  # a fault of ours, no reason to leave all without a server
+                    faults += 1
+                    logging.getLogger("playhead").exception("the bridge met with a fault and goes on")
+                    if faults == FAULTS:
+                        sentence = f"the bridge cannot go on ({error}); what is recorded is kept"
+                        raise PlayheadError(sentence) from error
         finally:
             self._close()
+
+    def _turn(self, ready: dict[object, int]) -> None:
+        """Does what there is to do: work, and what has come in at the sockets that are `ready`."""
+        self._do_work()
+        if self._frames in ready or self.publisher.monitor in ready:
+            self.publisher.subscriptions()
+        if self.connections.monitor in ready:
+            self.connections.watch()
+        if self._router in ready:
+            self._receive()
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + 1
+            self._sweep()
 
     def stop(self) -> None:
         """Ends `run`; may be called by any thread."""
@@ -211,6 +226,7 @@ class Server:
         made.ipv6 = "[" in address
         made.heartbeat_ivl, made.heartbeat_timeout = HEARTBEAT, 3 * HEARTBEAT
         made.handshake_ivl = 5000
+        made.zap_domain = b"*"
         if keys is not None:
             made.curve_server = True
             made.curve_publickey, made.curve_secretkey = keys.public, keys.secret
@@ -249,7 +265,10 @@ class Server:
                 parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            fd = parts[-1].get(zmq.SRCFD) if len(parts) > 1 else -1
+            try:
+                fd = parts[-1].get(zmq.SRCFD) if len(parts) > 1 else -1
+            except zmq.ZMQError:  # nobody's whom we know the connection of, so nobody's who is answered
+                continue
             self._handle(self.connections.find(parts[0].bytes, fd), [part.bytes for part in parts[1:]])
 
     def _handle(self, connection: Connection, parts: list[bytes]) -> None:
@@ -321,15 +340,23 @@ class Server:
         self.keeping.close()
         self.publisher.close()
         self.connections.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
+        self._authenticator.stop()
         self._context.destroy(100)
         self._waker.close()
         self._woken.close()
 
 
-def serve_in_background(server: Server) -> threading.Thread:
-    """Runs a server on a thread of its own until its `stop`."""
-    thread = threading.Thread(target=server.run, name="bridge", daemon=True)
+def serve_in_background(
+    server: Server, failed: Callable[[PlayheadError], None] = lambda error: None
+) -> threading.Thread:
+    """Runs a server on a thread of its own until its `stop`. `failed` is told, there, why it cannot go on."""
+
+    def run() -> None:
+        try:
+            server.run()
+        except PlayheadError as error:
+            failed(error)
+
+    thread = threading.Thread(target=run, name="bridge", daemon=True)
     thread.start()
     return thread

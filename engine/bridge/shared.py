@@ -74,7 +74,7 @@ class SharedPlay:
         self._server.add(hosted)
         self.address = self._server.address
         self._hosted = hosted
-        self._thread = serve_in_background(self._server)
+        self._thread = serve_in_background(self._server, loop.fail)
 
     def hand_over(self) -> None:
         """Takes the control back from a program or, where one asks for it, gives it to that."""

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import zmq
 
 from engine.bridge import protocol as p
 from tests.engine.bridge.conftest import ROOT, serve_process
+from tests.engine.bridge.raw import Raw
 from world.action import Action
 
 BURST = 200
@@ -126,12 +128,16 @@ class Hostile:
 
 @dataclass
 class Outcome:
-    """What became of a run: answers by their kind, the neighbour's figures, the server's memory in MB."""
+    """What became of a run: answers by their kind, the neighbour's figures, the server's memory in MB.
+
+    `ending`: seconds from SIGTERM to the server's end.
+    """
 
     answers: Counter[str] = field(default_factory=Counter)
     neighbour: dict[str, float] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)
     said: str = ""
+    ending: float = 0.0
 
 
 @contextmanager
@@ -152,20 +158,26 @@ def neighbour(address: str) -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 def attack(
-    world: Path, scene: Path, count: int, seed: int, tell: Callable[[int], None] = lambda n: None
+    world: Path, scene: Path, count: int, seed: int, raw: int, tell: Callable[[int], None] = lambda n: None
 ) -> Outcome:
-    """Sends so many hostile messages to a server of its own, beside a neighbour who plays all the while."""
+    """Sends so many hostile messages to a server of its own, beside a neighbour who plays all the while.
+
+    And `raw` connections of those who do not speak ZeroMQ, to either port.
+    """
     outcome = Outcome()
     limits = ["--rate", "1000000", "--memory", "64"]  # the rate is no help to the server here
     with serve_process(world, scene, *limits) as (server, address), neighbour(address) as (beside, known):
         memory = psutil.Process(server.pid).memory_info
-        hostile, draw = Hostile(seed, [known]), random.Random(seed)
+        hostile, draw, strangers = Hostile(seed, [known]), random.Random(seed), Raw(seed)
+        ports = [address, next_port(address)]
         with zmq.Context() as context:
             lines = [_line(context, address, i > 0) for i in range(LINES)]
             for sent in range(0, count, BURST):
                 assert server.poll() is None and beside.poll() is None, (server.poll(), beside.poll())
                 for _ in range(min(BURST, count - sent)):
                     draw.choice(lines).send_multipart(hostile.message() or [b""])
+                for _ in range(raw * min(sent + BURST, count) // count - raw * sent // count):
+                    strangers.send(draw.choice(ports))
                 for i, line in enumerate(lines):
                     _hear(line, outcome.answers)
                     if draw.random() < 0.02:  # gone in the middle of it, or cut for a message too long
@@ -182,9 +194,17 @@ def attack(
         figures, said = beside.communicate(input="", timeout=60)
         assert beside.returncode == 0, said
         outcome.neighbour = json.loads(figures)
+        began = time.perf_counter()
         server.terminate()
         outcome.said = server.communicate(timeout=60)[1]
+        outcome.ending = time.perf_counter() - began
     return outcome
+
+
+def next_port(address: str) -> str:
+    """Where a server at `address` publishes frames, if the port was free."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + 1}"
 
 
 def _line(context: zmq.Context, address: str, welcome: bool) -> zmq.Socket:

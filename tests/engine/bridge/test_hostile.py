@@ -1,5 +1,9 @@
 """Whatever comes in, the server answers or drops it, and those beside do not notice."""
 
+import contextlib
+import socket
+import threading
+
 import msgpack
 import pytest
 import zmq
@@ -9,8 +13,15 @@ from hypothesis import strategies as st
 from engine.bridge import protocol as p
 from engine.bridge.client import Client
 from engine.bridge.protocol import BridgeError
+from engine.bridge.shared import SharedPlay
+from engine.loop import Loop
+from engine.session import Session
+from scenes.scene import load_scene
 from tests.engine.bridge.conftest import serving
 from tests.engine.bridge.fuzz import FIELDS, REQUESTS, attack
+from tests.engine.bridge.raw import SIGNATURE, stray
+from world.action import Action
+from world.errors import PlayheadError
 
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()
 values = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
@@ -44,6 +55,71 @@ def test_every_message_is_answered_by_one_of_the_protocol(talk, caplog, message,
     assert not caplog.records
 
 
+class Nobody:
+    """A source of nothing."""
+
+    def sample(self) -> Action:
+        return Action()
+
+
+RAW = {
+    "five stray bytes": stray(),
+    "a web page's post": (
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nContent-Type: text/plain\r\n"
+        b"Content-Length: 5\r\n\r\n\x01\x00\x02\x00x" + bytes(200)
+    ),
+    "a request of ZMTP 1": b"\x01\x00" + b"\x02\x01x" + b"\x05\x00\x81\xa1ab",
+    "a greeting of ZMTP 2": SIGNATURE + b"\x01\x05\x00\x00\x00\x01x",
+}
+
+
+@pytest.mark.parametrize("port", ["requests", "frames"])
+@pytest.mark.parametrize("opening", RAW.values(), ids=RAW)
+def test_who_does_not_speak_zeromq_is_hung_up_on_and_nobody_else_notices(server, connect, opening, port):
+    client = connect()
+    address = server.address if port == "requests" else f"tcp://127.0.0.1:{server.frames_port}"
+    host, _, number = address.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(number)), 10) as line:
+        line.sendall(opening)
+        line.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            while line.recv(4096):  # to its end: the server's greeting, and that it hangs up
+                pass
+        client.ask(p.Ping(), p.Pong)
+    client.ask(p.Open(), p.Opened)
+
+
+def test_a_fault_of_the_servers_own_ends_nothing_but_what_met_with_it(server, connect, monkeypatch, caplog):
+    client = connect()
+    met = threading.Event()
+
+    def fail() -> None:
+        met.set()
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(server, "_sweep", fail)
+    assert met.wait(10)
+    monkeypatch.undo()
+    client.ask(p.Ping(), p.Pong)
+    client.ask(p.Open(), p.Opened)
+    assert "a fault" in caplog.text
+
+
+def test_a_window_whose_bridge_cannot_go_on_ends_with_a_sentence(tiny_world, tiny_scene):
+    shared = SharedPlay("tcp://127.0.0.1:*")
+    loop = Loop(lambda: Session(tiny_world, load_scene(tiny_scene).context, 0), shared.source(Nobody()))
+    shared.serve(loop, lambda: load_scene(tiny_scene))
+    loop.start()
+
+    def fail(ready: object) -> None:
+        raise RuntimeError("a fault")
+
+    shared._server._turn = fail
+    shared._server.post(lambda: None)
+    with pytest.raises(PlayheadError, match=r"the bridge cannot go on \(a fault\)"):
+        loop.join()
+
+
 def test_messages_after_an_end_or_before_a_beginning_are_refused(talk):
     server, client = talk
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
@@ -61,9 +137,9 @@ def test_messages_after_an_end_or_before_a_beginning_are_refused(talk):
     assert error.value.code == "unknown_session"
 
 
-def test_four_thousand_hostile_messages_change_nothing_for_a_neighbour(tiny_world_folder, tiny_scene):
+def test_thousands_of_hostile_messages_and_raw_bytes_change_nothing_for_a_neighbour(tiny_world_folder, tiny_scene):
     """The short form of `python -m tests.long bridge-fuzz`, which sends a million."""
-    outcome = attack(tiny_world_folder, tiny_scene, 4000, seed=1)
+    outcome = attack(tiny_world_folder, tiny_scene, 4000, seed=1, raw=400)
     assert outcome.said == ""  # no fault of the server's own
     assert outcome.neighbour["ticks"]
     assert {"malformed", "hello_first", "unknown_session", "welcome", "pong", "opened"} <= set(
