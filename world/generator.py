@@ -189,7 +189,8 @@ class Block(nn.Module):
 
         `control`: what the block's action module is given, and which of the action modules it is.
         """
-        m = (self.modulation + modulation).unsqueeze(3).unbind(2)  # six of (B, F, 1, D)
+        # Six of (B, F, 1, D), in the number type of play: autocast, in training, would widen all to float32.
+        m = (self.modulation + modulation).to(x.dtype).unsqueeze(3).unbind(2)
         y = modulate(x, m[0], m[1], self.eps)
         y = self.self_attn(y.flatten(1, 2), layer, cos_sin, attend).view_as(x)
         x = torch.addcmul(x, y, m[2])

@@ -40,7 +40,7 @@ def relativistic_loss(
     """Loss of the discriminator on latents and actions of `real` and `dreamed` windows, noised to `levels`.
 
     Pairing loss, and what logits change by when windows do, a little: `penalty` is the weight of that and the
-    size of the step.
+    size of the step; at a weight of 0 that is left out.
     """
     pairs = []
     for latents, actions in (real, dreamed):
@@ -50,7 +50,7 @@ def relativistic_loss(
     (_, _, true), (_, _, false) = pairs
     loss = F.softplus(false - true).mean()
     weight, step = penalty
-    for x, actions, logit in pairs:
+    for x, actions, logit in pairs if weight else ():
         moved = x + step * torch.randn(x.shape, generator=draw, device=x.device)
         loss = loss + weight * (discriminator(moved, levels, actions) - logit).square().mean()
     return loss

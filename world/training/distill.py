@@ -66,7 +66,8 @@ class DistillTraining(msgspec.Struct, frozen=True):
     ticks, fewer in the first quarter of a run.
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
-    discriminator's penalties, `penalty_noise` the size of the step they are estimated by. `shift` warps the
+    discriminator's penalties, taken every `penalty_every`-th update (as in StyleGAN2, Karras et al. 2020),
+    `penalty_noise` the size of the step they are estimated by. `shift` warps the
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
     flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
     buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
@@ -84,6 +85,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     learning_rate: float = 1e-4
     critic_rate: float = 2e-4
     penalty: float = 30.0
+    penalty_every: int = 4
     penalty_noise: float = 0.1
     shift: float = 3.0
     anchor: float = 0.0

@@ -70,7 +70,9 @@ class Judge:
         else:
             levels = self.critic.levels(len(window.latents), window.real, draw)
             dreamed = window.latents, window.actions
-            penalty = self.settings.penalty, self.settings.penalty_noise
+            every = self.settings.penalty_every
+            weight = 0.0 if self.learner.steps % every else every * self.settings.penalty
+            penalty = weight, self.settings.penalty_noise
             loss = relativistic_loss(self.discriminator, real, dreamed, levels, penalty, draw)
         loss.backward()
         self.learner.step(factor)

@@ -18,9 +18,12 @@ from world.sampler import Schedule
 
 def visible(frames: int, window: int, far: Far | None = None) -> Tensor:
     """Which frame sees which, bool `(frames, frames)`: a row a query. `far`: in the layers that have it."""
-    query, key = torch.arange(frames)[:, None], torch.arange(frames)[None, :]
-    seen = (key <= query) & (key > query - window)
-    return seen if far is None else seen | far.sees(query, key, window)
+    return _sees(torch.arange(frames)[:, None], torch.arange(frames)[None, :], window, far)
+
+
+def _sees(query: Tensor, key: Tensor, window: int, far: Far | None) -> Tensor:
+    near = (key <= query) & (key > query - window)
+    return near if far is None else near | far.sees(query, key, window)
 
 
 def causal_attend(
@@ -46,8 +49,8 @@ def causal_attend(
 def _masked(
     frames: int, window: int, far: Far | None, tokens: int, device: torch.device, fused: bool
 ) -> Attend:
-    seen = visible(frames, window, far).to(device)
     if not fused:
+        seen = visible(frames, window, far).to(device)
         mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ def _masked(
     from torch.nn.attention.flex_attention import create_block_mask
 
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return seen[q // tokens, k // tokens]
+        return _sees(q // tokens, k // tokens, window, far)
 
     length = frames * tokens
     block_mask = create_block_mask(rule, None, None, length, length, device=str(device))
