@@ -195,9 +195,9 @@ class Session:
 
         Where the tick path is recorded as graphs, that is every cache slot, filling and full, and twice.
         """
-        graphs = self._state.graphs.enabled
+        graphs, sampling = self._state.graphs.enabled, self.world.config.sampling
         for _ in range(2 if graphs else 1):
-            for _ in range(2 * self.world.config.sampling.window if graphs else 2):
+            for _ in range(sampling.reach + sampling.window if graphs else 2):
                 self.step(Action())
             self.reset()
 

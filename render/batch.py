@@ -32,7 +32,7 @@ class BatchSpeed:
 def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpeed]:
     """Measures one batch size after the other, frames fetched to main memory; each with random actions."""
     sampling, cuda = world.config.sampling, world.device.type == "cuda"
-    warm = WARM_TICKS + (3 * sampling.window if cuda else 0)
+    warm = WARM_TICKS + (2 * sampling.window + sampling.reach if cuda else 0)
     world.noises = Ahead(pinned=cuda)
     for size in sizes:
         state = world.new_state(size)

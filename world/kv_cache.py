@@ -41,7 +41,8 @@ class KVCache:
     At most `frames` latent frames are held, the block under way included, as `local_attn_size` counts them in
     Self-Forcing, and those of `far` after them. `span` is the number
     of frames that the generator was trained on, or None to leave the sink at its absolute positions.
-    `backend`: of `world.attention`, or None for the usual one.
+    `backend`: of `world.attention`, or None for the usual one. `padded`: a far ring is read whole while it
+    fills, under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class KVCache:
         span: int | None = None,
         far: Far | None = None,
         backend: str | None = None,
+        padded: bool | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -81,11 +83,15 @@ class KVCache:
         self.visible = 0  # slots that hold something, the block under way included
         self.distant = 0  # frames in the far ring
         self._moved = 0  # frames that have fallen out of the ring since the start
+        self._padded = self.k.is_cuda if padded is None else padded
+        self._held = torch.zeros((1, slots * tokens), dtype=torch.bool, device=device)  # of a full window
+        self._count_far()
 
     def restart(self) -> None:
         """Forgets everything; the buffers stay."""
         self.length, self.slots, self.visible, self.origin = 0, [], 0, 0
-        self.distant = self._moved = 0
+        self._moved = 0
+        self._count_far()
 
     def flush(self, length: int) -> None:
         """Forgets every frame but the sink; the next block begins at absolute frame index `length`.
@@ -131,17 +137,35 @@ class KVCache:
                 for layer in far.layers:
                     for held in (self.k, self.v):
                         held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]
-        self._moved = max(self._moved, gone)
-        self.distant = self._far_count()
+        if gone > self._moved:
+            self._moved = gone
+            self._count_far()
 
-    def _far_count(self) -> int:
-        assert self.far is not None
-        return min(-(-self._moved // self.far.every), self.far.frames)
+    def _count_far(self) -> None:
+        """Takes note of how many frames the far ring holds."""
+        if self.far is None:
+            return
+        self.distant = min(-(-self._moved // self.far.every), self.far.frames)
+        if self._padded:
+            end = (self.frames + self.distant) * self.tokens
+            self._held[:, :end], self._held[:, end:] = True, False
+
+    @property
+    def _fills(self) -> bool:
+        """Whether the far ring is read under a mask."""
+        return (
+            self.far is not None
+            and self._padded
+            and self.visible == self.frames
+            and self.distant < self.far.frames
+        )
 
     @property
     def places(self) -> tuple[int, ...]:
         """Where the block under way is written, and how far the layers read."""
-        return (*self.slots, self.visible, *((self.distant,) if self.far is not None else ()))
+        if self.far is None:
+            return (*self.slots, self.visible)
+        return (*self.slots, self.visible, -1 if self._fills else self.distant)
 
     def _move_sink(self, newest: int) -> None:
         assert self.span is not None
@@ -158,11 +182,13 @@ class KVCache:
         and count as committed after `end`.
         """
         n = self.tokens
-        far = self.distant if self.far is not None and layer in self.far.layers else 0
-        end = (self.visible + far) * n
+        wide = self.far is not None and layer in self.far.layers
         for i, slot in enumerate(self.slots):
             self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
             self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
+        if wide and self._fills:
+            return attention(q, self.k[layer], self.v[layer], self._held)
+        end = (self.visible + wide * self.distant) * n
         k, v = self.k[layer, :, :, :end], self.v[layer, :, :, :end]
         return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
 
@@ -221,7 +247,7 @@ class KVCache:
             far, moved = state["far"], state["moved"]  # one more than fell out, if a block was under way
             assert isinstance(far, Tensor) and isinstance(moved, int)
             self._moved = moved
-            self.distant = self._far_count()
+            self._count_far()
             for layer, held in zip(self.far.layers, far, strict=True):
                 for mine, kept in zip(self._far_part(layer, self.distant), held, strict=True):
                     mine.copy_(kept)

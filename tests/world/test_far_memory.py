@@ -12,10 +12,9 @@ modest = settings(max_examples=60, deadline=None)
 fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
 
 
-def new_cache(window: int, far: Far) -> KVCache:
-    return KVCache(
-        layers=LAYERS, batch=1, heads=HEADS, frames=window, sink=0, tokens=TOKENS, head_dim=WIDTH, far=far
-    )
+def new_cache(window: int, far: Far, padded: bool = False) -> KVCache:
+    sizes = {"layers": LAYERS, "batch": 1, "heads": HEADS, "tokens": TOKENS, "head_dim": WIDTH}
+    return KVCache(**sizes, frames=window, sink=0, far=far, padded=padded)
 
 
 def pass_over(cache: KVCache, frame: int) -> None:
@@ -82,3 +81,29 @@ def test_a_pass_that_is_done_again_moves_nothing_twice(far: Far, ticks: int) -> 
         assert seen(once, 1) == seen(twice, 1)
         once.end()
         twice.end()
+
+
+@modest
+@given(window=st.integers(2, 6), far=fars, ticks=st.integers(1, 60), again=st.integers(0, 60))
+def test_a_ring_that_is_padded_while_it_fills_reads_the_same_at_few_places(
+    window: int, far: Far, ticks: int, again: int
+) -> None:
+    plain, padded = new_cache(window, far), new_cache(window, far, padded=True)
+    padded.v.fill_(9.0)  # what is not held may be anything
+    draw, places, state = torch.Generator().manual_seed(0), set(), {}
+    for tick in range(ticks):
+        if tick == again:
+            state = padded.state()
+        plain.begin(1), padded.begin(1)
+        assert padded.slots == plain.slots
+        places.add(padded.places)
+        for layer in range(LAYERS):
+            q, k, v = torch.randn((3, 1, HEADS, TOKENS, WIDTH), generator=draw)
+            torch.testing.assert_close(padded.attend(layer, q, k, v), plain.attend(layer, q, k, v))
+        plain.end(), padded.end()
+    assert len(places) <= 3 * window  # while the window fills, while the far ring does, and from then on
+    if state:
+        padded.load_state(state)
+        padded.begin(1)
+        count = (padded.visible + padded.distant) * TOKENS
+        assert padded._held[:, :count].all() and not padded._held[:, max(count, window * TOKENS) :].any()
