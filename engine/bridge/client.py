@@ -1,5 +1,6 @@
 """A client of the bridge in Python: requests as method calls, frames as arrays. For one thread."""
 
+import math
 import time
 from collections import deque
 from typing import TypeVar
@@ -26,7 +27,8 @@ class Client:
 
     `resume` is the token of an earlier welcome, to be that client again. `patience` are the seconds that a
     reply is waited for, from the welcome on too. `socket` may be polled; it belongs to this class. Raises
-    BridgeError where a request is refused, PlayheadError where there is no answer or the connection is lost.
+    BridgeError where a request is refused, PlayheadError where there is no answer, the connection is lost or
+    the server does not keep to the protocol.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Client:
         made = self._context.socket(kind)
         made.linger = 0
         made.ipv6 = "[" in self._address
+        made.maxmsgsize = protocol.MAX_REPLY
         if self._keys is not None:
             self._keys.apply(made)
         return made
@@ -102,7 +105,8 @@ class Client:
                 if isinstance(message, protocol.Error):
                     greeted = message.code != "hello_first"  # else: by another than the one who answers
                     raise BridgeError(message.code, message.message if greeted else self._gone)
-                assert isinstance(message, reply)
+                if not isinstance(message, reply):
+                    raise self._nonsense(f"it answered with {type(message).__name__.lower()}")
                 return message, frames
 
     @property
@@ -129,10 +133,20 @@ class Client:
             parts = self.socket.recv_multipart(copy=False)
         except zmq.Again:
             return None
-        message = protocol.decode_reply(parts[0].buffer)
+        try:
+            message = protocol.decode_reply(parts[0].buffer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._nonsense(str(error)[:200]) from None
         shape = getattr(message, "shape", None)
-        frames = np.frombuffer(parts[1].buffer, np.uint8).reshape(shape) if shape is not None else None
-        return message, frames
+        if shape is None:
+            return message, None
+        if len(parts) != 2 or min(shape) < 1 or math.prod(shape) != len(parts[1]):
+            raise self._nonsense(f"it sent no frames of the shape {shape}")
+        return message, np.frombuffer(parts[1].buffer, np.uint8).reshape(shape)
+
+    def _nonsense(self, reason: str) -> PlayheadError:
+        """What to raise where a server does not keep to the protocol."""
+        return PlayheadError(f"{self._address} is no server of this protocol ({reason}); connect to another")
 
     def close(self) -> None:
         if not self.socket.closed:

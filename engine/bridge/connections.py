@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from engine.bridge.protocol import BridgeError, Hello
+from engine.bridge.protocol import BridgeError, Hello, printable
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Connections:
             self.lose(connection.client)
         if client.connection is not None:
             client.connection.client = None
-        client.connection, connection.client, client.name = connection, client, _printable(hello.client)
+        client.name = printable(hello.client)[:40] or "somebody"
+        client.connection, connection.client = connection, client
         return client
 
     def lose(self, client: Client) -> None:
@@ -171,8 +172,3 @@ def cut(fd: int) -> None:
     """Shuts a TCP connection down, so that ZeroMQ gives it up and all that waits for it."""
     with contextlib.suppress(OSError), socket.socket(fileno=socket.dup(fd)) as line:  # gone already
         line.shutdown(socket.SHUT_RDWR)
-
-
-def _printable(name: str) -> str:
-    """A client's name as it may be shown."""
-    return "".join(c for c in name if c.isprintable())[:40] or "somebody"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
+from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo, printable
 from engine.company import Company
 from engine.session import Session, Snapshot
 from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
@@ -105,8 +105,8 @@ class Hall:
     def info(self, world: World) -> WorldInfo:
         config = world.config
         return WorldInfo(
-            name=config.name, family=config.family, title=config.title,
-            licence=config.licence, height=config.frame_height,
+            name=config.name, family=config.family, title=printable(config.title),
+            licence=printable(config.licence), height=config.frame_height,
             width=config.frame_width, ticks_per_second=config.ticks_per_second,
             frames_per_tick=config.frames_per_tick, steps=world.steps, buttons=list(config.action.buttons),
             axes=list(config.action.axes),
@@ -115,7 +115,7 @@ class Hall:
 
 
 def scene_info(scene: Scene) -> SceneInfo:
-    return SceneInfo(scene.name, scene.title, scene.seed)
+    return SceneInfo(scene.name, printable(scene.title), scene.seed)
 
 
 def check_seed(seed: int) -> int:

@@ -6,21 +6,15 @@ from typing import TYPE_CHECKING
 
 from engine.bridge.acts import ActSource
 from engine.bridge.lease import Lease
+from engine.bridge.past import Past, Ticks
 from engine.bridge.protocol import Clock
 from engine.loop import Loop
 from engine.session import Session, Snapshot
 from engine.tick import Tick
 from scenes.scene import Scene
-from world.action import Action
 
 if TYPE_CHECKING:
     from engine.recording.tree import Place
-
-LONGEST_HISTORY = 1_000_000
-"""Ticks after which a session's past is no longer kept for branching."""
-
-History = list[tuple[Action, int]]
-"""The action and the steps of every tick since the start."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +22,16 @@ class Kept:
     """A snapshot on the server and the past that led to it."""
 
     snapshot: Snapshot
-    history: History | None
+    ticks: Ticks | None
     place: "Place | None" = None
 
 
 @dataclass
 class Hosted:
-    """A session on the server. The loop's thread owns the session and the history, the server's the rest.
+    """A session on the server. The loop's thread owns the session and its past, the server's the rest.
 
     `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
+    `restored`: `past` is that of the state which the loop begins with, or goes on from next.
     """
 
     id: str
@@ -45,14 +40,14 @@ class Hosted:
     acts: ActSource
     lease: Lease
     clock: Clock
+    past: Past = field(default_factory=lambda: Past(0))
     public: bool = False
     last_used: float = field(default_factory=time.monotonic)
     waiting_steps: int = 0
     snapshots: dict[str, Kept] = field(default_factory=dict)
-    history: History | None = field(default_factory=list)
     attached: set[str] = field(default_factory=set)
     keeping: int = 0
-    _restored: History | None = None
+    restored: bool = False
 
     @property
     def concerned(self) -> set[str]:
@@ -68,32 +63,35 @@ class Hosted:
         """A live session stands still while nobody controls it: whoever comes back finds it as it was."""
         self.loop.set_lockstep(self.clock == "lockstep" or not self.lease.holder)
 
-    def begin_from(self, past: History | None) -> None:
-        """Before the loop starts: the past that its session has already."""
-        self._restored = past
+    def remember(self, tick: Tick) -> bool:
+        """On the loop's thread: adds a tick to the past, or begins it anew.
 
-    def remember(self, tick: Tick) -> None:
-        """On the loop's thread: adds a tick to the past, or begins it anew."""
-        if tick.action is None:
-            restored, self._restored = self._restored, None
-            self.history = restored if restored is not None else [] if tick.number == 0 else None
-        elif self.history is not None:
-            self.history.append((tick.action, tick.steps))
-            if len(self.history) > LONGEST_HISTORY:
-                self.history = None
+        Returns whether a snapshot of it is due.
+        """
+        if tick.action is not None:
+            return self.past.add(tick.action, tick.steps)
+        if not self.restored:
+            self.past.begin([] if tick.number == 0 else None)
+        self.restored = False
+        return False
+
+    def keep_past(self, session: Session) -> None:
+        """On the loop's thread: keeps a snapshot of the present for branches."""
+        self.past.keep(session.snapshot())
 
     def keep(self, session: Session) -> Kept:
         """On the loop's thread: the present state and its past."""
         timeline = self.loop.timeline
-        return Kept(session.snapshot(), self.past(), timeline.head if timeline is not None else None)
+        return Kept(session.snapshot(), self.ticks(), timeline.head if timeline is not None else None)
 
-    def past(self) -> History | None:
+    def ticks(self) -> Ticks | None:
         """On the loop's thread: a copy of the past, None where it is not known."""
-        return None if self.history is None else list(self.history)
+        return None if self.past.ticks is None else list(self.past.ticks)
 
     def restore(self, session: Session, kept: Kept) -> None:
         """On the loop's thread: goes back to a kept state."""
         session.restore(kept.snapshot)
         if self.loop.timeline is not None and kept.place is not None:
             self.loop.timeline.moved(kept.place)
-        self._restored = None if kept.history is None else list(kept.history)
+        self.past.begin(None if kept.ticks is None else list(kept.ticks))
+        self.restored = True

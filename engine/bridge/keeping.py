@@ -3,14 +3,16 @@
 import secrets
 import shutil
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.bridge.protocol import BridgeError
-from engine.recording.edit import draft_of, write
+from engine.recording.edit import draft_of, split, write
 from engine.recording.reader import Recording
 from engine.recording.recorder import Recorder
 from engine.recording.schema import RecordingError
+from engine.recording.tree import Place
 from engine.timeline.timeline import Timeline
 from world.errors import PlayheadError
 
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 
 SAVED = 1000
 """Files in the folder, at the most."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A moment of a session's past in the file that it is recorded to."""
+
+    path: Path
+    branch: int
+    tick: int
 
 
 class Keeping:
@@ -42,9 +53,28 @@ class Keeping:
         """Where a new session is recorded; None: nowhere."""
         if self._folder is None:
             return None
+        return Timeline(Recorder(self._new_file(), world, scene.title))
+
+    def _new_file(self) -> Path:
         if self._unsaved is None:
             self._unsaved = Path(tempfile.mkdtemp(prefix="playhead-unsaved-"))
-        return Timeline(Recorder(self._unsaved / f"{secrets.token_hex(8)}.playhead", world, scene.title))
+        return self._unsaved / f"{secrets.token_hex(8)}.playhead"
+
+    def origin(self, timeline: Timeline | None, tick: int) -> "Recorded | None":
+        """On the thread of a session that stands on a timeline: what is written of it up to a tick."""
+        if self._folder is None or timeline is None or timeline.recorder is None or timeline.head is None:
+            return None
+        timeline.recorder.flush()
+        return Recorded(timeline.recorder.path, timeline.head.branch, tick)
+
+    def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Timeline:
+        """Where a second session is recorded that goes on from there: in a copy of what led to it."""
+        out = split(recorded.path, recorded.branch, self._new_file(), recorded.tick)
+        number = out.tree.branch(recorded.branch).scene
+        out.scenes[number] = replace(out.scenes[number], context=scene.context)  # the same, and one object
+        timeline = Timeline(Recorder.resume(out, world), recording=out)
+        timeline.moved(out.tree.check(Place(recorded.branch, recorded.tick)))
+        return timeline
 
     def check(self, timeline: Timeline | None) -> None:
         """Raises BridgeError where a session cannot be saved."""

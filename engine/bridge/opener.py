@@ -1,15 +1,18 @@
 """Makes sessions for clients, on a thread of its own, as far as the limits go."""
 
 import secrets
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.bridge.acts import ActSource
 from engine.bridge.hall import session_bytes
-from engine.bridge.hosted import History, Hosted
+from engine.bridge.hosted import Hosted
 from engine.bridge.lease import Lease
+from engine.bridge.past import MEMORY, Past, Ticks
 from engine.bridge.protocol import BridgeError, Clock
+from engine.bridge.slices import Slices, Work
 from engine.loop import Loop
 from engine.session import Session
 
@@ -19,9 +22,17 @@ if TYPE_CHECKING:
     from scenes.scene import Scene
     from world.world import World
 
-Answer = TypeVar("Answer")
-OPENING = 8
-"""Sessions that are being opened at once, at the most."""
+OPENING, OPENING_EACH = 32, 8
+"""Sessions that are being opened at once, at the most: for all clients, and for each."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A session that is ready to be hosted, the past that it has already, and where it is recorded."""
+
+    session: Session
+    timeline: "Timeline | None" = None
+    past: Ticks | None = None
 
 
 class Opener:
@@ -29,19 +40,35 @@ class Opener:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
-        self._thread = ThreadPoolExecutor(1, "opener")
+        self._slices = Slices("opener")
         self._opening = 0
         self._reserved = 0
 
     def check_memory(self, more: int) -> None:
-        """Raises BridgeError where so many bytes more would be more than the server lends out."""
+        """Raises BridgeError where so many bytes more would be more than the server lends out.
+
+        Snapshots that only make branches quick are let go first.
+        """
         limit = self._server.limits.memory
+        if self._fits(more):
+            return
+        for hosted in self._server.hosted.values():
+            hosted.past.forget()
+        if not self._fits(more):
+            raise BridgeError("limit", f"the {limit} MB for sessions and snapshots are used up; close some")
+
+    def keep_past(self, hosted: Hosted) -> None:
+        """Has a snapshot of a session's present kept for branches, if there is room for it."""
+        world = hosted.loop.world
+        if world is not None and hosted.id in self._server.hosted and self._fits(session_bytes(world)):
+            hosted.loop.ask(hosted.keep_past)
+
+    def _fits(self, more: int) -> bool:
         held = sum(
-            session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.keeping)
+            session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.keeping + len(h.past))
             for h in self._server.hosted.values() if h.loop.world is not None
         )  # fmt: skip
-        if held + self._reserved + more > limit * 2**20:
-            raise BridgeError("limit", f"the {limit} MB for sessions and snapshots are used up; close some")
+        return held + self._reserved + more <= self._server.limits.memory * 2**20
 
     def open(
         self,
@@ -49,16 +76,14 @@ class Opener:
         world: "World",
         scene: "Scene",
         clock: Clock,
-        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
+        make: "Callable[[], Work[Beginning]]",
         then: "Callable[[Future[Hosted]], None]",
     ) -> None:
-        """Hosts the session that `make` returns, with its past (None: a new one) and calls `then`.
+        """Hosts the session that `make` makes, slice by slice, and calls `then`.
 
-        `make` is told where the session is recorded, and records the past there.
-
-        Raises BridgeError where no further one fits.
+        It is given up where its client's connection is lost. Raises BridgeError where no further one fits.
         """
-        if self._opening >= OPENING:
+        if self._opening >= OPENING or self._slices.count(client) >= OPENING_EACH:
             raise BridgeError("busy", "other sessions are being opened; try again in a moment")
         self._make_room()
         size = session_bytes(world)
@@ -66,17 +91,17 @@ class Opener:
         self._opening += 1
         self._reserved += size
 
-        def host() -> Hosted:
-            timeline = self._server.keeping.timeline(world, scene)
-            session, past = make(timeline)
+        def host() -> Generator[None, None, Hosted]:
+            begun = yield from make()
             acts = ActSource()
             company = self._server.hall.companies[world.config.name]
             lockstep = clock == "lockstep"
-            loop = Loop(lambda: session, acts, lockstep=lockstep, timeline=timeline, stepper=company)
+            timeline = begun.timeline
+            loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=company)
             loop.world = world
-            hosted = Hosted(secrets.token_urlsafe(12), scene, loop, acts, Lease(client, client), clock)
-            hosted.begin_from(past)
-            return hosted
+            past, lease = Past(MEMORY // size, begun.past), Lease(client, client)
+            restored = begun.past is not None
+            return Hosted(secrets.token_urlsafe(12), scene, loop, acts, lease, clock, past, restored=restored)
 
         def opened(future: "Future[Hosted]") -> None:
             self._opening -= 1
@@ -86,14 +111,16 @@ class Opener:
                 future.result().loop.start()
             then(future)
 
-        self._thread.submit(host).add_done_callback(lambda f: self._server.post(lambda: opened(f)))
+        self._slices.submit(client, host()).add_done_callback(
+            lambda f: self._server.post(lambda: opened(f))
+        )
 
-    def later(self, work: "Callable[[], Answer]") -> "Future[Answer]":
-        """Has something done that takes its time."""
-        return self._thread.submit(work)
+    def cancel(self, client: str) -> None:
+        """Gives up what is being opened for a client."""
+        self._slices.cancel(client)
 
     def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._slices.close()
 
     def _make_room(self) -> None:
         """Raises BridgeError where no further session fits; one whose client is gone may have to go."""

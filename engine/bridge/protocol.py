@@ -17,6 +17,8 @@ VERSION = 1
 """Raised when a message changes in a way that an older program would not understand."""
 MAX_REQUEST = 256 * 1024
 """Bytes of a request; a connection that sends a longer one is cut."""
+MAX_REPLY = 2**30
+"""Bytes of a part of what a server says; a client hangs up on one that sends more."""
 MAX_ACTIONS = 256
 """Actions of one `step`."""
 
@@ -33,7 +35,13 @@ Clock = Literal["lockstep", "live"]
 Codec = Literal["raw", "jpeg", "h264"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 Sent = Literal["all", "last", "none"]
-Shape = tuple[int, int, int, int]
+Side = Annotated[int, Meta(ge=1, le=16_384)]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Period = Annotated[float, Meta(gt=0, le=3600)]
+Shape = tuple[Side, Side, Side, Annotated[int, Meta(ge=3, le=3)]]
+Text = Annotated[str, Meta(max_length=10_000, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""What a server says, to be shown as it is: nothing in it may move a cursor or colour a terminal."""
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
@@ -177,14 +185,14 @@ Request = (
 class SessionReply(Message, frozen=True, kw_only=True):
     """A reply about one session."""
 
-    session: str
+    session: Text
 
 
 class Error(Message, frozen=True, kw_only=True):
     """Why nothing was done."""
 
     code: Code
-    message: str
+    message: Text
 
 
 class Welcome(Message, frozen=True, kw_only=True):
@@ -194,10 +202,10 @@ class Welcome(Message, frozen=True, kw_only=True):
     """
 
     protocol: int
-    server: str
-    token: str
-    frames_port: int
-    sessions: list[str]
+    server: Text
+    token: Text
+    frames_port: Annotated[int, Meta(ge=1, le=65_535)]
+    sessions: list[Text]
 
 
 class Pong(Message, frozen=True, kw_only=True):
@@ -205,25 +213,25 @@ class Pong(Message, frozen=True, kw_only=True):
 
 
 class SceneInfo(msgspec.Struct, frozen=True):
-    name: str
-    title: str
+    name: Text
+    title: Text
     seed: int
 
 
 class WorldInfo(msgspec.Struct, frozen=True):
     """What a client has to know of a world."""
 
-    name: str
-    family: str
-    title: str
-    licence: str
-    height: int
-    width: int
-    ticks_per_second: float
-    frames_per_tick: int
-    steps: int
-    buttons: list[str]
-    axes: list[str]
+    name: Text
+    family: Text
+    title: Text
+    licence: Text
+    height: Side
+    width: Side
+    ticks_per_second: Annotated[float, Meta(gt=0, le=1000)]
+    frames_per_tick: Side
+    steps: Count
+    buttons: list[Text]
+    axes: list[Text]
     scenes: list[SceneInfo]
 
 
@@ -234,7 +242,7 @@ class WorldList(Message, frozen=True, kw_only=True):
 class Observed(SessionReply, frozen=True, kw_only=True):
     """Where a session is; its newest frames follow."""
 
-    tick: int
+    tick: Count
     seed: int
     shape: Shape
 
@@ -245,7 +253,7 @@ class Opened(Observed, frozen=True, kw_only=True):
     world: WorldInfo
     scene: SceneInfo
     clock: Clock
-    steps: int
+    steps: Count
     in_control: bool
 
 
@@ -255,9 +263,9 @@ class Stepped(SessionReply, frozen=True, kw_only=True):
     `tick_seconds`: what the world took for that, and for what was left to do of a tick before.
     """
 
-    first: int
-    tick: int
-    tick_seconds: float
+    first: Count
+    tick: Count
+    tick_seconds: Seconds
     shape: Shape | None = None
 
 
@@ -268,7 +276,7 @@ class Received(SessionReply, frozen=True, kw_only=True):
 class Applied(SessionReply, frozen=True, kw_only=True):
     """The second receipt of an act: tick `tick` was the first that it held in."""
 
-    tick: int
+    tick: Count
 
 
 class Superseded(SessionReply, frozen=True, kw_only=True):
@@ -278,15 +286,15 @@ class Superseded(SessionReply, frozen=True, kw_only=True):
 class Snapshotted(SessionReply, frozen=True, kw_only=True):
     """The name of a state that was kept, and the tick that it is of."""
 
-    snapshot: str
-    tick: int
+    snapshot: Text
+    tick: Count
 
 
 class Saved(SessionReply, frozen=True, kw_only=True):
     """The name of the file in the server's folder, and how many ticks are in it, on all branches."""
 
-    file: str
-    ticks: int
+    file: Text
+    ticks: Count
 
 
 class Figures(SessionReply, frozen=True, kw_only=True):
@@ -299,14 +307,14 @@ class Controlled(SessionReply, frozen=True, kw_only=True):
     """Who controls a session now; also pushed, with id 0, whenever that changes."""
 
     in_control: bool
-    holder: str
-    asking: str
+    holder: Text
+    asking: Text
 
 
 class Ended(SessionReply, frozen=True, kw_only=True):
     """Pushed, with id 0, to those concerned: a session is over, and why."""
 
-    reason: str
+    reason: Text
 
 
 class Done(Message, frozen=True, kw_only=True):
@@ -328,18 +336,18 @@ class FrameHeader(msgspec.Struct, frozen=True):
     `key`: decoding may begin with it. `ready`: when the frames were there, seconds of the server's clock.
     """
 
-    session: str
-    number: int
-    tick: int
+    session: Text
+    number: Count
+    tick: Count
     seed: int
     begins: bool
     action: Action | None
     codec: Codec
     key: bool
-    height: int
-    width: int
-    period: float
-    ready: float
+    height: Side
+    width: Side
+    period: Period
+    ready: Seconds
     stats: dict[str, Any] | None
 
 
@@ -368,6 +376,11 @@ def request_id(data: bytes) -> int:
         return _decode_any(data).id
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return 0
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown: what moves a cursor or colours a terminal is left out."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def topic(session: str, codec: str) -> bytes:

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,9 +12,12 @@ import numpy as np
 
 from engine.bridge import protocol as p
 from engine.bridge.hall import check_seed, scene_info, session_bytes
-from engine.bridge.hosted import History, Hosted, Kept
+from engine.bridge.hosted import Hosted, Kept
 from engine.bridge.lease import LOCAL
+from engine.bridge.opener import Beginning
+from engine.bridge.past import Ticks
 from engine.bridge.protocol import BridgeError
+from engine.bridge.slices import Work
 from engine.session import Session
 from engine.tick import Tick
 from scenes.scene import Scene
@@ -22,12 +25,26 @@ from world.errors import PlayheadError
 
 if TYPE_CHECKING:
     from engine.bridge.connections import Client, Connection
+    from engine.bridge.keeping import Recorded
     from engine.bridge.server import Server
-    from engine.timeline.timeline import Timeline
     from world.world import World
 
 WAITING_STEPS = 4
 """Requests to step that a session lets wait."""
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a second session begins: one that stands there, or (None) the scene's start with a `seed`.
+
+    `way` is what is to be played from there on, `past` all since the start, `recorded` where that is.
+    """
+
+    session: Session | None
+    way: Ticks
+    past: Ticks | None
+    recorded: "Recorded | None"
+    seed: int = 0
 
 
 class Requests:
@@ -73,10 +90,11 @@ class Requests:
         steps = world.steps if request.steps is None else request.steps
         self._check_steps(world, steps)
 
-        def make(timeline: "Timeline | None") -> tuple[Session, History | None]:
+        def make() -> Work[Beginning]:
             session = hall.open(world, scene, seed)
+            yield
             session.steps = steps
-            return session, None
+            return Beginning(session, self._server.keeping.timeline(world, scene))
 
         self._host(client, request.id, world, scene, request.clock, make)
 
@@ -200,45 +218,46 @@ class Requests:
         self._then(client, request.id, reply, lambda _: self._observed(client, request.id, hosted))
 
     def _fork(self, client: "Client", request: p.Fork) -> None:
-        hosted = self._doubled(client, request.session)
-        if hosted.loop.timeline is not None and hosted.history is not None:
-            self._replay(client, request.id, hosted, None)  # so that its past is recorded too
-            return
-        asked = hosted.loop.ask(lambda session: (session.fork(), hosted.past()))
-        self._then(
-            client, request.id, asked,
-            lambda twin: self._host_twin(client, request.id, hosted, lambda timeline: twin),
-        )  # fmt: skip
+        self._double(client, request.id, self._doubled(client, request.session), None)
 
     def _branch(self, client: "Client", request: p.Branch) -> None:
-        self._replay(client, request.id, self._doubled(client, request.session), request.tick)
+        self._double(client, request.id, self._doubled(client, request.session), request.tick)
 
-    def _replay(self, client: "Client", id: int, hosted: Hosted, tick: int | None) -> None:
-        """Opens a second session that goes on from a tick of this one's past (None: the present one)."""
-        hall, scene = self._server.hall, hosted.scene
+    def _double(self, client: "Client", id: int, hosted: Hosted, tick: int | None) -> None:
+        """Opens a second session that goes on from a tick of this one's past; None: from the present."""
+        world, scene, keeping = self._world(hosted), hosted.scene, self._server.keeping
 
-        def replay(timeline: "Timeline | None", seed: int, past: History) -> tuple[Session, History]:
-            session = hall.open(hall.world(scene.world), scene, seed)
-            if timeline is not None:
-                timeline.begin(session)
-            for action, steps in past:
-                session.steps = steps
-                if timeline is None:
-                    session.step(action)
-                else:
-                    timeline.step(session, action, "bridge")
-            if timeline is not None and timeline.head is not None:
-                timeline.moved(timeline.head)
-            return session, past
-
-        def host(found: tuple[int, History | None]) -> None:
-            seed, past = found
-            if tick and (past is None or tick > len(past)):
+        def look(session: Session) -> _Origin:
+            ticks, timeline = hosted.ticks(), hosted.loop.timeline
+            if tick and (ticks is None or tick > len(ticks)):
                 raise BridgeError("bad_value", f"tick {tick} is not in this session's past")
-            past = (past or [])[:tick]
-            self._host_twin(client, id, hosted, lambda timeline: replay(timeline, seed, past))
+            recorded = keeping.origin(timeline, session.tick if tick is None else tick)
+            if tick is None:
+                return _Origin(session.fork(), [], ticks, recorded)
+            ticks = (ticks or [])[:tick]
+            near = hosted.past.nearest(tick)
+            if near is None:
+                return _Origin(None, ticks, ticks, recorded, session.seed)
+            twin = Session.unstarted(world, session.context, session.scene)
+            twin.restore(near)
+            return _Origin(twin, ticks[near.tick :], ticks, recorded)
 
-        self._then(client, id, hosted.loop.ask(lambda s: (s.seed, hosted.past())), host)
+        def make(origin: _Origin) -> Work[Beginning]:
+            session = origin.session
+            if session is None:
+                session = self._server.hall.open(world, scene, origin.seed)
+            for action, steps in origin.way:
+                session.steps = steps
+                session.step(action)
+                yield
+            session.finish()
+            timeline = keeping.twin(origin.recorded, world, scene) if origin.recorded else None
+            return Beginning(session, timeline, origin.past)
+
+        def host(origin: _Origin) -> None:
+            self._host(client, id, world, scene, hosted.clock, lambda: make(origin))
+
+        self._then(client, id, hosted.loop.ask(look), host)
 
     def _save(self, client: "Client", request: p.Save) -> None:
         hosted, server = self._controlled(client, request.session), self._server
@@ -249,9 +268,12 @@ class Requests:
             file, ticks = found
             server.send(client, p.Saved(id=request.id, session=hosted.id, file=file, ticks=ticks))
 
+        def save() -> Work[tuple[str, int]]:
+            yield
+            return server.keeping.save(timeline, request.name)
+
         def written(_: object) -> None:
-            later = server.opener.later(lambda: server.keeping.save(timeline, request.name))
-            self._then(client, request.id, later, saved)
+            self._then(client, request.id, server.saver.submit(client.token, save()), saved)
 
         self._then(client, request.id, hosted.loop.ask(lambda _: timeline.recorder.flush()), written)
 
@@ -341,15 +363,6 @@ class Requests:
         except PlayheadError as error:
             raise BridgeError("bad_value", str(error)) from None
 
-    def _host_twin(
-        self,
-        client: "Client",
-        id: int,
-        hosted: Hosted,
-        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
-    ) -> None:
-        self._host(client, id, self._world(hosted), hosted.scene, hosted.clock, make)
-
     def _host(
         self,
         client: "Client",
@@ -357,7 +370,7 @@ class Requests:
         world: "World",
         scene: Scene,
         clock: p.Clock,
-        make: "Callable[[Timeline | None], tuple[Session, History | None]]",
+        make: Callable[[], Work[Beginning]],
     ) -> None:
         """Opens a session of a client's, and answers with what it is."""
 

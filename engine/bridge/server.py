@@ -30,7 +30,9 @@ from engine.bridge.opener import Opener
 from engine.bridge.protocol import BridgeError
 from engine.bridge.publisher import Publisher
 from engine.bridge.requests import Requests
+from engine.bridge.slices import ENDING, Slices
 from engine.loop import Loop
+from engine.tick import Tick
 from world.errors import ActionError, PlayheadError
 
 HEARTBEAT = 1000
@@ -88,7 +90,7 @@ class Server:
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
-        self.opener = Opener(self)
+        self.opener, self.saver = Opener(self), Slices("saver")
         self._ending: list[Loop] = []
         self._next_sweep = time.monotonic() + 1
         self._stopping = False
@@ -144,7 +146,7 @@ class Server:
         """Takes in a session whose loop runs, or will."""
         self.hosted[hosted.id] = hosted
         hosted.loop.subscribe(lambda tick: self.publisher.take(hosted, tick))
-        hosted.loop.subscribe(hosted.remember)
+        hosted.loop.subscribe(lambda tick: self._remember(hosted, tick))
         hosted.loop.subscribe(lambda tick: self._tell_applied(hosted, tick.number))
 
     def end(self, hosted: Hosted, reason: str, but: str = "") -> None:
@@ -155,7 +157,7 @@ class Server:
         if not hosted.public:  # else its window sees to it
             self._ending.append(hosted.loop)
         for token in hosted.concerned - {but}:
-            self.tell(token, protocol.Ended(session=hosted.id, reason=reason))
+            self.tell(token, protocol.Ended(session=hosted.id, reason=protocol.printable(reason)))
 
     def send(self, client: Client, reply: protocol.Message, frames: np.ndarray | None = None) -> None:
         """Sends a message and, behind it, frames. A client that reads nothing is cut off."""
@@ -289,21 +291,33 @@ class Server:
     @staticmethod
     def error(id: int, error: BaseException) -> protocol.Error:
         """What a request is answered with that could not be carried out."""
+        code: protocol.Code = "ended"
         if isinstance(error, BridgeError):
-            return protocol.Error(id=id, code=error.code, message=error.message)
-        if isinstance(error, ActionError):
-            return protocol.Error(id=id, code="bad_action", message=str(error))
-        if not isinstance(error, PlayheadError):
-            logging.getLogger("playhead").error("the bridge could not carry out a request", exc_info=error)
-        return protocol.Error(id=id, code="ended", message=f"the session could not go on: {error}")
+            code, said = error.code, error.message
+        elif isinstance(error, ActionError):
+            code, said = "bad_action", str(error)
+        else:
+            said = f"the session could not go on: {error}"
+            if not isinstance(error, PlayheadError):
+                logging.getLogger("playhead").error(
+                    "the bridge could not carry out a request", exc_info=error
+                )
+        return protocol.Error(id=id, code=code, message=protocol.printable(said)[:2000])
 
     def _lost(self, client: Client) -> None:
-        """A client's connection is gone: so is its control. Its sessions wait for it to come back."""
+        """A client's connection is gone: so is its control, and what it waited for. Its sessions wait."""
+        self.opener.cancel(client.token)
+        self.saver.cancel(client.token)
         for hosted in self.hosted.values():
             hosted.attached.discard(client.token)
             before = replace(hosted.lease)
             if hosted.lease.release(client.token):
                 self.tell_control(hosted, before)
+
+    def _remember(self, hosted: Hosted, tick: Tick) -> None:
+        """On the loop's thread: adds a tick to a session's past."""
+        if hosted.remember(tick):
+            self.post(lambda: self.opener.keep_past(hosted))
 
     def _tell_applied(self, hosted: Hosted, tick: int) -> None:
         """On the loop's thread: receipts for the acts that a tick was the first to obey."""
@@ -333,8 +347,10 @@ class Server:
         for hosted in list(self.hosted.values()):
             self.end(hosted, "its window was closed" if hosted.public else "the server stops")
         self.opener.close()
-        for loop in self._ending:
-            loop.wait(5)  # a tick under way may not be torn down with the process
+        self.saver.close()
+        until = time.monotonic() + ENDING
+        for loop in self._ending:  # a tick under way may not be torn down with the process
+            loop.wait(max(0.0, until - time.monotonic()))
             if loop.timeline is not None:
                 self.keeping.discard(loop.timeline)
         self.keeping.close()

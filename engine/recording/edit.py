@@ -80,12 +80,14 @@ def trim(path: Path, place: str, out: Path) -> Recording:
     return Recording.read(out)
 
 
-def split(path: Path, branch: int, out: Path) -> Recording:
-    """Writes one branch, from its start on, to a file of its own."""
+def split(path: Path, branch: int, out: Path, last: int | None = None) -> Recording:
+    """Writes one branch, from its start on and up to tick `last`, to a file of its own."""
     found = Recording.read(path)
     line = found.tree.lineage(branch)
     ends = {here.id: after.first for here, after in itertools.pairwise(line)}
     ends[branch] = found.tree.branch(branch).last
+    if last is not None:
+        ends = {number: min(end, last) for number, end in ends.items()}
     write(out, draft_of(found, lambda branch: ends.get(branch.id, -1)))
     return Recording.read(out)
 

@@ -122,7 +122,7 @@ def play_over_a_breaking_line(server: Server, world: World, breaks: int, seed: i
         player.loop.toggle_pause()
         player.wait(lambda: player.loop.stats.paused, "the pause")
         (hosted,) = server.hosted.values()
-        past = hosted.loop.ask(lambda _: hosted.past()).result()
+        past = hosted.loop.ask(lambda _: hosted.ticks()).result()
     cable.close()
     numbers = [tick.number for tick in player.ticks]
     assert numbers == sorted(numbers) and player.begun == 1

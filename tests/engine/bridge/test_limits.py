@@ -12,9 +12,10 @@ from engine.bridge import protocol as p
 from engine.bridge.client import Client
 from engine.bridge.connections import Allowance, Limits
 from engine.bridge.hall import session_bytes
+from engine.bridge.past import INTERVAL
 from engine.bridge.protocol import BridgeError
 from engine.session import Session
-from tests.conftest import SEED, make_tiny_context
+from tests.conftest import BUTTONS, SEED, make_tiny_context
 from tests.engine.bridge.conftest import serving
 from world.action import Action
 from world.errors import PlayheadError
@@ -218,3 +219,84 @@ def test_an_allowance_fills_up_again(monkeypatch):
     assert [allowance.take() for _ in range(6)] == [True] * 4 + [False] * 2
     now[0] = 0.5
     assert [allowance.take() for _ in range(3)] == [True, True, False]
+
+
+class Slow:
+    """A session's world that takes its time for a tick."""
+
+    def __init__(self, monkeypatch, seconds: float) -> None:
+        self.played = 0
+        step = Session.step
+
+        def slowly(session: Session, action: Action) -> np.ndarray:
+            self.played += 1
+            time.sleep(seconds)
+            return step(session, action)
+
+        monkeypatch.setattr(Session, "step", slowly)
+
+
+def long_past(client: Client, ticks: int) -> str:
+    session = client.ask(p.Open(), p.Opened)[0].session
+    for _ in range(ticks // 50):
+        client.ask(p.Step(session=session, actions=[Action()] * 50, frames="none"), p.Stepped)
+    return session
+
+
+def test_branches_of_a_long_past_hold_up_nobody_else(connect, monkeypatch):
+    greedy, other = connect("greedy"), connect("other")
+    session = long_past(greedy, 100)
+    Slow(monkeypatch, 0.02)
+    asked = [greedy.send(p.Branch(session=session, tick=60)) for _ in range(7)]
+    for _ in range(3):  # each after at most one slice of the other's
+        other.ask(p.Open(), p.Opened)
+    answered = [reply for reply in iter(lambda: greedy.receive(0), None) if reply[0].id in asked]
+    assert not answered
+    first, *_ = [greedy.answer(id, p.Opened)[0] for id in asked]
+    assert first.tick == 60
+
+
+def test_what_was_asked_for_is_given_up_when_whoever_asked_is_gone(server, connect, monkeypatch):
+    greedy = connect("greedy")
+    session = long_past(greedy, 50)
+    slow = Slow(monkeypatch, 0.01)
+    for _ in range(7):
+        greedy.send(p.Branch(session=session, tick=50))
+    while not slow.played:
+        time.sleep(0.01)
+    greedy.close()
+    other = connect("other")
+    other.ask(p.Open(), p.Opened)
+    while server.opener._opening:
+        other.ask(p.Ping(), p.Pong)
+    assert slow.played < 100  # of 350
+    assert len(server.hosted) == 2
+
+
+def test_a_server_ends_at_once_in_the_middle_of_a_long_branch(tiny_world, tiny_scene, monkeypatch):
+    with serving(tiny_world, tiny_scene) as server:
+        client = Client(server.address, "test", patience=20)
+        session = long_past(client, 50)
+        slow = Slow(monkeypatch, 0.1)
+        client.send(p.Branch(session=session, tick=50))
+        while not slow.played:
+            time.sleep(0.01)
+    assert slow.played < 10  # of 50
+    client.close()
+
+
+def test_a_branch_costs_the_ticks_since_the_last_snapshot_of_its_past(connect, monkeypatch):
+    client = connect()
+    session = client.ask(p.Open(), p.Opened)[0].session
+    draws = np.random.default_rng(0)
+    frames = []
+    for _ in range(4 * INTERVAL):
+        held = Action(frozenset(b for b in BUTTONS if draws.random() < 0.5))
+        frames.append(client.ask(p.Step(session=session, actions=[held]), p.Stepped)[1])
+    slow = Slow(monkeypatch, 0)
+    for tick in (3 * INTERVAL + 5, 2 * INTERVAL, INTERVAL + 1):
+        slow.played = 0
+        twin, shown = client.ask(p.Branch(session=session, tick=tick), p.Opened)
+        assert twin.tick == tick and slow.played <= INTERVAL
+        assert np.array_equal(shown, frames[tick - 1])
+        client.ask(p.Close(session=twin.session), p.Done)

@@ -72,7 +72,7 @@ def test_a_script_whose_connection_is_lost_goes_on_where_it_was(server):
         cable.mend()
         player.wait(lambda: player.ticks[-1].number > len(script), "the end of the script")
         (hosted,) = server.hosted.values()
-        played = hosted.loop.ask(lambda session: hosted.past()).result()
+        played = hosted.loop.ask(lambda session: hosted.ticks()).result()
         assert [action for action, _ in played[: len(script)]] == script
     cable.close()
 

@@ -58,6 +58,8 @@ def test_what_was_played_is_saved_with_its_branches_and_replays_bit_for_bit(reco
 def test_a_twin_is_recorded_from_the_start_on(recorded, tiny_world, kind):
     client, folder = recorded
     session = client.ask(p.Open(), p.Opened)[0].session
+    step(client, session, 3, seed=4)
+    client.ask(p.Reset(session=session), p.Observed)
     past = step(client, session, 6, seed=0)
     request = p.Fork(session=session) if kind == "fork" else p.Branch(session=session, tick=4)
     twin = client.ask(request, p.Opened)[0]

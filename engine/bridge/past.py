@@ -1,0 +1,74 @@
+"""The past of a hosted session: what was held at every tick since its start, and a few snapshots of the way.
+
+A branch begins at the last snapshot before its tick and plays on from there, so that it does not cost the
+whole past, however long that is.
+"""
+
+from engine.session import Snapshot
+from world.action import Action
+
+LONGEST = 1_000_000
+"""Ticks after which a session's past is no longer kept for branching."""
+INTERVAL = 64
+"""Ticks from one snapshot to the next, to begin with."""
+MEMORY = 128 * 2**20
+"""Bytes of snapshots at the most."""
+
+Ticks = list[tuple[Action, int]]
+"""The action and the steps of every tick since the start."""
+
+
+class Past:
+    """Lives on the loop's thread. `room`: snapshots that are kept; what is there already is `ticks`."""
+
+    def __init__(self, room: int, ticks: Ticks | None = None) -> None:
+        self.room = room
+        self.ticks: Ticks | None = [] if ticks is None else ticks
+        self._snapshots: dict[int, Snapshot] = {}
+        self._interval = INTERVAL
+        self._next = len(self.ticks or ()) + INTERVAL
+
+    def add(self, action: Action, steps: int) -> bool:
+        """Adds a tick; returns whether a snapshot of it is due."""
+        if self.ticks is None:
+            return False
+        self.ticks.append((action, steps))
+        if len(self.ticks) > LONGEST:
+            self.begin(None)
+            return False
+        due = self.room > 0 and len(self.ticks) >= self._next
+        if due:
+            self._next = len(self.ticks) + self._interval
+        return due
+
+    def begin(self, ticks: Ticks | None) -> None:
+        """Goes on from other ticks, from none, or from what is not known (None)."""
+        shared = 0
+        for before, now in zip(self.ticks or (), ticks or (), strict=False):
+            if before is not now and before != now:
+                break
+            shared += 1
+        self.ticks, self._next = ticks, len(ticks or ()) + self._interval
+        self._snapshots = {tick: kept for tick, kept in self._snapshots.items() if tick <= shared}
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keeps a snapshot of the present; where there are too many, every other one goes."""
+        if self.ticks is None or snapshot.tick != len(self.ticks) or not self.room:
+            return
+        self._snapshots[snapshot.tick] = snapshot
+        while len(self._snapshots) > self.room:
+            self._interval *= 2
+            self._snapshots = dict(sorted(self._snapshots.items())[1::2])
+
+    def forget(self) -> None:
+        """Lets the snapshots go, by any thread: they only save time."""
+        self._snapshots = {}
+
+    def nearest(self, tick: int) -> Snapshot | None:
+        """The last snapshot that is not after a tick."""
+        snapshots = self._snapshots
+        return snapshots.get(max((t for t in snapshots if t <= tick), default=-1))
+
+    def __len__(self) -> int:
+        """Snapshots that are kept."""
+        return len(self._snapshots)
