@@ -221,11 +221,8 @@ def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> Con
     try:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no zip archive of arrays")
-        file.seek(0)
-        with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_CONTEXT:
-                raise SceneError(f"{path} unpacks to more than any context may hold; make it again")
-        file.seek(0)
+        if unpacked_bytes(file) > LARGEST_CONTEXT:
+            raise SceneError(f"{path} unpacks to more than any context may hold; make it again")
         data = np.load(file, allow_pickle=False)
         public = _public_arrays(data)
         for array in ("frames", "actions") if buttons is None else ("frames",):
@@ -252,6 +249,17 @@ def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> Con
     if actions.size and (actions.min() < 0 or actions.max() > 1):
         raise SceneError(f"{path}: `actions` has the value {actions.max()}; a button is 0 or 1")
     return Context(frames, actions.astype(np.uint8), **public, place=place)
+
+
+def unpacked_bytes(file: IO[bytes]) -> int:
+    """Bytes that the arrays of an `.npz` unpack to; 0 for what is none. Ends at the file's beginning."""
+    size = 0
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    file.seek(0)
+    return size
 
 
 def _public_arrays(data: np.lib.npyio.NpzFile) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from world import rope
 from world.attention import Attend
 from world.kv_cache import KVCache
 from world.norm import RMSNorm, rms_norm
+from world.size import Size
 
 
 class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,16 +29,16 @@ class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     `rotary` channels of a head turn with the latent frame's index, the others do not.
     """
 
-    blocks: tuple[int, ...]
-    keyboard: int
-    mouse: int = 0
-    heads: int = 16
-    keyboard_dim: int = 1024
-    mouse_dim: int = 1024
-    embedding: int = 128
-    window: int = 3
-    time_factor: int = 4
-    rotary: int = 8
+    blocks: tuple[Size, ...]
+    keyboard: Size
+    mouse: Size = 0
+    heads: Size = 16
+    keyboard_dim: Size = 1024
+    mouse_dim: Size = 1024
+    embedding: Size = 128
+    window: Size = 3
+    time_factor: Size = 4
+    rotary: Size = 8
     theta: float = 256.0
 
     @property

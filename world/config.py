@@ -10,6 +10,7 @@ from world.errors import WorldError
 from world.generator import GeneratorConfig
 from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
+from world.size import Positive, Size
 from world.tomlfile import read_toml
 
 
@@ -20,9 +21,9 @@ class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what is to be trained, may leave both out.
     """
 
-    channels: int
-    height: int
-    width: int
+    channels: Size
+    height: Size
+    width: Size
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -39,11 +40,11 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     before's clean latents, beside the noisy ones. `far`: some layers' memory beyond the window.
     """
 
-    latents_per_tick: int
+    latents_per_tick: Size
     steps: tuple[float, ...]
-    shift: float
-    window: int
-    sink: int = 0
+    shift: Positive
+    window: Size
+    sink: Size = 0
     context_noise: float = 0.0
     first_steps: tuple[float, ...] = ()
     positions: Literal["endless", "absolute"] = "endless"
@@ -78,9 +79,9 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     name: str
     title: str
     licence: str
-    frame_height: int
-    frame_width: int
-    ticks_per_second: float
+    frame_height: Size
+    frame_width: Size
+    ticks_per_second: Positive
     latent: LatentConfig
     generator: GeneratorConfig
     autoencoder: LightTAEConfig
@@ -94,7 +95,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     family: str = ""
     places: tuple[str, ...] = ()
     prompt_switch: Literal["recache", "flush"] = "recache"
-    rest_after: int = 0
+    rest_after: Size = 0
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -149,6 +150,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"{len(sampling.steps) - 1} `sampling.steps` before the last are wanted"
             )
         self._check_memory()
+        self._check_files()
         for steps in (sampling.steps, sampling.first_steps):
             if list(steps) != sorted(steps, reverse=True):
                 raise ValueError("`sampling.steps` has to fall from step to step")
@@ -161,6 +163,17 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"`sampling.window` {sampling.window} has no room for a sink of {sampling.sink}, a block "
                 f"of {sampling.latents_per_tick} and one frame of the past"
             )
+
+    def _check_files(self) -> None:
+        """Weights lie beside the world.toml, or are drawn from a seed."""
+        files = (self.generator_weights, self.autoencoder_weights, self.inverse_weights, self.commit_weights)
+        for file in (*files, *self.expert_weights):
+            scheme, colon, seed = file.partition(":")
+            if scheme == "random" and colon:
+                if not (seed.isascii() and seed.isdecimal() and len(seed) <= 20 and int(seed) < 2**64):
+                    raise ValueError(f"`{file[:40]}` names no seed from 0 to 2^64 - 1")
+            elif file and (Path(file).name != file or "\\" in file):
+                raise ValueError(f"the weights `{file}` have to be a file beside it")
 
     def _check_memory(self) -> None:
         g, sampling, far = self.generator, self.sampling, self.sampling.far

@@ -11,6 +11,7 @@ from world.config import WorldConfig, load_config
 from world.errors import WorldError
 from world.found import find_world
 from world.lighttae import LightTAE, Memory
+from world.size import check_size
 
 CHUNK = 16
 """Frames that are encoded at a time."""
@@ -66,6 +67,7 @@ def load_autoencoder(folder: Path, config: WorldConfig, device: torch.device, dt
     """The autoencoder of a world's folder. Raises WorldError where its weights are missing or do not fit."""
     with checkpoint.without_memory():
         autoencoder = LightTAE(config.autoencoder)
+    check_size(config, [autoencoder], device, dtype, sessions=0)
     checkpoint.load_weights(autoencoder, folder, config.autoencoder_weights, device, dtype)
     return autoencoder
 

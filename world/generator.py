@@ -20,9 +20,13 @@ from world import rope
 from world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from world.attention import Attend, attention
 from world.norm import RMSNorm, rms_norm
+from world.size import Size
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""
+
+
+MOST_LAYERS = 1024
 
 
 class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -36,20 +40,20 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     given as condition; what it returns is the flow.
     """
 
-    dim: int
-    heads: int
-    layers: int
-    ffn_dim: int
-    in_channels: int
-    out_channels: int
-    buttons: int = 0
-    labels: int = 0
-    text_dim: int = 0
-    text_length: int = 512
-    image_dim: int = 0
+    dim: Size
+    heads: Size
+    layers: Size
+    ffn_dim: Size
+    in_channels: Size
+    out_channels: Size
+    buttons: Size = 0
+    labels: Size = 0
+    text_dim: Size = 0
+    text_length: Size = 512
+    image_dim: Size = 0
     action: ActionModuleConfig | None = None
-    time_features: int = 256
-    patch: int = 2
+    time_features: Size = 256
+    patch: Size = 2
     eps: float = 1e-6
     predicts: Literal["flow", "clean", "change"] = "flow"
 
@@ -76,6 +80,8 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         for name in ("dim", "heads", "layers", "ffn_dim", "in_channels", "out_channels", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, it has to be at least 1")
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"`layers` is {self.layers}, more than {MOST_LAYERS}")
         if self.dim % self.heads or self.head_dim % 2:
             raise ValueError(f"`dim` {self.dim} does not split into {self.heads} heads of even size")
         if self.condition_channels < 0:

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from world import rope
 from world.attention import attention
+from world.size import Size
 
 
 class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `layers` remember of the frames that left the window: of every `every`-th the last `frames`."""
 
-    frames: int
-    every: int
-    layers: tuple[int, ...]
+    frames: Size
+    every: Size
+    layers: tuple[Size, ...]
 
     def sees(self, query: Tensor, key: Tensor, window: int) -> Tensor:
         """Whether frame `query` finds frame `key` there, absolute indices, where a ring holds `window`."""

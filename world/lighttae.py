@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world.size import Size
+
 Memory = list[Tensor]
 """The inputs that each `MemBlock` saw at the last step, in order; `(N, C, h, w)` each."""
 
@@ -24,10 +26,10 @@ class LightTAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage, whether space is halved (doubled) and time pooled (grown) by two.
     """
 
-    latent_channels: int = 16
-    patch: int = 1
-    encoder_widths: tuple[int, int, int, int] = (64, 64, 64, 64)
-    decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 64)
+    latent_channels: Size = 16
+    patch: Size = 1
+    encoder_widths: tuple[Size, Size, Size, Size] = (64, 64, 64, 64)
+    decoder_widths: tuple[Size, Size, Size, Size] = (256, 128, 64, 64)
     encoder_space: tuple[bool, bool, bool] = (True, True, True)
     encoder_time: tuple[bool, bool, bool] = (True, True, False)
     decoder_space: tuple[bool, bool, bool] = (True, True, True)

@@ -9,6 +9,12 @@ import msgspec
 from world.errors import PlayheadError
 
 Fields = TypeVar("Fields")
+LARGEST = 1e12
+"""What a number that is no whole one may be at the most."""
+
+
+class _Number(ValueError):
+    """A number that is none, or has no end."""
 
 
 def read_toml(path: Path, kind: type[Fields], what: str, missing: str, error: type[PlayheadError]) -> Fields:
@@ -18,10 +24,24 @@ def read_toml(path: Path, kind: type[Fields], what: str, missing: str, error: ty
     do where there is none.
     """
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), kind, strict=True)
+        values = tomllib.loads(path.read_text("utf-8"))
+        _check_numbers(values)
+        return msgspec.convert(values, kind, strict=True)
     except FileNotFoundError:
         raise error(f"{path} is missing: {missing}") from None
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as problem:
+    except (ValueError, RecursionError) as problem:  # of TOML, of its text, of the fields, of a number
         raise error(f"{path} is not a usable {what}: {problem}; correct it there") from None
+
+
+def _check_numbers(value: object, name: str = "") -> None:
+    """Raises _Number for one that is infinite, too large or none, anywhere in what TOML held."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_numbers(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, name)
+    elif isinstance(value, float) and not abs(value) <= LARGEST:
+        raise _Number(f"`{name}` is {value}, which is no number for it")

@@ -17,7 +17,7 @@ from world import acceleration, checkpoint, packed
 from world.attention_check import choose_backend
 from world.config import WorldConfig, load_config
 from world.context import Context, check_context
-from world.encoding import FrameEncoder, load_autoencoder
+from world.encoding import FrameEncoder
 from world.errors import WorldError
 from world.experts import Experts
 from world.found import find_world
@@ -28,6 +28,7 @@ from world.noise import noises
 from world.packed_decoder import PackedDecoder
 from world.packed_generator import PackedGenerator, fits
 from world.sampler import Schedule, denoise
+from world.size import check_size
 from world.state import MAX_STEPS, WorldState
 
 PAST = 2**48
@@ -120,11 +121,14 @@ class World:
             generator = Generator(config.generator)
             second = Generator(config.generator) if config.commit_weights else None
             experts = [Generator(config.generator) for _ in config.expert_weights]
+            autoencoder = LightTAE(config.autoencoder)
+        models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
+        check_size(config, models, target, dtype)
         files = (config.generator_weights, config.commit_weights, *config.expert_weights)
         for model, file in zip((generator, second, *experts), files, strict=True):
             if model is not None:
                 checkpoint.load_weights(model, folder, file, target, dtype)
-        autoencoder = load_autoencoder(folder, config, target, dtype)
+        checkpoint.load_weights(autoencoder, folder, config.autoencoder_weights, target, dtype)
         return cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
             attention=attention,

@@ -12,6 +12,7 @@ from engine.session import Session, Snapshot
 from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from world.config import WorldConfig
 from world.errors import PlayheadError
+from world.size import cache_bytes
 from world.world import World
 
 STARTS = 16
@@ -126,9 +127,7 @@ def check_seed(seed: int) -> int:
 
 def session_bytes(world: World) -> int:
     """Bytes of one session's KV cache, which is nearly all of its memory."""
-    g, sampling = world.config.generator, world.config.sampling
-    values = g.layers * g.heads * sampling.window * world.tokens * (g.dim // g.heads) * 2
-    return values * world.dtype.itemsize
+    return cache_bytes(world.config, world.dtype.itemsize)
 
 
 def _found(config: WorldConfig) -> list[Scene]:

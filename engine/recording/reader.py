@@ -27,7 +27,7 @@ from engine.recording.schema import (
     seal,
 )
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from scenes.scene import MAX_SEED, Scene, SceneError, parse_context
+from scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
 from world.action import ActionSpace
 from world.context import Context
 from world.home import recordings_folder
@@ -50,8 +50,12 @@ DAMAGE = (
 """What damaged values raise, here and in the libraries that read them."""
 LARGEST_VALUE = 2**29
 """Bytes of one value in a file, at the most."""
+LARGEST_SCENES = 2**28
+"""Bytes that the contexts in a file may unpack to, all together."""
 MOST_TICKS = 50_000_000
 """Ticks of a recording, at the most: a month of play."""
+LATEST = 2**37
+"""Seconds since 1970: the year 6325. Calendars end somewhere."""
 MAX_STEPS = 64
 
 
@@ -162,7 +166,7 @@ class Summary:
             with open_base(path) as base:
                 facts = dict(base.execute("SELECT key, value FROM recording"))
                 numbers = [float(facts[key]) for key in ("time", "rate")]
-                if not (0 <= numbers[0] < 2**40 and 0 < numbers[1] <= 1000):
+                if not (0 <= numbers[0] < LATEST and 0 < numbers[1] <= 1000):
                     raise ValueError("its time or rate is none")
                 counts = [
                     base.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -206,6 +210,7 @@ class _Reader:
     def __init__(self, recording: Recording, base: sqlite3.Connection, whole: bool) -> None:
         self._to, self._base, self._whole = recording, base, whole
         self._facts_seal = b""
+        self._room = LARGEST_SCENES
 
     def read(self) -> None:
         self._check_kind()
@@ -274,7 +279,7 @@ class _Reader:
             "id": lambda said: printable(said.decode()),
             "world": lambda said: printable(said.decode()),
             "title": lambda said: printable(said.decode()),
-            "time": float,
+            "time": lambda said: _time(float(said)),
             "rate": float,
             "fingerprint": lambda said: msgspec.json.decode(said, type=words),
             "space": lambda said: msgspec.json.decode(said, type=ActionSpace),
@@ -291,14 +296,18 @@ class _Reader:
             to.id, to.rate = "0", to.rate if 0 < to.rate <= 1000 else 1.0
 
     def _read_play(self, number: int, when: float, said: str) -> None:
-        self._to.plays[number] = float(when), msgspec.json.decode(said, type=dict[str, str])
+        self._to.plays[number] = _time(when), msgspec.json.decode(said, type=dict[str, str])
 
     def _read_scene(self, number: int, said: str, data: bytes, sealed: bytes) -> None:
         if seal(self._facts_seal, (number, said, data)) != sealed:
             self._complain(f"scene {number} was changed")
         fields = msgspec.json.decode(said, type=dict[str, str | int | list[str]])
         try:
-            context = parse_context(io.BytesIO(data), f"{self._to.path}, scene {number},")
+            file = io.BytesIO(data)
+            self._room -= unpacked_bytes(file)
+            if self._room < 0:
+                raise _Wrong(f"its scenes unpack to more than {LARGEST_SCENES // 2**20} MB", ends=True)
+            context = parse_context(file, f"{self._to.path}, scene {number},")
         except SceneError as error:
             raise _Wrong(str(error)) from None
         text = {
@@ -326,7 +335,7 @@ class _Reader:
                     f"branch {number} begins from tick {first} of branch {parent}, which is not there"
                 )
             place = Place(parent, first)
-        branch = Branch(number, place, scene, _seed(int(seed)), play, start, float(when), sealed)
+        branch = Branch(number, place, scene, _seed(int(seed)), play, start, _time(when), sealed)
         if scene not in to.scenes or play not in to.plays or len(start) != HASH_BYTES:
             raise _Wrong(f"branch {number} lacks its scene, its play or its first hash")
         before: PlayedTick | Branch | None = None
@@ -363,7 +372,7 @@ class _Reader:
         except DAMAGE:
             raise _Wrong(f"tick {tick} of branch {number} has no action", ends=True) from None
         branch.ticks.append(
-            PlayedTick(action, steps, printable(source, 32), float(when), float(took), digest, sealed)
+            PlayedTick(action, steps, printable(source, 32), _time(when), _time(took), digest, sealed)
         )
 
     def _read_bookmark(self, number: int, branch: int, tick: int, name: str, when: float) -> None:
@@ -371,7 +380,7 @@ class _Reader:
             place = self._to.tree.check(Place(branch, tick))
         except RecordingError as error:
             raise _Wrong(f"bookmark {number} is nowhere: {error}") from None
-        self._to.tree.bookmarks.append(Bookmark(number, printable(name), place, float(when)))
+        self._to.tree.bookmarks.append(Bookmark(number, printable(name), place, _time(when)))
 
 
 class _Wrong(RecordingError):
@@ -380,6 +389,13 @@ class _Wrong(RecordingError):
     def __init__(self, sentence: str, ends: bool = False) -> None:
         super().__init__(sentence)
         self.ends = ends
+
+
+def _time(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
+    """Seconds, as a calendar has them."""
+    if not isinstance(value, int | float) or not 0 <= value < LATEST:
+        raise _Wrong(f"the time {printable(str(value), 40)} is none")
+    return float(value)
 
 
 def _seed(value: Any) -> int:  # noqa: ANN401 - whatever the file holds

@@ -15,7 +15,9 @@ from world.config import WorldConfig, load_config
 from world.errors import WorldError
 from world.generator import Generator, GeneratorConfig
 from world.kv_cache import Far
+from world.public import PUBLIC
 from world.training.pipeline import write_config
+from world.world import World
 
 ONE_PASS = make_tiny_world(one_pass=True)
 PLAIN = make_tiny_world()
@@ -63,6 +65,58 @@ def test_what_contradicts_itself_is_one_sentence(
     (line,) = str(said.value).splitlines()
     assert line.startswith(f"{path} contradicts itself: ") and line.endswith("; correct it there")
     assert words in line
+
+
+ENDLESS: list[tuple[str, dict[str, Any], str]] = [
+    ("", {"ticks_per_second": float("nan")}, "`ticks_per_second` is nan"),
+    ("", {"ticks_per_second": float("inf")}, "`ticks_per_second` is inf"),
+    ("", {"ticks_per_second": 1e9}, "$.ticks_per_second"),
+    ("", {"rest_after": 2**40}, "$.rest_after"),
+    ("latent", {"mean": (float("nan"),) * 8}, "`latent.mean` is nan"),
+    ("latent", {"std": (1e300,) * 8}, "`latent.std` is 1e+300"),
+    ("sampling", {"window": 2_000_000_000}, "$.sampling.window"),
+    ("sampling", {"shift": float("nan")}, "`sampling.shift` is nan"),
+    ("sampling", {"steps": (float("nan"),)}, "`sampling.steps` is nan"),
+    ("sampling", far(frames=2**31), "$.sampling.far.frames"),
+    ("generator", {"dim": 2**62}, "$.generator.dim"),
+    ("generator", {"layers": 100_000_000}, "$.generator.layers"),
+    ("generator", {"layers": 60_000}, "more than 1024"),
+    ("autoencoder", {"decoder_widths": (2**40,) * 4}, "$.autoencoder.decoder_widths"),
+    ("", {"generator_weights": "/etc/passwd"}, "a file beside it"),
+    ("", {"generator_weights": "../other/generator.safetensors"}, "a file beside it"),
+    ("", {"expert_weights": ("..\\e.safetensors",)}, "a file beside it"),
+    ("", {"autoencoder_weights": "random:" + "9" * 5000}, "names no seed"),
+    ("", {"autoencoder_weights": f"random:{2**64}"}, "names no seed"),
+]
+
+
+@pytest.mark.parametrize(("part", "changes", "words"), ENDLESS)
+def test_every_number_of_a_file_has_an_end_and_every_file_lies_beside_it(
+    part: str, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "world.toml"
+    steps = {"sampling": msgspec.structs.replace(PLAIN.config.sampling, steps=(1000.0, 500.0))}
+    config = changed(PLAIN.config, "", **(steps if "expert_weights" in changes else {}))
+    write_config(path, changed(config, part, **changes))
+    with pytest.raises(WorldError) as said:
+        load_config(path)
+    (line,) = str(said.value).splitlines()
+    assert words in line and line.endswith("; correct it there") and len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dim": 65_536, "heads": 512, "ffn_dim": 65_536, "layers": 1024}, {"window": 65_536}],
+    ids=["weights", "cache"],
+)
+def test_a_world_that_no_memory_holds_is_refused_before_that_is_taken(changes: dict, tmp_path: Path) -> None:
+    config = PUBLIC["self-forcing"].config
+    seeds = {"generator_weights": "random:0", "autoencoder_weights": "random:1"}
+    part = "generator" if "dim" in changes else "sampling"
+    (tmp_path / "huge").mkdir()
+    write_config(tmp_path / "huge" / "world.toml", changed(changed(config, part, **changes), "", **seeds))
+    with pytest.raises(WorldError, match=r"needs [\d,.]+ GiB of memory, of which cpu has"):
+        World.load(tmp_path / "huge", device="cpu")
 
 
 def test_a_one_pass_world_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
 """Whatever happened to a file: one clear sentence, never a crash; and what is whole is saved."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.recording.edit import repair
 from engine.recording.reader import Recording, Summary
+from engine.recording.recorder import Recorder
 from engine.recording.replay import verify
 from engine.recording.schema import RecordingError
-from engine.recording.tree import Tree
-from tests.conftest import THOROUGH
+from engine.recording.tree import Bookmark, Place, Tree
+from scenes.scene import Scene
+from tests.conftest import BUTTONS, THOROUGH
 from tests.engine.recording.test_edit import play
+from world.context import Context
 from world.world import World
 
 
@@ -143,6 +148,31 @@ def test_hostile_values(where, value, row, whole, tmp_path_factory):
         assert "\n" not in str(error)
     else:
         Recording.read(file.with_name("out.playhead"))
+
+
+@pytest.mark.parametrize(("table", "column"), [("plays", "time"), ("bookmarks", "time")])
+@pytest.mark.parametrize("value", [1e300, -1.0, float("inf"), "soon"])
+def test_a_time_that_no_calendar_has_is_damage(table, column, value, whole, tmp_path):
+    file = tmp_path / "play.playhead"
+    file.write_bytes(whole)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as base:
+        base.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    with pytest.raises(RecordingError, match=r"the time .* is none"):
+        Recording.read(file)
+
+
+def test_the_scenes_of_a_file_unpack_to_what_a_machine_can_hold(tiny_world, tmp_path):
+    """Eight megabytes of nothing are a few kilobytes in a file, which may hold them forty times."""
+    frames = np.zeros((40, 256, 256, 3), np.uint8)
+    context = Context(frames, np.zeros((40, len(BUTTONS)), np.uint8))
+    recorder = Recorder(tmp_path / "large.playhead", tiny_world)
+    for number in range(1, 41):
+        recorder.add_scene(number, Scene("large", "Large", "", "tiny", 0, context))
+    recorder.add_bookmark(Bookmark(1, "here", Place(1, 0), 0.0))  # a file in which nothing is goes again
+    recorder.close()
+    assert not recorder.failure
+    with pytest.raises(RecordingError, match="its scenes unpack to more than 256 MB"):
+        Recording.read(recorder.path)
 
 
 def test_a_foreign_database_is_named(tmp_path: Path) -> None:

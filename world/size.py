@@ -1,0 +1,70 @@
+"""How large a world is, before anything of it is allocated."""
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from world.errors import WorldError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from world.config import WorldConfig
+
+Size = Annotated[int, Meta(ge=-65_536, le=65_536)]
+"""A number of channels, frames, buttons, …, as a file may give it; what is below 0 is told by `check`."""
+Positive = Annotated[float, Meta(gt=0, le=1000)]
+
+
+def cache_bytes(config: "WorldConfig", itemsize: int) -> int:
+    """Bytes of one session's KV cache, nearly all of its memory, in numbers of `itemsize` bytes."""
+    g, latent, sampling = config.generator, config.latent, config.sampling
+    tokens = (latent.height // g.patch) * (latent.width // g.patch)
+    frames = sampling.window + (sampling.far.frames if sampling.far is not None else 0)
+    return 2 * g.layers * g.dim * frames * tokens * itemsize
+
+
+def check_size(
+    config: "WorldConfig",
+    models: "Iterable[nn.Module]",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    sessions: int = 1,
+) -> None:
+    """Raises WorldError for models of a world, and sessions, that the memory of `device` cannot hold.
+
+    `models` may be on the meta device.
+    """
+    weights = sum(p.numel() for model in models for p in model.parameters())
+    session = cache_bytes(config, dtype.itemsize) + _tick_bytes(config)
+    needed = weights * dtype.itemsize + sessions * session
+    there = memory(device)
+    if there is not None and needed > there:
+        raise WorldError(
+            f"the world `{config.name}` needs {needed / 2**30:,.1f} GiB of memory, of which {device} has "
+            f"{there / 2**30:,.1f}; correct its world.toml, or load it on a larger device"
+        )
+
+
+def _tick_bytes(config: "WorldConfig") -> int:
+    """Bytes of what a tick is made of, at the least: its noise for every step, and its pictures."""
+    latent, autoencoder = config.latent, config.autoencoder
+    noise = 64 * config.sampling.latents_per_tick * latent.channels * latent.height * latent.width * 4
+    return noise + config.frames_per_tick * config.frame_height * config.frame_width * (
+        3 + 4 * max(autoencoder.decoder_widths) // max(autoencoder.patch, 1) ** 2
+    )
+
+
+def memory(device: "torch.device") -> int | None:
+    """Bytes of a device's memory; None where that cannot be told."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
