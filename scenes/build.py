@@ -12,6 +12,7 @@ import tomli_w
 
 from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields, context_arrays
 from world.context import Context
+from world.home import own_folder
 from world.training.footage import read_episode
 
 
@@ -69,7 +70,8 @@ def _write(arrays: Mapping[str, np.ndarray | str], fields: SceneFields, folder: 
     """Writes beside `folder`, then renames; a folder that is replaced goes only once the new one is there."""
     draft, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
-        draft.mkdir(parents=True)
+        own_folder(draft.parent)
+        draft.mkdir()
         (draft / SCENE_FILE).write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
         np.savez_compressed(draft / fields.context, **arrays)
         if folder.exists():

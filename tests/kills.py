@@ -47,7 +47,10 @@ def kill_plays(world: Path, scene: Path, folder: Path, times: int, seed: int = 0
         home = folder / f"kill-{number}"
         acknowledged = _kill_one(world, scene, home, draw)
         (file,) = home.glob("*.playhead")
+        before = _contents(home)
         recording = Recording.read(file)
+        assert _contents(home) == before, f"reading {file} changed it"
+        assert not recording.sealed
         assert verify(recording, loaded) is None, f"{file} does not simulate to equal hashes"
         kept = recording.tree.count
         assert kept >= acknowledged - 2, f"{file} holds {kept} ticks, and {acknowledged} were shown"
@@ -56,6 +59,11 @@ def kill_plays(world: Path, scene: Path, folder: Path, times: int, seed: int = 0
         shutil.rmtree(home)
     worst = {n: lost.count(n) for n in sorted(set(lost))}
     return f"{times} plays killed after {played} ticks; ticks lost: how often {worst}"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """What the recordings of a folder and their logs hold; an index of a log is nobody's data."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.playhead*") if path.suffix[-4:] != "-shm"}
 
 
 def _kill_one(world: Path, scene: Path, home: Path, draw: random.Random) -> int:

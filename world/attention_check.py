@@ -16,7 +16,7 @@ from torch import Tensor
 from world.attention import BACKENDS, attention
 from world.config import WorldConfig
 from world.errors import WorldError
-from world.home import home
+from world.home import home, own_folder
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
@@ -164,7 +164,7 @@ def _read(path: Path) -> dict[str, Choice]:
 
 def _write(path: Path, known: dict[str, Choice]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         draft = path.with_suffix(".tmp")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
         draft.replace(path)

@@ -40,3 +40,15 @@ def seek_folder() -> Path:
         home() / "cache" if os.environ.get("PLAYHEAD_HOME") else user_cache_path("playhead", appauthor=False)
     )
     return own / "seek"
+
+
+def own_folder(path: Path) -> Path:
+    """Makes a folder, and those above it that are missing, for the user alone; one that is there stays.
+
+    Raises OSError where that cannot be done.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)
+    return path

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from world.home import downloads_folder
+from world.home import downloads_folder, own_folder
 from world.importing import ImportProblem, Progress
 from world.public import AUTOENCODERS, LIGHTTAE, HubFile
 
@@ -90,7 +90,7 @@ def download(file: HubFile, folder: Path, progress: Progress) -> Path:
     try:
         url = hub.hf_hub_url(file.repo, file.path)
         there = hub.get_hf_file_metadata(url)
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         version = "".join(filter(str.isalnum, there.etag or ""))[:16]
         part = folder / f".{file.name}.{version}.part"  # another version of the file begins anew
         with part.open("ab") as out:

@@ -23,7 +23,7 @@ from world.checkpoint import save_weights
 from world.config import WorldConfig
 from world.errors import WorldError
 from world.generator import Generator, GeneratorConfig
-from world.home import worlds_folder
+from world.home import own_folder, worlds_folder
 from world.lighttae import LightTAE
 from world.public import AUTOENCODERS, PUBLIC, PublicWorld, with_latents
 
@@ -334,7 +334,7 @@ def _convert(
     note = draft / "source.json"
     if draft.exists() and not (note.is_file() and note.read_text("utf-8") == source):
         shutil.rmtree(draft)
-    draft.mkdir(parents=True, exist_ok=True)
+    own_folder(draft)
     note.write_text(source, "utf-8")
     for number, (file, tensors) in enumerate(weights.items()):
 

@@ -10,7 +10,7 @@ import tomli_w
 from world.config import WorldConfig
 from world.context import Context
 from world.errors import WorldError
-from world.home import worlds_folder
+from world.home import own_folder, worlds_folder
 from world.public import PUBLIC, tiny
 
 
@@ -56,7 +56,7 @@ def save_world_config(config: WorldConfig) -> None:
     """Writes the folder of a random world among the user's worlds. Raises WorldError where that fails."""
     folder = worlds_folder() / config.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         (folder / "world.toml").write_text(tomli_w.dumps(msgspec.to_builtins(config)), "utf-8")
     except OSError as error:
         raise WorldError(f"{folder} cannot be written ({error.strerror}); set PLAYHEAD_HOME") from None

@@ -15,6 +15,7 @@ from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.timeline.timeline import Timeline
 from world.errors import PlayheadError
+from world.home import own_folder
 
 if TYPE_CHECKING:
     from scenes.scene import Scene
@@ -43,7 +44,7 @@ class Keeping:
         """Raises PlayheadError for a folder that cannot be made."""
         try:
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+                own_folder(folder)
         except OSError as error:
             raise PlayheadError(f"{folder} is no folder for recordings ({error}); choose another") from None
         self._folder = folder

@@ -123,15 +123,7 @@ class Opener:
         self._slices.close()
 
     def _make_room(self) -> None:
-        """Raises BridgeError where no further session fits; one whose client is gone may have to go."""
+        """Raises BridgeError where no further session fits. Those that wait for their clients stay."""
         server, most = self._server, self._server.limits.sessions
-        if len(server.hosted) + self._opening < most:
-            return
-        clients = server.connections.clients
-        orphans = [
-            h for h in server.hosted.values()
-            if not h.public and (h.lease.owner not in clients or clients[h.lease.owner].connection is None)
-        ]  # fmt: skip
-        if not orphans:
+        if len(server.hosted) + self._opening >= most:
             raise BridgeError("limit", f"{most} sessions are open, which is all; close one")
-        server.end(min(orphans, key=lambda h: h.last_used), "another client needed its place")

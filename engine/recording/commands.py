@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
 
 File = Annotated[str, typer.Argument(help="A .playhead file, or the name of one in the recordings folder.")]
+OPEN_END = "its end is not sealed: it was killed or is being recorded, so its last ticks may have been lost"
 Out = Annotated[Path | None, typer.Option(help="The new file; by default beside the old one.")]
 
 
@@ -63,6 +64,8 @@ def _verify(kept: "Recording", world: "World", branch: int, first: int, last: in
         f" of {len(kept.tree.branches)} branches" if branch is None and len(kept.tree.branches) > 1 else ""
     )
     typer.echo(f"{count} ticks{branches}, every frame equal")
+    if not kept.sealed:
+        typer.echo(OPEN_END)
 
 
 def _watch(
@@ -176,6 +179,8 @@ def info(recording: File) -> None:
     console.print(table)
     for mark in tree.bookmarks:
         console.print(escape(f"bookmark {mark.place} {mark.name}"))
+    if not kept.sealed:
+        console.print(OPEN_END)
     for problem in kept.problems:
         console.print(escape(f"damaged: {problem}"))
     if kept.problems:

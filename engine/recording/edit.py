@@ -19,8 +19,8 @@ import numpy as np
 
 from engine.fingerprint import differences
 from engine.recording.reader import Recording
-from engine.recording.recorder import Thumbnails, branch_row, create, facts_seal, scene_row, tick_row
-from engine.recording.schema import Cell, RecordingError, seal
+from engine.recording.recorder import Thumbnails, branch_row, create, scene_row, seal_end, tick_row
+from engine.recording.schema import Cell, RecordingError, facts_seal, seal
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import Scene
 
@@ -197,6 +197,7 @@ def write(path: Path, draft: Draft) -> None:
         with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as base:
             base.execute("BEGIN")
             _write_rows(base, draft, facts_seal(facts))
+            seal_end(base)
             base.execute("COMMIT")
         if path.exists():
             raise RecordingError(f"{path} is there already; name another file by --out")

@@ -18,11 +18,14 @@ import numpy as np
 from engine.recording.schema import (
     APPLICATION_ID,
     HASH_BYTES,
+    READ,
     SEAL_BYTES,
     TABLES,
     VERSION,
     RecordingError,
     decode_action,
+    end_seal,
+    facts_seal,
     printable,
     seal,
 )
@@ -64,8 +67,9 @@ class Recording:
     """A recording's content: who played what (`tree`), where, and what it began from.
 
     `fingerprint`: of the world. `environments`: of each play, by its number. `rate`: ticks a second.
-    `space`: the world's actions. `problems`: what could not be read, if that was allowed. `pictures`: its
-    thumbnails, where the file cannot be asked for them again.
+    `space`: the world's actions. `sealed`: it was closed, so that nothing can have been lost at its end; one
+    that was killed, or is being recorded, is not. `problems`: what could not be read, if that was allowed.
+    `pictures`: its thumbnails, where the file cannot be asked for them again.
     """
 
     path: Path
@@ -80,6 +84,7 @@ class Recording:
     scenes: dict[int, Scene] = field(default_factory=dict)
     scene_seals: dict[int, bytes] = field(default_factory=dict)
     tree: Tree = field(default_factory=Tree)
+    sealed: bool = False
     problems: list[str] = field(default_factory=list)
     pictures: list[tuple[Place, np.ndarray]] | None = None
 
@@ -194,7 +199,7 @@ def open_base(path: Path) -> Iterator[sqlite3.Connection]:
             if log.is_file():
                 shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
             path = copy
-        uri = f"{path.resolve().as_uri()}?mode=rw"
+        uri = f"{path.resolve().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as base:
             base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
             base.execute("PRAGMA trusted_schema = OFF")
@@ -211,6 +216,7 @@ class _Reader:
         self._to, self._base, self._whole = recording, base, whole
         self._facts_seal = b""
         self._room = LARGEST_SCENES
+        self._end: bytes | None = None
 
     def read(self) -> None:
         self._check_kind()
@@ -222,6 +228,21 @@ class _Reader:
             self._read_branch,
         )
         self._each("SELECT id, branch, tick, name, time FROM bookmarks ORDER BY id", self._read_bookmark)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Looks for rows that are missing at the end, where that was sealed, and for bytes that are."""
+        path = self._to.path
+        pages, page = (self._base.execute(f"PRAGMA {n}").fetchone()[0] for n in ("page_count", "page_size"))
+        log = path.with_name(path.name + "-wal")
+        if path.stat().st_size != pages * page and not log.is_file():
+            self._complain("its last bytes are missing")
+        try:
+            self._to.sealed = self._end is not None
+            if self._end is not None and self._end != end_seal(self._base):
+                self._complain("its last rows are missing or were changed")
+        except sqlite3.Error as error:
+            self._complain(f"its end cannot be read ({error})")
 
     def _check_kind(self) -> None:
         path = self._to.path
@@ -235,7 +256,7 @@ class _Reader:
             raise RecordingError(
                 f"{path} has schema {version}, and this Playhead reads {VERSION}; update Playhead"
             )
-        if version != VERSION and (self._whole or foreign):
+        if version not in READ and (self._whole or foreign):
             raise RecordingError(f"{path} has schema {version}, which only an older Playhead reads")
         if foreign:
             raise RecordingError(f"{path} has other tables than a recording of schema {VERSION}")
@@ -264,14 +285,12 @@ class _Reader:
         self._to.problems.append(problem)
 
     def _read_facts(self) -> None:
-        from engine.recording.recorder import facts_seal
-
         facts: dict[str, bytes] = {}
         self._each(
             "SELECT key, value FROM recording",
             lambda key, value: facts.update({key: memoryview(value).tobytes()}),
         )
-        self._facts_seal = facts.get("seal", b"")
+        self._facts_seal, self._end = facts.get("seal", b""), facts.get("end")
         if facts_seal(facts) != self._facts_seal:
             self._complain("what it says of itself was changed")
         to, words = self._to, dict[str, str]

@@ -32,10 +32,13 @@ from engine.recording.schema import (
     RecordingError,
     chain,
     encode_action,
+    end_seal,
+    facts_seal,
     seal,
 )
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick
 from scenes.scene import Scene, context_arrays
+from world.home import own_folder
 from world.world import World
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class Recorder:
                     0
                 ]
                 said = msgspec.json.encode(environment(world)).decode()
+                base.execute("DELETE FROM recording WHERE key = 'end'")  # which is open again
                 base.execute("INSERT INTO plays VALUES (?, ?, ?)", (play, time.time(), said))
         except (sqlite3.Error, TypeError) as error:
             raise RecordingError(f"{path} cannot be written ({error}); record to another file") from None
@@ -189,10 +193,13 @@ class Recorder:
         self._ended = True
         self._due.set()
         self._mover.join()
+        if not self.failure and not self.path.exists():
+            self._fail(OSError("the file was removed"))
         if self.failure:
             return
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(self.path)) as base:
             # Somebody who reads at this moment keeps the log beside the file; the next reader can do it.
+            seal_end(base)
             base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             base.execute("PRAGMA journal_mode = DELETE")
         if self._new and self._empty:
@@ -215,10 +222,14 @@ class Recorder:
                     if count % CHECKPOINT_AFTER == 0:
                         self._due.set()
         except Exception as error:
-            self.failure = f"recording to {self.path} stopped ({error}); what was written is kept"
-            logging.getLogger("playhead").warning(self.failure)
+            self._fail(error)
             with self._caught_up:
                 self._caught_up.notify()
+
+    def _fail(self, error: Exception) -> None:
+        kept = "what was written is kept" if self.path.exists() else "nothing of it is left"
+        self.failure = f"recording to {self.path} stopped ({error}); {kept}"
+        logging.getLogger("playhead").warning(self.failure)
 
     def _move(self) -> None:
         while not self._ended:
@@ -242,19 +253,15 @@ def describe(world: World, title: str = "") -> dict[str, bytes]:
     }
 
 
-def facts_seal(facts: dict[str, bytes]) -> bytes:
-    """The seal of what a recording says of itself."""
-    return seal(b"", (part for key in sorted(facts.keys() - {"seal"}) for part in (key, facts[key])))
-
-
 def create(path: Path, facts: dict[str, bytes]) -> None:
     """Makes an empty recording; it is there whole or not at all. Raises RecordingError if that cannot be."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     if path.parent.exists() and not path.parent.is_dir():
         raise RecordingError(f"{path.parent} is no folder; record to another")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)  # what somebody played is nobody else's to read; its log inherits that
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as base:
             base.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             base.execute(f"PRAGMA user_version = {VERSION}")
@@ -282,6 +289,12 @@ def create(path: Path, facts: dict[str, bytes]) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def seal_end(base: sqlite3.Connection) -> None:
+    """Seals the end of a recording that is whole."""
+    base.execute("INSERT OR REPLACE INTO recording VALUES ('end', ?)", (end_seal(base),))
+    base.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def scene_row(number: int, scene: Scene) -> tuple[Cell, ...]:

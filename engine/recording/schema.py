@@ -2,12 +2,13 @@
 
 A tick's `hash` is that of its frames, chained to the one before it in the tree: equal hashes mean that every
 frame up to there was equal. Its `seal` is that of the row, chained in the same way: a row that was changed,
-lost or moved is found without simulating anything.
+lost or moved is found without simulating anything. Rows lost at the very end are found by the seal of that.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -17,7 +18,9 @@ from world.errors import PlayheadError
 
 APPLICATION_ID = 0x506C4864
 """`PlHd`: what SQLite's header says such a file is for."""
-VERSION = 2
+VERSION = 3
+READ = (2, 3)
+"""Schemas that are read: in the second, a recording's end had no seal."""
 HASH_BYTES = 16
 SEAL_BYTES = 8
 TABLES = {
@@ -70,6 +73,22 @@ def seal(before: bytes, row: Iterable[Cell]) -> bytes:
         digest.update(len(data).to_bytes(4, "little"))
         digest.update(data)
     return digest.digest()
+
+
+def facts_seal(facts: Mapping[str, bytes]) -> bytes:
+    """The seal of what a recording says of itself."""
+    said = sorted(facts.keys() - {"seal", "end"})
+    return seal(b"", (part for key in said for part in (key, facts[key])))
+
+
+def end_seal(base: sqlite3.Connection) -> bytes:
+    """The seal of where everything in a recording ends."""
+    last = "SELECT branch, max(tick), seal FROM ticks GROUP BY branch ORDER BY branch"
+    rows = [row for table in ("plays", "scenes", "branches", "bookmarks")
+            for row in base.execute(f"SELECT '{table}', count(*), max(id) FROM {table}")]  # fmt: skip
+    rows += base.execute(last).fetchall()
+    rows += base.execute("SELECT id, seal FROM branches ORDER BY id").fetchall()
+    return seal(b"end", (cell for row in rows for cell in row))
 
 
 def encode_action(action: Action) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from engine.recording.tree import Place, PlayedTick
 from engine.session import Snapshot
+from world.home import own_folder
 
 MEGABYTE = 2**20
 MEMORY = 256
@@ -63,7 +64,7 @@ class SnapshotStore:
 
     def _open_folder(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(folder)
             os.utime(folder)
             self._disk = min(self._disk, shutil.disk_usage(folder).free // 2 + _size(folder))
             others = sorted(

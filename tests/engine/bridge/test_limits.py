@@ -47,16 +47,21 @@ def test_sessions_end_somewhere_and_closing_one_makes_room(limited):
     assert len(server.hosted) == 2
 
 
-@limits(sessions=1)
-def test_the_session_of_a_client_that_is_gone_makes_room_for_another(limited):
+@limits(sessions=1, idle=1.5)
+def test_a_session_waits_for_its_client_as_long_as_it_was_promised_and_then_makes_room(limited):
     server, client = limited
     gone = Client(server.address, "gone", patience=20)
-    gone.ask(p.Open(), p.Opened)
-    with pytest.raises(BridgeError, match="close one"):
-        client.ask(p.Open(), p.Opened)
+    session = gone.ask(p.Open(), p.Opened)[0].session
     gone.close()
     while server.connections.clients[gone.welcome.token].connection is not None:
         client.ask(p.Ping(), p.Pong)
+    with pytest.raises(BridgeError, match="1 sessions are open"):
+        client.ask(p.Open(), p.Opened)
+    back = Client(server.address, "gone", patience=20, resume=gone.welcome.token)
+    back.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+    back.close()
+    while server.hosted:
+        client.wait(0.05)
     client.ask(p.Open(), p.Opened)
 
 

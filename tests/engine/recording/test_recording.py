@@ -1,6 +1,8 @@
 """What a recording promises: it comes back bit for bit, or says in a sentence why it cannot."""
 
+import os
 import sqlite3
+import stat
 import time
 from pathlib import Path
 
@@ -101,6 +103,63 @@ def change(file: Path, *statements: str) -> None:
     base.close()
 
 
+@pytest.mark.parametrize("last", [0, 10, TICKS - 1])
+def test_ticks_that_are_missing_at_the_end_are_missed(file: Path, last: int) -> None:
+    change(file, "DELETE FROM bookmarks", f"DELETE FROM ticks WHERE tick > {last}")
+    with pytest.raises(RecordingError, match="its last rows are missing"):
+        Recording.read(file)
+
+
+@pytest.mark.parametrize("bytes_lost", [1, 100, 4095])
+def test_a_file_that_lacks_its_last_bytes_is_not_whole(file: Path, bytes_lost: int) -> None:
+    file.write_bytes(file.read_bytes()[:-bytes_lost])
+    with pytest.raises(RecordingError, match=r"play\.playhead"):
+        Recording.read(file)
+
+
+def test_a_recording_of_an_older_schema_is_read_and_gone_on_with(file: Path, tiny_world: World) -> None:
+    change(file, "DELETE FROM recording WHERE key = 'end'", "PRAGMA user_version = 2")
+    before = file.read_bytes()
+    recording = Recording.read(file)
+    assert not recording.sealed and recording.tree.count == TICKS and file.read_bytes() == before
+    Recorder.resume(recording, tiny_world).close()
+    assert Recording.read(file).sealed
+
+
+def test_while_it_is_recorded_its_end_is_not_sealed(tiny_world: World, tmp_path: Path) -> None:
+    session = Session(tiny_world, make_tiny_context(), 5)
+    recorder = Recorder(tmp_path / "play.playhead", tiny_world)
+    timeline = Timeline(recorder)
+    timeline.begin(session)
+    timeline.step(session, Action())
+    recorder.flush()
+    assert not Recording.read(recorder.path).sealed
+    timeline.close()
+    assert Recording.read(recorder.path).sealed
+
+
+def test_of_a_file_that_was_removed_nothing_is_said_to_be_kept(tiny_world: World, tmp_path: Path) -> None:
+    session = Session(tiny_world, make_tiny_context(), 5)
+    timeline = Timeline(Recorder(tmp_path / "play.playhead", tiny_world))
+    timeline.begin(session)
+    timeline.step(session, Action())
+    timeline.recorder.flush()
+    timeline.recorder.path.unlink()
+    timeline.close()
+    assert "the file was removed" in timeline.failure and "nothing of it is left" in timeline.failure
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such permissions")
+def test_a_recording_is_its_owners_own(tiny_world: World, tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        file = play(tiny_world, tmp_path / "new" / "folder")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
 @pytest.mark.parametrize("keep", [0, 10, 5000])
 def test_a_truncated_file_is_one_sentence(file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
@@ -111,11 +170,12 @@ def test_a_truncated_file_is_one_sentence(file: Path, keep: int) -> None:
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("PRAGMA user_version = 3", "schema 3, and this Playhead reads 2; update"),
+        ("PRAGMA user_version = 4", "schema 4, and this Playhead reads 3; update"),
         ("PRAGMA user_version = 1", "schema 1, which only an older"),
         ("PRAGMA application_id = 7", "another program"),
         ("ALTER TABLE ticks ADD COLUMN more", "other tables"),
         ("DELETE FROM ticks WHERE tick = 4", "lacks tick 4"),
+        ("DELETE FROM bookmarks", "its last rows are missing"),
         ("UPDATE ticks SET action = '[[\"back\"],{}]' WHERE tick = 17", "tick 17 of branch 1 was changed"),
         ("UPDATE ticks SET tick = 99999999999 WHERE tick = 30", "lacks tick 30"),
         ("UPDATE ticks SET hash = x'00' WHERE tick = 4", "tick 4 of branch 1 was changed"),
