@@ -19,7 +19,15 @@ import numpy as np
 
 from engine.fingerprint import differences
 from engine.recording.reader import Recording
-from engine.recording.recorder import Thumbnails, branch_row, create, scene_row, seal_end, tick_row
+from engine.recording.recorder import (
+    Thumbnails,
+    branch_row,
+    create,
+    put_in_place,
+    scene_row,
+    seal_end,
+    tick_row,
+)
 from engine.recording.schema import Cell, RecordingError, facts_seal, seal
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import Scene
@@ -199,9 +207,9 @@ def write(path: Path, draft: Draft) -> None:
             _write_rows(base, draft, facts_seal(facts))
             seal_end(base)
             base.execute("COMMIT")
-        if path.exists():
-            raise RecordingError(f"{path} is there already; name another file by --out")
-        beside.rename(path)
+        put_in_place(beside, path)
+    except FileExistsError:
+        raise RecordingError(f"{path} is there already; name another file by --out") from None
     except (sqlite3.Error, OSError) as error:
         raise RecordingError(f"{path} cannot be written ({error}); name another file by --out") from None
     finally:

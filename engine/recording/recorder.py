@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from filelock import FileLock, Timeout
 
 from engine.bridge.video import Jpeg
 from engine.fingerprint import environment, fingerprint
@@ -36,7 +37,7 @@ from engine.recording.schema import (
     facts_seal,
     seal,
 )
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick
+from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import Scene, context_arrays
 from world.home import own_folder
 from world.world import World
@@ -55,6 +56,14 @@ WAIT = 10.0
 """Seconds that the writer waits for another program that holds the file."""
 
 
+class InUseError(RecordingError):
+    """Another play is being recorded to a file."""
+
+
+class ChangedError(RecordingError):
+    """A file was gone on with since it was read."""
+
+
 class Recorder:
     """The file that is written to. `failure` says in a sentence why that has stopped, if it has.
 
@@ -68,32 +77,35 @@ class Recorder:
 
     @classmethod
     def resume(cls, recording: "Recording", world: World) -> "Recorder":
-        """Goes on in the file of a recording, as a play of its own. Raises RecordingError if that cannot be.
+        """Goes on in the file of a recording, as a play of its own. Raises RecordingError if that cannot be:
+        InUseError while another play does, ChangedError if one did since the file was read.
 
         The world has to be the one that was recorded: the same weights and configuration.
         """
         recorder = object.__new__(cls)
         number = max(recording.plays, default=0) + 1
-        recorder._start(recording.path, world, number, recording.scene_seals)
+        recorder._start(recording.path, world, number, recording.scene_seals, recording.tree)
         return recorder
 
-    def _start(self, path: Path, world: World, play: int, scene_seals: dict[int, bytes]) -> None:
+    def _start(
+        self,
+        path: Path,
+        world: World,
+        play: int,
+        scene_seals: dict[int, bytes],
+        tree: Tree | None = None,
+    ) -> None:
         self.path, self.play, self.failure = path, play, ""
         self._new, self._empty = play == 1, True
         self._thumbnails = Thumbnails()
         self._facts_seal = b""
         self._scene_seals = dict(scene_seals)
+        self._lock = _lock(path)
         try:
-            with contextlib.closing(_connect(path)) as base:
-                base.execute("PRAGMA journal_mode = WAL")
-                self._facts_seal = base.execute("SELECT value FROM recording WHERE key = 'seal'").fetchone()[
-                    0
-                ]
-                said = msgspec.json.encode(environment(world)).decode()
-                base.execute("DELETE FROM recording WHERE key = 'end'")  # which is open again
-                base.execute("INSERT INTO plays VALUES (?, ?, ?)", (play, time.time(), said))
-        except (sqlite3.Error, TypeError) as error:
-            raise RecordingError(f"{path} cannot be written ({error}); record to another file") from None
+            self._begin(path, world, play, tree)
+        except BaseException:
+            self._unlock()
+            raise
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._due, self._ended = threading.Event(), False
         self._added = self._written = 0
@@ -102,6 +114,22 @@ class Recorder:
         self._mover = threading.Thread(target=self._move, name="recorder log", daemon=True)
         self._thread.start()
         self._mover.start()
+
+    def _begin(self, path: Path, world: World, play: int, tree: Tree | None) -> None:
+        """Notes that a play begins, in a file that is as it was when it was read."""
+        try:
+            with contextlib.closing(_connect(path)) as base:
+                base.execute("PRAGMA journal_mode = WAL")
+                self._facts_seal = base.execute("SELECT value FROM recording WHERE key = 'seal'").fetchone()[
+                    0
+                ]
+                said = msgspec.json.encode(environment(world)).decode()
+                if tree is not None and not _as_read(base, play, tree):
+                    raise ChangedError(f"{path} was gone on with by another play; open it again")
+                base.execute("DELETE FROM recording WHERE key = 'end'")  # which is open again
+                base.execute("INSERT INTO plays VALUES (?, ?, ?)", (play, time.time(), said))
+        except (sqlite3.Error, TypeError) as error:
+            raise RecordingError(f"{path} cannot be written ({error}); record to another file") from None
 
     def add_scene(self, number: int, scene: Scene) -> None:
         """Embeds a scene, so that the file stands alone."""
@@ -193,6 +221,17 @@ class Recorder:
         self._ended = True
         self._due.set()
         self._mover.join()
+        try:
+            self._finish()
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _finish(self) -> None:
         if not self.failure and not self.path.exists():
             self._fail(OSError("the file was removed"))
         if self.failure:
@@ -239,6 +278,25 @@ class Recorder:
                 base.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
+def _lock(path: Path) -> FileLock:
+    """The right to write to a file, which one play has at a time. Raises InUseError where that is another."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUseError(f"{path} is being recorded by another play; record to another file") from None
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be written ({error.strerror}); record to another file") from None
+    return lock
+
+
+def _as_read(base: sqlite3.Connection, play: int, tree: Tree) -> bool:
+    """Whether a file holds what was read of it, and no more: its numbers are gone on with."""
+    plays, branches = (base.execute(f"SELECT max(id) FROM {t}").fetchone()[0] for t in ("plays", "branches"))
+    ticks = base.execute("SELECT count(*) FROM ticks").fetchone()[0]
+    return (plays or 0, branches or 0, ticks) == (play - 1, max(tree.branches, default=0), tree.count)
+
+
 def describe(world: World, title: str = "") -> dict[str, bytes]:
     """What a recording says of itself and its world, by name."""
     config = world.config
@@ -272,14 +330,9 @@ def create(path: Path, facts: dict[str, bytes]) -> None:
                 "INSERT INTO recording VALUES (?, ?)", (facts | {"seal": facts_seal(facts)}).items()
             )
             base.execute("COMMIT")
-        try:
-            os.link(draft, path)  # fails where something is there already, at the same moment too
-        except FileExistsError:
-            raise RecordingError(f"{path} is there already; name another file to record to") from None
-        except OSError:  # a file system without links
-            if path.exists():
-                raise RecordingError(f"{path} is there already; name another file to record to") from None
-            draft.rename(path)
+        put_in_place(draft, path)
+    except FileExistsError:
+        raise RecordingError(f"{path} is there already; name another file to record to") from None
     except sqlite3.Error as error:
         raise RecordingError(f"{path} cannot be written ({error}); record to another folder") from None
     except OSError as error:
@@ -295,6 +348,18 @@ def seal_end(base: sqlite3.Connection) -> None:
     """Seals the end of a recording that is whole."""
     base.execute("INSERT OR REPLACE INTO recording VALUES ('end', ?)", (end_seal(base),))
     base.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Gives a draft its name. Raises FileExistsError where something has it, since a moment ago too."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        draft.rename(path)
 
 
 def scene_row(number: int, scene: Scene) -> tuple[Cell, ...]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from engine.fingerprint import differences, environment, fingerprint
+from engine.recording.edit import draft_of, write
 from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
+from engine.recording.recorder import ChangedError, InUseError, Recorder
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.session import Session
@@ -20,6 +21,9 @@ from engine.timeline.way import Progress
 from scenes.scene import Scene
 from world.home import seek_folder
 from world.world import World
+
+TRIES = 5
+"""Times that a file is read again that others go on with meanwhile."""
 
 
 def new_timeline(world: World, scene: Scene, folder: Path | None) -> Timeline:
@@ -45,27 +49,52 @@ def continued(
 ) -> tuple[Timeline, Session, str]:
     """Goes on with a recording, in its file, from a place: the timeline, a session there, and a remark.
 
-    The remark says what is different here, if anything is. Without `record` nothing is written. Raises
-    RecordingError for another world than the recorded one.
+    The remark says what is different here, if anything is. Without `record` nothing is written. Where another
+    play is recording to the file, this one goes on in a copy beside it. Raises RecordingError for another
+    world than the recorded one.
     """
     others = differences(recording.fingerprint, fingerprint(world))
     if others:
         raise RecordingError(f"{recording.path} was played in another world: {'; '.join(others)}")
+    recorder, recording, remark = _writer(recording, world) if record else (None, recording, "")
     root = recording.tree.root(place.branch)
     scene = recording.scene(place.branch)
     session = Session(world, scene.context, root.seed, scene)
     session.warm_up()
-    store = _store(recording, world)
-    try:
-        timeline = Timeline(Recorder.resume(recording, world) if record else None, store, recording)
-    except RecordingError as error:
-        timeline = Timeline(None, store, recording, _warn(f"nothing is recorded: {error}"))
+    unrecorded = _warn(remark) if record and recorder is None else ""
+    timeline = Timeline(recorder, _store(recording, world), recording, unrecorded)
     timeline.seek(session, place, progress)
     if timeline.exact:
-        return timeline, session, ""
+        return timeline, session, "" if unrecorded else remark
     here = differences(recording.environment(place.branch), environment(world))
     reason = "; ".join(here) or "a hash in it was changed"
     return timeline, session, f"this moment does not look as it did when it was recorded: {reason}"
+
+
+def _writer(recording: Recording, world: World) -> tuple[Recorder | None, Recording, str]:
+    """Who goes on with a recording, in its file or else in a copy; and a remark, if that is to be said."""
+    try:
+        for _ in range(TRIES):
+            try:
+                return Recorder.resume(recording, world), recording, ""
+            except ChangedError:  # since it was read; what was read is still there, and more
+                recording = Recording.read(recording.path)
+            except InUseError:
+                copy = _free_copy(recording.path)
+                write(copy, draft_of(Recording.read(recording.path), lambda branch: branch.last))
+                recording = Recording.read(copy)
+                remark = f"another play is recorded there, so this one goes on in {copy.name}"
+                return Recorder.resume(recording, world), recording, remark
+        raise ChangedError(f"{recording.path} changes all the time; record to another file")
+    except RecordingError as error:
+        return None, recording, f"nothing is recorded: {error}"
+
+
+def _free_copy(path: Path) -> Path:
+    number = 2
+    while (copy := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return copy
 
 
 def _store(recording: Recording, world: World) -> SnapshotStore:
