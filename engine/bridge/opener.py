@@ -3,18 +3,18 @@
 import secrets
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.bridge.acts import ActSource
 from engine.bridge.hall import session_bytes
 from engine.bridge.hosted import Hosted
 from engine.bridge.lease import Lease
-from engine.bridge.past import MEMORY, Past, Ticks
+from engine.bridge.past import MEMORY, MOST, Past, Ticks
 from engine.bridge.protocol import BridgeError, Clock
 from engine.bridge.slices import Slices, Work
 from engine.loop import Loop
-from engine.session import Session
+from engine.session import Session, Snapshot
 
 if TYPE_CHECKING:
     from engine.bridge.server import Server
@@ -28,11 +28,12 @@ OPENING, OPENING_EACH = 32, 8
 
 @dataclass(frozen=True)
 class Beginning:
-    """A session that is ready to be hosted, the past that it has already, and where it is recorded."""
+    """A session that is ready to be hosted, where it is recorded, and the past that it has already."""
 
     session: Session
     timeline: "Timeline | None" = None
     past: Ticks | None = None
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
 
 class Opener:
@@ -99,7 +100,8 @@ class Opener:
             timeline = begun.timeline
             loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=company)
             loop.world = world
-            past, lease = Past(MEMORY // size, begun.past), Lease(client, client)
+            past = Past(min(MOST, MEMORY // size), begun.past, begun.snapshots)
+            lease = Lease(client, client)
             restored = begun.past is not None
             return Hosted(secrets.token_urlsafe(12), scene, loop, acts, lease, clock, past, restored=restored)
 

@@ -4,6 +4,8 @@ A branch begins at the last snapshot before its tick and plays on from there, so
 whole past, however long that is.
 """
 
+from collections.abc import Mapping
+
 from engine.session import Snapshot
 from world.action import Action
 
@@ -11,20 +13,24 @@ LONGEST = 1_000_000
 """Ticks after which a session's past is no longer kept for branching."""
 INTERVAL = 64
 """Ticks from one snapshot to the next, to begin with."""
-MEMORY = 128 * 2**20
-"""Bytes of snapshots at the most."""
+MOST, MEMORY = 32, 128 * 2**20
+"""Snapshots that are kept at the most, and bytes of them."""
 
 Ticks = list[tuple[Action, int]]
 """The action and the steps of every tick since the start."""
 
 
 class Past:
-    """Lives on the loop's thread. `room`: snapshots that are kept; what is there already is `ticks`."""
+    """Lives on the loop's thread. `room`: snapshots that are kept; what is there already are `ticks`, and
+    `snapshots` of their way, by tick.
+    """
 
-    def __init__(self, room: int, ticks: Ticks | None = None) -> None:
+    def __init__(
+        self, room: int, ticks: Ticks | None = None, snapshots: Mapping[int, Snapshot] | None = None
+    ) -> None:
         self.room = room
         self.ticks: Ticks | None = [] if ticks is None else ticks
-        self._snapshots: dict[int, Snapshot] = {}
+        self._snapshots: dict[int, Snapshot] = dict(snapshots or {})
         self._interval = INTERVAL
         self._next = len(self.ticks or ()) + INTERVAL
 
@@ -64,10 +70,9 @@ class Past:
         """Lets the snapshots go, by any thread: they only save time."""
         self._snapshots = {}
 
-    def nearest(self, tick: int) -> Snapshot | None:
-        """The last snapshot that is not after a tick."""
-        snapshots = self._snapshots
-        return snapshots.get(max((t for t in snapshots if t <= tick), default=-1))
+    def until(self, tick: int) -> dict[int, Snapshot]:
+        """The snapshots that are not after a tick."""
+        return {t: kept for t, kept in self._snapshots.items() if t <= tick}
 
     def __len__(self) -> int:
         """Snapshots that are kept."""

@@ -18,7 +18,7 @@ from engine.bridge.opener import Beginning
 from engine.bridge.past import Ticks
 from engine.bridge.protocol import BridgeError
 from engine.bridge.slices import Work
-from engine.session import Session
+from engine.session import Session, Snapshot
 from engine.tick import Tick
 from scenes.scene import Scene
 from world.errors import PlayheadError
@@ -37,12 +37,14 @@ WAITING_STEPS = 4
 class _Origin:
     """Where a second session begins: one that stands there, or (None) the scene's start with a `seed`.
 
-    `way` is what is to be played from there on, `past` all since the start, `recorded` where that is.
+    `way` is what is to be played from there on, `past` all since the start, `snapshots` those of the way by
+    their tick, `recorded` where it is recorded.
     """
 
     session: Session | None
     way: Ticks
     past: Ticks | None
+    snapshots: dict[int, Snapshot]
     recorded: "Recorded | None"
     seed: int = 0
 
@@ -232,15 +234,15 @@ class Requests:
             if tick and (ticks is None or tick > len(ticks)):
                 raise BridgeError("bad_value", f"tick {tick} is not in this session's past")
             recorded = keeping.origin(timeline, session.tick if tick is None else tick)
+            known = hosted.past.until(session.tick if tick is None else tick)
             if tick is None:
-                return _Origin(session.fork(), [], ticks, recorded)
-            ticks = (ticks or [])[:tick]
-            near = hosted.past.nearest(tick)
-            if near is None:
-                return _Origin(None, ticks, ticks, recorded, session.seed)
+                return _Origin(session.fork(), [], ticks, known, recorded)
+            ticks, near = (ticks or [])[:tick], max(known, default=0)
+            if not near:
+                return _Origin(None, ticks, ticks, known, recorded, session.seed)
             twin = Session.unstarted(world, session.context, session.scene)
-            twin.restore(near)
-            return _Origin(twin, ticks[near.tick :], ticks, recorded)
+            twin.restore(known[near])
+            return _Origin(twin, ticks[near:], ticks, known, recorded)
 
         def make(origin: _Origin) -> Work[Beginning]:
             session = origin.session
@@ -252,7 +254,7 @@ class Requests:
                 yield
             session.finish()
             timeline = keeping.twin(origin.recorded, world, scene) if origin.recorded else None
-            return Beginning(session, timeline, origin.past)
+            return Beginning(session, timeline, origin.past, origin.snapshots)
 
         def host(origin: _Origin) -> None:
             self._host(client, id, world, scene, hosted.clock, lambda: make(origin))

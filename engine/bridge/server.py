@@ -228,7 +228,7 @@ class Server:
         made.ipv6 = "[" in address
         made.heartbeat_ivl, made.heartbeat_timeout = HEARTBEAT, 3 * HEARTBEAT
         made.handshake_ivl = 5000
-        made.zap_domain = b"*"
+        made.zap_domain = b"*"  # without one, the authenticator is not asked about those who have no keys
         if keys is not None:
             made.curve_server = True
             made.curve_publickey, made.curve_secretkey = keys.public, keys.secret

@@ -16,8 +16,8 @@ Answer = TypeVar("Answer")
 Work = Generator[None, None, Answer]
 SLICE = 0.05
 """Seconds after which another client's work has its turn."""
-ENDING = 2.0
-"""Seconds that `close` waits for what cannot be broken off."""
+ENDING = 0.8
+"""Seconds that is waited for what cannot be broken off: a server has three such waits, and 3 s to end in."""
 _Job = tuple[Work[Any], Future[Any]]
 
 

@@ -285,6 +285,9 @@ def _lock(path: Path) -> FileLock:
         lock.acquire()
     except Timeout:
         raise InUseError(f"{path} is being recorded by another play; record to another file") from None
+    except NotImplementedError:
+        said = f"{path.parent} knows no locks: see to it that no second play is recorded to {path.name}"
+        logging.getLogger("playhead").warning(said)
     except OSError as error:
         raise RecordingError(f"{path} cannot be written ({error.strerror}); record to another file") from None
     return lock

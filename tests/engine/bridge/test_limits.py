@@ -304,4 +304,9 @@ def test_a_branch_costs_the_ticks_since_the_last_snapshot_of_its_past(connect, m
         twin, shown = client.ask(p.Branch(session=session, tick=tick), p.Opened)
         assert twin.tick == tick and slow.played <= INTERVAL
         assert np.array_equal(shown, frames[tick - 1])
-        client.ask(p.Close(session=twin.session), p.Done)
+        slow.played = 0
+        again, shown = client.ask(p.Branch(session=twin.session, tick=tick - 1), p.Opened)
+        assert again.tick == tick - 1 and slow.played <= INTERVAL  # of a branch no more than of what it is of
+        assert np.array_equal(shown, frames[tick - 2])
+        for made in (twin, again):
+            client.ask(p.Close(session=made.session), p.Done)
