@@ -118,15 +118,15 @@ def play(
 @app.command()
 def doctor() -> None:
     """Say what was found on this machine, and what is missing for what."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from engine.doctor import examine
+    from world.terminal import console
 
     table = Table("part", Column("found", overflow="fold"), Column("lacks", overflow="fold"))
     for finding in examine():
         table.add_row(finding.part, finding.found or "nothing", finding.lack)
-    Console().print(table)
+    console().print(table)
 
 
 def main() -> None:

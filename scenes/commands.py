@@ -24,10 +24,10 @@ def scenes(
     """List the scenes to start from, or make one."""
     if context.invoked_subcommand:
         return
-    from rich.console import Console
     from rich.table import Column, Table
 
     from scenes.scene import list_scenes, own_scenes, ready_scenes
+    from world.terminal import console
 
     table = Table(Column("name", no_wrap=True), "title", "world", Column("place", overflow="fold"), "seed")
     found = [*list_scenes(), *own_scenes()]
@@ -48,7 +48,7 @@ def scenes(
             raise SceneError(
                 f"{thumbnails} cannot be written ({error.strerror}); choose another folder"
             ) from error
-    Console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -117,7 +117,6 @@ def _save_moment(
 ) -> Path:
     """Writes the scene of a moment of a recording, FILE@PLACE. Returns its folder."""
     from msgspec.structs import replace
-    from rich.console import Console
     from rich.progress import track
 
     from engine.recording.commands import load_world
@@ -125,18 +124,19 @@ def _save_moment(
     from engine.recording.reader import Recording, find_recording
     from engine.recording.replay import telling
     from scenes.build import save_scene
+    from world.terminal import console
 
     path, moment = find_recording(source)
     recording = Recording.read(path)
     place = recording.tree.parse(moment)
     loaded = load_world(recording, world, "auto")
-    console = Console(stderr=True)
+    errors = console(error=True)
 
     def watch(moments: "Iterable[Replayed]") -> "Iterable[Replayed]":
         told = telling(
-            moments, recording, loaded, lambda said: console.print(said, style="yellow", highlight=False)
+            moments, recording, loaded, lambda said: errors.print(said, style="yellow", highlight=False)
         )
-        return track(told, "replaying", place.tick + 1, console=console)
+        return track(told, "replaying", place.tick + 1, console=errors)
 
     length = loaded.config.sampling.window if length is None else length
     scene = moment_scene(recording, loaded, place, length, watch)

@@ -22,11 +22,11 @@ def worlds(context: typer.Context) -> None:
 @app.command("list")
 def list_all() -> None:
     """List the worlds that are here, and the public ones that can be added."""
-    from rich.console import Console
     from rich.table import Table
 
     from world.catalogue import list_worlds
     from world.public import PUBLIC
+    from world.terminal import console
 
     here = Table("name", "what it is", title="Here")
     for entry in list_worlds():
@@ -48,7 +48,7 @@ def list_all() -> None:
         )
         public.add_row(name, "\n".join([known.config.title, size, known.config.licence, str(known.file)]))
     for table in (here, public):
-        Console().print(table)
+        console().print(table)
 
 
 @app.command()
@@ -152,9 +152,11 @@ def random(
 @contextmanager
 def progress() -> "Iterator[Progress]":
     """A progress bar with an estimate, on the console's error side."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    from world.terminal import console
+
+    with Bar(console=console(error=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda stage, part: bar.update(task, description=stage, completed=part)
+        yield lambda stage, part: bar.update(task, description=escape(stage), completed=part)

@@ -1,6 +1,7 @@
 """What the command line promises, by running it: results that repeat, and one sentence for bad input."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import torch
 
 from main import main
 from scenes.scene import scene_names
-from tests.conftest import make_tiny_context
+from tests.conftest import make_tiny_context, save_scene
 from world.checkpoint import read_weights, save_weights
 from world.found import SHIPPED
 
@@ -166,6 +167,36 @@ def test_worlds_are_listed() -> None:
     assert done.returncode == 0, done.stderr
     for words in ("freedoom", "256 x 160", "17.5 ticks/s", "M parameters", "Apache-2.0"):
         assert words in done.stdout
+
+
+@pytest.fixture
+def odd_home(tiny_world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a world and a scene, whose titles and names look like markup."""
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PLAYHEAD_RECORDINGS", raising=False)
+    world = shutil.copytree(tiny_world_folder, tmp_path / "home" / "worlds" / "[red]x")
+    (tmp_path / "home" / "scenes").mkdir()
+    save_scene(tmp_path / "home" / "scenes" / "[b]")
+    for file in (world / "world.toml", tmp_path / "home" / "scenes" / "[b]" / "scene.toml"):
+        text = file.read_text("utf-8")
+        file.write_text(re.sub("title = .*", 'title = "A [/way] :cat: in"', text), "utf-8")
+    (tmp_path / "home" / "recordings").mkdir()
+    (tmp_path / "home" / "recordings" / "[red].playhead").touch()
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("command", ["scenes", "worlds", "doctor", "recordings"])
+def test_names_and_titles_are_no_markup(
+    command: str, odd_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["main.py", command])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capfd.readouterr()
+    assert not end.value.code, err
+    words = {"doctor": "[red]x", "recordings": "[red]"}.get(command, "A [/way] :cat: in")
+    assert words in out
 
 
 def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
