@@ -16,7 +16,8 @@ class VideoWriter:
 
     def __init__(self, path: Path, form: str, size: tuple[int, int], rate: Fraction) -> None:
         height, width = size
-        self._container = av.open(str(path), "w", format=form, options=_MUXER[form])
+        # `file:` because FFmpeg else takes what stands before a colon in a name for a protocol.
+        self._container = av.open(f"file:{path}", "w", format=form, options=_MUXER[form])
         self._stream = self._container.add_stream(_ENCODER[form], rate=rate, options=_OPTIONS[form])
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = _PIXELS[form]

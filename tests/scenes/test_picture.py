@@ -67,6 +67,14 @@ def test_extreme_shapes_are_cut_before_they_are_scaled(
     assert np.abs(found.astype(int) - (200, 100, 50)).max() < 6
 
 
+@pytest.mark.parametrize("name", ["a:b.png", "http:a.png", "%d.png", "a*.png"])
+def test_any_name_is_a_files_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noisy()).save("plain.png")
+    Path("plain.png").rename(name)
+    assert read_picture(Path(name), 120, 200).shape == (120, 200, 3)
+
+
 def test_the_middle_is_shown(tmp_path: Path) -> None:
     picture = np.zeros((40, 200, 3), np.uint8)
     picture[:, 80:120] = 255
