@@ -19,6 +19,7 @@ from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
 from world.errors import PlayheadError
+from world.terminal import lost_output, show_anything
 from world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
@@ -129,10 +130,17 @@ def doctor() -> None:
     console().print(table)
 
 
+_LOST = "playhead: the output cannot be written ({}); send it elsewhere"
+
+
 def main() -> None:
     """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
+    show_anything()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if not (lost := lost_output()):
+            sys.exit(status)
+        print(_LOST.format(lost), file=sys.stderr)
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
     except TyperException as error:
@@ -141,6 +149,10 @@ def main() -> None:
         if sentence:  # none where a group was called without a command: its help is printed already
             where = context.command_path if context is not None else "playhead"
             print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
+    except OSError:
+        if not (lost := lost_output(try_again=True)):
+            raise
+        print(_LOST.format(lost), file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("playhead: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)

@@ -199,6 +199,42 @@ def test_names_and_titles_are_no_markup(
     assert words in out
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp437", "cp1252", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(
+    encoding: str, start: Start, tiny_scene: Path, tmp_path: Path
+) -> None:
+    scene = shutil.copytree(tiny_scene, tmp_path / "home" / "scenes" / "far")
+    text = (scene / "scene.toml").read_text("utf-8")
+    (scene / "scene.toml").write_text(text.replace("A tiny scene", "\u9060\u304f \u00e9"), "utf-8")
+    env = {**ONE_THREAD, "PYTHONIOENCODING": encoding, "PLAYHEAD_HOME": str(tmp_path / "home")}
+    out = tmp_path / "\u9060.npz"
+    for words in (["worlds"], ["scenes"], [*start.rollout("w", out)]):
+        done = subprocess.run([*MAIN, *map(str, words)], capture_output=True, timeout=120, env=env)
+        assert done.returncode == 0, (words, done.stderr)
+        assert b"Traceback" not in done.stderr
+        if words == ["scenes"]:
+            shown = {"utf-8": "\u9060\u304f \u00e9", "ascii": "?? ?"}.get(encoding, "?? \u00e9")
+            assert shown in done.stdout.decode(encoding)
+    assert out.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["worlds", "scenes", "recordings list .", "doctor", "--help"])
+def test_an_output_that_cannot_be_written_is_one_sentence(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*MAIN, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("playhead: the output cannot be written (No space left on device); ")
+
+
+def test_an_output_that_nobody_reads_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        done = subprocess.run([*MAIN, "worlds"], stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
     headless = {key: value for key, value in os.environ.items() if "DISPLAY" not in key}
     done = subprocess.run([*MAIN, "doctor"], capture_output=True, text=True, env=headless, timeout=120)

@@ -1,5 +1,8 @@
-"""The console that tables and remarks are printed on."""
+"""What people read: the console that tables and remarks are printed on, and an output that takes anything."""
 
+import errno
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,3 +17,30 @@ def console(error: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=error, markup=False, emoji=False)
+
+
+def show_anything() -> None:
+    """From now on what the output's encoding lacks, as cp1252 lacks Chinese, is printed as `?`.
+
+    The error side is like that from the start.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # not where it is closed, or another program's own
+        sys.stdout.reconfigure(errors="replace")
+
+
+def lost_output(try_again: bool = False) -> str:
+    """Why what was printed cannot be written, as on a full disk; empty where it is, or nobody wants it.
+
+    `try_again`, by an empty line: after an error that may have come from printing, which keeps nothing of
+    what it could not write. After a loss nothing is tried when the program ends.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write("\n" * try_again)
+            sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return "" if error.errno == errno.EPIPE else error.strerror or str(error)
+    return ""
