@@ -199,6 +199,23 @@ def test_names_and_titles_are_no_markup(
     assert words in out
 
 
+def test_a_tilde_is_the_users_home_in_every_path(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "user").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copy(start.context, tmp_path / "user" / "c.npz")
+    words = ["rollout", f"--world={start.world}", "--context=~/c.npz", "--actions=w", "--device=cpu"]
+    monkeypatch.setattr("sys.argv", ["main.py", *words, "--out", "~/a.npz", "--record=~/a.playhead"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code, capfd.readouterr().err
+    assert {path.name for path in (tmp_path / "user").iterdir()} == {"c.npz", "a.npz", "a.playhead"}
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp437", "cp1252", "utf-8"])
 def test_what_a_terminal_cannot_show_is_replaced(
     encoding: str, start: Start, tiny_scene: Path, tmp_path: Path

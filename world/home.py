@@ -5,10 +5,31 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
+from world.errors import PlayheadError
+
+
+def expand_user(path: str) -> str:
+    """A path in which `~` or `~name` is the folder of that user. Raises PlayheadError where there is none."""
+    expanded = os.path.expanduser(path)
+    if expanded == path and (path == "~" or path.startswith("~/")):
+        raise PlayheadError(f"`{path}`: this user has no home folder; give a path that does not begin with ~")
+    return expanded
+
+
+def expand_argument(argument: str) -> str:
+    """A word of a command line with paths as by `expand_user`.
+
+    A shell leaves `--record=~/x` as it is, and some expand no word at all.
+    """
+    option, equals, value = argument.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={expand_user(value)}"
+    return expand_user(argument)
+
 
 def home() -> Path:
     """`PLAYHEAD_HOME`, or else `.playhead` in the user's home."""
-    return Path(os.environ.get("PLAYHEAD_HOME") or Path.home() / ".playhead")
+    return Path(expand_user(os.environ.get("PLAYHEAD_HOME") or "~/.playhead"))
 
 
 def downloads_folder() -> Path:
@@ -30,7 +51,7 @@ def recordings_folder() -> Path | None:
     if said.lower() == "off":
         return None
     if said or os.environ.get("PLAYHEAD_HOME"):
-        return Path(said) if said else home() / "recordings"
+        return Path(expand_user(said)) if said else home() / "recordings"
     return user_data_path("playhead", appauthor=False) / "recordings"
 
 
