@@ -48,7 +48,7 @@ def family_of(world: str) -> str:
     """The family that a world's `world.toml` names, by a glance at its text; empty where it names none."""
     for folder in (worlds_folder() / world, Path(world)):
         try:
-            return str(tomllib.loads((folder / "world.toml").read_text("utf-8")).get("family", ""))
+            return str(tomllib.loads((folder / "world.toml").read_text("utf-8-sig")).get("family", ""))
         except (OSError, ValueError):
             continue
     return ""
