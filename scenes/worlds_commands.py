@@ -157,6 +157,7 @@ def progress() -> "Iterator[Progress]":
 
     from world.terminal import console
 
-    with Bar(console=console(error=True), transient=True) as bar:
+    errors = console(error=True)  # in a pipe the bar would leave an empty line
+    with Bar(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda stage, part: bar.update(task, description=escape(stage), completed=part)

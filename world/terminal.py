@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,3 +45,8 @@ def lost_output(try_again: bool = False) -> str:
         os.close(nowhere)
         return "" if error.errno == errno.EPIPE else error.strerror or str(error)
     return ""
+
+
+def printable(text: str, most: int = 200) -> str:
+    """Text from outside as it may be shown: without what a terminal would obey, and not without end."""
+    return re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", " ", text)[:most]

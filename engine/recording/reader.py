@@ -23,7 +23,6 @@ from engine.recording.schema import (
     VERSION,
     RecordingError,
     decode_action,
-    printable,
     seal,
 )
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
@@ -31,6 +30,7 @@ from scenes.scene import MAX_SEED, Scene, SceneError, parse_context
 from world.action import ActionSpace
 from world.context import Context
 from world.home import recordings_folder
+from world.terminal import printable
 
 DAMAGE = (
     sqlite3.Error,
