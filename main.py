@@ -19,7 +19,7 @@ from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
 from world.errors import PlayheadError
-from world.home import expand_argument
+from world.home import expand_arguments
 from world.terminal import lost_output, show_anything
 from world.training.commands import app as train_app
 
@@ -138,7 +138,7 @@ def main() -> None:
     """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
     show_anything()
     try:
-        sys.argv[1:] = map(expand_argument, sys.argv[1:])
+        sys.argv[1:] = expand_arguments(sys.argv[1:])
         status = app(standalone_mode=False) or 0
         if not (lost := lost_output()):
             sys.exit(status)

@@ -147,7 +147,10 @@ def _measured(
             if job.out is not None:
                 from render.album import Album
 
-                watch = Album(job.out, evaluation.clips, ticks).watch
+                album = Album(job.out, evaluation.clips, ticks)
+                watch = album.watch
+                if not album.films:
+                    bar.console.print("there will be no time-lapse: PyAV is missing (pip install av)")
                 saved = job.out / "evaluation.pt"
             works.append(evaluation.each_tick(ticks, watch, saved))
             evaluations.append(evaluation)

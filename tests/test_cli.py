@@ -138,6 +138,23 @@ def test_a_film_has_a_frame_for_every_tick(start: Start, tmp_path: Path) -> None
         assert sum(1 for _ in film.decode(video=0)) == 25
 
 
+def test_pyav_is_needed_for_films_alone(start: Start, tmp_path: Path) -> None:
+    program = "import sys; sys.modules['av'] = None; import main; main.main()"
+
+    def play(out: str) -> subprocess.CompletedProcess[str]:
+        words = map(str, start.rollout("w*2", tmp_path / out))
+        command = [sys.executable, "-c", program, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ONE_THREAD, timeout=120)
+
+    for out in ("out.npz", "out.png", "pictures"):
+        done = play(out)
+        assert done.returncode == 0 and (tmp_path / out).exists(), done.stderr
+    done = play("out.mp4")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "a film needs PyAV, which is missing or broken: pip install av" in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_help_answers_without_loading_torch() -> None:
     program = "import sys, main; print({'torch', 'pygame', 'av', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
@@ -292,6 +309,7 @@ def test_what_is_unknown_or_impossible_ends_in_one_sentence(start: Start, tmp_pa
         ({"--seed": "-1"}, ["--seed -1", "0 to 2^64 - 1"]),
         ({"--device": "abacus"}, ["no usable device `abacus`"]),
         ({"--out": "out.avi"}, ["out.avi", ".npz, .mp4, .gif, .png"]),
+        ({"--out": "-"}, ["--out - is no file"]),
         ({"--out": "missing/out.npz"}, ["folder missing is missing"]),
         ({"--scene": "red-circle"}, ["either --scene or --context"]),
         ({"--context": None}, ["either --scene or --context"]),

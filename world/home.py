@@ -1,11 +1,15 @@
 """The user's own folders: added worlds and scenes, recordings, what was learnt about this machine."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
 from world.errors import PlayheadError
+
+WRITTEN = ("--out", "--to", "--record", "--recordings", "--thumbnails", "--screenshots")
+"""Options of commands that name what is to be written."""
 
 
 def expand_user(path: str) -> str:
@@ -16,11 +20,20 @@ def expand_user(path: str) -> str:
     return expanded
 
 
-def expand_argument(argument: str) -> str:
-    """A word of a command line with paths as by `expand_user`.
+def expand_arguments(words: Sequence[str]) -> list[str]:
+    """The words of a command line with paths as by `expand_user`.
 
-    A shell leaves `--record=~/x` as it is, and some expand no word at all.
+    A shell leaves `--record=~/x` as it is, and some expand no word at all. Raises PlayheadError for `-` where
+    something is to be written: elsewhere that is the output, and here it would be a file of that name.
     """
+    for option, value in zip(words, [*words[1:], ""], strict=True):
+        name, equals, joined = option.partition("=")
+        if name in WRITTEN and (joined if equals else value) == "-":
+            raise PlayheadError(f"{name} - is no file: nothing is written to the output; give a name")
+    return [_expand_argument(word) for word in words]
+
+
+def _expand_argument(argument: str) -> str:
     option, equals, value = argument.partition("=")
     if equals and option.startswith("--"):
         return f"{option}={expand_user(value)}"

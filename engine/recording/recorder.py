@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from engine.bridge.video import Jpeg
 from engine.fingerprint import environment, fingerprint
 from engine.recording.schema import (
     APPLICATION_ID,
@@ -39,6 +38,7 @@ from scenes.scene import Scene, context_arrays
 from world.world import World
 
 if TYPE_CHECKING:
+    from engine.bridge.video import Jpeg
     from engine.recording.reader import Recording
 
 Job = Callable[[sqlite3.Connection], None]
@@ -322,6 +322,8 @@ class Thumbnails:
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
         size = picture.shape[:2]
+        from engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
+
         if size not in self._encoders:
             self._encoders[size] = Jpeg(*size, coarse=True)
         return self._encoders[size].encode(np.ascontiguousarray(picture), True)[0]

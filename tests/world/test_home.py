@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from world.errors import PlayheadError
-from world.home import expand_argument, home, recordings_folder, scenes_folder, seek_folder, worlds_folder
+from world.home import (
+    WRITTEN,
+    expand_arguments,
+    home,
+    recordings_folder,
+    scenes_folder,
+    seek_folder,
+    worlds_folder,
+)
 
 
 @pytest.fixture
@@ -49,10 +57,19 @@ def test_a_tilde_in_a_variable_is_the_users_home(user: Path, monkeypatch: pytest
     ],
 )
 def test_a_tilde_in_a_commands_word_is_the_users_home(word: str, wanted: str, user: Path) -> None:
-    assert expand_argument(word) == wanted.format(user)
+    assert expand_arguments([word]) == [wanted.format(user)]
 
 
 def test_a_tilde_without_a_home_is_one_sentence(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(PlayheadError, match="`~/x`: this user has no home folder; give"):
-        expand_argument("--out=~/x")
+        expand_arguments(["--out=~/x"])
+
+
+@pytest.mark.parametrize("option", WRITTEN)
+def test_a_hyphen_is_no_name_for_what_is_written(option: str) -> None:
+    for words in (["x", option, "-"], [f"{option}=-", "y"]):
+        with pytest.raises(PlayheadError, match=f"{option} - is no file: nothing is written to the output"):
+            expand_arguments(words)
+    others = ["--title", "-", option, "a-b", "--from", "-"]
+    assert expand_arguments(others) == others
