@@ -26,15 +26,17 @@ def scenes(
         return
     from rich.table import Column, Table
 
-    from scenes.scene import list_scenes, own_scenes, ready_scenes
+    from scenes.scene import ready_scenes, scan_scenes
     from world.terminal import console
 
     table = Table(Column("name", no_wrap=True), "title", "world", Column("place", overflow="fold"), "seed")
-    found = [*list_scenes(), *own_scenes()]
+    found, broken = scan_scenes()
     for scene in found:
         table.add_row(scene.name, scene.title, scene.world, scene.place, str(scene.seed))
+    for name, why in broken.items():
+        table.add_row(name, f"cannot be used: {why}")
     for fields in ready_scenes():
-        if fields.name not in {scene.name for scene in found}:
+        if fields.name not in {*(scene.name for scene in found), *broken}:
             table.add_row(fields.name, fields.title, fields.world, "to be prepared", str(fields.seed))
     if thumbnails is not None:
         from render.sheet import write_png

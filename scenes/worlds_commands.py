@@ -24,12 +24,13 @@ def list_all() -> None:
     """List the worlds that are here, and the public ones that can be added."""
     from rich.table import Table
 
-    from world.catalogue import list_worlds
+    from world.catalogue import scan_worlds
     from world.public import PUBLIC
     from world.terminal import console
 
     here = Table("name", "what it is", title="Here")
-    for entry in list_worlds():
+    found, broken = scan_worlds()
+    for entry in found:
         config = entry.config
         weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
         if config.generator_weights.startswith("random:"):
@@ -39,6 +40,8 @@ def list_all() -> None:
             f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
         )
         here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
+    for name, why in broken.items():
+        here.add_row(name, f"cannot be used: {why}")
     public = Table("name", "what it is", title="Public: python main.py worlds get NAME")
     for name, known in PUBLIC.items():
         size = (

@@ -157,7 +157,7 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
 def _read(path: Path) -> dict[str, Choice]:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, Choice])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return {}
     return {key: choice for key, choice in found.items() if choice.backend in BACKENDS}
 

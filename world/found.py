@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from world.config import read_config
-from world.errors import WorldError
+from world.errors import WorldError, warn_once
 from world.home import worlds_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -23,6 +23,15 @@ def _added() -> list[Path]:
     return sorted(worlds_folder().glob("*/world.toml"))
 
 
+def _family(file: Path) -> str:
+    """The family in a world.toml; of one that cannot be read none, with a warning."""
+    try:
+        return read_config(file).family
+    except WorldError as error:
+        warn_once(f"a world is left out: {error}")
+        return ""
+
+
 def find_world(name: str | Path) -> Path:
     """The folder of a world given by name or by path, or of the only one of a family here.
 
@@ -34,7 +43,7 @@ def find_world(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
-    members = [folder.parent for folder in _added() if read_config(folder).family == str(name)]
+    members = [file.parent for file in _added() if _family(file) == str(name)]
     if len(members) == 1:
         return members[0]
     if members:

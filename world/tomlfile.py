@@ -25,5 +25,7 @@ def read_toml(path: Path, kind: type[Fields], what: str, missing: str, error: ty
         raise error(f"{path} cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError:
         raise error(f"{path} is not a usable {what}: it is not UTF-8; save it as that") from None
+    except RecursionError:
+        raise error(f"{path} is not a usable {what}: it is nested too deeply; correct it there") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
         raise error(f"{path} is not a usable {what}: {problem}; correct it there") from None
