@@ -79,7 +79,7 @@ def play(
     """Play a world in a window."""
     from render.play import play as run
     from render.settings import PlaySettings, parse_steps
-    from world.home import recordings_folder
+    from world.home import NoHome, recordings_folder
 
     if continued and (scene is not None or seed is not None or no_record or record is not None):
         raise PlayheadError("--continue has its scene, seed and file already; leave the other option out")
@@ -88,6 +88,12 @@ def play(
     if bridge and connect is not None:
         raise PlayheadError("--bridge offers a session of this window, and --connect has none; leave one out")
     count, auto_steps = parse_steps(steps)
+    folder, unrecorded = record, ""
+    if record is None and not no_record:
+        try:
+            folder = recordings_folder()
+        except NoHome as error:
+            unrecorded = str(error)
     run(
         PlaySettings(
             world=world,
@@ -105,7 +111,8 @@ def play(
             script=script,
             ticks=ticks,
             screenshots=screenshots,
-            recordings=None if no_record else record or recordings_folder(),
+            recordings=folder,
+            unrecorded=unrecorded,
             continued=continued,
             connect=connect,
             key=key,

@@ -18,7 +18,7 @@ import numpy as np
 
 from world.context import Context, check_context
 from world.errors import PlayheadError, WorldError, warn_once
-from world.home import scenes_folder
+from world.home import if_any, scenes_folder
 from world.tomlfile import read_toml
 
 if TYPE_CHECKING:  # which imports torch, and a window opens before that
@@ -86,7 +86,7 @@ def list_scenes() -> list[Scene]:
 def scan_scenes() -> tuple[list[Scene], dict[str, str]]:
     """Every shipped scene, then every one in the user's own folder; and of those that are unusable, why."""
     found, broken = [], {}
-    for name in dict.fromkeys([*scene_names(), *_names_in(scenes_folder())]):
+    for name in _all_names():
         try:
             found.append(load_scene(name))
         except SceneError as error:
@@ -112,7 +112,7 @@ def scenes_of(config: "WorldConfig") -> list[Scene]:
     be used, with a warning. Raises SceneError where there are none.
     """
     mine, shared = [], []
-    for name in dict.fromkeys([*scene_names(), *_names_in(scenes_folder())]):
+    for name in _all_names():
         try:
             world = read_fields(find_scene(name) / SCENE_FILE).world
             if belongs(world, config):
@@ -143,13 +143,19 @@ def fits(context: Context, config: "WorldConfig") -> bool:
     return True
 
 
+def _all_names() -> list[str]:
+    """Names of the shipped scenes, then those of the user's own; of equal ones the shipped one counts."""
+    own = [name for folder in if_any(scenes_folder) for name in _names_in(folder)]
+    return list(dict.fromkeys([*scene_names(), *own]))
+
+
 def _names_in(folder: Path) -> list[str]:
     return sorted(p.parent.name for p in folder.glob(f"*/{SCENE_FILE}"))
 
 
 def find_scene(name: str | Path) -> Path:
     """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
-    for parent in (SHIPPED, scenes_folder(), READY):
+    for parent in (SHIPPED, *if_any(scenes_folder), READY):
         if str(name) in _names_in(parent):
             return parent / str(name)
     path = Path(name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from world.config import read_config
 from world.errors import WorldError, warn_once
-from world.home import worlds_folder
+from world.home import if_any, worlds_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -20,7 +20,7 @@ def added_worlds() -> list[str]:
 
 
 def _added() -> list[Path]:
-    return sorted(worlds_folder().glob("*/world.toml"))
+    return sorted(file for folder in if_any(worlds_folder) for file in folder.glob("*/world.toml"))
 
 
 def _family(file: Path) -> str:
@@ -37,7 +37,7 @@ def find_world(name: str | Path) -> Path:
 
     Raises WorldError listing the known names.
     """
-    for parent in (SHIPPED, worlds_folder()):
+    for parent in (SHIPPED, *if_any(worlds_folder)):
         if str(name) and (parent / str(name) / "world.toml").is_file():
             return parent / str(name)
     path = Path(name)

@@ -29,7 +29,7 @@ from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import MAX_SEED, Scene, SceneError, parse_context
 from world.action import ActionSpace
 from world.context import Context
-from world.home import recordings_folder
+from world.home import if_any, recordings_folder
 from world.terminal import printable
 
 DAMAGE = (
@@ -130,7 +130,7 @@ def find_recording(text: str) -> tuple[Path, str]:
     RecordingError where there is none.
     """
     name, at, place = text.rpartition("@")
-    folder = recordings_folder()
+    folder = next(iter(if_any(recordings_folder)), None)
     for said, where in ((text, ""), (name, place)) if at else ((text, ""),):
         here = [Path(said)]
         if folder is not None and said:
