@@ -125,17 +125,25 @@ def play(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say what was found on this machine, and what is missing for what."""
-    from rich.table import Column, Table
+    from dataclasses import asdict
+
+    from rich.table import Table
 
     from engine.doctor import examine
-    from world.terminal import console
+    from world.terminal import show, show_json
 
-    table = Table("part", Column("found", overflow="fold"), Column("lacks", overflow="fold"))
-    for finding in examine():
+    findings = examine()
+    if as_json:
+        show_json([asdict(finding) for finding in findings])
+        return
+    table = Table("part", "found", "lacks")
+    for finding in findings:
         table.add_row(finding.part, finding.found or "nothing", finding.lack)
-    console().print(table)
+    show(table)
 
 
 _LOST = "playhead: the output cannot be written ({}); send it elsewhere"

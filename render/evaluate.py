@@ -49,13 +49,10 @@ def evaluate(
     from world.evaluation import PLAYERS, as_numbers
     from world.found import find_world
     from world.returning import as_row, has_trips
-    from world.terminal import console
+    from world.terminal import show
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
-    output = console()
-    if not sys.stdout.isatty():
-        output.width = 200
     if has_trips(episodes):
         if compare or out:
             raise PlayheadError(
@@ -67,7 +64,7 @@ def evaluate(
             json.dump([as_row(result) for result in results], sys.stdout, indent=1)
             print()
         else:
-            output.print(returning.table(results))
+            show(returning.table(results))
         return
     if compare:
         rows = []
@@ -78,7 +75,7 @@ def evaluate(
             json.dump(rows, sys.stdout, indent=1)
             print()
         else:
-            output.print(comparison(rows))
+            show(comparison(rows))
         return
     only = [Job(Path(world), find_world(world), steps, out)]
     ((job, scores),) = _measured(only, episodes, ticks, clips, player, device)
@@ -87,7 +84,7 @@ def evaluate(
         print()
         return
     for table in tables(scores, job.steps, not math.isnan(scores["all"].following_real)):
-        output.print(table)
+        show(table)
 
 
 @dataclass

@@ -20,24 +20,31 @@ _PLACE = "--place says what a picture is dreamed as, in a world without prompts:
 def scenes(
     context: typer.Context,
     thumbnails: Annotated[Path | None, typer.Option(help="Folder for a PNG of each scene.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the scenes to start from, or make one."""
     if context.invoked_subcommand:
         return
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from scenes.scene import ready_scenes, scan_scenes
-    from world.terminal import console
+    from world.terminal import show, show_json
 
-    table = Table(Column("name", no_wrap=True), "title", "world", Column("place", overflow="fold"), "seed")
+    fields = ("name", "title", "world", "place", "seed")
+    table = Table(*fields)
+    rows: list[dict[str, object]] = []
     found, broken = scan_scenes()
     for scene in found:
         table.add_row(scene.name, scene.title, scene.world, scene.place, str(scene.seed))
+        rows.append({field: getattr(scene, field) for field in fields} | {"state": "ready"})
     for name, why in broken.items():
         table.add_row(name, f"cannot be used: {why}")
-    for fields in ready_scenes():
-        if fields.name not in {*(scene.name for scene in found), *broken}:
-            table.add_row(fields.name, fields.title, fields.world, "to be prepared", str(fields.seed))
+        rows.append({"name": name, "state": "broken", "problem": why})
+    for ready in ready_scenes():
+        if ready.name not in {*(scene.name for scene in found), *broken}:
+            table.add_row(ready.name, ready.title, ready.world, "to be prepared", str(ready.seed))
+            known = {"name": ready.name, "title": ready.title, "world": ready.world, "seed": ready.seed}
+            rows.append({**known, "state": "to be prepared"})
     if thumbnails is not None:
         from render.sheet import write_png
         from scenes.scene import SceneError
@@ -50,7 +57,10 @@ def scenes(
             raise SceneError(
                 f"{thumbnails} cannot be written ({error.strerror}); choose another folder"
             ) from error
-    console().print(table)
+    if as_json:
+        show_json(rows)
+    else:
+        show(table)
 
 
 @app.command()

@@ -7,29 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from world.catalogue import Entry
     from world.importing import Progress
 
 app = typer.Typer(invoke_without_command=True)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
-def worlds(context: typer.Context) -> None:
+def worlds(context: typer.Context, as_json: Json = False) -> None:
     """List the worlds that are here, or add one."""
     if not context.invoked_subcommand:
-        list_all()
+        list_all(as_json)
 
 
 @app.command("list")
-def list_all() -> None:
+def list_all(as_json: Json = False) -> None:
     """List the worlds that are here, and the public ones that can be added."""
     from rich.table import Table
 
     from world.catalogue import scan_worlds
     from world.public import PUBLIC
-    from world.terminal import console
+    from world.terminal import show, show_json
 
     here = Table("name", "what it is", title="Here")
     found, broken = scan_worlds()
+    if as_json:
+        show_json({"here": [*map(_world, found), *_problems(broken)], "public": _public()})
+        return
     for entry in found:
         config = entry.config
         weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
@@ -51,7 +56,36 @@ def list_all() -> None:
         )
         public.add_row(name, "\n".join([known.config.title, size, known.config.licence, str(known.file)]))
     for table in (here, public):
-        console().print(table)
+        show(table)
+
+
+def _world(entry: "Entry") -> dict[str, object]:
+    config = entry.config
+    return {
+        "name": entry.name, "title": config.title, "licence": config.licence, "family": config.family,
+        "width": config.frame_width, "height": config.frame_height,
+        "ticks_per_second": config.ticks_per_second, "frames_per_tick": config.frames_per_tick,
+        "steps": len(config.sampling.steps), "parameters": entry.parameters, "weights": entry.weights,
+        "random": config.generator_weights.startswith("random:"),
+    }  # fmt: skip
+
+
+def _problems(broken: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "problem": why} for name, why in broken.items()]
+
+
+def _public() -> list[dict[str, object]]:
+    from world.public import PUBLIC
+
+    return [
+        {
+            "name": name, "title": known.config.title, "licence": known.config.licence,
+            "width": known.config.frame_width, "height": known.config.frame_height,
+            "download": int(known.file.size + (known.lora.size if known.lora else 0)),
+            "memory": int(known.memory), "file": str(known.file),
+        }
+        for name, known in PUBLIC.items()
+    ]  # fmt: skip
 
 
 @app.command()

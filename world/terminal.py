@@ -1,6 +1,7 @@
 """What people read: the console that tables and remarks are printed on, and an output that takes anything."""
 
 import errno
+import json
 import os
 import re
 import sys
@@ -8,16 +9,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+UNLIMITED = 2**20
+"""Columns of an output that is no terminal."""
 
 
 def console(error: bool = False) -> "Console":
     """A console on the output, or on the error side, that shows all text as it is.
 
-    Names and titles come from outside: `[/]` in one is no markup, and `:smile:` no picture.
+    Names and titles come from outside: `[/]` in one is no markup, and `:smile:` no picture. In a pipe lines
+    are as long as they have to be, so that whoever searches them finds what there is.
     """
     from rich.console import Console
 
-    return Console(stderr=error, markup=False, emoji=False)
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream is not None and stream.isatty() else UNLIMITED
+    return Console(stderr=error, markup=False, emoji=False, width=width)
+
+
+def show(table: "Table") -> None:
+    """Prints a table whole: on a terminal what is too long for a column goes on in its next line."""
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", False
+    console().print(table)
+
+
+def show_json(found: object) -> None:
+    """Prints what a program is to read."""
+    print(json.dumps(found, indent=1))
 
 
 def show_anything() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 File = Annotated[str, typer.Argument(help="A .playhead file, or the name of one in the recordings folder.")]
 Out = Annotated[Path | None, typer.Option(help="The new file; by default beside the old one.")]
 
@@ -109,38 +110,47 @@ def load_world(recording: "Recording", world: str | None, device: str) -> "World
 
 
 @app.callback()
-def recordings(context: typer.Context) -> None:
+def recordings(context: typer.Context, as_json: Json = False) -> None:
     """List the recordings, or look after one."""
     if context.invoked_subcommand is None:
-        list_recordings()
+        list_recordings(as_json=as_json)
 
 
 @app.command("list")
 def list_recordings(
     folder: Annotated[Path | None, typer.Argument(help="Else where plays are recorded.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the recordings in a folder by name; play names them after time and scene."""
-    from rich.table import Column, Table
+    from dataclasses import asdict
+
+    from rich.table import Table
 
     from engine.recording.reader import Summary
     from engine.recording.schema import RecordingError
     from world.home import recordings_folder
-    from world.terminal import console
+    from world.terminal import show, show_json
 
     folder = folder or recordings_folder()
     if folder is None:
         raise RecordingError("PLAYHEAD_RECORDINGS is `off`, so there is no folder; give one")
-    table = Table(Column("name", no_wrap=True), "scene", "world", "length", "branches", "bookmarks")
+    rows: list[dict[str, object]] = []
+    table = Table("name", "scene", "world", "length", "branches", "bookmarks")
     for path in sorted(folder.glob("*.playhead")):
         try:
             found = Summary.read(path)
-        except RecordingError:
+        except RecordingError as error:
             table.add_row(path.stem, "damaged: see `recordings info`")
+            rows.append({"name": path.stem, "problem": str(error)})
             continue
+        rows.append({"name": path.stem, **asdict(found), "seconds": found.ticks / found.rate})
         numbers = (length(found.ticks / found.rate), str(found.branches), str(found.bookmarks))
         table.add_row(path.stem, found.title, found.world, *numbers)
+    if as_json:
+        show_json({"folder": str(folder), "recordings": rows})
+        return
     typer.echo(str(folder))
-    console().print(table)
+    show(table)
 
 
 @app.command()
@@ -151,7 +161,7 @@ def info(recording: File) -> None:
     from rich.table import Table
 
     from engine.recording.reader import Recording, find_recording
-    from world.terminal import console
+    from world.terminal import show
 
     path, _ = find_recording(recording)
     kept = Recording.read(path, whole=False)
@@ -171,7 +181,7 @@ def info(recording: File) -> None:
         sources = ", ".join(sorted({played.source for played in branch.ticks}))
         row = (str(branch.id), begins, spans, ran, scene, str(branch.seed), str(branch.play), sources)
         table.add_row(*row)
-    console().print(table)
+    show(table)
     for mark in tree.bookmarks:
         typer.echo(f"bookmark {mark.place} {mark.name}")
     for problem in kept.problems:
