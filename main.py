@@ -19,6 +19,8 @@ from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
 from world.errors import PlayheadError
+from world.home import expand_arguments
+from world.terminal import lost_output, show_anything
 from world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
@@ -77,7 +79,7 @@ def play(
     """Play a world in a window."""
     from render.play import play as run
     from render.settings import PlaySettings, parse_steps
-    from world.home import recordings_folder
+    from world.home import NoHome, recordings_folder
 
     if continued and (scene is not None or seed is not None or no_record or record is not None):
         raise PlayheadError("--continue has its scene, seed and file already; leave the other option out")
@@ -86,6 +88,12 @@ def play(
     if bridge and connect is not None:
         raise PlayheadError("--bridge offers a session of this window, and --connect has none; leave one out")
     count, auto_steps = parse_steps(steps)
+    folder, unrecorded = record, ""
+    if record is None and not no_record:
+        try:
+            folder = recordings_folder()
+        except NoHome as error:
+            unrecorded = str(error)
     run(
         PlaySettings(
             world=world,
@@ -103,7 +111,8 @@ def play(
             script=script,
             ticks=ticks,
             screenshots=screenshots,
-            recordings=None if no_record else record or recordings_folder(),
+            recordings=folder,
+            unrecorded=unrecorded,
             continued=continued,
             connect=connect,
             key=key,
@@ -116,23 +125,39 @@ def play(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say what was found on this machine, and what is missing for what."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    from dataclasses import asdict
+
+    from rich.table import Table
 
     from engine.doctor import examine
+    from world.terminal import show, show_json
 
-    table = Table("part", Column("found", overflow="fold"), Column("lacks", overflow="fold"))
-    for finding in examine():
+    findings = examine()
+    if as_json:
+        show_json([asdict(finding) for finding in findings])
+        return
+    table = Table("part", "found", "lacks")
+    for finding in findings:
         table.add_row(finding.part, finding.found or "nothing", finding.lack)
-    Console().print(table)
+    show(table)
+
+
+_LOST = "playhead: the output cannot be written ({}); send it elsewhere"
 
 
 def main() -> None:
     """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
+    show_anything()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.argv[1:] = expand_arguments(sys.argv[1:])
+        status = app(standalone_mode=False) or 0
+        if not (lost := lost_output()):
+            sys.exit(status)
+        print(_LOST.format(lost), file=sys.stderr)
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
     except TyperException as error:
@@ -141,6 +166,10 @@ def main() -> None:
         if sentence:  # none where a group was called without a command: its help is printed already
             where = context.command_path if context is not None else "playhead"
             print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
+    except OSError:
+        if not (lost := lost_output(try_again=True)):
+            raise
+        print(_LOST.format(lost), file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("playhead: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)

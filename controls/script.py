@@ -36,7 +36,7 @@ def parse_script(text: str, space: ActionSpace, aliases: Mapping[str, str]) -> l
     """
     chords: dict[str, Action] = {}  # a script repeats few chords: each is looked up once
     groups: list[list[Action]] = [[]]
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN.finditer(text.removeprefix("\ufeff")):  # a byte-order mark of the file it came from
         if token["stray"]:
             raise ActionError("a script has a `*` with no chord before it: write w*20, without blanks")
         if token["open"]:

@@ -21,7 +21,6 @@ def rollout(
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
-    from rich.console import Console
     from rich.progress import track
 
     from controls.keymap import find_keymap
@@ -33,6 +32,7 @@ def rollout(
     from render.export import Clip, check_export, exporting
     from scenes.scene import check_seed, load_scene, read_context
     from world.errors import ActionError, PlayheadError, WorldError
+    from world.terminal import console
     from world.world import World
 
     check_export(out)
@@ -60,11 +60,11 @@ def rollout(
         Recorder(record, loaded, start.title if start else "") if record is not None else None
     )
     timeline.begin(session)
-    console = Console(stderr=True)
     try:
         with exporting(out, clip) as write:
             count = 0
-            for frames in track(run(session, held, timeline), "dreaming", len(held), console=console):
+            bar = track(run(session, held, timeline), "dreaming", len(held), console=console(error=True))
+            for frames in bar:
                 write(frames)
                 count += len(frames)
     finally:

@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from world.acceleration import pick_device, pick_dtype
-from world.catalogue import list_worlds
+from world.catalogue import scan_worlds
 from world.found import shipped_worlds
 
 
@@ -155,7 +155,8 @@ def _public_worlds() -> Iterable[Finding]:
 
 
 def _worlds() -> Iterable[Finding]:
-    for entry in list_worlds():
+    found, broken = scan_worlds()
+    for entry in found:
         if entry.config.generator_weights.startswith("random:"):
             yield Finding(f"world {entry.name}", "random weights")
             continue
@@ -164,8 +165,10 @@ def _worlds() -> Iterable[Finding]:
             f"git checkout -- world/shipped/{entry.name}" if shipped else f"worlds get {entry.name} --force"
         )
         lack = f"its weights, without which it cannot be played: {mend}"
-        found = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
-        yield Finding(f"world {entry.name}", found, "" if entry.weights else lack)
+        size = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
+        yield Finding(f"world {entry.name}", size, "" if entry.weights else lack)
+    for name, why in broken.items():
+        yield Finding(f"world {name}", "", f"a world.toml that can be used: {why}")
 
 
 _BACKENDS = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from render.sheet import contact_sheet, write_png
-from render.video import VideoWriter
+from render.video import VideoWriter, can_film
 from world.evaluation import CONTEXT, LOOKS, Clip
 
 ROWS = 6
@@ -20,12 +20,12 @@ class Album:
     """Shows the first clip of each place: `sheet.png`, anew at every look, and `timelapse.mp4` in `folder`.
 
     The time-lapse shows about `LAPSE_FRAMES` ticks, evenly spread, at twenty a second. One that is resumed
-    goes on in a file of its own, named by its first tick.
+    goes on in a file of its own, named by its first tick. Without PyAV there is none: `films` says so.
     """
 
     def __init__(self, folder: Path, clips: Sequence[Clip], ticks: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.ticks = folder, ticks
+        self.folder, self.ticks, self.films = folder, ticks, can_film()
         self.every = max(1, ticks // LAPSE_FRAMES)
         places = [clip.place for clip in clips]
         self.rows = sorted({place: i for i, place in reversed(list(enumerate(places)))}.values())[:ROWS]
@@ -41,7 +41,7 @@ class Album:
         if tick in self.looks:
             self.dreamed[tick] = list(shown.numpy())
             write_png(self.folder / "sheet.png", self.sheet())
-        if tick % self.every == 0:
+        if self.films and tick % self.every == 0:
             self._append(tick, shown)
         if tick == self.ticks and self._video is not None:
             self._video.close()

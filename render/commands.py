@@ -140,12 +140,12 @@ def bench_batch(
     game: Annotated[bool, typer.Option(help="Measure the real game too.")] = True,
 ) -> None:
     """Step many sessions together and print ticks a second against their number."""
-    from rich.console import Console
     from rich.table import Table
 
     from render import batch, bench
     from world import acceleration
     from world.errors import PlayheadError
+    from world.terminal import show
     from world.world import World
 
     sizes = [int(part) for part in sessions.split(",") if part.strip().isdigit()]
@@ -162,7 +162,7 @@ def bench_batch(
     for speed in batch.bench_batch(loaded, sizes, ticks):
         times = (f"{speed.percentile(part):.1f}" for part in (0.5, 0.95, 0.99))
         table.add_row(str(speed.sessions), f"{speed.rate:.1f}", *times)
-    Console().print(table)
+    show(table)
     rate = batch.game_rate() if game else None
     if rate is not None:
         typer.echo(f"real game     {rate:.0f} frames/s: ViZDoom, one core, as `train collect` plays it")

@@ -44,17 +44,15 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a world against real footage that it has never seen, or compare training runs."""
-    from rich.console import Console
-
     from render import returning
     from world.errors import PlayheadError
     from world.evaluation import PLAYERS, as_numbers
     from world.found import find_world
     from world.returning import as_row, has_trips
+    from world.terminal import show
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
-    console = Console(width=None if sys.stdout.isatty() else 200)
     if has_trips(episodes):
         if compare or out:
             raise PlayheadError(
@@ -66,7 +64,7 @@ def evaluate(
             json.dump([as_row(result) for result in results], sys.stdout, indent=1)
             print()
         else:
-            console.print(returning.table(results))
+            show(returning.table(results))
         return
     if compare:
         rows = []
@@ -77,7 +75,7 @@ def evaluate(
             json.dump(rows, sys.stdout, indent=1)
             print()
         else:
-            console.print(comparison(rows))
+            show(comparison(rows))
         return
     only = [Job(Path(world), find_world(world), steps, out)]
     ((job, scores),) = _measured(only, episodes, ticks, clips, player, device)
@@ -86,7 +84,7 @@ def evaluate(
         print()
         return
     for table in tables(scores, job.steps, not math.isnan(scores["all"].following_real)):
-        console.print(table)
+        show(table)
 
 
 @dataclass
@@ -120,18 +118,19 @@ def _measured(
 
     On a GPU several go side by side: their passes share it, and it draws their noise.
     """
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress, TaskID
 
     from world import acceleration
     from world.evaluation import Evaluation, in_turns, load_inverse, prepare
     from world.noise import OnDevice
+    from world.terminal import console
     from world.world import World
 
     at_once = AT_ONCE if acceleration.pick_device(device).type == "cuda" else 1
     for first in range(0, len(jobs), at_once):
         group = jobs[first : first + at_once]
-        bar = Progress(console=Console(stderr=True))
+        bar = Progress(console=console(error=True))
         evaluations: list[Evaluation] = []
         works = []
         for job in group:
@@ -145,11 +144,14 @@ def _measured(
             if job.out is not None:
                 from render.album import Album
 
-                watch = Album(job.out, evaluation.clips, ticks).watch
+                album = Album(job.out, evaluation.clips, ticks)
+                watch = album.watch
+                if not album.films:
+                    bar.console.print("there will be no time-lapse: PyAV is missing (pip install av)")
                 saved = job.out / "evaluation.pt"
             works.append(evaluation.each_tick(ticks, watch, saved))
             evaluations.append(evaluation)
-            bar.add_task(f"{job.run.name}, {job.steps} steps", total=ticks)
+            bar.add_task(escape(f"{job.run.name}, {job.steps} steps"), total=ticks)
         try:
             for number, tick in in_turns(works, evaluations[0].world.device):
                 bar.start()  # with the first tick: what cannot be measured has said so by then

@@ -43,14 +43,13 @@ def export(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
-    from rich.console import Console
-
     from render.export import ExportError, check_export
     from render.film import Style
     from render.take import Shelf
+    from world.terminal import console
 
-    console = Console(stderr=True)
-    shelf = Shelf(world, device, lambda said: console.print(said, style="yellow", highlight=False))
+    errors = console(error=True)
+    shelf = Shelf(world, device, lambda said: errors.print(said, style="yellow", highlight=False))
     if kind is None:
         check_export(Path(to))
         if len(recordings) > 1:
@@ -58,13 +57,13 @@ def export(
         takes = [shelf.take(recordings[0], branch, first, last)]
         if beside is not None:
             takes.append(shelf.beside(recordings[0], beside, first, last))
-        typer.echo(_export_film(takes, Path(to), Style(scale, overlay), console))
+        typer.echo(_export_film(takes, Path(to), Style(scale, overlay), errors))
         return
     if beside is not None or overlay or scale != 1:
         raise ExportError("a data set has the frames as they were; leave out --beside, --overlay and --scale")
     takes = shelf.data(recordings, branch, first, last)
     write = _export_episodes if kind is Data.EPISODES else _export_minari
-    typer.echo(write(takes, to, console))
+    typer.echo(write(takes, to, errors))
 
 
 def _export_film(takes: "list[Take]", to: Path, style: "Style", console: "Console") -> str:
@@ -103,6 +102,8 @@ def _side_by_side(takes: "list[Iterator[list[Pane]]]") -> "Iterator[list[list[Pa
 
 
 def _export_episodes(takes: "list[Take]", to: str, console: "Console") -> str:
+    import glob
+
     from render.episodes import check_episodes, without_cuts, write_episode
     from render.export import ExportError
 
@@ -111,7 +112,7 @@ def _export_episodes(takes: "list[Take]", to: str, console: "Console") -> str:
     for take in takes:
         check_episodes(take.recording.space)
     for stem in stems:
-        if any(folder.glob(f"{stem}-[0-9]*.npz")):
+        if any(folder.glob(f"{glob.escape(stem)}-[0-9]*.npz")):
             raise ExportError(f"{folder} holds episodes of {stem} already; name another folder")
     if len(stems) < len({take.recording.path for take in takes}):
         raise ExportError("two of these recordings have the same name; make a data set of each")

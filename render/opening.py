@@ -9,7 +9,7 @@ from controls.keymap import Keymap
 from controls.player import Player
 from render.settings import PlaySettings
 from world.errors import PlayheadError
-from world.home import worlds_folder
+from world.home import if_any, worlds_folder
 
 if TYPE_CHECKING:
     from engine.recording.reader import Recording
@@ -46,9 +46,9 @@ def keymap_world(settings: PlaySettings) -> str:
 
 def family_of(world: str) -> str:
     """The family that a world's `world.toml` names, by a glance at its text; empty where it names none."""
-    for folder in (worlds_folder() / world, Path(world)):
+    for folder in (*(folder / world for folder in if_any(worlds_folder)), Path(world)):
         try:
-            return str(tomllib.loads((folder / "world.toml").read_text("utf-8")).get("family", ""))
+            return str(tomllib.loads((folder / "world.toml").read_text("utf-8-sig")).get("family", ""))
         except (OSError, ValueError):
             continue
     return ""
@@ -106,7 +106,7 @@ class Opening:
         session = self._open(scene, scene.seed if settings.seed is None else settings.seed)
         from engine.timeline.opening import new_timeline
 
-        self.timeline = new_timeline(self._world, scene, settings.recordings)
+        self.timeline = new_timeline(self._world, scene, settings.recordings, settings.unrecorded)
         return session
 
     def _read_recording(self) -> "tuple[Recording, Place] | tuple[None, None]":

@@ -17,7 +17,7 @@ from render.sharing import NEEDS_CONTROL
 from render.window import Window, wake
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
-from world.home import recordings_folder
+from world.home import if_any, recordings_folder
 
 
 def dial(settings: PlaySettings) -> Line:
@@ -26,7 +26,7 @@ def dial(settings: PlaySettings) -> Line:
     for option, given in (("--device", settings.device != "auto"), ("--attention", settings.attention)):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
-    if settings.continued or settings.recordings not in (None, recordings_folder()):
+    if settings.continued or settings.recordings not in (None, *if_any(recordings_folder)):
         raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
     if settings.codec not in CODECS:
         raise PlayheadError(f"--codec is one of {', '.join(CODECS)}, not `{settings.codec}`")

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[Returned]":
     """How well a world returns, under a progress bar. Raises PlayheadError for unusable episodes."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from world.config import load_config
@@ -19,6 +18,7 @@ def measure(world: str, episodes: Path, clips: int, steps: int | None, device: s
     from world.memory import cut_memory
     from world.noise import OnDevice
     from world.returning import MEMORY, Returning, read_trips
+    from world.terminal import console
     from world.world import World
 
     more = cut_memory(load_config(find_world(world) / "world.toml"), MEMORY) is not None
@@ -28,7 +28,7 @@ def measure(world: str, episodes: Path, clips: int, steps: int | None, device: s
             loaded.noises = OnDevice(loaded.device)
     whole = worlds[0]
     returning = Returning(whole, worlds[1] if more else None, read_trips(whole, episodes, clips))
-    with Progress(console=Console(stderr=True)) as bar:
+    with Progress(console=console(error=True)) as bar:
         task = bar.add_task(f"there and back, {whole.steps} steps", total=returning.ticks)
         return returning.run(lambda done: bar.update(task, completed=done))
 

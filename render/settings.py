@@ -21,7 +21,8 @@ class PlaySettings:
 
     `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
     before the keys count. `hold`: the world stands still while nothing is held. `recordings`: the folder that
-    the play is recorded to, None for nowhere. `continued`: a recording to go on with, `FILE` or `FILE@PLACE`.
+    the play is recorded to, None for nowhere; `unrecorded`: why, where that was not wished. `continued`: a
+    recording to go on with, `FILE` or `FILE@PLACE`.
     `connect`: the address of a server to play on, with `key` and `server_key` where it wants keys, and frames
     that come by `codec`. `bridge`: where programs may watch and play this window's session, with `key` and
     `clients` where they need keys. `watched`: what of a recording is to be played again instead.
@@ -43,6 +44,7 @@ class PlaySettings:
     ticks: int | None = None
     screenshots: Path = Path()
     recordings: Path | None = None
+    unrecorded: str = ""
     continued: str = ""
     connect: str | None = None
     key: Path | None = None

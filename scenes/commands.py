@@ -20,22 +20,31 @@ _PLACE = "--place says what a picture is dreamed as, in a world without prompts:
 def scenes(
     context: typer.Context,
     thumbnails: Annotated[Path | None, typer.Option(help="Folder for a PNG of each scene.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the scenes to start from, or make one."""
     if context.invoked_subcommand:
         return
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    from scenes.scene import list_scenes, own_scenes, ready_scenes
+    from scenes.scene import ready_scenes, scan_scenes
+    from world.terminal import show, show_json
 
-    table = Table(Column("name", no_wrap=True), "title", "world", Column("place", overflow="fold"), "seed")
-    found = [*list_scenes(), *own_scenes()]
+    fields = ("name", "title", "world", "place", "seed")
+    table = Table(*fields)
+    rows: list[dict[str, object]] = []
+    found, broken = scan_scenes()
     for scene in found:
         table.add_row(scene.name, scene.title, scene.world, scene.place, str(scene.seed))
-    for fields in ready_scenes():
-        if fields.name not in {scene.name for scene in found}:
-            table.add_row(fields.name, fields.title, fields.world, "to be prepared", str(fields.seed))
+        rows.append({field: getattr(scene, field) for field in fields} | {"state": "ready"})
+    for name, why in broken.items():
+        table.add_row(name, f"cannot be used: {why}")
+        rows.append({"name": name, "state": "broken", "problem": why})
+    for ready in ready_scenes():
+        if ready.name not in {*(scene.name for scene in found), *broken}:
+            table.add_row(ready.name, ready.title, ready.world, "to be prepared", str(ready.seed))
+            known = {"name": ready.name, "title": ready.title, "world": ready.world, "seed": ready.seed}
+            rows.append({**known, "state": "to be prepared"})
     if thumbnails is not None:
         from render.sheet import write_png
         from scenes.scene import SceneError
@@ -48,7 +57,10 @@ def scenes(
             raise SceneError(
                 f"{thumbnails} cannot be written ({error.strerror}); choose another folder"
             ) from error
-    Console().print(table)
+    if as_json:
+        show_json(rows)
+    else:
+        show(table)
 
 
 @app.command()
@@ -117,7 +129,6 @@ def _save_moment(
 ) -> Path:
     """Writes the scene of a moment of a recording, FILE@PLACE. Returns its folder."""
     from msgspec.structs import replace
-    from rich.console import Console
     from rich.progress import track
 
     from engine.recording.commands import load_world
@@ -125,18 +136,19 @@ def _save_moment(
     from engine.recording.reader import Recording, find_recording
     from engine.recording.replay import telling
     from scenes.build import save_scene
+    from world.terminal import console
 
     path, moment = find_recording(source)
     recording = Recording.read(path)
     place = recording.tree.parse(moment)
     loaded = load_world(recording, world, "auto")
-    console = Console(stderr=True)
+    errors = console(error=True)
 
     def watch(moments: "Iterable[Replayed]") -> "Iterable[Replayed]":
         told = telling(
-            moments, recording, loaded, lambda said: console.print(said, style="yellow", highlight=False)
+            moments, recording, loaded, lambda said: errors.print(said, style="yellow", highlight=False)
         )
-        return track(told, "replaying", place.tick + 1, console=console)
+        return track(told, "replaying", place.tick + 1, console=errors)
 
     length = loaded.config.sampling.window if length is None else length
     scene = moment_scene(recording, loaded, place, length, watch)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from scenes.picture import read_picture
 from scenes.scene import SceneError
 from world.context import Context, check_context
 
@@ -161,25 +162,6 @@ def make_context(
     context = Context(frames, np.zeros((len(frames), len(config.action.buttons)), np.uint8), **found)
     check_context(config, context)
     return context
-
-
-def read_picture(path: Path, height: int, width: int) -> np.ndarray:
-    """A picture file as uint8 `(height, width, 3)`: scaled to cover, then cut about its middle.
-
-    Raises SceneError for a file that is no picture.
-    """
-    import av
-
-    try:
-        with av.open(str(path)) as file:
-            frame = next(file.decode(video=0))
-    except (OSError, StopIteration, av.error.FFmpegError) as error:
-        raise SceneError(f"{path} is no picture that can be read ({error}); give a .png or .jpg") from None
-    scale = max(height / frame.height, width / frame.width)
-    tall, wide = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
-    pixels = frame.reformat(wide, tall, "rgb24").to_ndarray()
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
 def _need(package: str) -> Any:  # noqa: ANN401

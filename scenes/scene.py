@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from world.context import Context, check_context
-from world.errors import PlayheadError, WorldError
-from world.home import scenes_folder
+from world.errors import PlayheadError, WorldError, warn_once
+from world.home import if_any, scenes_folder
 from world.tomlfile import read_toml
 
 if TYPE_CHECKING:  # which imports torch, and a window opens before that
@@ -83,9 +83,15 @@ def list_scenes() -> list[Scene]:
     return [load_scene(name) for name in scene_names()]
 
 
-def own_scenes() -> list[Scene]:
-    """Every scene in the user's own folder, by name."""
-    return [load_scene(name) for name in _names_in(scenes_folder()) if name not in scene_names()]
+def scan_scenes() -> tuple[list[Scene], dict[str, str]]:
+    """Every shipped scene, then every one in the user's own folder; and of those that are unusable, why."""
+    found, broken = [], {}
+    for name in _all_names():
+        try:
+            found.append(load_scene(name))
+        except SceneError as error:
+            broken[name] = str(error)
+    return found, broken
 
 
 def ready_scenes(config: "WorldConfig | None" = None) -> list[SceneFields]:
@@ -102,13 +108,17 @@ def belongs(world: str, config: "WorldConfig") -> bool:
 def scenes_of(config: "WorldConfig") -> list[Scene]:
     """The shipped scenes of a world and the user's own: first those of its name, then those of its family.
 
-    Scenes of the family that were made for worlds of another size are left out. Raises SceneError where there
-    are none.
+    Scenes of the family that were made for worlds of another size are left out, and so are those that cannot
+    be used, with a warning. Raises SceneError where there are none.
     """
-    names = dict.fromkeys([*scene_names(), *_names_in(scenes_folder())])
-    found = [(name, read_fields(find_scene(name) / SCENE_FILE).world) for name in names]
-    mine = [load_scene(name) for name, world in found if world == config.name]
-    shared = [load_scene(name) for name, world in found if world != config.name and belongs(world, config)]
+    mine, shared = [], []
+    for name in _all_names():
+        try:
+            world = read_fields(find_scene(name) / SCENE_FILE).world
+            if belongs(world, config):
+                (mine if world == config.name else shared).append(load_scene(name))
+        except SceneError as error:
+            warn_once(f"a scene is left out: {error}")
     mine += [scene for scene in shared if fits(scene.context, config)]
     if mine:
         return mine
@@ -133,13 +143,19 @@ def fits(context: Context, config: "WorldConfig") -> bool:
     return True
 
 
+def _all_names() -> list[str]:
+    """Names of the shipped scenes, then those of the user's own; of equal ones the shipped one counts."""
+    own = [name for folder in if_any(scenes_folder) for name in _names_in(folder)]
+    return list(dict.fromkeys([*scene_names(), *own]))
+
+
 def _names_in(folder: Path) -> list[str]:
     return sorted(p.parent.name for p in folder.glob(f"*/{SCENE_FILE}"))
 
 
 def find_scene(name: str | Path) -> Path:
     """The folder of a scene given by name or by path. Raises SceneError listing the known names."""
-    for parent in (SHIPPED, scenes_folder(), READY):
+    for parent in (SHIPPED, *if_any(scenes_folder), READY):
         if str(name) in _names_in(parent):
             return parent / str(name)
     path = Path(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scenes.encoders import read_picture
+from scenes.picture import read_picture
 from scenes.scene import SceneError
 from world.context import Context
 from world.world import World

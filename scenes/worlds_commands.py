@@ -7,29 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from world.catalogue import Entry
     from world.importing import Progress
 
 app = typer.Typer(invoke_without_command=True)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
-def worlds(context: typer.Context) -> None:
+def worlds(context: typer.Context, as_json: Json = False) -> None:
     """List the worlds that are here, or add one."""
     if not context.invoked_subcommand:
-        list_all()
+        list_all(as_json)
 
 
 @app.command("list")
-def list_all() -> None:
+def list_all(as_json: Json = False) -> None:
     """List the worlds that are here, and the public ones that can be added."""
-    from rich.console import Console
     from rich.table import Table
 
-    from world.catalogue import list_worlds
+    from world.catalogue import scan_worlds
     from world.public import PUBLIC
+    from world.terminal import show, show_json
 
     here = Table("name", "what it is", title="Here")
-    for entry in list_worlds():
+    found, broken = scan_worlds()
+    if as_json:
+        show_json({"here": [*map(_world, found), *_problems(broken)], "public": _public()})
+        return
+    for entry in found:
         config = entry.config
         weights = f"weights of {entry.weights / 1e6:.1f} MB" if entry.weights else "weights missing"
         if config.generator_weights.startswith("random:"):
@@ -39,6 +45,8 @@ def list_all() -> None:
             f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
         )
         here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
+    for name, why in broken.items():
+        here.add_row(name, f"cannot be used: {why}")
     public = Table("name", "what it is", title="Public: python main.py worlds get NAME")
     for name, known in PUBLIC.items():
         size = (
@@ -48,7 +56,36 @@ def list_all() -> None:
         )
         public.add_row(name, "\n".join([known.config.title, size, known.config.licence, str(known.file)]))
     for table in (here, public):
-        Console().print(table)
+        show(table)
+
+
+def _world(entry: "Entry") -> dict[str, object]:
+    config = entry.config
+    return {
+        "name": entry.name, "title": config.title, "licence": config.licence, "family": config.family,
+        "width": config.frame_width, "height": config.frame_height,
+        "ticks_per_second": config.ticks_per_second, "frames_per_tick": config.frames_per_tick,
+        "steps": len(config.sampling.steps), "parameters": entry.parameters, "weights": entry.weights,
+        "random": config.generator_weights.startswith("random:"),
+    }  # fmt: skip
+
+
+def _problems(broken: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "problem": why} for name, why in broken.items()]
+
+
+def _public() -> list[dict[str, object]]:
+    from world.public import PUBLIC
+
+    return [
+        {
+            "name": name, "title": known.config.title, "licence": known.config.licence,
+            "width": known.config.frame_width, "height": known.config.frame_height,
+            "download": int(known.file.size + (known.lora.size if known.lora else 0)),
+            "memory": int(known.memory), "file": str(known.file),
+        }
+        for name, known in PUBLIC.items()
+    ]  # fmt: skip
 
 
 @app.command()
@@ -152,9 +189,12 @@ def random(
 @contextmanager
 def progress() -> "Iterator[Progress]":
     """A progress bar with an estimate, on the console's error side."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    from world.terminal import console
+
+    errors = console(error=True)  # in a pipe the bar would leave an empty line
+    with Bar(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda stage, part: bar.update(task, description=stage, completed=part)
+        yield lambda stage, part: bar.update(task, description=escape(stage), completed=part)

@@ -1,6 +1,7 @@
 """What the command line promises, by running it: results that repeat, and one sentence for bad input."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import torch
 
 from main import main
 from scenes.scene import scene_names
-from tests.conftest import make_tiny_context
+from tests.conftest import make_tiny_context, save_scene
 from world.checkpoint import read_weights, save_weights
 from world.found import SHIPPED
 
@@ -137,6 +138,23 @@ def test_a_film_has_a_frame_for_every_tick(start: Start, tmp_path: Path) -> None
         assert sum(1 for _ in film.decode(video=0)) == 25
 
 
+def test_pyav_is_needed_for_films_alone(start: Start, tmp_path: Path) -> None:
+    program = "import sys; sys.modules['av'] = None; import main; main.main()"
+
+    def play(out: str) -> subprocess.CompletedProcess[str]:
+        words = map(str, start.rollout("w*2", tmp_path / out))
+        command = [sys.executable, "-c", program, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ONE_THREAD, timeout=120)
+
+    for out in ("out.npz", "out.png", "pictures"):
+        done = play(out)
+        assert done.returncode == 0 and (tmp_path / out).exists(), done.stderr
+    done = play("out.mp4")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "a film needs PyAV, which is missing or broken: pip install av" in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_help_answers_without_loading_torch() -> None:
     program = "import sys, main; print({'torch', 'pygame', 'av', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
@@ -166,6 +184,89 @@ def test_worlds_are_listed() -> None:
     assert done.returncode == 0, done.stderr
     for words in ("freedoom", "256 x 160", "17.5 ticks/s", "M parameters", "Apache-2.0"):
         assert words in done.stdout
+
+
+@pytest.fixture
+def odd_home(tiny_world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a world and a scene, whose titles and names look like markup."""
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PLAYHEAD_RECORDINGS", raising=False)
+    world = shutil.copytree(tiny_world_folder, tmp_path / "home" / "worlds" / "[red]x")
+    (tmp_path / "home" / "scenes").mkdir()
+    save_scene(tmp_path / "home" / "scenes" / "[b]")
+    for file in (world / "world.toml", tmp_path / "home" / "scenes" / "[b]" / "scene.toml"):
+        text = file.read_text("utf-8")
+        file.write_text(re.sub("title = .*", 'title = "A [/way] :cat: in"', text), "utf-8")
+    (tmp_path / "home" / "recordings").mkdir()
+    (tmp_path / "home" / "recordings" / "[red].playhead").touch()
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("command", ["scenes", "worlds", "doctor", "recordings"])
+def test_names_and_titles_are_no_markup(
+    command: str, odd_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["main.py", command])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capfd.readouterr()
+    assert not end.value.code, err
+    words = {"doctor": "[red]x", "recordings": "[red]"}.get(command, "A [/way] :cat: in")
+    assert words in out
+
+
+def test_a_tilde_is_the_users_home_in_every_path(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "user").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copy(start.context, tmp_path / "user" / "c.npz")
+    words = ["rollout", f"--world={start.world}", "--context=~/c.npz", "--actions=w", "--device=cpu"]
+    monkeypatch.setattr("sys.argv", ["main.py", *words, "--out", "~/a.npz", "--record=~/a.playhead"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code, capfd.readouterr().err
+    assert {path.name for path in (tmp_path / "user").iterdir()} == {"c.npz", "a.npz", "a.playhead"}
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp437", "cp1252", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(
+    encoding: str, start: Start, tiny_scene: Path, tmp_path: Path
+) -> None:
+    scene = shutil.copytree(tiny_scene, tmp_path / "home" / "scenes" / "far")
+    text = (scene / "scene.toml").read_text("utf-8")
+    (scene / "scene.toml").write_text(text.replace("A tiny scene", "\u9060\u304f \u00e9"), "utf-8")
+    env = {**ONE_THREAD, "PYTHONIOENCODING": encoding, "PLAYHEAD_HOME": str(tmp_path / "home")}
+    out = tmp_path / "\u9060.npz"
+    for words in (["worlds"], ["scenes"], [*start.rollout("w", out)]):
+        done = subprocess.run([*MAIN, *map(str, words)], capture_output=True, timeout=120, env=env)
+        assert done.returncode == 0, (words, done.stderr)
+        assert b"Traceback" not in done.stderr
+        if words == ["scenes"]:
+            shown = {"utf-8": "\u9060\u304f \u00e9", "ascii": "?? ?"}.get(encoding, "?? \u00e9")
+            assert shown in done.stdout.decode(encoding)
+    assert out.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["worlds", "scenes", "recordings list .", "doctor", "--help"])
+def test_an_output_that_cannot_be_written_is_one_sentence(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*MAIN, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("playhead: the output cannot be written (No space left on device); ")
+
+
+def test_an_output_that_nobody_reads_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        done = subprocess.run([*MAIN, "worlds"], stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
@@ -208,6 +309,7 @@ def test_what_is_unknown_or_impossible_ends_in_one_sentence(start: Start, tmp_pa
         ({"--seed": "-1"}, ["--seed -1", "0 to 2^64 - 1"]),
         ({"--device": "abacus"}, ["no usable device `abacus`"]),
         ({"--out": "out.avi"}, ["out.avi", ".npz, .mp4, .gif, .png"]),
+        ({"--out": "-"}, ["--out - is no file"]),
         ({"--out": "missing/out.npz"}, ["folder missing is missing"]),
         ({"--scene": "red-circle"}, ["either --scene or --context"]),
         ({"--context": None}, ["either --scene or --context"]),

@@ -16,7 +16,7 @@ from torch import Tensor
 from world.attention import BACKENDS, attention
 from world.config import WorldConfig
 from world.errors import WorldError
-from world.home import home, own_folder
+from world.home import home, if_any, own_folder
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
@@ -135,7 +135,7 @@ def choose_backend(
         return Choice(wanted, (str(finding),))
     if device.type != "cuda":
         return Choice(None)
-    memory = home() / "attention.json"
+    memory = next((folder / "attention.json" for folder in if_any(home)), None)
     key = _key(config, tokens, device, dtype)
     known = _read(memory)
     before = known.get(key)
@@ -154,15 +154,19 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
     return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
 
 
-def _read(path: Path) -> dict[str, Choice]:
+def _read(path: Path | None) -> dict[str, Choice]:
+    if path is None:
+        return {}
     try:
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, Choice])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return {}
     return {key: choice for key, choice in found.items() if choice.backend in BACKENDS}
 
 
-def _write(path: Path, known: dict[str, Choice]) -> None:
+def _write(path: Path | None, known: dict[str, Choice]) -> None:
+    if path is None:
+        return
     try:
         own_folder(path.parent)
         draft = path.with_suffix(".tmp")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from world.checkpoint import without_memory
-from world.config import WorldConfig, read_config
+from world.config import WorldConfig, load_config
 from world.found import added_worlds, find_world, shipped_worlds
 from world.generator import Generator
 from world.lighttae import LightTAE
@@ -22,14 +22,20 @@ class Entry:
     weights: int
 
 
-def list_worlds() -> list[Entry]:
-    """Every shipped world, then every added one. Raises WorldError for a world.toml that cannot be read."""
-    return [_entry(name) for name in dict.fromkeys([*shipped_worlds(), *added_worlds()])]
+def scan_worlds() -> tuple[list[Entry], dict[str, str]]:
+    """Every shipped world, then every added one; and of those whose world.toml cannot be used, why."""
+    found, broken = [], {}
+    for name in dict.fromkeys([*shipped_worlds(), *added_worlds()]):
+        try:
+            found.append(_entry(name))
+        except Exception as error:  # torch raises whatever impossible sizes lead it to
+            broken[name] = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return found, broken
 
 
 def _entry(name: str) -> Entry:
     folder = find_world(name)
-    config = read_config(folder / "world.toml")
+    config = load_config(folder / "world.toml")
     with without_memory():
         modules = Generator(config.generator), LightTAE(config.autoencoder)
     files = [folder / config.generator_weights, folder / config.autoencoder_weights]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from world.errors import WorldError
+from world.filekind import misfit
 
 
 def save_weights(
@@ -36,6 +37,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise WorldError(f"{path} is missing: fetch the world's weights again") from None
     except (SafetensorError, OSError, ValueError) as error:
+        if what := misfit(path):
+            raise WorldError(f"{path} is no safetensors file; it is {what}") from None
         raise WorldError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from None
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

@@ -1,5 +1,8 @@
 """Errors a person can act on: each message is one sentence that names the thing and the mend."""
 
+import logging
+from functools import cache
+
 
 class PlayheadError(ValueError):
     """Bad input. `main.py` prints the message alone and exits with status 2."""
@@ -11,3 +14,9 @@ class WorldError(PlayheadError):
 
 class ActionError(PlayheadError):
     """An action, a script or a key map names something the world does not have."""
+
+
+@cache
+def warn_once(sentence: str) -> None:
+    """Logs a warning, the first time: of what is left out, and found again whenever somebody looks."""
+    logging.getLogger("playhead").warning(sentence)

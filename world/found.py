@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from world.config import read_config
-from world.errors import WorldError
-from world.home import worlds_folder
+from world.errors import WorldError, warn_once
+from world.home import if_any, worlds_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -20,7 +20,16 @@ def added_worlds() -> list[str]:
 
 
 def _added() -> list[Path]:
-    return sorted(worlds_folder().glob("*/world.toml"))
+    return sorted(file for folder in if_any(worlds_folder) for file in folder.glob("*/world.toml"))
+
+
+def _family(file: Path) -> str:
+    """The family in a world.toml; of one that cannot be read none, with a warning."""
+    try:
+        return read_config(file).family
+    except WorldError as error:
+        warn_once(f"a world is left out: {error}")
+        return ""
 
 
 def find_world(name: str | Path) -> Path:
@@ -28,13 +37,13 @@ def find_world(name: str | Path) -> Path:
 
     Raises WorldError listing the known names.
     """
-    for parent in (SHIPPED, worlds_folder()):
+    for parent in (SHIPPED, *if_any(worlds_folder)):
         if str(name) and (parent / str(name) / "world.toml").is_file():
             return parent / str(name)
     path = Path(name)
     if path.is_dir():
         return path
-    members = [folder.parent for folder in _added() if read_config(folder).family == str(name)]
+    members = [file.parent for file in _added() if _family(file) == str(name)]
     if len(members) == 1:
         return members[0]
     if members:

@@ -1,6 +1,7 @@
 """Fetching files from the hub into the user's folder of downloads, or finding them there, put by hand."""
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from world.home import downloads_folder, own_folder
 from world.importing import ImportProblem, Progress
 from world.public import AUTOENCODERS, LIGHTTAE, HubFile
+
+_HUB = "https?://(?:www[.])?(?:huggingface[.]co|hf[.]co)/"
 
 
 def parse(place: str) -> HubFile:
@@ -21,8 +24,13 @@ def parse(place: str) -> HubFile:
 def fetch(place: str, progress: Progress = lambda stage, part: None) -> Path:
     """The local file of a path, or of `hub:OWNER/REPO/FILE`.
 
-    Raises ImportProblem saying what to download and what to do with it where that fails.
+    Raises ImportProblem saying what to download and what to do with it where that fails, and for a web
+    address what to write in its place.
     """
+    if re.match(r"https?:", place, re.IGNORECASE):
+        known = re.fullmatch(rf"{_HUB}([^/]+/[^/]+)/(?:resolve|blob)/[^/]+/([^?#]+)[^/]*", place)
+        mend = f"hub:{known[1]}/{known[2]}" if known else "hub:OWNER/REPO/FILE for a file on the hub"
+        raise ImportProblem(f"`{place}` is a web address; write {mend}, or download it and give its path")
     if not place.startswith("hub:"):
         return Path(place)
     file = parse(place)

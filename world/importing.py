@@ -5,8 +5,11 @@ converted before an interruption is kept beside it and used when the same comman
 """
 
 import json
+import pickle
 import re
 import shutil
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +25,12 @@ from world.action_module import ActionModuleConfig
 from world.checkpoint import save_weights
 from world.config import WorldConfig
 from world.errors import WorldError
+from world.filekind import is_safetensors, misfit
 from world.generator import Generator, GeneratorConfig
 from world.home import own_folder, worlds_folder
 from world.lighttae import LightTAE
 from world.public import AUTOENCODERS, PUBLIC, PublicWorld, with_latents
+from world.terminal import printable
 
 CONTAINERS = ("generator_ema", "generator", "generator_lora", "state_dict", "model", "critic")
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
@@ -42,21 +47,30 @@ class ImportProblem(WorldError):
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by clean key; of a `.pt` only what weights-only loading allows.
+    """The tensors of a checkpoint by clean key; of one of torch only what weights-only loading allows.
 
     Raises ImportProblem for a file that is missing, damaged or no checkpoint.
     """
     try:
-        if path.suffix == ".safetensors":
+        if what := misfit(path):
+            raise ImportProblem(f"{path} is no checkpoint; it is {what}")
+        if is_safetensors(path):  # whatever it is called
             with safe_open(path, "pt") as file:
                 found: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = _load_pickle(path)
     except FileNotFoundError:
         raise ImportProblem(f"{path} is missing; give a checkpoint, or use `worlds get`") from None
+    except ImportProblem:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ImportProblem(_refusal(path, error)) from None
     except Exception as error:  # torch raises whatever a damaged archive leads it to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ImportProblem(f"{path} is no checkpoint that loads as weights only ({reason})") from None
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ImportProblem(
+            f"{path} is damaged, or no checkpoint that loads as weights only ({printable(reason)}); "
+            "fetch it again"
+        ) from None
     for container in CONTAINERS:
         if isinstance(found, Mapping) and isinstance(found.get(container), Mapping):
             found = found[container]
@@ -67,6 +81,25 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ImportProblem(f"{path} holds no tensors; give the file that has the weights")
     return tensors
+
+
+def _load_pickle(path: Path) -> Any:  # noqa: ANN401 (any object that weights-only loading allows)
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        # What torch warns of is refused anyway. The older of torch's formats cannot be mapped, and one whose
+        # name ends in .safetensors torch would read as that.
+        mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
+        return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    """The sentence on a pickle that weights-only loading refuses, without torch's advice to load it all."""
+    refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    if refused is None:
+        return f"{path} is damaged, or no checkpoint that loads as weights only; fetch it again"
+    return (
+        f"{path} cannot be loaded as weights only: it holds Python objects (`{printable(refused[1])}`), "
+        "which may run anything; give a file of tensors alone, such as a .safetensors"
+    )
 
 
 def clean_key(key: str) -> str:

@@ -111,7 +111,7 @@ def check_target(address: str) -> None:
 
 def _parts(address: str) -> tuple[str, str] | None:
     """Host and port (`*`: any that is free) of an address; None where it is none."""
-    match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5}|\*)", address)
+    match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):([0-9]{1,5}|\*)", address)
     if not match or (match[2] != "*" and int(match[2]) > 65535):
         return None
     return match[1], match[2]

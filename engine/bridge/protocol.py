@@ -149,7 +149,7 @@ class Branch(SessionRequest, frozen=True, kw_only=True):
 class Save(SessionRequest, frozen=True, kw_only=True):
     """Saves the recording of all that was played in a session, in the server's folder of recordings."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 
 
 class Stats(SessionRequest, frozen=True, kw_only=True):

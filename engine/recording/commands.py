@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 File = Annotated[str, typer.Argument(help="A .playhead file, or the name of one in the recordings folder.")]
 OPEN_END = "its end is not sealed: it was killed or is being recorded, so its last ticks may have been lost"
 Out = Annotated[Path | None, typer.Option(help="The new file; by default beside the old one.")]
@@ -47,17 +48,17 @@ def replay(
 
 
 def _verify(kept: "Recording", world: "World", branch: int, first: int, last: int, steps: int | None) -> None:
-    from rich.console import Console
     from rich.progress import track
 
     from engine.recording.replay import replay as run
     from engine.recording.replay import replay_all
+    from world.terminal import console
 
     if branch is None:
         moments, count = replay_all(kept, world, steps), kept.tree.count
     else:
         moments, count = run(kept, world, branch, first, last, steps), last - max(first, 1) + 1
-    for moment in track(moments, "replaying", count, console=Console(stderr=True)):
+    for moment in track(moments, "replaying", count, console=console(error=True)):
         if not moment.equal:
             raise _difference(kept, world, moment.place, steps)
     branches = (
@@ -112,39 +113,47 @@ def load_world(recording: "Recording", world: str | None, device: str) -> "World
 
 
 @app.callback()
-def recordings(context: typer.Context) -> None:
+def recordings(context: typer.Context, as_json: Json = False) -> None:
     """List the recordings, or look after one."""
     if context.invoked_subcommand is None:
-        list_recordings()
+        list_recordings(as_json=as_json)
 
 
 @app.command("list")
 def list_recordings(
     folder: Annotated[Path | None, typer.Argument(help="Else where plays are recorded.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the recordings in a folder by name; play names them after time and scene."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
+    from dataclasses import asdict
+
+    from rich.table import Table
 
     from engine.recording.reader import Summary
     from engine.recording.schema import RecordingError
     from world.home import recordings_folder
+    from world.terminal import show, show_json
 
     folder = folder or recordings_folder()
     if folder is None:
         raise RecordingError("PLAYHEAD_RECORDINGS is `off`, so there is no folder; give one")
-    table = Table(Column("name", no_wrap=True), "scene", "world", "length", "branches", "bookmarks")
+    rows: list[dict[str, object]] = []
+    table = Table("name", "scene", "world", "length", "branches", "bookmarks")
     for path in sorted(folder.glob("*.playhead")):
         try:
             found = Summary.read(path)
-        except RecordingError:
-            table.add_row(escape(path.stem), "damaged: see `recordings info`")
+        except RecordingError as error:
+            table.add_row(path.stem, "damaged: see `recordings info`")
+            rows.append({"name": path.stem, "problem": str(error)})
             continue
+        rows.append({"name": path.stem, **asdict(found), "seconds": found.ticks / found.rate})
         numbers = (length(found.ticks / found.rate), str(found.branches), str(found.bookmarks))
-        table.add_row(escape(path.stem), escape(found.title), escape(found.world), *numbers)
+        table.add_row(path.stem, found.title, found.world, *numbers)
+    if as_json:
+        show_json({"folder": str(folder), "recordings": rows})
+        return
     typer.echo(str(folder))
-    Console().print(table)
+    show(table)
 
 
 @app.command()
@@ -152,22 +161,21 @@ def info(recording: File) -> None:
     """Say what is in a recording: plays, branches, bookmarks, and what is damaged."""
     import time
 
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from engine.recording.reader import Recording, find_recording
+    from world.terminal import show
 
     path, _ = find_recording(recording)
     kept = Recording.read(path, whole=False)
-    tree, console = kept.tree, Console(highlight=False)
+    tree = kept.tree
     size = path.stat().st_size / 1e3
-    console.print(escape(f"{path}: {size:.0f} kB, {tree.count} ticks, {length(tree.count / kept.rate)}"))
-    console.print(escape(f"world {kept.world} ({kept.fingerprint.get('generator', '')[:8]}), id {kept.id}"))
+    typer.echo(f"{path}: {size:.0f} kB, {tree.count} ticks, {length(tree.count / kept.rate)}")
+    typer.echo(f"world {kept.world} ({kept.fingerprint.get('generator', '')[:8]}), id {kept.id}")
     for number, (when, environment) in kept.plays.items():
         said = ", ".join(f"{key} {value}" for key, value in environment.items())
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
-        console.print(escape(f"play {number}: {began}; {said}"))
+        typer.echo(f"play {number}: {began}; {said}")
     table = Table("branch", "from", "ticks", "length", "scene", "seed", "play", "sources")
     for branch in tree.branches.values():
         begins = str(branch.parent) if branch.parent is not None else "its start"
@@ -175,16 +183,16 @@ def info(recording: File) -> None:
         scene, ran = kept.scenes[branch.scene].title, length(len(branch.ticks) / kept.rate)
         sources = ", ".join(sorted({played.source for played in branch.ticks}))
         row = (str(branch.id), begins, spans, ran, scene, str(branch.seed), str(branch.play), sources)
-        table.add_row(*map(escape, row))
-    console.print(table)
+        table.add_row(*row)
+    show(table)
     for mark in tree.bookmarks:
-        console.print(escape(f"bookmark {mark.place} {mark.name}"))
+        typer.echo(f"bookmark {mark.place} {mark.name}")
     if not kept.sealed:
-        console.print(OPEN_END)
+        typer.echo(OPEN_END)
     for problem in kept.problems:
-        console.print(escape(f"damaged: {problem}"))
+        typer.echo(f"damaged: {problem}")
     if kept.problems:
-        console.print("`recordings repair` saves what is whole")
+        typer.echo("`recordings repair` saves what is whole")
 
 
 @app.command()

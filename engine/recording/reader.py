@@ -26,14 +26,14 @@ from engine.recording.schema import (
     decode_action,
     end_seal,
     facts_seal,
-    printable,
     seal,
 )
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
 from world.action import ActionSpace
 from world.context import Context
-from world.home import recordings_folder
+from world.home import if_any, recordings_folder
+from world.terminal import printable
 
 DAMAGE = (
     sqlite3.Error,
@@ -139,7 +139,7 @@ def find_recording(text: str) -> tuple[Path, str]:
     RecordingError where there is none.
     """
     name, at, place = text.rpartition("@")
-    folder = recordings_folder()
+    folder = next(iter(if_any(recordings_folder)), None)
     for said, where in ((text, ""), (name, place)) if at else ((text, ""),):
         here = [Path(said)]
         if folder is not None and said:

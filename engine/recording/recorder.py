@@ -23,7 +23,6 @@ import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
 
-from engine.bridge.video import Jpeg
 from engine.fingerprint import environment, fingerprint
 from engine.recording.schema import (
     APPLICATION_ID,
@@ -43,6 +42,7 @@ from world.home import own_folder
 from world.world import World
 
 if TYPE_CHECKING:
+    from engine.bridge.video import Jpeg
     from engine.recording.reader import Recording
 
 Job = Callable[[sqlite3.Connection], None]
@@ -403,6 +403,8 @@ class Thumbnails:
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
         size = picture.shape[:2]
+        from engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
+
         if size not in self._encoders:
             self._encoders[size] = Jpeg(*size, coarse=True)
         return self._encoders[size].encode(np.ascontiguousarray(picture), True)[0]

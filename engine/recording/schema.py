@@ -6,7 +6,6 @@ lost or moved is found without simulating anything. Rows lost at the very end ar
 """
 
 import hashlib
-import re
 import sqlite3
 from collections.abc import Iterable, Mapping
 
@@ -100,8 +99,3 @@ def decode_action(text: str) -> Action:
     """The inverse of `encode_action`. Raises msgspec's errors for another text."""
     buttons, axes = msgspec.json.decode(text, type=tuple[list[str], dict[str, float]])
     return Action(frozenset(buttons), axes)
-
-
-def printable(text: str, most: int = 200) -> str:
-    """Text of a file as it may be shown: without what a terminal would obey, and not without end."""
-    return re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", " ", text)[:most]

@@ -26,13 +26,14 @@ TRIES = 5
 """Times that a file is read again that others go on with meanwhile."""
 
 
-def new_timeline(world: World, scene: Scene, folder: Path | None) -> Timeline:
-    """A timeline that is recorded to a new file in `folder`; None: it is not.
+def new_timeline(world: World, scene: Scene, folder: Path | None, unrecorded: str = "") -> Timeline:
+    """A timeline that is recorded to a new file in `folder`; None: it is not, for the reason `unrecorded`.
 
     Where that is not possible play goes on without: `Timeline.failure` says why.
     """
     if folder is None:
-        return Timeline(None, SnapshotStore())
+        said = _warn(f"nothing is recorded: {unrecorded}") if unrecorded else ""
+        return Timeline(None, SnapshotStore(), unrecorded=said)
     try:
         recorder = Recorder(_free(folder, scene.name), world, scene.title)
     except RecordingError as error:
@@ -100,7 +101,8 @@ def _free_copy(path: Path) -> Path:
 def _store(recording: Recording, world: World) -> SnapshotStore:
     """Where the snapshots of a recording are kept on this machine: they are only right on one like it."""
     machine = hashlib.blake2b(msgspec.json.encode(environment(world)), digest_size=4).hexdigest()
-    return SnapshotStore(seek_folder() / f"{recording.id}-{machine}")
+    folder = seek_folder()
+    return SnapshotStore(None if folder is None else folder / f"{recording.id}-{machine}")
 
 
 def _free(folder: Path, scene: str) -> Path:

@@ -45,6 +45,10 @@ def test_nothing_held_has_a_word(word: str) -> None:
     assert held(f"{word}*2 w") == [set(), set(), {"forward"}]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_script() -> None:
+    assert parse_script("\ufeffw*2", SPACE, KEYS) == parse_script("w*2", SPACE, KEYS)
+
+
 def test_groups_repeat_and_nest() -> None:
     assert held("((w s)*2 .)*2 w") == ([{"forward"}, {"back"}] * 2 + [set()]) * 2 + [{"forward"}]
 

@@ -53,6 +53,17 @@ def test_several_frames_a_tick_lie_end_to_end(tmp_path: Path) -> None:
     assert len(greys(export(tmp_path / "out.mp4", clip, per_tick=4))) == 4 * TICKS
 
 
+@pytest.mark.parametrize("name", ["walk-12:30", "http:a", "a%03d", "file:a", "a b?c=d", "[x]*", "|a"])
+@pytest.mark.parametrize("form", ["mp4", "gif"])
+def test_any_name_is_a_files_name(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = export(Path(f"{name}.{form}"))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert len(greys(tmp_path / file)) == TICKS
+
+
 @pytest.mark.parametrize("form", ["mp4", "gif"])
 def test_a_film_decodes_to_the_frames_in_order(form: str, tmp_path: Path) -> None:
     seen = greys(export(tmp_path / f"out.{form}"))

@@ -172,3 +172,20 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(
     status, _, said = run("export", *words)
     assert status == 2 and sentence in said and said.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"play.playhead", "minari"}
+
+
+@pytest.mark.parametrize("name", ["y [1]", "what*", "y?", "[!a]", "[bold]"])
+def test_a_name_is_no_pattern_so_no_episode_is_replaced(
+    name: str, run: Run, played: dict[int, np.ndarray], tmp_path: Path
+) -> None:
+    first, second = (tmp_path / folder / f"{name}.playhead" for folder in ("a", "b"))
+    for file in (first, second):
+        file.parent.mkdir()
+        shutil.copy("play.playhead", file)
+    to = ("--to", "data", "--as", "episodes")
+    assert run("export", first, *to)[0] == 0
+    before = {file: file.stat().st_mtime_ns for file in Path("data").iterdir()}
+    status, _, said = run("export", second, *to)
+    assert status == 2 and f"data holds episodes of {name} already" in said
+    assert {file: file.stat().st_mtime_ns for file in Path("data").iterdir()} == before
+    assert run("export", "play.playhead", *to)[0] == 0  # `what*` does not stand for `whatever`

@@ -10,7 +10,8 @@ import pytest
 import main as command_line
 from engine.session import Session
 from scenes import worlds_commands
-from scenes.encoders import Encoders, read_picture
+from scenes.encoders import Encoders
+from scenes.picture import read_picture
 from scenes.prepare import prepare_scenes
 from scenes.scene import READY, SceneError, load_scene, ready_scenes, scenes_of
 from world.action import Action, prompt_name

@@ -7,7 +7,8 @@ import pytest
 
 import main as command_line
 from render.sheet import write_png
-from scenes.encoders import Encoders, make_context, read_picture
+from scenes.encoders import Encoders, make_context
+from scenes.picture import read_picture
 from scenes.scene import SceneError, load_scene, scenes_of
 from world.public import PUBLIC
 from world.randomise import random_world, save_world_config

@@ -596,3 +596,19 @@ def test_runs_are_compared_in_one_table_with_pictures(
         assert (tmp_path / "out" / "two-4" / file).stat().st_size > 500
     table = comparison(rows)
     assert table.row_count == 8
+
+
+def test_pictures_need_no_pyav_and_that_the_film_is_lacking_is_said(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    episodes = write_footage(tmp_path / "heldout", 1, LENGTH)
+    world, out = save_world(tiny_world, tmp_path / "world"), tmp_path / "out"
+    words = ["evaluate", "--world", world, "--episodes", episodes, "--clips", "1", "--ticks", "64", "--json"]
+    monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words), "--device", "cpu", "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capfd.readouterr().err
+    assert end.value.code == 0, said
+    assert said.count("there will be no time-lapse: PyAV is missing") == 1
+    assert (out / "sheet.png").is_file() and not list(out.glob("*.mp4"))

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from world.errors import PlayheadError
+from world.terminal import console
 from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
 from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Habit, Player, Sense, habits, ticks
 
@@ -342,7 +342,7 @@ def film_all(
         MofNCompleteColumn(),
         TextColumn("episodes"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console(error=True),
     )
     pool = ProcessPoolExecutor(min(workers, max(1, len(calls))), context, start_worker, (stop,))
     with progress:

@@ -14,7 +14,6 @@ import numpy as np
 import tomli_w
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.progress import Progress
 
 from world.action import ActionSpace
@@ -22,6 +21,7 @@ from world.config import LatentConfig, SamplingConfig, WorldConfig
 from world.generator import GeneratorConfig
 from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
+from world.terminal import console
 from world.training.collect import ATTEMPTS, CollectError, check_steady, episode_path, is_whole, write_episode
 
 MULTIPLE = 32  # pixels: 16 a latent position, two of those a token
@@ -197,7 +197,7 @@ def collect_env(
         except OSError as error:
             raise CollectError(f"the folder {out} cannot be written ({error.strerror})") from None
         files = []
-        with Progress(console=Console(stderr=True)) as bar:
+        with Progress(console=console(error=True)) as bar:
             for number in bar.track(range(seed, seed + episodes), description="filming"):
                 path = episode_path(out, place, number)
                 files.append(path)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from world.errors import PlayheadError
+from world.terminal import console
 from world.training import distributed
 
 
@@ -163,6 +163,6 @@ def _progress(rank: int) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console(error=True),
         disable=rank > 0,
     )

@@ -7,7 +7,14 @@ import pytest
 import zmq
 
 from engine.bridge import protocol as p
-from engine.bridge.auth import ServerKeys, check_address, load_client_keys, load_server_keys, new_keys
+from engine.bridge.auth import (
+    ServerKeys,
+    check_address,
+    check_target,
+    load_client_keys,
+    load_server_keys,
+    new_keys,
+)
 from engine.bridge.client import Client
 from engine.bridge.hall import Hall
 from engine.bridge.server import Server, serve_in_background
@@ -73,6 +80,20 @@ def test_other_addresses_than_loopback_need_keys(address, tmp_path):
     with pytest.raises(PlayheadError, match="keys new"):
         check_address(address, None)
     check_address(address, ServerKeys(b"", b"", tmp_path))
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:7770\n", "tcp://127.0.0.1:\u0661", "tcp://127.0.0.1:"])
+def test_an_address_is_matched_to_its_last_letter(address):
+    for check in (check_target, lambda address: check_address(address, None)):
+        with pytest.raises(PlayheadError, match="is no address"):
+            check(address)
+
+
+@pytest.mark.parametrize("name", ["me\n", "\u0661", "a b", ""])
+def test_a_keys_name_is_matched_to_its_last_letter(name, tmp_path):
+    with pytest.raises(PlayheadError, match="is no name of a key"):
+        new_keys(name, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_secret_is_for_its_owner_alone_and_is_never_replaced(tmp_path):

@@ -75,7 +75,8 @@ def test_a_recording_is_saved_under_a_new_name_in_the_folder_or_not_at_all(recor
     client, folder = recorded
     session = client.ask(p.Open(), p.Opened)[0].session
     step(client, session, 2, seed=0)
-    for name in ("../walk", "/tmp/walk", "a/b", "", ".hidden", "x" * 65, "nul\0"):
+    paths = ("../walk", "/tmp/walk", "a/b", "", ".hidden")
+    for name in (*paths, "x" * 65, "nul\0", "a\n", "\n", "a\r", "\u0661"):
         with pytest.raises(BridgeError) as error:
             client.ask(p.Save(session=session, name=name), p.Saved)
         assert error.value.code == "malformed"
