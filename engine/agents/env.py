@@ -14,7 +14,7 @@ from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
 from engine.session import Session
-from scenes.scene import belongs, check_seed, load_scene, scenes_of
+from scenes.scene import Scene, belongs, check_seed, load_scene, scenes_of
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.world import World
@@ -170,30 +170,35 @@ class WorldEnv(FrameEnv):
 
 
 class Starts:
-    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy."""
+    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy where it may."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._name: str | None = None
         self._kept: Any = None
 
+    def scene(self, scene: str | Path | None) -> Scene:
+        """A scene of the world (None: its first). Raises PlayheadError for another world's."""
+        found = load_scene(str(scene)) if scene else scenes_of(self._world.config)[0]
+        if not belongs(found.world, self._world.config):
+            raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
+        return found
+
     def session(self, session: Session | None, scene: str | Path | None, seed: int, steps: int) -> Session:
         """`session` (None: a new one) at the start of a scene (None: the world's first)."""
-        name = str(scene) if scene is not None else ""
+        name, share = str(scene or ""), Session.share_start(self._world)
         if self._kept is None or name != self._name:
-            found = load_scene(name) if name else scenes_of(self._world.config)[0]
-            if not belongs(found.world, self._world.config):
-                raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
-            self._kept = found.context, Session(self._world, found.context, seed).snapshot()
+            context = self.scene(scene).context
+            self._kept = context, Session(self._world, context, seed).snapshot() if share else None
             self._name = name
-        if self._world.config.action.commands:  # such a session remembers its start itself
-            session = Session(self._world, self._kept[0], seed)
-            session.steps = steps
-            return session
         context, snapshot = self._kept
         session = session or Session.unstarted(self._world, context)
-        session.context = context
-        session.restore(replace(snapshot, seed=seed, steps=steps))
+        if snapshot is None:
+            session.enter(context, seed)
+            session.steps = steps
+        else:
+            session.context = context
+            session.restore(replace(snapshot, seed=seed, steps=steps))
         return session
 
 

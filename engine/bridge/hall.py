@@ -73,7 +73,7 @@ class Hall:
             session.restore(replace(start, seed=seed, steps=session.steps))
             return
         session.enter(scene.context, seed, scene)
-        if session_bytes(session.world) <= LARGEST_START and not session.world.config.action.commands:
+        if session_bytes(session.world) <= LARGEST_START and Session.share_start(session.world):
             with self._lock:
                 self._starts[key] = session.snapshot()
                 while len(self._starts) > STARTS:
@@ -93,7 +93,8 @@ class Hall:
             start = self._starts.get((world.config.name, scene.name))
         if start is None:
             session = Session(world, scene.context, seed, scene)
-            self.start(session, scene, seed)
+            if Session.share_start(world):
+                self.start(session, scene, seed)
             return session
         session = Session.unstarted(world, scene.context, scene)
         session.restore(replace(start, seed=seed, steps=world.steps))
