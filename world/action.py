@@ -59,6 +59,14 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """How many numbers the generator is given."""
         return len(self.seen) + len(self.axes)
 
+    def with_prompts(self, count: int) -> "ActionSpace":
+        """This space as a scene of `count` prompts has it: without the commands of those that it lacks."""
+        lacking = {prompt_name(number) for number in range(count, len(self.buttons))}
+        kept = tuple(name for name in self.buttons if name not in lacking)
+        return msgspec.structs.replace(
+            self, buttons=kept, commands=tuple(name for name in self.commands if name in kept)
+        )
+
     def check(self, action: Action) -> None:
         """Raises ActionError for a name that this space does not have, or an axis beyond its ends."""
         unknown = sorted(action.buttons - set(self.buttons)) or sorted(set(action.axes) - set(self.axes))

@@ -151,8 +151,15 @@ class WorldEnv(FrameEnv):
         self._starts = Starts(self._world)
         self._session: Session | None = None
         config = self._world.config
-        size = config.frame_height, config.frame_width
-        super().__init__(size, config.action, config.ticks_per_second, render_mode, max_ticks, reward)
+        size, space = (config.frame_height, config.frame_width), config.action
+        if space.commands:  # whether there are prompts depends on the scene
+            space = space.with_prompts(len(self._starts.scene(scene).context.prompts))
+        super().__init__(size, space, config.ticks_per_second, render_mode, max_ticks, reward)
+
+    def read(self, action: np.ndarray) -> Action:
+        found = super().read(action)
+        self.session.check(found)
+        return found
 
     def _begin(self, scene: str | None, seed: int) -> np.ndarray:
         self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
@@ -229,6 +236,8 @@ class RemoteWorldEnv(FrameEnv):
         info = self._opened.world
         self._scene = self._opened.scene.name
         space = ActionSpace(tuple(info.buttons), tuple(info.axes))
+        if self._opened.scene.prompts is not None:  # a server of before does not say
+            space = space.with_prompts(self._opened.scene.prompts)
         size = info.height, info.width
         super().__init__(size, space, info.ticks_per_second, render_mode, max_ticks, reward)
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 
 from engine.agents.env import FrameEnv, RemoteWorldEnv, Reward, WorldEnv
 from engine.together import step_together
@@ -35,15 +35,26 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
         self.observation_space = batch_space(first.observation_space, self.num_envs)
         self.action_space = batch_space(first.action_space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
+        self._observations = create_empty_array(first.observation_space, self.num_envs)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins episodes anew: of all, or of those alone that `options["reset_mask"]` says.
+
+        The others' observations are then their last ones, and they have no infos.
+        """
         count = range(self.num_envs)
         seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in count]
-        found = [env.reset(seed=s, options=options) for env, s in zip(self.envs, seeds, strict=True)]
-        self._over[:] = False
-        return np.stack([o for o, _ in found]), self._infos([i for _, i in found])
+        options = dict(options or {})
+        mask = options.pop("reset_mask", np.ones(self.num_envs, bool))
+        infos: dict[str, Any] = {}
+        for i, (env, s) in enumerate(zip(self.envs, seeds, strict=True)):
+            if mask[i]:
+                self._observations[i], info = env.reset(seed=s, options=options)
+                infos = self._add_info(infos, info, i)
+        self._over &= ~mask
+        return self._observations.copy(), infos
 
     def step(
         self, actions: np.ndarray
@@ -51,17 +62,18 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
         going = [i for i in range(self.num_envs) if not self._over[i]]
         envs = [self.envs[i] for i in going]
         frames = iter(self._advance(envs, [self.envs[i].read(actions[i]) for i in going]))
-        results = []
+        infos: dict[str, Any] = {}
+        rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        truncated = ended.copy()
         for i, env in enumerate(self.envs):
             if self._over[i]:
-                observation, info = env.reset()
-                results.append((observation, 0.0, False, False, info))
+                self._observations[i], info = env.reset()
             else:
-                results.append(env.arrive(next(frames), actions[i]))
-        observations, rewards, ended, truncated, infos = zip(*results, strict=True)
-        self._over = np.array(truncated)
-        return (np.stack(observations), np.array(rewards), np.array(ended), np.array(truncated),
-                self._infos(list(infos)))  # fmt: skip
+                arrived = env.arrive(next(frames), actions[i])
+                self._observations[i], rewards[i], ended[i], truncated[i], info = arrived
+            infos = self._add_info(infos, info, i)
+        self._over = truncated.copy()
+        return self._observations.copy(), rewards, ended, truncated, infos
 
     def render(self) -> tuple[np.ndarray | None, ...]:
         return tuple(env.render() for env in self.envs)
@@ -74,11 +86,13 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
     def _advance(self, envs: Sequence[Env], actions: Sequence[Action]) -> list[np.ndarray]:
         """Plays a tick in each of these environments. Returns each one's frames."""
 
-    def _infos(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for i, info in enumerate(infos):
-            merged = self._add_info(merged, info, i)
-        return merged
+    def _add_info(
+        self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int
+    ) -> dict[str, Any]:
+        """As Gymnasium's, which takes arrays for equally large: ticks differ in how many frames they have."""
+        if "frames" in env_info:
+            vector_infos.setdefault("frames", np.full(self.num_envs, None, object))
+        return super()._add_info(vector_infos, env_info, env_num)
 
 
 class WorldVectorEnv(FrameVectorEnv[WorldEnv]):

@@ -116,7 +116,7 @@ class Hall:
 
 
 def scene_info(scene: Scene) -> SceneInfo:
-    return SceneInfo(scene.name, scene.title, scene.seed)
+    return SceneInfo(scene.name, scene.title, scene.seed, len(scene.context.prompts))
 
 
 def check_seed(seed: int) -> int:

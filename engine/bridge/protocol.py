@@ -208,6 +208,8 @@ class SceneInfo(msgspec.Struct, frozen=True):
     name: str
     title: str
     seed: int
+    prompts: int | None = None
+    """How many it has, so that a client knows which of the world's `prompt_1`, … there are."""
 
 
 class WorldInfo(msgspec.Struct, frozen=True):
