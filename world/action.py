@@ -86,11 +86,19 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         ]
 
     def decode(self, row: Iterable[float]) -> Action:
-        """The action of a row; the inverse of `encode`."""
+        """The action of a row; the inverse of `encode`. A button is held from above 0.5 on.
+
+        Raises ActionError for another number of values, one outside 0 to 1, or an axis beyond its ends.
+        """
         values = list(row)
         if len(values) != len(self.buttons) + len(self.axes):
             count = len(self.buttons) + len(self.axes)
             raise ActionError(f"an action of this world has {count} values, not {len(values)}")
+        for name, value in zip((*self.buttons, *self.axes), values, strict=True):
+            low = -1 if name in self.axes else 0
+            if not low <= value <= 1:  # which a NaN is not either
+                kind = "axis" if low else "button"
+                raise ActionError(f"the {kind} `{name}` is at {value}; it goes from {low} to 1")
         held = frozenset(n for n, v in zip(self.buttons, values, strict=False) if v > 0.5)
         axes = {n: v for n, v in zip(self.axes, values[len(self.buttons) :], strict=True) if v}
         return Action(held, axes)

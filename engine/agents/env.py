@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from engine.agents import spaces
+from engine.agents import checks, spaces
 from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
 from engine.session import Session
-from scenes.scene import Scene, belongs, check_seed, load_scene, scenes_of
+from scenes.scene import Scene, belongs, load_scene, scenes_of
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.world import World
@@ -35,7 +36,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
+    metadata = {"render_modes": [*checks.RENDER_MODES], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
 
     def __init__(
         self,
@@ -47,8 +48,6 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         reward: Reward | None,
     ) -> None:
         """`size` is (H, W); `rate` the world's ticks per second."""
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise PlayheadError(f"there is no render mode `{render_mode}`; there are rgb_array and human")
         self.metadata = {**self.metadata, "render_fps": rate}
         self.observation_space, self.action_space = spaces.observations(size), spaces.actions(space)
         self.render_mode = render_mode
@@ -61,15 +60,17 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode. Raises PlayheadError for an unknown option, scene or seed; nothing changed."""
-        unknown = sorted(set(options or {}) - {"scene"})
-        if unknown:
-            raise PlayheadError(f"there is no option `{unknown[0]}` of a reset; there is `scene`")
-        if seed is not None:
-            check_seed(seed, "the seed")
+        scene = checks.scene(options)
+        seed = checks.seed(seed)
+        before = deepcopy(self._np_random), self._np_random_seed
         super().reset(seed=seed)
-        self._seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
-        self._frames = self._begin((options or {}).get("scene"), self._seed)
-        self._tick = 0
+        drawn = int(self.np_random.integers(SEEDS)) if seed is None else seed
+        try:
+            self._frames = self._begin(scene, drawn)
+        except BaseException:
+            self._np_random, self._np_random_seed = before
+            raise
+        self._seed, self._tick = drawn, 0
         self._show()
         return self._observe()
 
@@ -78,10 +79,10 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.arrive(self._advance(self.read(action)), action)
 
     def read(self, action: np.ndarray) -> Action:
-        """The world's words for an action. Raises ResetNeeded before the first reset."""
+        """The world's words for an action. Raises ActionError, or ResetNeeded before the first reset."""
         if self._frames is None:
             raise gymnasium.error.ResetNeeded("call reset before the first step")
-        return self._space.decode(np.asarray(action).ravel().tolist())
+        return self._space.decode(checks.numbers(action, self.action_space.shape).tolist())
 
     def arrive(
         self, frames: np.ndarray, action: np.ndarray
@@ -106,7 +107,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._viewer = None
 
     @abstractmethod
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         """Starts a scene (None: the first) over. Returns its last frames."""
 
     @abstractmethod
@@ -144,6 +145,7 @@ class WorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        checks.episodes(render_mode, max_ticks)
         self._world = world if isinstance(world, World) else World.load(world, device)
         self._steps = self._world.steps if steps is None else steps
         self._world.schedule(self._steps)
@@ -161,7 +163,7 @@ class WorldEnv(FrameEnv):
         self.session.check(found)
         return found
 
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
         return self._session.frames
 
@@ -226,6 +228,7 @@ class RemoteWorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        checks.episodes(render_mode, max_ticks)
         self._client = Client(address, "gymnasium", keys)
         try:
             request = protocol.Open(world=world, scene=scene, steps=steps)
@@ -252,8 +255,8 @@ class RemoteWorldEnv(FrameEnv):
                 self._client.close()
                 self._client = None
 
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
-        request = protocol.Reset(session=self._opened.session, scene=scene or self._scene, seed=seed)
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
+        request = protocol.Reset(session=self._opened.session, scene=str(scene or self._scene), seed=seed)
         return self._frames_of(self._client.ask(request, protocol.Observed))
 
     def _advance(self, action: Action) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
+from engine.agents import checks
 from engine.agents.env import FrameEnv, RemoteWorldEnv, Reward, WorldEnv
 from engine.together import step_together
 from world.action import Action
@@ -44,10 +45,9 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
 
         The others' observations are then their last ones, and they have no infos.
         """
-        count = range(self.num_envs)
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in count]
-        options = dict(options or {})
-        mask = options.pop("reset_mask", np.ones(self.num_envs, bool))
+        seeds = checks.seeds(seed, self.num_envs)
+        options, mask = checks.mask(options, self.num_envs)
+        checks.scene(options)
         infos: dict[str, Any] = {}
         for i, (env, s) in enumerate(zip(self.envs, seeds, strict=True)):
             if mask[i]:
@@ -59,9 +59,11 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        held = checks.numbers(actions, self.action_space.shape)
+        acts = [env.read(row) for env, row in zip(self.envs, held, strict=True)]
         going = [i for i in range(self.num_envs) if not self._over[i]]
         envs = [self.envs[i] for i in going]
-        frames = iter(self._advance(envs, [self.envs[i].read(actions[i]) for i in going]))
+        frames = iter(self._advance(envs, [acts[i] for i in going]))
         infos: dict[str, Any] = {}
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         truncated = ended.copy()
@@ -107,6 +109,8 @@ class WorldVectorEnv(FrameVectorEnv[WorldEnv]):
         reward: Reward | None = None,
         **options: Any,  # noqa: ANN401 - those of WorldEnv
     ) -> None:
+        checks.count(num_envs)
+        checks.episodes(render_mode, options.get("max_ticks"))
         loaded = world if isinstance(world, World) else World.load(world, device)
         options |= {"render_mode": render_mode, "reward": reward}
         super().__init__([WorldEnv(loaded, **options) for _ in range(num_envs)])
@@ -123,6 +127,7 @@ class RemoteVectorEnv(FrameVectorEnv[RemoteWorldEnv]):
         num_envs: int = 1,
         **options: Any,  # noqa: ANN401 - those of RemoteWorldEnv
     ) -> None:
+        checks.count(num_envs)
         envs: list[RemoteWorldEnv] = []
         try:
             envs.extend(RemoteWorldEnv(**options) for _ in range(num_envs))
