@@ -43,12 +43,14 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         size: tuple[int, int],
         space: ActionSpace,
         rate: float,
+        frames_per_tick: int,
         render_mode: str | None,
         max_ticks: int | None,
         reward: Reward | None,
     ) -> None:
         """`size` is (H, W); `rate` the world's ticks per second."""
-        self.metadata = {**self.metadata, "render_fps": rate}
+        frame_rate = rate * frames_per_tick
+        self.metadata = {**self.metadata, "render_fps": rate, "frames_per_second": frame_rate}
         self.observation_space, self.action_space = spaces.observations(size), spaces.actions(space)
         self.render_mode = render_mode
         self._space, self._max_ticks, self._reward = space, max_ticks, reward
@@ -156,7 +158,8 @@ class WorldEnv(FrameEnv):
         size, space = (config.frame_height, config.frame_width), config.action
         if space.commands:  # whether there are prompts depends on the scene
             space = space.with_prompts(len(self._starts.scene(scene).context.prompts))
-        super().__init__(size, space, config.ticks_per_second, render_mode, max_ticks, reward)
+        rate, frames = config.ticks_per_second, config.frames_per_tick
+        super().__init__(size, space, rate, frames, render_mode, max_ticks, reward)
 
     def read(self, action: np.ndarray) -> Action:
         found = super().read(action)
@@ -241,8 +244,8 @@ class RemoteWorldEnv(FrameEnv):
         space = ActionSpace(tuple(info.buttons), tuple(info.axes))
         if self._opened.scene.prompts is not None:  # a server of before does not say
             space = space.with_prompts(self._opened.scene.prompts)
-        size = info.height, info.width
-        super().__init__(size, space, info.ticks_per_second, render_mode, max_ticks, reward)
+        size, rate, frames = (info.height, info.width), info.ticks_per_second, info.frames_per_tick
+        super().__init__(size, space, rate, frames, render_mode, max_ticks, reward)
 
     def close(self) -> None:
         super().close()
