@@ -126,7 +126,7 @@ def doctor() -> None:
     table = Table("part", Column("found", overflow="fold"), Column("lacks", overflow="fold"))
     for finding in examine():
         table.add_row(finding.part, finding.found or "nothing", finding.lack)
-    Console().print(table)
+    Console(markup=False).print(table)  # an extra is named in brackets
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from render.episodes import Moment
 from render.export import ExportError
 from world.config import WorldConfig
+from world.extras import install
 from world.found import shipped_worlds
 
 if TYPE_CHECKING:
@@ -115,7 +116,5 @@ def _import_minari() -> Any:  # noqa: ANN401 (a module)
         import minari
         import minari.dataset._storages.hdf5_storage
     except ImportError as error:
-        raise ExportError(
-            f"a data set of Minari needs {error.name}: run pip install 'playhead[data]'"
-        ) from None
+        raise ExportError(f"a data set of Minari needs {error.name}: run {install('data')}") from None
     return minari

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from world.errors import PlayheadError
+from world.extras import install
 from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
 from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Habit, Player, Sense, habits, ticks
 
@@ -55,7 +56,7 @@ def import_vizdoom():  # noqa: ANN201 (a module)
     except ImportError as error:
         raise CollectError(
             "collecting footage needs the package vizdoom, which is not installed here: "
-            "run pip install 'playhead[train]'."
+            f"run {install('train')}"
         ) from error
     return vizdoom
 
