@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from scenes.scene import check_seed
 from world.errors import ActionError, PlayheadError
@@ -26,6 +27,15 @@ def count(num_envs: SupportsIndex) -> None:
     """Raises PlayheadError for a number of environments that no vector has."""
     if not (_whole(num_envs) and num_envs >= 1):
         raise PlayheadError(f"`num_envs` is {num_envs}; it has to be a whole number from 1 on")
+
+
+def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
+    """Gymnasium's way of beginning anew. Raises PlayheadError for another."""
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(known.value for known in AutoresetMode)
+        raise PlayheadError(f"there is no autoreset mode `{mode}`; there are {known}") from None
 
 
 def numbers(values: Any, shape: Sequence[int]) -> np.ndarray:  # noqa: ANN401 - whatever a program gives

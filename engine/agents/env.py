@@ -9,11 +9,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import EzPickle
 
 from engine.agents import checks, spaces
 from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
+from engine.display import lacks_display
 from engine.session import Session
 from scenes.scene import Scene, belongs, load_scene, scenes_of
 from world.action import Action, ActionSpace
@@ -25,7 +27,7 @@ Reward = Callable[[np.ndarray, np.ndarray, dict[str, Any]], float]
 SEEDS = 2**32
 
 
-class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
     """What both environments share.
 
     An observation is the last frame of a tick, uint8 `(H, W, 3)`; `info` has them all (`frames`), the `tick`
@@ -33,7 +35,8 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     and how far each axis is moved, if there are any. A world knows no goal:
     the reward is 0 unless `reward` gives one, nothing is ever terminated, and an episode is truncated after
     `max_ticks`, if that is given. `reset(seed=…)` seeds the dream; without a seed each episode has another.
-    `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window.
+    `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window where
+    there is a display. A copy, and what was pickled, is made anew and knows nothing of the episode.
     """
 
     metadata = {"render_modes": [*checks.RENDER_MODES], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
@@ -49,8 +52,13 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         reward: Reward | None,
     ) -> None:
         """`size` is (H, W); `rate` the world's ticks per second."""
-        frame_rate = rate * frames_per_tick
-        self.metadata = {**self.metadata, "render_fps": rate, "frames_per_second": frame_rate}
+        self.metadata = {
+            **self.metadata,
+            "render_modes": [mode for mode in checks.RENDER_MODES if mode != "human" or not lacks_display()],
+            "render_fps": max(1, round(rate)),  # one picture a tick; libraries want a whole number
+            "ticks_per_second": rate,
+            "frames_per_second": rate * frames_per_tick,
+        }
         self.observation_space, self.action_space = spaces.observations(size), spaces.actions(space)
         self.render_mode = render_mode
         self._space, self._max_ticks, self._reward = space, max_ticks, reward
@@ -127,7 +135,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._viewer is None:
             from render.viewer import Viewer  # the only need of a window here
 
-            self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["render_fps"])
+            self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["ticks_per_second"])
         self._viewer.show(self._frames)
 
 
@@ -147,6 +155,7 @@ class WorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        EzPickle.__init__(self, world, scene, steps, device, render_mode, max_ticks, reward)
         checks.episodes(render_mode, max_ticks)
         self._world = world if isinstance(world, World) else World.load(world, device)
         self._steps = self._world.steps if steps is None else steps
@@ -165,6 +174,13 @@ class WorldEnv(FrameEnv):
         found = super().read(action)
         self.session.check(found)
         return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WorldEnv":
+        """A copy plays the same loaded world: nothing changes its weights."""
+        memo[id(self._world)] = self._world
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
 
     def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
@@ -231,6 +247,7 @@ class RemoteWorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        EzPickle.__init__(self, address, world, scene, steps, keys, render_mode, max_ticks, reward)
         checks.episodes(render_mode, max_ticks)
         self._client = Client(address, "gymnasium", keys)
         try:
