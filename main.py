@@ -35,6 +35,9 @@ train_app.command("report")(train_report)
 app.add_typer(train_app, name="train")
 app.add_typer(worlds_app, name="worlds")
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
 # Commands import what they run only when they run it: `--help` answers without loading torch.
 
 # Torch's threads would wait for each other by spinning, which makes ticks ten times slower as soon as another
@@ -132,7 +135,10 @@ def doctor() -> None:
 def main() -> None:
     """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:  # which typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.exit(status)
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
     except TyperException as error:
@@ -143,7 +149,7 @@ def main() -> None:
             print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("playhead: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     sys.exit(2)
 
 
