@@ -1,5 +1,6 @@
 """Playhead's command line: parses, composes, nothing else."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from render.evaluate import evaluate, train_report
 from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
+from world import interrupts
 from world.errors import PlayheadError
 from world.training.commands import app as train_app
 
@@ -133,12 +135,21 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
+    """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130.
+
+    One by SIGTERM or SIGHUP ends in status 143 or 129.
+    """
+    with interrupts.as_interrupts():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Runs a command. Returns the exit status."""
     try:
         status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:  # which typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
-        sys.exit(status)
+        return status
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
     except TyperException as error:
@@ -148,9 +159,10 @@ def main() -> None:
             where = context.command_path if context is not None else "playhead"
             print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
-        print("playhead: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    sys.exit(2)
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print("playhead: interrupted; what was finished is kept", file=sys.stderr)
+        return interrupts.status()
+    return 2
 
 
 if __name__ == "__main__":
