@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.recording.reader import Recording, Summary
 from engine.recording.replay import verify
 from world import interrupts
+from world.checkpoint import save_weights
 from world.training.collect import is_whole
+from world.training.encoded import keep_encoded
+from world.training.footage import Footage
 from world.world import World
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +107,19 @@ def test_a_second_signal_does_not_disturb_what_the_first_began():
     assert signal.getsignal(signal.SIGTERM) == before
     with interrupts.as_interrupts():
         assert interrupts.status() == 130
+
+
+@pytest.mark.parametrize("module", ["world.checkpoint", "world.training.encoded"])
+def test_weights_and_latents_that_are_being_written_leave_no_draft(tmp_path, monkeypatch, module):
+    def stop(tensors: object, path: Path, *more: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{module}.save_file", stop)
+    with pytest.raises(KeyboardInterrupt):
+        if module == "world.checkpoint":
+            save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(1)})
+        else:
+            frames, held = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, 8)
+            keep_encoded(tmp_path, "key", Footage(frames, held, [0], [""]), torch.zeros(2, 8, 4, 4))
+    assert not list(tmp_path.iterdir())
