@@ -1,5 +1,6 @@
 """Playhead's command line: parses, composes, nothing else."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from render.evaluate import evaluate, train_report
 from render.export_commands import export
 from scenes.commands import app as scenes_app
 from scenes.worlds_commands import app as worlds_app
+from world import interrupts
 from world.errors import PlayheadError
 from world.home import expand_arguments
 from world.terminal import lost_output, show_anything
@@ -36,6 +38,9 @@ app.add_typer(scenes_app, name="scenes")
 train_app.command("report")(train_report)
 app.add_typer(train_app, name="train")
 app.add_typer(worlds_app, name="worlds")
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 
 # Commands import what they run only when they run it: `--help` answers without loading torch.
 
@@ -150,13 +155,24 @@ _LOST = "playhead: the output cannot be written ({}); send it elsewhere"
 
 
 def main() -> None:
-    """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130."""
+    """Runs a command; bad input ends in one sentence and status 2, an interruption in status 130.
+
+    One by SIGTERM or SIGHUP ends in status 143 or 129.
+    """
     show_anything()
+    with interrupts.as_interrupts():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Runs a command. Returns the exit status."""
     try:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
         status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:  # which typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         if not (lost := lost_output()):
-            sys.exit(status)
+            return status
         print(_LOST.format(lost), file=sys.stderr)
     except PlayheadError as error:
         print(f"playhead: {error}", file=sys.stderr)
@@ -171,9 +187,10 @@ def main() -> None:
             raise
         print(_LOST.format(lost), file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
-        print("playhead: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(2)
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print("playhead: interrupted; what was finished is kept", file=sys.stderr)
+        return interrupts.status()
+    return 2
 
 
 if __name__ == "__main__":

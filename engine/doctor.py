@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from world.acceleration import pick_device, pick_dtype
 from world.catalogue import scan_worlds
+from world.extras import install
 from world.found import shipped_worlds
 
 
@@ -95,7 +96,7 @@ def _attention() -> Iterable[Finding]:
         if version:
             yield Finding(package, version)
         elif torch.cuda.is_available():
-            lack = "faster attention on an NVIDIA GPU: pip install 'playhead[gpu]' (Linux)"
+            lack = f"faster attention on an NVIDIA GPU: {install('gpu')} (Linux)"
             yield Finding(package, "", lack)
         else:
             yield Finding(package, "", "nothing here: it needs an NVIDIA GPU")
@@ -135,22 +136,22 @@ def _video() -> Iterable[Finding]:
 
 def _training() -> Iterable[Finding]:
     version = _version("vizdoom")
-    lack = "filming with `train collect`: pip install 'playhead[train]'"
+    lack = f"filming with `train collect`: {install('train')}"
     yield Finding("ViZDoom", version or "", "" if version else lack)
 
 
 def _data_sets() -> Iterable[Finding]:
     version = _version("minari") if _version("h5py") and _version("pillow") else None
-    lack = "exporting data sets `--as minari`: pip install 'playhead[data]'"
+    lack = f"exporting data sets `--as minari`: {install('data')}"
     yield Finding("Minari", version or "", "" if version else lack)
 
 
 def _public_worlds() -> Iterable[Finding]:
     hub, encoders = _version("huggingface_hub"), (_version("transformers"), _version("diffusers"))
-    lack = "fetching public worlds with `worlds get`: pip install 'playhead[hub]'"
+    lack = f"fetching public worlds with `worlds get`: {install('hub')}"
     yield Finding("hub", f"huggingface_hub {hub}" if hub else "", "" if hub else lack)
     found = f"transformers {encoders[0]}, diffusers {encoders[1]}" if all(encoders) else ""
-    lack = "making scenes of public worlds: pip install 'playhead[scenes]'"
+    lack = f"making scenes of public worlds: {install('scenes')}"
     yield Finding("encoders", found, "" if found else lack)
 
 

@@ -52,6 +52,14 @@ class Session:
         session._allocate(world, context, scene)
         return session
 
+    @staticmethod
+    def share_start(world: World) -> bool:
+        """Whether a snapshot of one seed's start is any other's too.
+
+        It is not where a past is taken in under the seed's noise, nor where sessions remember their start.
+        """
+        return not (world.last_pass_commits or world.config.action.commands)
+
     def _allocate(self, world: World, context: Context, scene: "Scene | None") -> None:
         self.world = world
         self.context, self.scene = context, scene

@@ -8,6 +8,7 @@ and `pip install stable-baselines3`.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -18,6 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from engine.agents import RemoteWorldEnv, WorldEnv
+from world.errors import PlayheadError
 from world.world import World
 
 EPISODE = 128
@@ -45,6 +47,7 @@ class Smaller(gymnasium.ObservationWrapper):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Learns by PPO to see more green.")
     parser.add_argument("--connect", help="the address of `main.py serve`; else the world is loaded here")
+    parser.add_argument("--world", default="freedoom", help="a world's name; empty: the server's first")
     parser.add_argument("--scene", default="acid-garden")
     parser.add_argument("--ticks", type=int, default=20_000, help="ticks to learn from")
     parser.add_argument("--rollout", type=int, default=128, help="ticks of each session between two updates")
@@ -53,11 +56,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("ppo-green.zip"))
     wanted = parser.parse_args()
 
+    try:
+        learn(wanted)
+    except PlayheadError as error:
+        sys.exit(str(error))
+
+
+def learn(wanted: argparse.Namespace) -> None:
+    """Learns, and says how green episodes were before and after."""
     options = {"scene": wanted.scene, "max_ticks": wanted.episode, "reward": greenness}
-    world = None if wanted.connect else World.load("freedoom")
+    world = None if wanted.connect else World.load(wanted.world)
+    where = {"address": wanted.connect, "world": wanted.world} if world is None else {"world": world}
 
     def make() -> Monitor:
-        env = RemoteWorldEnv(wanted.connect, **options) if world is None else WorldEnv(world, **options)
+        env = (RemoteWorldEnv if world is None else WorldEnv)(**where, **options)
         return Monitor(Smaller(env))
 
     envs = DummyVecEnv([make] * wanted.envs)

@@ -50,6 +50,7 @@ class Bridge:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Walks through a neural world by a script.")
     parser.add_argument("--connect", help="the address of `main.py serve`; else one is started")
+    parser.add_argument("--world", default="", help="a world's name; else the first that has the buttons")
     parser.add_argument("--scene", default="", help="a scene's name; else the world's first")
     parser.add_argument("--seed", type=int, help="else the scene's")
     parser.add_argument("--out", type=Path, default=Path("walker.png"))
@@ -62,16 +63,33 @@ def main() -> None:
         if not wanted.connect:
             sys.exit("the server did not start")
     try:
-        walk(Bridge(wanted.connect), wanted.scene, wanted.seed, wanted.out)
+        bridge = Bridge(wanted.connect)
+        walk(bridge, find_world(bridge, wanted.world, wanted.scene), wanted.scene, wanted.seed, wanted.out)
     finally:
         if server is not None:
             server.terminate()
             server.wait()
 
 
-def walk(bridge: Bridge, scene: str, seed: int | None, out: Path) -> None:
+def find_world(bridge: Bridge, name: str, scene: str) -> str:
+    """The first world there that can be walked in: of that name, with that scene, if they are given."""
+    needed = {button for buttons, _ in WALK for button in buttons}
+    worlds = bridge.ask("worlds")[0]["worlds"]
+    for world in worlds:
+        named = name in ("", world["name"]) and (not scene or scene in [s["name"] for s in world["scenes"]])
+        if named and needed <= set(world["buttons"]):
+            return world["name"]
+    wanted = "".join([f" `{name}`" if name else "", f" with the scene `{scene}`" if scene else ""])
+    here = "; ".join(f"{w['name']}, which has {', '.join(w['buttons'])}" for w in worlds) or "none"
+    sys.exit(
+        f"the server has no world{wanted} to walk in, by {', '.join(sorted(needed))}; it has {here}; "
+        "leave --world or --scene out, or start it with --world freedoom"
+    )
+
+
+def walk(bridge: Bridge, world: str, scene: str, seed: int | None, out: Path) -> None:
     """Opens a session, plays the script in it and saves the last frame."""
-    opened, frames = bridge.ask("open", scene=scene, seed=seed)
+    opened, frames = bridge.ask("open", world=world, scene=scene, seed=seed)
     session = opened["session"]
     print(
         f"{opened['scene']['title']}, seed {opened['seed']}; buttons: {', '.join(opened['world']['buttons'])}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from render.episodes import Moment
     from render.film import Pane, Style
+    from render.minari_export import Credits
     from render.take import Take
 
     Watch = Callable[[Iterator[Moment]], Iterator[Moment]]
@@ -39,15 +40,22 @@ def export(
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Draw the held buttons and the tick.")] = False,
     scale: Annotated[int, typer.Option(help="Enlarge each pixel so many times.", min=1, max=16)] = 1,
+    author: Annotated[str, typer.Option(help="Who made a Minari data set.")] = "",
+    author_email: Annotated[str, typer.Option(help="How to reach its author.")] = "",
+    code_permalink: Annotated[str, typer.Option(help="A link to the code it was made with.")] = "",
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
     from render.export import ExportError, check_export
     from render.film import Style
+    from render.minari_export import Credits
     from render.take import Shelf
     from world.terminal import console
 
+    credited = author or author_email or code_permalink
+    if credited and kind is not Data.MINARI:
+        raise ExportError("an author and a code link belong to a data set of Minari; add --as minari")
     errors = console(error=True)
     shelf = Shelf(world, device, lambda said: errors.print(said, style="yellow", highlight=False))
     if kind is None:
@@ -62,8 +70,10 @@ def export(
     if beside is not None or overlay or scale != 1:
         raise ExportError("a data set has the frames as they were; leave out --beside, --overlay and --scale")
     takes = shelf.data(recordings, branch, first, last)
-    write = _export_episodes if kind is Data.EPISODES else _export_minari
-    typer.echo(write(takes, to, errors))
+    if kind is Data.EPISODES:
+        typer.echo(_export_episodes(takes, to, errors))
+        return
+    typer.echo(_export_minari(takes, to, Credits(author, author_email, code_permalink), errors))
 
 
 def _export_film(takes: "list[Take]", to: Path, style: "Style", console: "Console") -> str:
@@ -131,7 +141,7 @@ def _export_episodes(takes: "list[Take]", to: str, console: "Console") -> str:
     return f"episodes in {folder}: {count}, with {frames} frames"
 
 
-def _export_minari(takes: "list[Take]", to: str, console: "Console") -> str:
+def _export_minari(takes: "list[Take]", to: str, credits: "Credits", console: "Console") -> str:
     from render.episodes import without_cuts
     from render.export import ExportError
     from render.minari_export import check_minari, write_minari
@@ -149,7 +159,9 @@ def _export_minari(takes: "list[Take]", to: str, console: "Console") -> str:
             for take in takes
             for moments in without_cuts(watch(take.moments()))
         )
-        count = write_minari(to, config, episodes)
+        count = write_minari(to, config, episodes, credits)
+    if credits.missing:
+        console.print(credits.missing, style="yellow", highlight=False, soft_wrap=True)
     return f'episodes: {count}; they are loaded by minari.load_dataset("{to}")'
 
 

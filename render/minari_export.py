@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from render.episodes import Moment
 from render.export import ExportError
 from world.config import WorldConfig
-from world.found import shipped_worlds
+from world.extras import install
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
@@ -36,7 +37,31 @@ def check_minari(name: str) -> None:
         raise ExportError(f"Minari has a data set `{name}` already; give this one another version")
 
 
-def write_minari(name: str, config: WorldConfig, episodes: Iterable[tuple[int, Iterator[Moment]]]) -> int:
+@dataclass(frozen=True)
+class Credits:
+    """Whose a data set is, and which code it was made with: empty where nobody said."""
+
+    author: str = ""
+    author_email: str = ""
+    code_permalink: str = ""
+
+    @property
+    def missing(self) -> str:
+        """The options that were left out, as a sentence; empty where none was."""
+        lacking = [f"--{f.name.replace('_', '-')}" for f in fields(self) if not getattr(self, f.name)]
+        return (
+            f"the data set does not say who made it, or by which code: add {', '.join(lacking)}"
+            if lacking
+            else ""
+        )
+
+
+def write_minari(
+    name: str,
+    config: WorldConfig,
+    episodes: Iterable[tuple[int, Iterator[Moment]]],
+    credits: Credits = Credits(),
+) -> int:
     """Writes what `minari.load_dataset(name)` loads, frames unchanged; returns the number of episodes.
 
     Each is given with its seed. An observation is the last frame of a tick uint8 `(H, W, 3)`; observations
@@ -44,27 +69,30 @@ def write_minari(name: str, config: WorldConfig, episodes: Iterable[tuple[int, I
     knows no goal: rewards are 0, and the last tick of an episode is a truncation. `infos` has each `tick`.
     """
     minari = _import_minari()
-    from gymnasium.envs.registration import EnvSpec
     from minari.storage import get_dataset_path
 
-    from engine.agents import spaces
+    from engine.agents import registered, spaces
 
-    size = (config.frame_height, config.frame_width)
-    spec = EnvSpec(
-        id="playhead/Played-v0", entry_point="engine.agents.env:WorldEnv", kwargs={"world": config.name}
-    )
+    size, spec = (config.frame_height, config.frame_width), registered(config.name)
+    described = f"Played in the neural world {config.name} ({config.title}) with Playhead."
+    if spec is not None:
+        described += f" A checkout of it has the environment, by {install('agents').partition(' in ')[0]}."
     counts: list[int] = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the author and the like, which nobody asked for
+            # The command says in one sentence what was left out, and an algorithm there was none.
+            warnings.filterwarnings("ignore", "(?s).*(is set to None|env_spec is None)")
             dataset = minari.create_dataset_from_buffers(
                 name,
                 _buffers(config, episodes, counts),
-                env=spec if config.name in shipped_worlds() else None,
+                env=spec,
+                eval_env=spec,
+                author=credits.author or None,
+                author_email=credits.author_email or None,
+                code_permalink=credits.code_permalink or None,
                 observation_space=spaces.observations(size),
                 action_space=spaces.actions(config.action),
-                description=f"Played in the neural world {config.name} ({config.title}).",
-                requirements=["playhead"],
+                description=described,
                 jpeg_encoding=False,
             )
         numbers = range(len(counts))
@@ -115,7 +143,5 @@ def _import_minari() -> Any:  # noqa: ANN401 (a module)
         import minari
         import minari.dataset._storages.hdf5_storage
     except ImportError as error:
-        raise ExportError(
-            f"a data set of Minari needs {error.name}: run pip install 'playhead[data]'"
-        ) from None
+        raise ExportError(f"a data set of Minari needs {error.name}: run {install('data')}") from None
     return minari

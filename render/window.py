@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pygame
 
+from engine.display import lacks_display
 from render.text import ACCENT, BACKGROUND, forget_fonts
 from world.errors import PlayheadError
 
@@ -26,9 +27,9 @@ class Window:
 
         Raises PlayheadError where there is no display to open on.
         """
+        if lacks_display():
+            raise _no_display("DISPLAY and WAYLAND_DISPLAY are not set")
         if sys.platform.startswith("linux"):
-            if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")):
-                raise _no_display("DISPLAY and WAYLAND_DISPLAY are not set")
             # Else SDL shows surfaces through OpenGL, which without a GPU takes milliseconds from the world.
             os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         try:

@@ -17,6 +17,7 @@ import numpy as np
 from scenes.picture import read_picture
 from scenes.scene import SceneError
 from world.context import Context, check_context
+from world.extras import install
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +169,7 @@ def _need(package: str) -> Any:  # noqa: ANN401
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise SceneError(f"making this scene needs {package}: pip install 'playhead[scenes]'") from None
+        raise SceneError(f"making this scene needs {package}: {install('scenes')}") from None
 
 
 def _load(load: Callable[..., Any], place: str, part: str, **options: object) -> Any:  # noqa: ANN401

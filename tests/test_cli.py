@@ -389,6 +389,7 @@ def test_ctrl_c_leaves_no_half_file(start: Start, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "playhead: interrupted; what was finished is kept"
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 

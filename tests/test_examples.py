@@ -11,10 +11,12 @@ import av
 import pygame
 import pytest
 
+from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serve_process
 from world.found import SHIPPED
 
 ROOT = Path(__file__).parents[1]
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 pytestmark = pytest.mark.skipif(
     not (SHIPPED / "freedoom" / "generator.safetensors").is_file(), reason="freedoom's weights are not here"
 )
@@ -22,13 +24,17 @@ pytestmark = pytest.mark.skipif(
 
 def run(name: str, folder: Path, *options: str) -> str:
     """Runs an example in `folder`. Returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *options], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=240,
-    )  # fmt: skip
+    done = start(name, folder, *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
+
+
+def start(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *options], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=240,
+    )  # fmt: skip
 
 
 def test_the_walker_sees_the_same_on_a_server_of_its_own_and_on_another(tmp_path):
@@ -66,3 +72,58 @@ def test_the_page_about_agents_is_true(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "") and -1 < float(done.stdout) < 1
     compile(remote, "agents.md", "exec")
+
+
+@pytest.fixture(scope="module")
+def of_two_worlds(tmp_path_factory):
+    """The address of a server whose first world is a small Matrix-Game, and whose second is freedoom."""
+    folder = tmp_path_factory.mktemp("worlds")
+    _, scene = make_kind("matrix-game-2", folder)
+    with serve_process(folder / "matrix-game-2", scene, "--world", "freedoom") as (_, address):
+        yield address
+
+
+def test_the_walker_finds_the_world_that_it_can_walk_in(tmp_path, of_two_worlds):
+    start = ("--connect", of_two_worlds, "--seed", "7")
+    assert "buttons: forward, back" in run("walker.py", tmp_path, *start, "--out", "found.png")
+    run("walker.py", tmp_path, *start, "--world", "freedoom", "--out", "named.png")
+    assert (tmp_path / "found.png").read_bytes() == (tmp_path / "named.png").read_bytes()
+    code = re.search(r"^```python\n(.*?)^```", PROTOCOL, re.DOTALL | re.MULTILINE)[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, of_two_worlds], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "tick 30" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("walker.py", ("--world", "matrix-game-2-tiny"), "no world `matrix-game-2-tiny` to walk in"),
+        ("walker.py", ("--scene", "nowhere"), "no world with the scene `nowhere`"),
+        ("random_agent.py", ("--scene", "acid-garden"), "there is no scene `acid-garden`"),
+        ("random_agent.py", ("--world", "nowhere"), "there is no world `nowhere`"),
+        ("random_agent.py", ("--ticks", "0"), "`max_ticks` is 0"),
+        ("ppo_green.py", ("--world", "nowhere"), "there is no world `nowhere`"),
+        ("ppo_green.py", ("--world", "", "--ticks", "32"), "there is no scene `acid-garden`"),
+        ("ppo_green.py", ("--episode", "0"), "`max_ticks` is 0"),
+    ],
+)
+def test_what_an_example_cannot_play_is_said_in_a_sentence(tmp_path, of_two_worlds, name, options, words):
+    done = start(name, tmp_path, "--connect", of_two_worlds, *options)
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("world", "rate", "frames"), [("", 25, 28), ("freedoom", 17.5, 4)])
+def test_the_random_agent_films_any_world_at_its_own_rate(tmp_path, of_two_worlds, world, rate, frames):
+    """It happens to hold `re_anchor` here, after which a tick has 9 frames, as the first one has."""
+    options = ("--ticks", "3", "--world", world)
+    assert "3 ticks" in run("random_agent.py", tmp_path, "--connect", of_two_worlds, *options)
+    with av.open(str(tmp_path / "random.mp4")) as film:
+        assert float(film.streams.video[0].average_rate) == pytest.approx(rate)
+        assert sum(1 for _ in film.decode(video=0)) == frames
+
+
+def test_ppo_learns_in_freedoom_wherever_a_server_has_it(tmp_path, of_two_worlds):
+    said = run("ppo_green.py", tmp_path, "--connect", of_two_worlds, "--ticks", "32", "--rollout", "32",
+               "--episode", "8")  # fmt: skip
+    assert "after" in said

@@ -59,6 +59,14 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """How many numbers the generator is given."""
         return len(self.seen) + len(self.axes)
 
+    def with_prompts(self, count: int) -> "ActionSpace":
+        """This space as a scene of `count` prompts has it: without the commands of those that it lacks."""
+        lacking = {prompt_name(number) for number in range(count, len(self.buttons))}
+        kept = tuple(name for name in self.buttons if name not in lacking)
+        return msgspec.structs.replace(
+            self, buttons=kept, commands=tuple(name for name in self.commands if name in kept)
+        )
+
     def check(self, action: Action) -> None:
         """Raises ActionError for a name that this space does not have, or an axis beyond its ends."""
         unknown = sorted(action.buttons - set(self.buttons)) or sorted(set(action.axes) - set(self.axes))
@@ -78,11 +86,19 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         ]
 
     def decode(self, row: Iterable[float]) -> Action:
-        """The action of a row; the inverse of `encode`."""
+        """The action of a row; the inverse of `encode`. A button is held from above 0.5 on.
+
+        Raises ActionError for another number of values, one outside 0 to 1, or an axis beyond its ends.
+        """
         values = list(row)
         if len(values) != len(self.buttons) + len(self.axes):
             count = len(self.buttons) + len(self.axes)
             raise ActionError(f"an action of this world has {count} values, not {len(values)}")
+        for name, value in zip((*self.buttons, *self.axes), values, strict=True):
+            low = -1 if name in self.axes else 0
+            if not low <= value <= 1:  # which a NaN is not either
+                kind = "axis" if low else "button"
+                raise ActionError(f"the {kind} `{name}` is at {value}; it goes from {low} to 1")
         held = frozenset(n for n, v in zip(self.buttons, values, strict=False) if v > 0.5)
         axes = {n: v for n, v in zip(self.axes, values[len(self.buttons) :], strict=True) if v}
         return Action(held, axes)

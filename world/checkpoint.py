@@ -26,8 +26,11 @@ def save_weights(
     for number, (key, tensor) in enumerate(tensors.items()):
         progress(number / len(tensors))
         converted[key] = tensor.detach().to("cpu", dtype).contiguous()
-    save_file(converted, temporary)
-    temporary.replace(path)
+    try:
+        save_file(converted, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

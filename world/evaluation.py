@@ -186,17 +186,18 @@ class Evaluation:
     def _save(self, path: Path, state: WorldState, recent: deque[Tensor], tick: int) -> None:
         found = {name: getattr(self, name) for name in _FOUND}
         draft = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "settings": self._settings(),
-                "tick": tick,
-                "world": state.state(),
-                "recent": list(recent),
-                **found,
-            },
-            draft,
-        )
-        draft.replace(path)
+        kept = {
+            "settings": self._settings(),
+            "tick": tick,
+            "world": state.state(),
+            "recent": list(recent),
+            **found,
+        }
+        try:
+            torch.save(kept, draft)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _resume(self, path: Path | None, state: WorldState, recent: deque[Tensor]) -> int:
         """The last tick that is done."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from world.extras import install
 from world.home import downloads_folder, own_folder
 from world.importing import ImportProblem, Progress
 from world.public import AUTOENCODERS, LIGHTTAE, HubFile
@@ -91,7 +92,7 @@ def download(file: HubFile, folder: Path, progress: Progress) -> Path:
         hub = importlib.import_module("huggingface_hub")
         get = importlib.import_module("huggingface_hub.file_download").http_get
     except ImportError:
-        raise ImportProblem("fetching needs huggingface_hub: pip install 'playhead[hub]'") from None
+        raise ImportProblem(f"fetching needs huggingface_hub: {install('hub')}") from None
     hub.logging.set_verbosity_error()  # its retries would be printed across the bar
     stage = f"fetching {file.name}"
     progress(stage, 0.0)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from world.extras import install
+
 SCORES = "        qk = tl.dot(q, k).to(tl.float32) * q_scale * k_scale"
 MASK = '        qk = tl.where(k_mask, qk, float("-inf"))'
 HEAD_DIMS = (64, 128)
@@ -28,13 +30,13 @@ def _kernels() -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]
 
         spec = importlib.util.find_spec("sageattention.attn_qk_int8_per_block")
     except (ImportError, RuntimeError) as error:
-        raise RuntimeError(f"SageAttention cannot be loaded ({error}): pip install 'playhead[gpu]'") from None
+        raise RuntimeError(f"SageAttention cannot be loaded ({error}): {install('gpu')}") from None
     if spec is None or spec.origin is None:
-        raise RuntimeError("SageAttention is another release than 1.0.6: pip install 'playhead[gpu]'")
+        raise RuntimeError(f"SageAttention is another release than 1.0.6: {install('gpu')}")
     lines = Path(spec.origin).read_text("utf-8").splitlines()
     at = [number for number, line in enumerate(lines) if line.rstrip() == SCORES]
     if len(at) != 1:
-        raise RuntimeError("SageAttention is another release than 1.0.6: pip install 'playhead[gpu]'")
+        raise RuntimeError(f"SageAttention is another release than 1.0.6: {install('gpu')}")
     lines.insert(at[0] + 1, MASK)
     name = "<sageattention 1.0.6, last block masked>"
     source = "\n".join(lines) + "\n"

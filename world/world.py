@@ -8,6 +8,7 @@ together, F latents a tick.
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +93,7 @@ class World:
         self.turn = threading.Lock()
         self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = noises
         self._timesteps: dict[tuple[float, int], Tensor] = {}
+        self._loaded: tuple[Any, ...] | None = None
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)
 
@@ -129,10 +131,21 @@ class World:
             if model is not None:
                 checkpoint.load_weights(model, folder, file, target, dtype)
         checkpoint.load_weights(autoencoder, folder, config.autoencoder_weights, target, dtype)
-        return cls(
+        world = cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
             attention=attention,
         )  # fmt: skip
+        world._loaded = folder.resolve(), device, dtype, steps, attention, memory
+        return world
+
+    def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
+        """Pickled is where it was loaded from, and how. Raises WorldError where it was built otherwise."""
+        if self._loaded is None:
+            raise WorldError(
+                f"the world `{self.config.name}` was built and not loaded, so it cannot be pickled; load it "
+                "from a folder"
+            )
+        return type(self).load, self._loaded
 
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""

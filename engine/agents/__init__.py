@@ -4,15 +4,18 @@
 """
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from engine.agents.env import RemoteWorldEnv, WorldEnv
 from engine.agents.vector import RemoteVectorEnv, WorldVectorEnv
 
-__all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv"]
+ENTRY = "engine.agents.env:WorldEnv"
+
+__all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv", "registered"]
 
 gymnasium.register(
     "playhead/Freedoom-v0",
-    entry_point="engine.agents.env:WorldEnv",
+    entry_point=ENTRY,
     vector_entry_point="engine.agents.vector:WorldVectorEnv",
     kwargs={"world": "freedoom"},
 )
@@ -21,3 +24,9 @@ gymnasium.register(
     entry_point="engine.agents.env:RemoteWorldEnv",
     vector_entry_point="engine.agents.vector:RemoteVectorEnv",
 )
+
+
+def registered(world: str) -> EnvSpec | None:
+    """The registered environment of a world here, if it has one: `gymnasium.make` takes it, and its `id`."""
+    found = (spec for spec in gymnasium.registry.values() if spec.entry_point == ENTRY)
+    return next((spec for spec in found if spec.kwargs.get("world") == world), None)

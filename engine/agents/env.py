@@ -2,19 +2,22 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import EzPickle
 
-from engine.agents import spaces
+from engine.agents import checks, spaces
 from engine.bridge import protocol
 from engine.bridge.auth import ClientKeys
 from engine.bridge.client import Client
+from engine.display import lacks_display
 from engine.session import Session
-from scenes.scene import belongs, check_seed, load_scene, scenes_of
+from scenes.scene import Scene, belongs, load_scene, scenes_of
 from world.action import Action, ActionSpace
 from world.errors import PlayheadError
 from world.world import World
@@ -24,7 +27,7 @@ Reward = Callable[[np.ndarray, np.ndarray, dict[str, Any]], float]
 SEEDS = 2**32
 
 
-class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
     """What both environments share.
 
     An observation is the last frame of a tick, uint8 `(H, W, 3)`; `info` has them all (`frames`), the `tick`
@@ -32,24 +35,30 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     and how far each axis is moved, if there are any. A world knows no goal:
     the reward is 0 unless `reward` gives one, nothing is ever terminated, and an episode is truncated after
     `max_ticks`, if that is given. `reset(seed=…)` seeds the dream; without a seed each episode has another.
-    `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window.
+    `options={"scene": name}` starts it elsewhere. Modes: `rgb_array`, and `human`, which opens a window where
+    there is a display. A copy, and what was pickled, is made anew and knows nothing of the episode.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
+    metadata = {"render_modes": [*checks.RENDER_MODES], "render_fps": 30}  # noqa: RUF012 - gymnasium's name
 
     def __init__(
         self,
         size: tuple[int, int],
         space: ActionSpace,
         rate: float,
+        frames_per_tick: int,
         render_mode: str | None,
         max_ticks: int | None,
         reward: Reward | None,
     ) -> None:
         """`size` is (H, W); `rate` the world's ticks per second."""
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise PlayheadError(f"there is no render mode `{render_mode}`; there are rgb_array and human")
-        self.metadata = {**self.metadata, "render_fps": rate}
+        self.metadata = {
+            **self.metadata,
+            "render_modes": [mode for mode in checks.RENDER_MODES if mode != "human" or not lacks_display()],
+            "render_fps": max(1, round(rate)),  # one picture a tick; libraries want a whole number
+            "ticks_per_second": rate,
+            "frames_per_second": rate * frames_per_tick,
+        }
         self.observation_space, self.action_space = spaces.observations(size), spaces.actions(space)
         self.render_mode = render_mode
         self._space, self._max_ticks, self._reward = space, max_ticks, reward
@@ -61,15 +70,17 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode. Raises PlayheadError for an unknown option, scene or seed; nothing changed."""
-        unknown = sorted(set(options or {}) - {"scene"})
-        if unknown:
-            raise PlayheadError(f"there is no option `{unknown[0]}` of a reset; there is `scene`")
-        if seed is not None:
-            check_seed(seed, "the seed")
+        scene = checks.scene(options)
+        seed = checks.seed(seed)
+        before = deepcopy(self._np_random), self._np_random_seed
         super().reset(seed=seed)
-        self._seed = int(self.np_random.integers(SEEDS)) if seed is None else seed
-        self._frames = self._begin((options or {}).get("scene"), self._seed)
-        self._tick = 0
+        drawn = int(self.np_random.integers(SEEDS)) if seed is None else seed
+        try:
+            self._frames = self._begin(scene, drawn)
+        except BaseException:
+            self._np_random, self._np_random_seed = before
+            raise
+        self._seed, self._tick = drawn, 0
         self._show()
         return self._observe()
 
@@ -78,10 +89,10 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.arrive(self._advance(self.read(action)), action)
 
     def read(self, action: np.ndarray) -> Action:
-        """The world's words for an action. Raises ResetNeeded before the first reset."""
+        """The world's words for an action. Raises ActionError, or ResetNeeded before the first reset."""
         if self._frames is None:
             raise gymnasium.error.ResetNeeded("call reset before the first step")
-        return self._space.decode(np.asarray(action).ravel().tolist())
+        return self._space.decode(checks.numbers(action, self.action_space.shape).tolist())
 
     def arrive(
         self, frames: np.ndarray, action: np.ndarray
@@ -106,7 +117,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._viewer = None
 
     @abstractmethod
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         """Starts a scene (None: the first) over. Returns its last frames."""
 
     @abstractmethod
@@ -124,7 +135,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._viewer is None:
             from render.viewer import Viewer  # the only need of a window here
 
-            self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["render_fps"])
+            self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["ticks_per_second"])
         self._viewer.show(self._frames)
 
 
@@ -144,6 +155,8 @@ class WorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        EzPickle.__init__(self, world, scene, steps, device, render_mode, max_ticks, reward)
+        checks.episodes(render_mode, max_ticks)
         self._world = world if isinstance(world, World) else World.load(world, device)
         self._steps = self._world.steps if steps is None else steps
         self._world.schedule(self._steps)
@@ -151,10 +164,25 @@ class WorldEnv(FrameEnv):
         self._starts = Starts(self._world)
         self._session: Session | None = None
         config = self._world.config
-        size = config.frame_height, config.frame_width
-        super().__init__(size, config.action, config.ticks_per_second, render_mode, max_ticks, reward)
+        size, space = (config.frame_height, config.frame_width), config.action
+        if space.commands:  # whether there are prompts depends on the scene
+            space = space.with_prompts(len(self._starts.scene(scene).context.prompts))
+        rate, frames = config.ticks_per_second, config.frames_per_tick
+        super().__init__(size, space, rate, frames, render_mode, max_ticks, reward)
 
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
+    def read(self, action: np.ndarray) -> Action:
+        found = super().read(action)
+        self.session.check(found)
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WorldEnv":
+        """A copy plays the same loaded world: nothing changes its weights."""
+        memo[id(self._world)] = self._world
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
+
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
         return self._session.frames
 
@@ -170,30 +198,35 @@ class WorldEnv(FrameEnv):
 
 
 class Starts:
-    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy."""
+    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy where it may."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._name: str | None = None
         self._kept: Any = None
 
+    def scene(self, scene: str | Path | None) -> Scene:
+        """A scene of the world (None: its first). Raises PlayheadError for another world's."""
+        found = load_scene(str(scene)) if scene else scenes_of(self._world.config)[0]
+        if not belongs(found.world, self._world.config):
+            raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
+        return found
+
     def session(self, session: Session | None, scene: str | Path | None, seed: int, steps: int) -> Session:
         """`session` (None: a new one) at the start of a scene (None: the world's first)."""
-        name = str(scene) if scene is not None else ""
+        name, share = str(scene or ""), Session.share_start(self._world)
         if self._kept is None or name != self._name:
-            found = load_scene(name) if name else scenes_of(self._world.config)[0]
-            if not belongs(found.world, self._world.config):
-                raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
-            self._kept = found.context, Session(self._world, found.context, seed).snapshot()
+            context = self.scene(scene).context
+            self._kept = context, Session(self._world, context, seed).snapshot() if share else None
             self._name = name
-        if self._world.config.action.commands:  # such a session remembers its start itself
-            session = Session(self._world, self._kept[0], seed)
-            session.steps = steps
-            return session
         context, snapshot = self._kept
         session = session or Session.unstarted(self._world, context)
-        session.context = context
-        session.restore(replace(snapshot, seed=seed, steps=steps))
+        if snapshot is None:
+            session.enter(context, seed)
+            session.steps = steps
+        else:
+            session.context = context
+            session.restore(replace(snapshot, seed=seed, steps=steps))
         return session
 
 
@@ -214,6 +247,8 @@ class RemoteWorldEnv(FrameEnv):
         max_ticks: int | None = None,
         reward: Reward | None = None,
     ) -> None:
+        EzPickle.__init__(self, address, world, scene, steps, keys, render_mode, max_ticks, reward)
+        checks.episodes(render_mode, max_ticks)
         self._client = Client(address, "gymnasium", keys)
         try:
             request = protocol.Open(world=world, scene=scene, steps=steps)
@@ -224,8 +259,10 @@ class RemoteWorldEnv(FrameEnv):
         info = self._opened.world
         self._scene = self._opened.scene.name
         space = ActionSpace(tuple(info.buttons), tuple(info.axes))
-        size = info.height, info.width
-        super().__init__(size, space, info.ticks_per_second, render_mode, max_ticks, reward)
+        if self._opened.scene.prompts is not None:  # a server of before does not say
+            space = space.with_prompts(self._opened.scene.prompts)
+        size, rate, frames = (info.height, info.width), info.ticks_per_second, info.frames_per_tick
+        super().__init__(size, space, rate, frames, render_mode, max_ticks, reward)
 
     def close(self) -> None:
         super().close()
@@ -238,8 +275,8 @@ class RemoteWorldEnv(FrameEnv):
                 self._client.close()
                 self._client = None
 
-    def _begin(self, scene: str | None, seed: int) -> np.ndarray:
-        request = protocol.Reset(session=self._opened.session, scene=scene or self._scene, seed=seed)
+    def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
+        request = protocol.Reset(session=self._opened.session, scene=str(scene or self._scene), seed=seed)
         return self._frames_of(self._client.ask(request, protocol.Observed))
 
     def _advance(self, action: Action) -> np.ndarray:

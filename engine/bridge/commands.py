@@ -50,13 +50,14 @@ def serve(
     from engine.bridge.connections import Limits
     from engine.bridge.hall import Hall
     from engine.bridge.server import MOMENT, Server
+    from world import interrupts
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
     hall = Hall.load(world or ["freedoom"], scene or [], device)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(hall, bind, trusted, limits, frames_port, recordings)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in interrupts.ending():
         signal.signal(number, lambda *_: server.stop())
     typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")
     import sys

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from engine.bridge.protocol import BridgeError, Hello, printable
+from engine.bridge.protocol import BridgeError, Hello
+from world.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Connections:
             self.lose(connection.client)
         if client.connection is not None:
             client.connection.client = None
-        client.name = printable(hello.client)[:40] or "somebody"
+        client.name = printable(hello.client, 40).strip() or "somebody"
         client.connection, connection.client = connection, client
         return client
 

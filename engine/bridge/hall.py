@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo, printable
+from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
 from engine.company import Company
 from engine.session import Session, Snapshot
 from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from world.config import WorldConfig
 from world.errors import PlayheadError
 from world.size import cache_bytes
+from world.terminal import printable
 from world.world import World
 
 STARTS = 16
@@ -74,7 +75,7 @@ class Hall:
             session.restore(replace(start, seed=seed, steps=session.steps))
             return
         session.enter(scene.context, seed, scene)
-        if session_bytes(session.world) <= LARGEST_START and not session.world.config.action.commands:
+        if session_bytes(session.world) <= LARGEST_START and Session.share_start(session.world):
             with self._lock:
                 self._starts[key] = session.snapshot()
                 while len(self._starts) > STARTS:
@@ -94,7 +95,8 @@ class Hall:
             start = self._starts.get((world.config.name, scene.name))
         if start is None:
             session = Session(world, scene.context, seed, scene)
-            self.start(session, scene, seed)
+            if Session.share_start(world):
+                self.start(session, scene, seed)
             return session
         session = Session.unstarted(world, scene.context, scene)
         session.restore(replace(start, seed=seed, steps=world.steps))
@@ -116,7 +118,7 @@ class Hall:
 
 
 def scene_info(scene: Scene) -> SceneInfo:
-    return SceneInfo(scene.name, printable(scene.title), scene.seed)
+    return SceneInfo(scene.name, printable(scene.title), scene.seed, len(scene.context.prompts))
 
 
 def check_seed(seed: int) -> int:

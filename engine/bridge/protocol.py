@@ -216,6 +216,8 @@ class SceneInfo(msgspec.Struct, frozen=True):
     name: Text
     title: Text
     seed: int
+    prompts: Count | None = None
+    """How many it has, so that a client knows which of the world's `prompt_1`, … there are."""
 
 
 class WorldInfo(msgspec.Struct, frozen=True):
@@ -376,11 +378,6 @@ def request_id(data: bytes) -> int:
         return _decode_any(data).id
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return 0
-
-
-def printable(text: str) -> str:
-    """Text as it may be shown: what moves a cursor or colours a terminal is left out."""
-    return "".join(c for c in text if c.isprintable())
 
 
 def topic(session: str, codec: str) -> bytes:

@@ -34,6 +34,7 @@ from engine.bridge.slices import ENDING, Slices
 from engine.loop import Loop
 from engine.tick import Tick
 from world.errors import ActionError, PlayheadError
+from world.terminal import printable
 
 HEARTBEAT = 1000
 """Milliseconds between two heartbeats of ZeroMQ; a connection that misses three is cut."""
@@ -157,7 +158,7 @@ class Server:
         if not hosted.public:  # else its window sees to it
             self._ending.append(hosted.loop)
         for token in hosted.concerned - {but}:
-            self.tell(token, protocol.Ended(session=hosted.id, reason=protocol.printable(reason)))
+            self.tell(token, protocol.Ended(session=hosted.id, reason=printable(reason)))
 
     def send(self, client: Client, reply: protocol.Message, frames: np.ndarray | None = None) -> None:
         """Sends a message and, behind it, frames. A client that reads nothing is cut off."""
@@ -302,7 +303,7 @@ class Server:
                 logging.getLogger("playhead").error(
                     "the bridge could not carry out a request", exc_info=error
                 )
-        return protocol.Error(id=id, code=code, message=protocol.printable(said)[:2000])
+        return protocol.Error(id=id, code=code, message=printable(said, 2000))
 
     def _lost(self, client: Client) -> None:
         """A client's connection is gone: so is its control, and what it waited for. Its sessions wait."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import company
-from engine.company import Company
+from engine.company import Company, Member
 from engine.session import Session
 from engine.together import step_together
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
@@ -65,7 +65,19 @@ def test_only_those_who_come_back_at_once_are_waited_for():
     quick, slow = (together._members[session] for session in pair)
     assert slow.takes > company.PATIENCE and not slow.expected(slow.free_since)
     quick.takes = company.PATIENCE / 2  # as it was between two ticks
-    assert quick.expected(quick.free_since) and not quick.expected(quick.free_since + company.PATIENCE)
+    assert quick.expected(quick.free_since) and not quick.expected(quick.free_since + 2 * company.PATIENCE)
+
+
+@pytest.mark.parametrize("clock", [0.0, 0.3, 12345.678, 98765.4321, 250000.3])
+def test_who_is_expected_does_not_hang_on_what_the_clock_shows(clock):
+    """Sums of clock values are rounded: what is looked at lies clearly within the patience, or beyond."""
+    member = Member(takes=company.PATIENCE / 2, free_since=clock)
+    assert member.expected(clock) and member.expected(clock + 0.9 * company.PATIENCE)
+    assert not member.expected(clock + 1.1 * company.PATIENCE)
+    member.busy = True
+    assert member.expected(clock + 10)
+    member.takes = 1.1 * company.PATIENCE
+    assert not member.expected(clock)
 
 
 def test_a_session_that_breaks_says_so_to_its_own_loop_only():

@@ -126,8 +126,12 @@ def test_the_environment_of_a_shipped_world_is_recovered(datasets: Path) -> None
     frames = np.zeros((1, 160, 256, 3), np.uint8)
     played = [Moment(0, None, frames), Moment(1, Action(frozenset({"forward"})), frames)]
     write_minari("mine-v0", world.config, [(0, iter(played))])
-    env = minari.load_dataset("mine-v0").recover_environment()
+    dataset = minari.load_dataset("mine-v0")
+    env = dataset.recover_environment()
     assert isinstance(env.unwrapped, WorldEnv)
+    named = gymnasium.make(dataset.spec.env_spec.id)  # it is registered under the name that the data set has
+    assert isinstance(named.unwrapped, WorldEnv) and named.observation_space == dataset.observation_space
+    assert not dataset.storage.metadata.get("requirements")  # no distribution of a name that nobody has
     assert isinstance(env.reset(seed=1)[0], np.ndarray)
     assert isinstance(env, gymnasium.Env)
 
@@ -151,5 +155,5 @@ def test_a_name_that_minari_does_not_take_is_named(name: str, datasets: Path) ->
 
 def test_without_minari_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ExportError, match=r"playhead\[data\]"):
+    with pytest.raises(ExportError, match=r"pip install -e '\.\[data\]'"):
         check_minari("mine-v0")

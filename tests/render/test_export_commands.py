@@ -124,6 +124,25 @@ def test_minari_loads_every_branch(run: Run, played: dict[int, np.ndarray]) -> N
     assert second.infos["tick"].tolist() == list(range(FORK, FORK + SECOND + 1))
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_data_set_of_minari_says_whose_it_is_or_what_it_lacks(
+    run: Run, played: dict[int, np.ndarray]
+) -> None:
+    given = {"author": "Ada", "author-email": "ada@example.org", "code-permalink": "https://example.org/c/1"}
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    one = ("export", "play.playhead", "--branch", "1", "--as", "minari")
+    status, _, complaint = run(*one, "--to", "mine-v0", *options)
+    assert (status, "--author" in complaint) == (0, False)
+    kept = minari.load_dataset("mine-v0").storage.metadata
+    assert {name: kept[name.replace("-", "_")] for name in given} == {
+        name: {value} if name.startswith("author") else value for name, value in given.items()
+    }
+    status, _, complaint = run(*one, "--to", "mine-v1", "--author", "Ada")
+    assert status == 0 and "add --author-email, --code-permalink" in complaint
+    status, _, complaint = run("export", "play.playhead", "--to", "x.mp4", "--author", "Ada")
+    assert status == 2 and "add --as minari" in complaint and not Path("x.mp4").exists()
+
+
 def test_a_scene_is_made_of_any_moment_and_played(run: Run, played: dict[int, np.ndarray]) -> None:
     for moment, title, branch, tick in (
         ("play.playhead@1:9", "One", 1, 9),

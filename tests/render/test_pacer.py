@@ -33,12 +33,14 @@ def test_several_frames_are_spread_over_the_time_to_the_next_tick():
     assert [shown(pacer, now) for now in times] == [0, None, 1, None, 2, 3, None]
 
 
-def test_the_window_may_sleep_until_the_next_frame_is_due():
+@pytest.mark.parametrize("clock", [0.0, 0.3, 12345.678, 98765.4321, 250000.3])
+def test_the_window_may_sleep_until_the_next_frame_is_due(clock):
     pacer = Pacer()
-    pacer.put(frames(4), 0.0, 0.2)
-    shown(pacer, 0.0)
-    assert pacer.wait(0.02) == pytest.approx(0.03)
-    assert shown(pacer, 0.02 + pacer.wait(0.02)) == 1
+    pacer.put(frames(4), clock, 0.2)
+    shown(pacer, clock)
+    now = clock + 0.02
+    assert pacer.wait(now) == pytest.approx(0.03)
+    assert shown(pacer, now + pacer.wait(now) + 1e-9) == 1  # the sum is rounded
 
 
 def test_newer_frames_replace_those_that_were_not_shown():

@@ -147,7 +147,7 @@ def test_getting_a_world_stands_when_its_scenes_cannot_be_prepared(
     worlds_commands._prepare("self-forcing")
     out, err = capsys.readouterr()
     assert "scenes to play" not in out
-    assert "playhead[scenes]" in err and "scenes prepare --world self-forcing" in err
+    assert "pip install -e '.[scenes]'" in err and "scenes prepare --world self-forcing" in err
 
 
 def test_a_full_wan_vae_may_encode_the_pictures(encoders_folder: Path) -> None:

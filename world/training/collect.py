@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from world import interrupts
 from world.errors import PlayheadError
+from world.extras import install
 from world.terminal import console
 from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
 from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Habit, Player, Sense, habits, ticks
@@ -55,7 +57,7 @@ def import_vizdoom():  # noqa: ANN201 (a module)
     except ImportError as error:
         raise CollectError(
             "collecting footage needs the package vizdoom, which is not installed here: "
-            "run pip install 'playhead[train]'."
+            f"run {install('train')}"
         ) from error
     return vizdoom
 
@@ -216,11 +218,16 @@ def is_whole(path: Path, length: int, steady: float = 0.0, buttons: int = len(BU
         return False
 
 
+def draft_of(path: Path, process: int) -> Path:
+    """Where a process of that number writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{process}.tmp")
+
+
 def write_episode(
     path: Path, frames: np.ndarray, actions: np.ndarray, place: str, seed: int, **more: float | str
 ) -> None:
     """Write beside `path`, then rename: a file with its final name is always whole."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = draft_of(path, os.getpid())
     try:
         with draft.open("wb") as file:
             np.savez(file, frames=frames, actions=actions, place=place, seed=seed, **more)
@@ -239,6 +246,19 @@ def start_worker(stop: Event) -> None:
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def start_pool_worker(stop: Event) -> None:
+    """As `start_worker`; one that is asked to end closes its game first, which would else live on."""
+    import signal
+
+    def leave(*_: object) -> None:
+        raise SystemExit
+
+    start_worker(stop)
+    for number in interrupts.ending():
+        if number != signal.SIGINT:
+            signal.signal(number, leave)
 
 
 def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path, steady: float) -> int:
@@ -344,14 +364,16 @@ def film_all(
         TimeRemainingColumn(),
         console=console(error=True),
     )
-    pool = ProcessPoolExecutor(min(workers, max(1, len(calls))), context, start_worker, (stop,))
+    pool = ProcessPoolExecutor(min(workers, max(1, len(calls))), context, start_pool_worker, (stop,))
+    processes: list[int] = []
     with progress:
         bar = progress.add_task("filming", total=len(files), completed=sum(map(whole, files)))
         try:
             filmed = [pool.submit(work, *call) for call in calls]
+            processes = [child.pid or 0 for child in multiprocessing.active_children()]
             for run in as_completed(filmed):
                 progress.advance(bar, run.result())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter of a worker that was told sooner
             stop.set()
             pool.shutdown(cancel_futures=True)
             progress.stop()
@@ -359,7 +381,7 @@ def film_all(
                 f"Stopped: {sum(map(whole, files))} of {len(files)} episodes are in {out}, all whole; "
                 "the same command goes on from there."
             )
-            raise SystemExit(130) from None
+            raise SystemExit(interrupts.status()) from None
         except BrokenProcessPool as error:
             raise CollectError(
                 "a worker was ended from outside (out of memory?): run the same command again to "
@@ -368,6 +390,9 @@ def film_all(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+            for path in files if any(out.glob(".*.tmp")) else ():  # of workers that were ended from outside
+                for process in processes:
+                    draft_of(path, process).unlink(missing_ok=True)
 
 
 def stopped() -> bool:

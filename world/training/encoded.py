@@ -6,6 +6,7 @@ encoder's weights and the episode files: of other weights or other episodes ther
 may be deleted at any time.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,7 +44,10 @@ def keep_encoded(folder: Path, key: str, footage: Footage, latents: Tensor) -> N
         save_file(tensors, draft, {"footage": json.dumps(told)})
         draft.replace(_path(folder, key))
     except (OSError, SafetensorError):
-        draft.unlink(missing_ok=True)
+        pass  # it is encoded anew next time
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def key_of(files: Sequence[Path], encoder: dict[str, Tensor]) -> str:

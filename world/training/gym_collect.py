@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from world.action import ActionSpace
 from world.config import LatentConfig, SamplingConfig, WorldConfig
+from world.extras import install
 from world.generator import GeneratorConfig
 from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
@@ -101,7 +102,7 @@ def open_env(name: str, options: dict[str, Any]) -> Any:  # noqa: ANN401
     try:
         import gymnasium
     except ImportError:
-        raise CollectError("filming needs gymnasium: run pip install 'playhead[train]'") from None
+        raise CollectError(f"filming needs gymnasium: run {install('train')}") from None
     try:
         return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **options)
     except (gymnasium.error.Error, ImportError, TypeError, AttributeError) as error:

@@ -17,6 +17,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from world import interrupts
 from world.errors import PlayheadError
 from world.terminal import console
 from world.training import distributed
@@ -144,10 +145,11 @@ class Run:
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:
-        def note(*_: object) -> None:
+        def note(number: int, frame: object) -> None:
+            interrupts.note(number)
             self._interrupted = True
 
-        held = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        held = {number: signal.signal(number, note) for number in interrupts.ending()}
         try:
             yield
         finally:

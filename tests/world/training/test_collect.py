@@ -169,5 +169,5 @@ def test_without_vizdoom_the_way_to_install_it_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "vizdoom", None)
-    with pytest.raises(CollectError, match=r"pip install 'playhead\[train\]'"):
+    with pytest.raises(CollectError, match=r"pip install -e '\.\[train\]' in "):
         collect(1, 2, 0, tmp_path)

@@ -148,20 +148,26 @@ def test_the_inverse_dynamics_model_is_trained_from_the_command_line(
     assert read_weights(tmp_path / "inverse.safetensors")["head.weight"].shape[0] == 8
 
 
-def test_ctrl_c_ends_in_status_130_and_the_same_command_goes_on(
-    commands: Commands, train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_ends_in_its_status_and_the_same_command_goes_on(
+    number: int,
+    commands: Commands,
+    train: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = Run.log
 
     def tire(run: Run, **losses: Tensor) -> None:
         log(run, **losses)
         if run.step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", tire)
         status, _, err = train(commands.arguments("generator", tmp_path))
-    assert status == 130
+    assert status == 128 + number
+    assert "interrupted; what was finished is kept" in err
     assert "Traceback" not in err
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
     status, _, err = train(commands.arguments("generator", tmp_path))

@@ -1,0 +1,71 @@
+"""Extras are installed from a checkout: there is no release, so the name is free to take on a registry."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from engine import doctor
+from main import main
+from render.minari_export import _import_minari
+from scenes.encoders import _need
+from world.errors import PlayheadError
+from world.extras import ROOT, install
+from world.hub import fetch
+from world.importing import ImportProblem
+from world.training.gym_collect import open_env
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+
+def pages() -> list[Path]:
+    """Every text that somebody might copy a command from."""
+    found = [p for kind in ("*.py", "*.md", "*.toml", "Makefile") for p in ROOT.rglob(kind)]
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)]
+
+
+def test_nothing_says_to_install_from_a_registry_what_is_not_there():
+    said = {p for p in pages() if re.search(r"install[^\n]* ['\"]?playhead\b(?!/)", p.read_text("utf-8"))}
+    assert said <= {Path(__file__)}
+
+
+def test_every_extra_that_is_named_exists():
+    named = {
+        extra
+        for p in pages()
+        for found in re.findall(r"install\(['\"](\w+)['\"]\)|-e '\.\[([\w,]+)\]", p.read_text("utf-8"))
+        for extra in "".join(found).split(",")
+    }
+    assert {"agents", "data", "gpu", "hub", "scenes", "train"} <= named <= set(EXTRAS)
+
+
+def test_the_command_works_where_it_says_that_it_does():
+    command, where = install("agents").split(" in ", 1)
+    assert command == "pip install -e '.[agents]'" and (Path(where) / "pyproject.toml").is_file()
+
+
+def test_whoever_lacks_a_package_is_told_of_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
+    for package in ("gymnasium", "minari", "huggingface_hub", "transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for extra, work in (
+        ("train", lambda: open_env("CartPole-v1", {})),
+        ("data", _import_minari),
+        ("hub", lambda: fetch("hub:owner/repo/file.pt")),
+        ("scenes", lambda: _need("transformers")),
+    ):
+        with pytest.raises((PlayheadError, ImportProblem)) as raised:
+            work()
+        assert install(extra) in str(raised.value)
+
+
+def test_the_doctor_shows_the_brackets(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(sys, "argv", ["main.py", "doctor"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out
+    assert all(install(extra) in said for extra in ("train", "data", "hub", "scenes"))
