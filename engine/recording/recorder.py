@@ -280,7 +280,8 @@ class Recorder:
 
 def _lock(path: Path) -> FileLock:
     """The right to write to a file, which one play has at a time. Raises InUseError where that is another."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, mode=0o600)
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside, timeout=0, mode=0o600, thread_local=False)  # one thread opens, another closes
     try:
         lock.acquire()
     except Timeout:

@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused(picture: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_the_encoders_a_sentence_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(SceneError, match=r"playhead\[scenes\]"):
+    with pytest.raises(SceneError, match=r"pip install -e .\.\[scenes\]"):
         make_context(make_world("self-forcing"), ("a",), None, Encoders())
 
 

@@ -88,6 +88,16 @@ def test_a_file_that_its_first_play_still_records_is_in_use_and_may_be_copied(
     assert Recording.read(tmp_path / "copy.playhead").tree.count == TICKS + 2
 
 
+def test_a_file_is_let_go_of_by_whatever_thread_closes_it(tiny_world: World, tmp_path: Path) -> None:
+    file = play(tiny_world, tmp_path)
+    recorder = Recorder.resume(Recording.read(file), tiny_world)
+    closing = threading.Thread(target=recorder.close)
+    closing.start()
+    closing.join()
+    assert list(tmp_path.iterdir()) == [file]
+    Recorder.resume(Recording.read(file), tiny_world).close()
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
