@@ -226,6 +226,9 @@ def distill(
     anchor: Annotated[
         float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
     ] = 0.0,
+    long: Annotated[
+        float, typer.Option(help="How often the anchor's clips are of 160, for a far memory.", min=0, max=1)
+    ] = 0.25,
     steady: Annotated[
         float, typer.Option(help="Share of sessions that hold one chord, or nothing, ever.", min=0, max=1)
     ] = 0.3,
@@ -251,6 +254,7 @@ def distill(
         critic_steps=critic_steps,
         shift=shift,
         anchor=anchor,
+        long=long,
         steady=steady,
         rest=rest,
         experts=experts,
@@ -276,6 +280,9 @@ def sharpen(
     latent_noise: Annotated[
         float, typer.Option(help="Noise that latents are decoded with, so that dreamed ones may err.", min=0)
     ] = 0.05,
+    dreamed: Annotated[
+        float, typer.Option(help="Share of clips that the world's generator dreams over.", min=0, max=1)
+    ] = 0.0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the decoder.")] = 3e-4,
     compile: Compile = True,
     device: Device = "auto",
@@ -291,6 +298,7 @@ def sharpen(
         latent_noise=latent_noise,
         detail=detail,
         share=share,
+        dreamed=dreamed,
         compile=compile,
     )
     run = Run(out, steps=steps, minutes=minutes)

@@ -73,6 +73,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
     (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw last,
     in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
+    `long`: how often the anchor's clips are long ones, which a far memory is kept by (`GeneratorTraining`).
     `experts`: the student is a mixture of experts, one for each denoise step.
     """
 
@@ -89,6 +90,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     penalty_noise: float = 0.1
     shift: float = 3.0
     anchor: float = 0.0
+    long: float = 0.25
     steady: float = 0.3
     rest: float = 2.0
     experts: bool = False
@@ -141,7 +143,7 @@ class Distiller:
             acceleration.compile_blocks(*self.student.generators)
         self.anchor: Trainer | None = None
         if settings.anchor:
-            flow = GeneratorTraining(length=settings.length, compile=settings.compile)
+            flow = GeneratorTraining(clips=settings.clips, length=settings.length, compile=settings.compile)
             self.anchor = Trainer(config, sampling, flow, shape[1:], device, model=self.student.last)
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
         self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
@@ -220,15 +222,18 @@ class Distiller:
         self,
         window: Window,
         direction: Tensor,
-        real: tuple[Tensor, Tensor],
+        anchored: tuple[Tensor, Tensor],
         factor: float,
         draw: torch.Generator,
     ) -> Tensor:
-        """Computes the exit steps again, now with gradients; returns the gradient norm."""
+        """Computes the exit steps again, now with gradients; returns the gradient norm.
+
+        `anchored`: latents and actions of footage that the anchor, if there is one, learns from.
+        """
         latents = self._replayed(self.student, window)
         latents.backward(direction / direction.numel())
         if self.anchor is not None:
-            (self.settings.anchor * self.anchor.loss(*real, draw)[0]).backward()
+            (self.settings.anchor * self.anchor.loss(*anchored, draw)[0]).backward()
         norm = self.learner.step(factor)
         self.chains[0].rollout.follow(self.student)
         return norm
@@ -313,5 +318,9 @@ def distill(
             run.log(critic=distiller.judge.learn(window, (real, actions), factor, draw))
         if turn:
             direction = distiller.direction(window, (real, actions), draw)
-            norm = distiller.student_step(window, direction, (real, actions), factor, draw)
+            anchored = real, actions
+            if distiller.anchor is not None and choice.random() < settings.long:
+                clips = distiller.anchor.settings.long_clips(footage, index).to(device)
+                anchored = latents[clips].float(), led[clips]
+            norm = distiller.student_step(window, direction, anchored, factor, draw)
             run.log(student=norm, gap=direction.abs().mean())

@@ -67,6 +67,11 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     unlabelled: float = 0.1
     compile: bool = True
 
+    def long_clips(self, footage: Footage, draw: torch.Generator) -> Tensor:
+        """Frame indices `(count, length)` of a batch of long clips, as long as there are, on the CPU."""
+        length = min(self.long_length, max(footage.lengths))
+        return footage.clip_index(max(1, self.clips * self.length // length), length, draw)
+
 
 class Trainer:
     """The generator, its optimizers and its loss; `train_generator` runs it.
@@ -273,11 +278,11 @@ def train_generator(
             if filming is not None:
                 latents, led = filming.gather(latents, led, footage)
                 run.log(frames=torch.tensor(float(len(led))))
-            length, count = settings.length, settings.clips
+            pick = torch.Generator().manual_seed(number)
             if long and random.Random(step).random() < settings.long:
-                count = max(1, count * length // settings.long_length)
-                length = settings.long_length
-            index = footage.clip_index(count, length, torch.Generator().manual_seed(number))
+                index = settings.long_clips(footage, pick)
+            else:
+                index = footage.clip_index(settings.clips, settings.length, pick)
             clips, found = index.to(device), None
         told = unlabelled(led[clips], config.labels, settings.unlabelled, draw)
         loss, found = trainer.loss(latents[clips].float(), told, draw, found)

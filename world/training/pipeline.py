@@ -27,6 +27,7 @@ from world.training.autoencoder import (
     train_autoencoder,
 )
 from world.training.distill import DistillTraining, distill
+from world.training.dreams import Dreams
 from world.training.encoded import keep_encoded, key_of, read_encoded
 from world.training.filming import Filming
 from world.training.footage import Footage, episode_files
@@ -218,11 +219,15 @@ def make_sharper(
     target = _device(device)
     frames = _footage(footage, run, target, config)
     _check_size(config, frames)
-    frames.check_length(settings.length)
+    dreams = None
+    if settings.dreamed:
+        _check_commit(config, folder / "world.toml")
+        dreams = Dreams(config, folder / config.generator_weights, target)
+    frames.check_length(settings.length + (dreams.past if dreams is not None else 0))
     out = _copy_world(run, folder, config, config.generator_weights, config.inverse_weights)
     start = folder / config.autoencoder_weights
     weights = out / config.autoencoder_weights
-    train_sharpness(run, frames, config.autoencoder, settings, target, start, weights)
+    train_sharpness(run, frames, config.autoencoder, settings, target, start, weights, dreams)
     return out
 
 

@@ -38,11 +38,12 @@ class Run:
         steps: int | None = None,
         minutes: float | None = None,
         save_every: float = 60.0,
+        report_every: float = 10.0,
     ) -> None:
         if steps is None and minutes is None:
             raise PlayheadError("a run needs an end: give --steps or --minutes")
         self.folder, self.steps, self.minutes = folder, steps, minutes
-        self.save_every = save_every
+        self.save_every, self.report_every = save_every, report_every
         self.step, self.seconds = 0, 0.0
         self.rank, self.world_size = distributed.start()
         self._interrupted = False
@@ -126,7 +127,7 @@ class Run:
                     seconds = self.seconds + now - clock
                     self.seconds, vote = distributed.highest([seconds, float(self._interrupted)], device)
                     clock, stop = now, vote > 0
-                if self.seconds - reported > 10:
+                if self.seconds - reported > self.report_every:
                     reported = self.seconds
                     row = self.report()
                     note = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "seconds")

@@ -6,8 +6,10 @@ whatever it looks like. The other is a critic that tells rebuilt patches from re
 as in pix2pix, Isola et al. 2017, with the relativistic pairing loss of R3GAN, Huang et al. 2024, each patch
 against its own original, and approximate R1 and R2 penalties); it sees two frames in a row, so that flicker
 counts too. The encoder stays as it is, hence so do the latents, and every generator that was trained on them.
+A share of the clips may be those that the world's generator dreams (`world.training.dreams`).
 """
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from world import acceleration, checkpoint
 from world.lighttae import LightTAE, LightTAEConfig
 from world.metrics import laplacian
 from world.training.autoencoder import L1_WEIGHT, conv_optimizers, encode_each, picture_errors
+from world.training.dreams import Dreams
 from world.training.footage import Footage, pixels
+from world.training.generator import led_actions
 from world.training.learner import Learner
 from world.training.run import Run, trapezoid
 
@@ -31,7 +35,8 @@ class SharpenTraining(msgspec.Struct, frozen=True):
 
     `detail` weighs the difference in fine detail beside the squared error; `share` is how much the critic is
     heard, as a part of all that (0: there is none). `penalty`: weight of its penalties,
-    `penalty_noise` the size of the step they are estimated by.
+    `penalty_noise` the size of the step they are estimated by. `dreamed`: the share of clips of a batch that
+    are dreamed over by the generator, in up to `passes` passes.
     """
 
     clips: int = 16
@@ -43,6 +48,8 @@ class SharpenTraining(msgspec.Struct, frozen=True):
     share: float = 0.5
     penalty: float = 10.0
     penalty_noise: float = 0.01
+    dreamed: float = 0.0
+    passes: int = 3
     compile: bool = True
 
 
@@ -91,23 +98,32 @@ class Sharpener:
         self.critic_learner = Learner(self.critic, [judge], decay=0.99)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
         compiled = settings.compile and device.type == "cuda"
-        self._rebuild = torch.compile(self._decode) if compiled else self._decode
+        self._encode = partial(encode_each, self.model)
+        self._rebuild = self._decode
+        if compiled:
+            self._encode, self._rebuild = torch.compile(self._encode), torch.compile(self._decode)
         self._judge = torch.compile(self.critic) if compiled else self.critic
 
-    def _decode(self, clip: Tensor, fresh: Tensor) -> Tensor:
-        with torch.no_grad():
-            z = encode_each(self.model, clip)
+    @torch.no_grad()
+    def latents(self, clip: Tensor) -> Tensor:
+        """Raw latents of clips `(N, T, 3, H, W)`, as the decoder is given them but for their noise."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self._encode(clip)
+
+    def _decode(self, z: Tensor, fresh: Tensor) -> Tensor:
         rebuilt, _ = self.model.decoder(z + self.settings.latent_noise * fresh.to(z.dtype))
         return rebuilt
 
     def logits(self, clip: Tensor) -> Tensor:
         return self._judge(in_pairs(clip)).float()
 
-    def step(self, clip: Tensor, factor: float) -> dict[str, Tensor]:
-        """One step of the critic and one of the decoder on clips `(N, T, 3, H, W)`; what to log of them."""
+    def step(self, clip: Tensor, z: Tensor, factor: float) -> dict[str, Tensor]:
+        """One step of the critic and one of the decoder on clips `(N, T, 3, H, W)`; what to log of them.
+
+        `z`: their latents, or what a generator made of them.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            fresh = torch.randn(_latent_shape(self.model.config, clip), device=self.device)
-            rebuilt = self._rebuild(clip, fresh)
+            rebuilt = self._rebuild(z, torch.randn(z.shape, device=self.device))
             dream = rebuilt.detach().float()
         logs: dict[str, Tensor] = {}
         if self.settings.share:
@@ -159,12 +175,6 @@ class Sharpener:
         self.critic_learner.load_state(state["critic"])
 
 
-def _latent_shape(config: LightTAEConfig, clip: Tensor) -> tuple[int, ...]:
-    n, t, _, height, width = clip.shape
-    factor = config.space_factor
-    return n, t, config.latent_channels, height // factor, width // factor
-
-
 def _size(x: Tensor) -> Tensor:
     return x.square().mean().sqrt()
 
@@ -187,10 +197,12 @@ def train_sharpness(
     device: torch.device,
     start: Path,
     out: Path,
+    dreams: Dreams | None = None,
 ) -> None:
     """Sharpens the decoder of `start` (an autoencoder's weights) in `run.folder`.
 
-    Writes the autoencoder with the averaged decoder to `out` at every save.
+    Writes the autoencoder with the averaged decoder to `out` at every save. `dreams` are asked for as many
+    clips as `SharpenTraining.dreamed` says.
     """
     sharpener = Sharpener(config, settings, device, start)
     run.resume(sharpener.load_state)
@@ -200,8 +212,16 @@ def train_sharpness(
             sharpener.learner.keep(out)
         return sharpener.state()
 
+    past = dreams.past if dreams is not None else 0
+    led = led_actions(footage, device) if dreams is not None else None
     for step in run.loop("sharpening", save, device):
         draw = torch.manual_seed(step * run.world_size + run.rank)
-        index = footage.clip_index(settings.clips, settings.length, draw)
+        index = footage.clip_index(settings.clips, past + settings.length, draw)
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
-        run.log(**sharpener.step(clip, trapezoid(run.progress)))
+        z = sharpener.latents(clip)
+        if dreams is not None and led is not None:
+            count = round(settings.dreamed * len(clip))
+            passes = int(torch.randint(1, settings.passes + 1, (), generator=draw))
+            over = dreams(z[:count], led[index[:count].to(device)], passes)
+            z = torch.cat([over, z[count:]])[:, past:]
+        run.log(**sharpener.step(clip[:, past:], z, trapezoid(run.progress)))

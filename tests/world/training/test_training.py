@@ -1,5 +1,6 @@
 """Training really learns, goes on exactly where it was interrupted, and leaves a world that can be played."""
 
+import math
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ from world.training.autoencoder import (
     train_autoencoder,
 )
 from world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
+from world.training.dreams import Dreams
 from world.training.footage import Footage
 from world.training.generator import GeneratorTraining, Trainer, train_generator
 from world.training.inverse import InverseTraining, train_inverse
@@ -47,7 +49,7 @@ class Watched(Run):
     """A run that remembers its losses, and may be interrupted from the keyboard after `stop` steps."""
 
     def __init__(self, folder: Path, steps: int, stop: int | None = None) -> None:
-        super().__init__(folder, steps=steps)
+        super().__init__(folder, steps=steps, report_every=math.inf)  # however slow the machine
         self.stop = stop
         self.losses: dict[str, list[float]] = {}
         self.seen: set[int] = set()
@@ -125,15 +127,22 @@ def sharpened(run: Run, footage: Footage, **settings: float) -> None:
     start.parent.mkdir(exist_ok=True)
     save_weights(start, make_tiny_world(one_pass=True).autoencoder.state_dict())
     chosen = SharpenTraining(clips=4, length=3, **settings)
-    train_sharpness(
-        run, footage, CONFIG.autoencoder, chosen, CPU, start, run.folder / "autoencoder.safetensors"
-    )
+    dreams = new_dreams(start.parent) if chosen.dreamed else None
+    out = run.folder / "autoencoder.safetensors"
+    train_sharpness(run, footage, CONFIG.autoencoder, chosen, CPU, start, out, dreams)
+
+
+def new_dreams(folder: Path) -> Dreams:
+    weights = folder / "generator.safetensors"
+    save_weights(weights, make_tiny_world(one_pass=True).generator.state_dict(), torch.float32)
+    return Dreams(CONFIG, weights, CPU)
 
 
 Stage = Callable[[Run, Footage, Tensor], object]
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
     "sharpen": lambda run, footage, latents: sharpened(run, footage),
+    "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
     "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
     "scorer": scorer,
@@ -375,6 +384,44 @@ def test_sharpening_makes_pictures_sharper_and_leaves_latents_as_they_are(
     assert not any(
         torch.equal(value, became[name]) for name, value in was.items() if name.startswith("decoder.")
     )
+
+
+def test_a_clip_is_dreamed_over_frame_by_frame_each_from_its_own_past(
+    footage: Footage, latents: Tensor, tmp_path: Path
+) -> None:
+    dreams = new_dreams(tmp_path)
+    z, told = latents[None, :10], footage.actions[None, :10].float()
+
+    def dreamed(given: Tensor, told: Tensor, passes: int = 2) -> Tensor:
+        torch.manual_seed(1)
+        return dreams(given, told, passes)
+
+    found = dreamed(z, told)
+    assert torch.equal(found[:, 0], z[:, 0])  # it has no past
+    assert (found[:, 1:] - z[:, 1:]).square().mean((0, 2, 3, 4)).min() > 0
+    assert not torch.equal(found, dreamed(z, told, passes=1))
+    later = z.clone()
+    later[:, 6:] += 1
+    pressed = told.clone()
+    pressed[:, 6:] = 1 - pressed[:, 6:]
+    for other in (dreamed(later, told), dreamed(z, pressed)):
+        torch.testing.assert_close(other[:, :6], found[:, :6])
+    assert not torch.allclose(dreamed(z, pressed)[:, 6], found[:, 6])
+    assert not torch.allclose(dreamed(later, told, passes=1)[:, 7], dreamed(z, told, passes=1)[:, 7])
+
+
+def test_the_anchor_of_a_distillation_is_of_long_clips_too(
+    footage: Footage, latents: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = watch(monkeypatch)
+    start = tmp_path / "generator.safetensors"
+    save_weights(start, make_tiny_world(one_pass=True).generator.state_dict())
+    settings = DistillTraining(clips=6, length=6, past=3, critic_steps=1, horizon=9, anchor=0.5, long=0.5)
+    generator, sampling, out = CONFIG.generator, CONFIG.sampling, tmp_path / "out"
+    distill(
+        Watched(tmp_path / "run", 12), latents, footage, generator, settings, sampling, CPU, start, start, out
+    )
+    assert {tuple(call.latents.shape[:2]) for call in calls} == {(6, 6), (1, max(footage.lengths))}
 
 
 def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Path) -> None:
