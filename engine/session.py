@@ -135,6 +135,8 @@ class Session:
                 self._commit = COMMITS.submit(self.world.commit, self._state)
             if decode:
                 self.world.decode(self._state)
+            if self.world.device.type == "cuda":
+                self.world.foresee(self._state, [self.seed], self.tick + 1)
         self.tick += 1
         if decode:
             self.frames = self._take_frames()

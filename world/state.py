@@ -1,5 +1,6 @@
 """The state of a world: everything that changes while it is played, in buffers that are allocated once."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,9 @@ class WorldState:
                 dtype=world.dtype,
             )
         self.rest = Rest(config.rest_after, self.latent) if config.rest_after else None
-        self.cos_sin = world.rope_table(0)
+        self.cos_sin = world.rope_table(0).to(world.device)
         self.turned = 0  # the frame that it is for
+        self.foreseen: dict[Hashable, Tensor] = {}  # what `World.foresee` made of the next tick
         self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
         self.prompt = self.bound_prompt = 0
         self.keys_values: dict[str, KeysValues] = {}  # by the name of the world's generator

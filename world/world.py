@@ -6,7 +6,7 @@ together, F latents a tick.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,10 @@ class World:
         return WorldState(self, batch)
 
     def rope_table(self, first: int) -> Tensor:
-        """The rope table of a block whose first latent has absolute index `first`, on the device."""
+        """The rope table of a block whose first latent has absolute index `first`, in main memory."""
         latent = self.config.latent
         frames = range(first, first + self.config.sampling.latents_per_tick)
-        return self.generator.rope_table(frames, latent.height, latent.width).to(self.device)
+        return self.generator.rope_table(frames, latent.height, latent.width)
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """Frames uint8 `(T, H, W, 3)` to normalised latents, as `FrameEncoder.encode` has it."""
@@ -335,9 +335,24 @@ class World:
         if first_steps and not state.cache.length:
             schedule = Schedule.from_steps(first_steps, self.config.sampling.shift)
         for step in range(len(schedule)):
-            drawn = self.noises(seeds, tick, step, shape)
+            drawn = state.foreseen.get((*seeds, tick, step))
+            if drawn is None:
+                drawn = self.noises(seeds, tick, step, shape)
             state.noises[step].copy_(drawn, non_blocking=drawn.is_pinned())
         return schedule
+
+    def foresee(self, state: WorldState, seeds: Sequence[int], tick: int) -> None:
+        """Makes what the tick after the one under way needs whatever is held: its noise, its rope table.
+
+        For a GPU's sake, whose host has nothing else to do until the frames arrive.
+        """
+        cuda = self.device.type == "cuda"
+        shape = state.latent.shape[1:]
+        first = state.cache.length + self.config.sampling.latents_per_tick
+        found: dict[Hashable, Tensor]
+        found = {(*seeds, tick, n): self.noises(seeds, tick, n, shape) for n in range(len(state.schedule))}
+        found[first] = self.rope_table(first)
+        state.foreseen = {k: v.pin_memory() if cuda and not v.is_cuda else v for k, v in found.items()}
 
     @torch.no_grad()
     def commit(self, state: WorldState) -> None:
@@ -412,9 +427,13 @@ class World:
 
     def _turn(self, state: WorldState) -> None:
         """Has a state hold the rope table of its next block."""
-        if state.turned != state.cache.length:
-            state.cos_sin.copy_(self.rope_table(state.cache.length))
-            state.turned = state.cache.length
+        first = state.cache.length
+        if state.turned != first:
+            table = state.foreseen.get(first)
+            if table is None:
+                table = self.rope_table(first)
+            state.cos_sin.copy_(table, non_blocking=table.is_pinned())
+            state.turned = first
 
     def _ahead(self, state: WorldState) -> Memory | None:
         """What a packed decoder makes of a state's memory, before the latent is known."""

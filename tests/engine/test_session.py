@@ -1,7 +1,10 @@
 """What a session promises: its past can be gone back to exactly, and forks never touch one another."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from torch import Tensor
 
 from engine.session import Session
 from world.action import Action
@@ -42,6 +45,29 @@ def test_a_snapshot_can_be_restored_again_and_again(session: Session) -> None:
         runs.append(play(session, other, 10))
     assert np.array_equal(runs[0], runs[2])
     assert not np.array_equal(runs[0], runs[1])
+
+
+def test_what_was_foreseen_is_what_would_have_been(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, snapshot = session.world, session.snapshot()
+    alone = np.split(play(session, WALK, 6), 6)
+    drawn: list[int] = []
+    noises = world.noises
+
+    def watched(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> Tensor:
+        drawn.append(tick)
+        return noises(seeds, tick, step, shape)
+
+    monkeypatch.setattr(world, "noises", watched)
+    session.restore(snapshot)
+    for number, frames in enumerate(alone):
+        drawn.clear()
+        assert np.array_equal(session.step(WALK), frames)
+        assert bool(drawn) == (number == 0)  # all later noise was there
+        world.foresee(session._state, [session.seed], session.tick)
+    session.restore(snapshot)  # and now it is that of another tick
+    assert np.array_equal(session.step(WALK), alone[0])
 
 
 def test_taking_a_snapshot_changes_nothing(any_world: World, tiny_context: Context) -> None:
