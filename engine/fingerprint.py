@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from world.world import World
+from world.world import COMMIT, World
 
 SIZE = 16
 """Bytes of a digest."""
@@ -23,6 +23,8 @@ _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
 
 WORDS = {
     "generator": "the generator's weights",
+    "commit": "the weights of the commit pass",
+    "experts": "the weights of the denoise steps before the last",
     "autoencoder": "the autoencoder's weights",
     "configuration": "the world's configuration",
     "dtype": "the number type",
@@ -37,19 +39,27 @@ WORDS = {
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
+LATER = ("commit", "experts")
+"""Parts that recordings once did not keep: where one is not there, it is not known to differ."""
 
 
 def fingerprint(world: World) -> dict[str, str]:
-    """Hex digests of the generator's weights, the autoencoder's and the configuration; computed once a world.
+    """Hex digests of the generators' weights, the autoencoder's and the configuration; computed once a world.
 
     Weights count by value: a bfloat16 file has the same digest wherever it is played.
     """
     if world not in _known:
-        _known[world] = {
+        found = {
             "generator": _digest_module(world.generator),
             "autoencoder": _digest_module(world.autoencoder),
             "configuration": _digest(msgspec.json.encode(world.config, order="deterministic")),
         }
+        *experts, _ = world.experts.generators
+        if experts:
+            found["experts"] = _digest("\n".join(_digest_module(expert) for expert in experts).encode())
+        if COMMIT in world.generators:
+            found["commit"] = _digest_module(world.generators[COMMIT])
+        _known[world] = found
     return _known[world]
 
 
@@ -80,7 +90,7 @@ def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]
     found = []
     for part in [*WORDS, *sorted((before.keys() | here.keys()) - WORDS.keys())]:
         was, now = before.get(part, "unknown"), here.get(part, "unknown")
-        if was != now:
+        if was != now and (part in before or part not in LATER):
             found.append(f"{WORDS.get(part, part)} (recorded {was[:40]}, here {now[:40]})")
     return found
 

@@ -11,7 +11,7 @@ from world.lighttae import LightTAE
 
 @dataclass(frozen=True)
 class Entry:
-    """A world: its configuration, its parameters (generator and autoencoder), its weights in bytes.
+    """A world: its configuration, its parameters (all generators and the autoencoder), its weights in bytes.
 
     `weights` is 0 where they are not there.
     """
@@ -37,11 +37,14 @@ def _entry(name: str) -> Entry:
     folder = find_world(name)
     config = load_config(folder / "world.toml")
     with without_memory():
-        modules = Generator(config.generator), LightTAE(config.autoencoder)
-    files = [folder / config.generator_weights, folder / config.autoencoder_weights]
+        sizes = [
+            sum(p.numel() for p in module.parameters())
+            for module in (Generator(config.generator), LightTAE(config.autoencoder))
+        ]
+    files = [folder / file for file in config.weight_files]
     return Entry(
         name,
         config,
-        sum(p.numel() for module in modules for p in module.parameters()),
+        sizes[0] * len(config.generator_files) + sizes[1],
         sum(f.stat().st_size for f in files) if all(f.is_file() for f in files) else 0,
     )

@@ -98,6 +98,17 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     rest_after: Size = 0
 
     @property
+    def generator_files(self) -> tuple[str, ...]:
+        """The weights of its generators: the one of the last denoise step, the commit's, the experts'."""
+        files = self.generator_weights, self.commit_weights, *self.expert_weights
+        return tuple(file for file in files if file)
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """All weights that play needs, each a file beside the world.toml or `random:SEED`."""
+        return (*self.generator_files, self.autoencoder_weights)
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         return self.latent.channels, self.latent.height, self.latent.width
 
@@ -166,8 +177,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     def _check_files(self) -> None:
         """Weights lie beside the world.toml, or are drawn from a seed."""
-        files = (self.generator_weights, self.autoencoder_weights, self.inverse_weights, self.commit_weights)
-        for file in (*files, *self.expert_weights):
+        for file in (*self.weight_files, self.inverse_weights):
             scheme, colon, seed = file.partition(":")
             if scheme == "random" and colon:
                 if not (seed.isascii() and seed.isdecimal() and len(seed) <= 20 and int(seed) < 2**64):

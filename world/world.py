@@ -126,11 +126,8 @@ class World:
             autoencoder = LightTAE(config.autoencoder)
         models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
         check_size(config, models, target, dtype)
-        files = (config.generator_weights, config.commit_weights, *config.expert_weights)
-        for model, file in zip((generator, second, *experts), files, strict=True):
-            if model is not None:
-                checkpoint.load_weights(model, folder, file, target, dtype)
-        checkpoint.load_weights(autoencoder, folder, config.autoencoder_weights, target, dtype)
+        for model, file in zip(models, config.weight_files, strict=True):
+            checkpoint.load_weights(model, folder, file, target, dtype)
         world = cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
             attention=attention,

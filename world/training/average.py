@@ -27,7 +27,7 @@ def average_worlds(
     configs = [load_config(folder / "world.toml") for folder in folders]
     _check_alike(folders, configs)
     made = {}
-    for mine, theirs in zip(*map(_files, configs), strict=True):
+    for mine, theirs in zip(*(config.weight_files for config in configs), strict=True):
         pair = read_weights(folders[0] / mine), read_weights(folders[1] / theirs)
         _check_shapes(folders[1] / theirs, *pair)
         made[mine] = _between(*pair, decoder if mine == configs[0].autoencoder_weights else share)
@@ -38,11 +38,6 @@ def average_worlds(
         if name and (folders[0] / name).is_file() and out.resolve() != folders[0].resolve():
             shutil.copyfile(folders[0] / name, out / name)
     return out
-
-
-def _files(config: WorldConfig) -> list[str]:
-    generators = config.generator_weights, config.commit_weights, *config.expert_weights
-    return [name for name in (*generators, config.autoencoder_weights) if name]
 
 
 def _between(mine: dict[str, Tensor], theirs: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -57,7 +52,8 @@ def _check_alike(folders: list[Path], configs: list[WorldConfig]) -> None:
                 f"{folders[0]} and {folders[1]} differ in [{name}] of their world.toml; only worlds "
                 "trained from the same weights can be averaged"
             )
-    if len(_files(a)) != len(_files(b)) or any(random_seed(n) is not None for n in (*_files(a), *_files(b))):
+    mine, theirs = a.weight_files, b.weight_files
+    if len(mine) != len(theirs) or any(random_seed(file) is not None for file in mine + theirs):
         raise WorldError(
             f"{folders[0]} and {folders[1]} do not have the same files of weights; only worlds trained from "
             "the same weights can be averaged"

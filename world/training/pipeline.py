@@ -224,7 +224,7 @@ def make_sharper(
         _check_commit(config, folder / "world.toml")
         dreams = Dreams(config, folder / config.generator_weights, target)
     frames.check_length(settings.length + (dreams.past if dreams is not None else 0))
-    out = _copy_world(run, folder, config, config.generator_weights, config.inverse_weights)
+    out = _copy_world(run, folder, config, *config.generator_files, config.inverse_weights)
     start = folder / config.autoencoder_weights
     weights = out / config.autoencoder_weights
     train_sharpness(run, frames, config.autoencoder, settings, target, start, weights, dreams)
