@@ -5,12 +5,14 @@ ticks before it; drawn on the CPU from raw bits, so it is the same on every devi
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from world import acceleration
 
 GROUP = 4
 """Sessions whose noise one thread draws at a time."""
@@ -27,8 +29,10 @@ def noises(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> 
     Logarithms and cosines take the time and let other threads run, so many sessions share the cores.
     """
     if len(seeds) <= GROUP:
-        return _noises(seeds, tick, step, shape)
-    return _together(_begin(seeds, tick, step, shape))
+        out = torch.empty((len(seeds), *shape), dtype=torch.float32)
+        _fill(seeds, tick, step, out)
+        return out
+    return _Begun(seeds, tick, step, shape).wait()
 
 
 _Draw = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -43,21 +47,16 @@ class Ahead:
 
     def __init__(self, pinned: bool = False) -> None:
         self._pinned = pinned
-        self._begun: dict[_Draw, list[Future[Tensor]]] = {}
-        self._drawn: dict[_Draw, Tensor] = {}
+        self._begun: dict[_Draw, _Begun] = {}
 
     def __call__(self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> Tensor:
         now, following = ((t, step, tuple(seeds), tuple(shape)) for t in (tick, tick + 1))
         for key in (now, following):
-            if key not in self._begun and key not in self._drawn:
-                self._begun[key] = _begin(seeds, key[0], step, shape)
-        if now in self._begun:
-            drawn = _together(self._begun.pop(now))
-            self._drawn[now] = drawn.pin_memory() if self._pinned else drawn
-        for held in (self._begun, self._drawn):
-            for key in [k for k in held if not tick - 1 <= k[0] <= tick + 1]:
-                del held[key]
-        return self._drawn[now]
+            if key not in self._begun:
+                self._begun[key] = _Begun(seeds, key[0], step, shape, self._pinned)
+        for key in [k for k in self._begun if not tick - 1 <= k[0] <= tick + 1]:
+            del self._begun[key]
+        return self._begun[now].wait()
 
 
 class OnDevice:
@@ -74,29 +73,56 @@ class OnDevice:
         return torch.randn((len(seeds), *shape), generator=self._draw, device=self._draw.device)
 
 
-def _begin(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> list[Future[Tensor]]:
-    groups = [seeds[i : i + GROUP] for i in range(0, len(seeds), GROUP)]
-    return [_threads().submit(_noises, group, tick, step, shape) for group in groups]
+class _Begun:
+    """The noise of many sessions while threads draw it."""
 
+    def __init__(
+        self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int], pinned: bool = False
+    ) -> None:
+        self._noise = torch.empty((len(seeds), *shape), dtype=torch.float32, pin_memory=pinned)
+        self._parts = [
+            _threads().submit(_fill, seeds[i : i + GROUP], tick, step, self._noise[i : i + GROUP])
+            for i in range(0, len(seeds), GROUP)
+        ]
 
-def _together(parts: list[Future[Tensor]]) -> Tensor:
-    return torch.cat([part.result() for part in parts])
+    def wait(self) -> Tensor:
+        for part in self._parts:
+            part.result()
+        return self._noise
 
 
 @lru_cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="noise")
+    return ThreadPoolExecutor(acceleration.cores(), thread_name_prefix="noise")
 
 
-def _noises(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> Tensor:
-    count = int(np.prod(shape))
+def _fill(seeds: Sequence[int], tick: int, step: int, noise: Tensor) -> None:
+    for seed, row in zip(seeds, noise.flatten(1).numpy(), strict=True):
+        _normal(seed, tick, step, row)
+
+
+def _normal(seed: int, tick: int, step: int, out: np.ndarray) -> None:
+    """Fills float32 `out` `(count)` with the noise of one session.
+
+    In place, and by the session: what is in the making stays in a core's own cache. Larger arrays, fetched
+    from the system and given back by many threads at once, cost more than the arithmetic.
+    """
+    count = len(out)
     half = (count + 1) // 2
     # The first counter word is the stream's own position; ours start above it.
-    counter = [0, step, tick, 0]
-    bits = np.stack([np.random.Philox(key=s % 2**128, counter=counter).random_raw(2 * half) for s in seeds])
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1), never an end
-    # One contiguous row of radii and one of angles, however many sessions: numpy's loops then do the same.
-    radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(uniform[:, :half])))  # Box-Muller
-    angle = 2.0 * np.pi * np.ascontiguousarray(uniform[:, half:])
-    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], 1)[:, :count]
-    return torch.from_numpy(normal.astype(np.float32)).reshape(len(seeds), *shape)
+    bits = np.random.Philox(key=seed % 2**128, counter=[0, step, tick, 0]).random_raw(2 * half)
+    bits >>= np.uint64(11)
+    uniform = bits.astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-53  # in (0, 1), never an end
+    radius, angle = uniform[:half], uniform[half:]
+    np.log(radius, out=radius)  # Box-Muller
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle *= 2.0 * np.pi
+    first = np.cos(angle)
+    first *= radius
+    out[:half] = first
+    np.sin(angle, out=angle)
+    angle *= radius
+    out[half:] = angle[: count - half]
