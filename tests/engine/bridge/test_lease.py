@@ -116,3 +116,19 @@ def test_a_lease_of_a_window_goes_back_to_the_person_at_it():
     assert (lease.holder, lease.asking) == (LOCAL, "second")
     lease.release("second")
     assert not lease.grant(LOCAL)
+
+
+def test_a_control_that_nobody_has_is_anybodys_and_one_held_can_only_be_asked_for():
+    lease = Lease("owner", "")
+    assert lease.take("first") and lease == Lease("owner", "first")
+    assert lease.take("first") and lease == Lease("owner", "first")
+    assert not lease.take("second") and lease == Lease("owner", "first", "second")
+    assert not lease.take("third") and lease == Lease("owner", "first", "second")
+
+
+def test_who_has_it_asks_no_more_and_whoever_else_asked_still_does():
+    asked = Lease("owner", "holder", "owner")
+    assert asked.take("owner") and asked == Lease("owner", "owner")
+    asked = Lease("owner", "holder", "other")
+    assert asked.take("owner") and asked == Lease("owner", "owner", "other")
+    assert asked.take("owner") and asked == Lease("owner", "owner", "other")
