@@ -8,10 +8,8 @@ CHILDREN ?= 1
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-# The modules that carry the laws, and which tests are about each, as pytest's -k understands it.
+# The modules that carry the laws; the tests about one are in test_NAME, or in those named here (pytest -k).
 LAWS := schema tree session kv_cache sampler noise held clock lease protocol auth rope rest
-TESTS_schema := test_schema or test_recording
-TESTS_tree := test_tree or test_edit or test_recording
 TESTS_session := test_session or test_together
 TESTS_kv_cache := test_kv_cache or test_far_memory
 TESTS_protocol := test_wire or test_protocol_page

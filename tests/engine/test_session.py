@@ -1,5 +1,6 @@
 """What a session promises: its past can be gone back to exactly, and forks never touch one another."""
 
+import threading
 from typing import Any
 
 import msgspec
@@ -257,6 +258,33 @@ def test_a_tick_is_committed_once_however_often_it_is_finished(
         session.finish()
         session.finish()
         assert commits == [session._state]
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_commit_runs_beside_the_decode_where_that_leaves_cores_free(
+    any_world: World, tiny_context: Context, monkeypatch: pytest.MonkeyPatch, side_by_side: bool
+) -> None:
+    """Not where the last denoise pass commits: then nothing is left that would take time."""
+    session, threads, real = Session(any_world, tiny_context, 5), [], any_world.commit
+
+    def commit(state: Any) -> None:
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        real(state)
+
+    monkeypatch.setattr(any_world, "commit", commit)
+    monkeypatch.setattr(any_world, "side_by_side", side_by_side)
+    session.step(WALK)
+    session.finish()
+    assert threads == ["commit" if side_by_side and not any_world.last_pass_commits else ""]
+
+
+def test_a_session_that_has_not_started_has_nothing_to_commit(
+    tiny_world: World, tiny_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[object] = []
+    monkeypatch.setattr(tiny_world, "commit", commits.append)
+    Session.unstarted(tiny_world, tiny_context).finish()
+    assert not commits
 
 
 def test_a_start_is_shared_where_neither_seed_nor_anchor_is_in_it(tiny_world: World) -> None:
