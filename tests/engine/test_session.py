@@ -169,6 +169,24 @@ def test_a_reset_keeps_the_seed_and_shows_the_end_of_the_context(
     assert np.array_equal(play(session, WALK, 3), play(fresh, WALK, 3))
 
 
+def test_the_first_frame_is_the_last_of_the_past(any_world: World, tiny_context: Context) -> None:
+    session = Session(any_world, tiny_context, 5)
+    picture = any_world.picture(any_world.encode(tiny_context.frames).numpy())
+    for frames in (session.frames, session.reset(8)):
+        assert frames.shape == (1, 64, 64, 3) and frames.dtype == np.uint8
+        assert np.abs(frames[0].astype(int) - picture).max() <= 1  # which is decoded all at once
+
+
+def test_without_a_past_the_first_frame_is_black_however_much_was_played(
+    any_world: World, tiny_context: Context
+) -> None:
+    session = Session(any_world, Context(tiny_context.frames[:0], tiny_context.actions[:0]), 5)
+    for _ in range(2):
+        assert session.frames.shape == (1, 64, 64, 3) and not session.frames.any()
+        assert session.step(WALK).any()
+        assert session.reset() is session.frames
+
+
 def test_every_seed_of_64_bits_is_one_and_no_other(session: Session) -> None:
     for seed in (0, 1, 2**64 - 1):
         session.reset(seed)
@@ -330,6 +348,13 @@ def test_the_start_that_is_gone_back_to_is_the_newest(commanded: Session, tiny_c
     fresh = Session(commanded.world, other, 7)
     fresh.tick = 4
     assert np.array_equal(commanded.step(Action(frozenset({"re_anchor"}))), fresh.step(Action()))
+
+
+def test_a_session_that_never_began_has_no_start_to_go_back_to(commanded: Session) -> None:
+    twin = Session.unstarted(commanded.world, commanded.context)
+    twin.restore(commanded.snapshot())
+    back = Action(frozenset({"re_anchor"}))
+    assert np.array_equal(twin.step(back), commanded.step(Action()))
 
 
 def test_prompts_are_switched_in_their_order_and_after_a_return(
