@@ -69,7 +69,8 @@ def test_every_moment_has_its_tick_and_its_hash():
         ("twice", Place(1, 4)),  # the later one
         ("at 1:2", Place(1, 3)),
         (":4", Place(1, 2)),  # a name, since no branch is said
-        ("0000000000000000001", Place(1, 1)),  # a name, since no number is that long
+        ("000000000000000001", Place(1, 1)),
+        ("0000000000000000001", Place(1, 4)),  # a name, since no number is that long
     ],
 )
 def test_a_text_names_a_moment(text, place):
@@ -77,7 +78,7 @@ def test_a_text_names_a_moment(text, place):
     del tree.branches[5]
     for name, where in (
         ("twice", Place(1, 1)), ("the door", Place(2, 3)), ("twice", Place(1, 4)), ("at 1:2", Place(1, 3)),
-        (":4", Place(1, 2)), ("0000000000000000001", Place(1, 1)),
+        (":4", Place(1, 2)), ("0000000000000000001", Place(1, 4)),
     ):  # fmt: skip
         tree.bookmarks.append(Bookmark(len(tree.bookmarks) + 1, name, where, 0.0))
     assert tree.parse(text) == place
