@@ -64,6 +64,15 @@ def test_each_pair_turns_as_a_complex_number() -> None:
     assert torch.allclose(rope.rotate(x, table), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (2, 5)])
+def test_a_table_has_a_row_for_each_row_of_angles(shape: tuple[int, ...]) -> None:
+    angles = normal(*shape, 3).double()
+    cos, sin = rope.table(angles)
+    assert cos.shape == sin.shape == (*shape, 6)
+    assert torch.equal(cos[..., ::2], angles.cos().float()) and torch.equal(cos[..., 1::2], cos[..., ::2])
+    assert torch.equal(sin[..., 1::2], angles.sin().float()) and torch.equal(sin[..., ::2], -sin[..., 1::2])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_turning_keeps_the_number_type_and_leaves_its_input(dtype: torch.dtype) -> None:
     x = normal(1, 6, HEAD_DIM).to(dtype)
