@@ -94,7 +94,7 @@ def _noises(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) ->
     # The first counter word is the stream's own position; ours start above it.
     counter = [0, step, tick, 0]
     bits = np.stack([np.random.Philox(key=s % 2**128, counter=counter).random_raw(2 * half) for s in seeds])
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1), never an end
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1], never 0
     # One contiguous row of radii and one of angles, however many sessions: numpy's loops then do the same.
     radius = np.sqrt(-2.0 * np.log(np.ascontiguousarray(uniform[:, :half])))  # Box-Muller
     angle = 2.0 * np.pi * np.ascontiguousarray(uniform[:, half:])
