@@ -12,7 +12,6 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LAWS := schema tree session kv_cache sampler noise held clock lease protocol auth rope rest
 TESTS_session := test_session or test_together
 TESTS_kv_cache := test_kv_cache or test_far_memory
-TESTS_protocol := test_wire or test_protocol_page
 
 .PHONY: play test mutants
 
