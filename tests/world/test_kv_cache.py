@@ -427,12 +427,12 @@ def test_a_cache_without_a_ring_is_refused(frames: int, sink: int) -> None:
 
 
 def test_a_far_memory_goes_with_no_sink_and_cannot_be_flushed() -> None:
-    with pytest.raises(ValueError, match="^a far memory and a sink do not go together$"):
+    with pytest.raises(ValueError, match=r"^a far memory and a sink do not go together$"):
         new_cache(4, 1, far=Far(2, 3, (1,)))
     memory = new_cache(4, 0, far=Far(2, 3, (1,)))
     play(memory, [1] * 9, 0)
     before = memory.state()
-    with pytest.raises(ValueError, match="^a cache with a far memory cannot be flushed$"):
+    with pytest.raises(ValueError, match=r"^a cache with a far memory cannot be flushed$"):
         memory.flush(memory.length)
     assert same([v for v in memory.state().values() if isinstance(v, Tensor)],
                 [v for v in before.values() if isinstance(v, Tensor)])  # fmt: skip
@@ -443,7 +443,7 @@ def test_a_block_that_does_not_fit_is_refused_before_anything_changes() -> None:
     memory = new_cache(4, 2)
     play(memory, [1, 1, 1, 1], 0)
     before = memory.k.clone(), memory.v.clone()
-    with pytest.raises(ValueError, match="^a block of 3 frames does not fit a ring of 2$"):
+    with pytest.raises(ValueError, match=r"^a block of 3 frames does not fit a ring of 2$"):
         memory.begin(3)
     assert same((memory.k, memory.v), before) and memory.length == 4
 
