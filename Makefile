@@ -1,12 +1,19 @@
 # `make play` and `make test` set everything up in .venv first; it needs Python 3.11 or later.
 # ARGS goes to the program or to pytest: make play ARGS="--help", make test ARGS="-k cache".
+# `make mutants` breaks the modules that carry the laws (docs/mutants.md); ARGS names some: make mutants ARGS=schema.
 
 PYTHON ?= python3
 ARGS ?=
+CHILDREN ?= 1
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: play test
+# The modules that carry the laws; the tests about one are in test_NAME, or in those named here (pytest -k).
+LAWS := schema tree session kv_cache sampler noise held clock lease protocol auth rope rest
+TESTS_session := test_session or test_together
+TESTS_kv_cache := test_kv_cache or test_far_memory
+
+.PHONY: play test mutants
 
 play: $(VENV)/.play
 	$(VENV)/bin/python main.py play $(ARGS)
@@ -14,6 +21,17 @@ play: $(VENV)/.play
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+mutants: $(VENV)/.mutants
+	$(foreach module,$(or $(ARGS),$(LAWS)),$(call break,$(module)))
+
+# Which tests reach a function is found anew for each module, since they are other tests.
+define break
+	rm -f mutants/mutmut-stats.json
+	OMP_NUM_THREADS=1 PYTEST_ADDOPTS="-k '$(or $(TESTS_$(1)),test_$(1))'" \
+		$(VENV)/bin/mutmut run --max-children $(CHILDREN) '*.$(1).*'
+
+endef
 
 # The stamps are older than what they were made from as soon as a requirement changes.
 $(VENV)/.play: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -23,6 +41,10 @@ $(VENV)/.play: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.play
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.test
+	$(PIP) --constraint constraints.txt --editable '.[mutants]'
 	@touch $@
 
 $(VENV)/bin/python:

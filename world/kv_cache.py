@@ -98,12 +98,15 @@ class KVCache:
         """Forgets every frame but the sink; the next block begins at absolute frame index `length`.
 
         Committing the frames from there on again is a recache; with `length` as it was, only the sink is
-        left. A sink that is not complete is kept as far as it is there.
+        left. A sink that is not complete is kept as far as it is there; one that was moved along stands where
+        it began, since the next block may be too early to move it at all.
         """
         if self.far is not None:
             raise ValueError("a cache with a far memory cannot be flushed")
         if not min(self.sink, self.length) <= length <= self.length:
             raise ValueError(f"a cache of {self.length} frames cannot go on from frame {length}")
+        if self.sink_base.shape[3] and self.length >= self.sink:
+            self.k[..., : self.sink * self.tokens, :] = self.sink_base
         self.length, self.slots, self.visible, self.origin = length, [], 0, max(0, length - self.sink)
 
     def slot(self, frame: int) -> int:

@@ -114,7 +114,7 @@ def _normal(seed: int, tick: int, step: int, out: np.ndarray) -> None:
     bits >>= np.uint64(11)
     uniform = bits.astype(np.float64)
     uniform += 0.5
-    uniform *= 2.0**-53  # in (0, 1), never an end
+    uniform *= 2.0**-53  # in (0, 1], never 0
     radius, angle = uniform[:half], uniform[half:]
     np.log(radius, out=radius)  # Box-Muller
     radius *= -2.0

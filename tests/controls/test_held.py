@@ -46,6 +46,25 @@ def test_releasing_all_releases_all_but_loses_no_tap():
     assert held.sample().buttons == frozenset()
 
 
+def test_nothing_has_happened_before_anything_did():
+    held = Held()
+    assert held.changed_at is None
+    held.release("w")  # what is up already
+    held.release_all()
+    assert held.sample().buttons == frozenset()
+    assert held.changed_at is None
+
+
+def test_the_moment_at_which_all_is_released_is_remembered_as_any_other():
+    seconds = iter([1.0, 2.0])
+    held = Held(now=lambda: next(seconds))
+    held.press("w", FORWARD)
+    held.sample()
+    held.release_all()
+    assert held.sample().buttons == frozenset()
+    assert held.changed_at == 2.0
+
+
 def test_pressing_what_is_down_changes_nothing():
     seconds = iter([1.0, 2.0])
     held = Held(now=lambda: next(seconds))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.clock import Clock
 from tests.engine.fake_time import FakeTime
 from world.errors import PlayheadError
 
@@ -40,6 +41,13 @@ def test_a_late_tick_does_not_shift_the_later_ones(late):
 def test_a_long_stall_is_not_made_up_for(stall):
     begun = starts(FakeTime(), [0.1, stall, 0.1, 0.1, 0.1])
     assert begun[2:] == pytest.approx([(1 + stall + n) * PERIOD for n in range(3)])
+
+
+def test_a_tick_that_is_late_by_a_period_is_made_up_for_and_by_more_than_that_is_not():
+    """The moments are exact, since the rate is a power of two."""
+    assert starts(FakeTime(), [0, 2, 0, 0]) == [0, PERIOD, 3 * PERIOD, 3 * PERIOD]
+    more = 2 + 2**-20
+    assert starts(FakeTime(), [0, more, 0, 0]) == [0, PERIOD, (1 + more) * PERIOD, (2 + more) * PERIOD]
 
 
 @given(st.lists(st.one_of(st.floats(0, 2), st.floats(0, 50)), min_size=2, max_size=60))
@@ -109,3 +117,10 @@ def test_after_a_pause_the_next_tick_is_due_at_once():
 def test_a_speed_outside_the_range_is_refused(speed):
     with pytest.raises(PlayheadError, match=r"from 0\.25 to 2"):
         FakeTime().clock(RATE, speed)
+
+
+def test_the_whole_range_of_speeds_is_allowed_and_nothing_chosen_is_the_rate_itself():
+    for speed in (0.25, 1.0, 2.0):
+        assert FakeTime().clock(RATE, speed).speed == speed
+    clock = Clock(RATE)
+    assert (clock.speed, clock.period) == (1.0, PERIOD)

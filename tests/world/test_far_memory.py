@@ -107,3 +107,16 @@ def test_a_ring_that_is_padded_while_it_fills_reads_the_same_at_few_places(
         padded.begin(1)
         count = (padded.visible + padded.distant) * TOKENS
         assert padded._held[:, :count].all() and not padded._held[:, max(count, window * TOKENS) :].any()
+
+
+def test_a_state_holds_no_more_of_the_far_ring_than_there_is() -> None:
+    """A snapshot is kept many times over, and most are taken while the ring fills."""
+    far = Far(frames=3, every=2, layers=(1,))
+    cache = new_cache(4, far)
+    for frame in range(14):
+        pass_over(cache, frame)
+        cache.end()
+        gone = [f for f in range(frame + 1 - 4) if f % far.every == 0][-far.frames :]
+        kept = cache.state()["far"]
+        assert isinstance(kept, Tensor) and kept.shape == (1, 2, 1, HEADS, len(gone) * TOKENS, WIDTH)
+        assert sorted({int(value) for value in kept.flatten()}) == gone

@@ -104,6 +104,7 @@ class PlainMemory:
     def __init__(self, frames: int, sink: int, span: int | None = None, far: Far | None = None) -> None:
         self.frames, self.sink, self.span, self.far = frames, sink, span, far
         self.length = 0
+        self.since = 0  # the first frame after the last flush
         self.past: list[list[tuple[Tensor, Tensor]]] = [[], []]
         self.block: list[list[tuple[Tensor, Tensor]]] = [[], []]
 
@@ -123,7 +124,8 @@ class PlainMemory:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.block[layer] = list(zip(k.split(TOKENS, 2), v.split(TOKENS, 2), strict=True))
         frames = self.past[layer] + self.block[layer]
-        window = range(max(self.sink, len(frames) - (self.frames - self.sink)), len(frames))
+        first = max(self.sink, self.since, len(frames) - (self.frames - self.sink))
+        window = range(first, len(frames))
         visible = [*range(min(self.sink, len(frames))), *window]
         if self.far is not None and layer in self.far.layers:
             visible += range(0, window.start, self.far.every)[-self.far.frames :]
@@ -136,6 +138,11 @@ class PlainMemory:
         for past, block in zip(self.past, self.block, strict=True):
             past.extend(block)
         self.length += self.count
+
+    def flush(self, length: int) -> None:
+        """Nothing between the sink and frame `length` is seen from here on."""
+        self.past = [past[:length] for past in self.past]
+        self.length = self.since = length
 
 
 def play_block(memory: Memory, x: Tensor, model: Generator | None = None) -> Tensor:
@@ -415,17 +422,17 @@ def test_frames_can_be_read_oldest_first(shape: Shape) -> None:
 
 @pytest.mark.parametrize(("frames", "sink"), [(0, 0), (3, 3), (3, 4), (3, -1)])
 def test_a_cache_without_a_ring_is_refused(frames: int, sink: int) -> None:
-    with pytest.raises(ValueError, match=f"cache of {frames} frames cannot keep a sink of {sink}"):
+    with pytest.raises(ValueError, match=f"^a cache of {frames} frames cannot keep a sink of {sink}$"):
         new_cache(frames, sink)
 
 
 def test_a_far_memory_goes_with_no_sink_and_cannot_be_flushed() -> None:
-    with pytest.raises(ValueError, match="a far memory and a sink do not go together"):
+    with pytest.raises(ValueError, match=r"^a far memory and a sink do not go together$"):
         new_cache(4, 1, far=Far(2, 3, (1,)))
     memory = new_cache(4, 0, far=Far(2, 3, (1,)))
     play(memory, [1] * 9, 0)
     before = memory.state()
-    with pytest.raises(ValueError, match="cannot be flushed"):
+    with pytest.raises(ValueError, match=r"^a cache with a far memory cannot be flushed$"):
         memory.flush(memory.length)
     assert same([v for v in memory.state().values() if isinstance(v, Tensor)],
                 [v for v in before.values() if isinstance(v, Tensor)])  # fmt: skip
@@ -436,6 +443,115 @@ def test_a_block_that_does_not_fit_is_refused_before_anything_changes() -> None:
     memory = new_cache(4, 2)
     play(memory, [1, 1, 1, 1], 0)
     before = memory.k.clone(), memory.v.clone()
-    with pytest.raises(ValueError, match="a block of 3 frames does not fit a ring of 2"):
+    with pytest.raises(ValueError, match=r"^a block of 3 frames does not fit a ring of 2$"):
         memory.begin(3)
     assert same((memory.k, memory.v), before) and memory.length == 4
+
+
+@modest
+@given(shapes(least_blocks=2), st.integers(0, 12), st.booleans(), st.booleans())
+def test_after_a_flush_the_sink_and_what_came_since_are_seen(
+    shape: Shape, back: int, endless: bool, restored: bool
+) -> None:
+    """At the same positions, however far it went back, again and again; from a state of it too."""
+    span = shape.frames if endless and shape.sink else None
+    memory, plain = new_cache(shape.frames, shape.sink, span), PlainMemory(shape.frames, shape.sink, span)
+    for turn in range(2):
+        assert close(*(play(m, shape.blocks, shape.seed + turn) for m in (memory, plain)))
+        length = max(min(shape.sink, memory.length), memory.length - back)
+        memory.flush(length)
+        plain.flush(length)
+        assert (memory.length, memory.slots, memory.visible) == (length, [], 0)
+        for layer in range(2):  # nothing but the sink
+            expected = [torch.cat(parts, 2) for parts in zip(*plain.past[layer][: shape.sink], strict=True)]
+            if expected:
+                assert close(memory.ordered(layer), expected)
+        if restored:
+            state, memory = memory.state(), new_cache(shape.frames, shape.sink, span)
+            memory.load_state(state)
+    assert close(*(play(m, shape.blocks, shape.seed + 2) for m in (memory, plain)))
+    memory.begin(1)
+    assert memory.visible <= shape.frames
+
+
+@pytest.mark.parametrize(("sink", "played", "lengths"), [(2, 6, (1, 7)), (2, 1, (0, 2)), (0, 3, (-1, 4))])
+def test_a_flush_goes_back_to_no_frame_of_the_sink_and_to_none_that_was_not(
+    sink: int, played: int, lengths: tuple[int, ...]
+) -> None:
+    memory = new_cache(4, sink)
+    play(memory, [1] * played, 0)
+    for length in lengths:
+        with pytest.raises(ValueError, match=f"^a cache of {played} .* go on from frame {length}$"):
+            memory.flush(length)
+    assert memory.length == played
+    for length in (played, min(sink, played)):
+        memory.flush(length)
+        assert memory.length == length
+
+
+def test_a_sink_that_was_moved_along_is_back_where_it_began_once_the_play_is() -> None:
+    """As when a prompt is switched just after the cache has filled: the last latents are committed again."""
+    memory, fresh = (new_cache(4, 1, span=4) for _ in range(2))
+    blocks = noises([1] * 6, 0)
+    for x in blocks:  # frame 4 is the first to move the sink, frame 5 does so again
+        play_block(memory, x)
+    memory.flush(1)
+    play_block(fresh, blocks[0])
+    for x in noises([1] * 8, 1):
+        assert torch.equal(play_block(memory, x), play_block(fresh, x))
+
+
+@modest
+@given(shapes(), st.booleans())
+def test_a_restarted_cache_is_a_new_one(shape: Shape, endless: bool) -> None:
+    span = shape.frames if endless else None
+    memory, fresh = cache_of(shape, span), cache_of(shape, span)
+    play(memory, [*shape.blocks, shape.blocks[-1]], shape.seed + 1)
+    memory.begin(1)
+    memory.restart()
+    assert (memory.length, memory.slots, memory.visible, memory.distant) == (0, [], 0, 0)
+    for x in noises(shape.blocks * 2, shape.seed):
+        assert torch.equal(play_block(memory, x), play_block(fresh, x))
+        assert memory.places == fresh.places and memory.distant == fresh.distant
+
+
+def test_after_a_flush_and_a_restart_nothing_of_the_flush_is_left() -> None:
+    memory, fresh = new_cache(4, 1), new_cache(4, 1)
+    play(memory, [1] * 7, 1)
+    memory.flush(5)
+    memory.restart()
+    assert same(play(memory, [1] * 6, 2), play(fresh, [1] * 6, 2))
+    assert [memory.slot(frame) for frame in range(8)] == [fresh.slot(frame) for frame in range(8)]
+
+
+def test_a_new_cache_is_empty_and_of_the_size_and_kind_that_were_asked_for() -> None:
+    far = Far(2, 3, (1,))
+    sizes = {"layers": 2, "batch": 3, "heads": 4, "frames": 5, "tokens": 6, "head_dim": 8}
+    for dtype in (torch.float32, torch.bfloat16):
+        memory = KVCache(**sizes, sink=0, far=far, dtype=dtype)
+        assert memory.k.shape == memory.v.shape == (2, 3, 4, (5 + 2) * 6, 8)
+        assert memory.k.dtype == memory.v.dtype == memory.sink_base.dtype == dtype
+        assert not memory.k.any() and not memory.v.any()
+        assert (memory.length, memory.slots, memory.visible, memory.distant) == (0, [], 0, 0)
+        moving = KVCache(**sizes, sink=2, span=9, dtype=dtype)
+        assert moving.k.shape == (2, 3, 4, 5 * 6, 8) and moving.sink_base.shape == (2, 3, 4, 2 * 6, 8)
+        assert moving.sink_base.dtype == dtype and not moving.sink_base.any()
+        assert KVCache(**sizes, sink=2, dtype=dtype).sink_base.numel() == 0
+    where = KVCache(**sizes, sink=2, span=9, device="meta")
+    assert all(t.device.type == "meta" for t in (where.k, where.v, where.sink_base, where._held))
+
+
+def test_attention_is_asked_for_by_the_name_of_the_backend() -> None:
+    for backend in (None, "math", "sage"):
+        memory = KVCache(layers=1, batch=1, heads=1, frames=2, sink=0, tokens=2, head_dim=4, backend=backend)
+        asked: list[dict[str, str]] = []
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, asked: list = asked, **options: str) -> Tensor:
+            asked.append(options)
+            return q
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("world.kv_cache.attention", attend)
+            memory.begin(1)
+            memory.attend(0, *torch.randn(3, 1, 1, 2, 4))
+        assert asked == [{} if backend is None else {"backend": backend}]

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from world import noise as module
 from world.noise import GROUP, Ahead, OnDevice, noise, noises
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,55 @@ def test_noise_that_is_drawn_ahead_is_the_same(asked: list[tuple[int, int, tuple
         for seeds in ([5], range(GROUP + 2)):
             assert torch.equal(ahead(seeds, tick, step, shape), noises(seeds, tick, step, shape))
     assert len(ahead._begun) <= 3 * 2 * 2 * 2  # three ticks' at most
+
+
+def test_seeds_are_taken_as_their_last_128_bits() -> None:
+    for seed in (0, 5, 2**64, 2**127, 2**128 - 1):
+        for other in (seed + 2**128, seed - 2**128, seed + 2**129):
+            assert torch.equal(noise(seed, 7, 1, (4,)), noise(other, 7, 1, (4,)))
+    assert not torch.equal(noise(5, 7, 1, (4,)), noise(5 + 2**127, 7, 1, (4,)))
+
+
+@pytest.mark.parametrize(("bits", "radius"), [(0, math.sqrt(2 * 54 * math.log(2))), (2**64 - 1, 0.0)])
+def test_the_rarest_bits_give_numbers_too(monkeypatch, bits: int, radius: float) -> None:
+    """All zeros are not the logarithm of zero, all ones not that of more than one."""
+
+    class Rare:
+        def __init__(self, key, counter) -> None: ...
+
+        def random_raw(self, count: int) -> np.ndarray:
+            return np.full(count, bits, np.uint64)
+
+    monkeypatch.setattr(np.random, "Philox", Rare)
+    values = noise(1, 2, 3, (2,)).tolist()
+    assert values == pytest.approx([radius, 0.0], abs=1e-6)  # the angle is that of zero or a whole turn
+
+
+def test_one_tick_is_drawn_ahead_nothing_twice_and_three_ticks_are_kept(monkeypatch) -> None:
+    """The last one for worlds that are a tick behind; what is equal for them is drawn once."""
+    begun: list[int] = []
+
+    def begin(seeds, tick, step, shape):
+        begun.append(tick)
+        return real(seeds, tick, step, shape)
+
+    real = module._begin
+    monkeypatch.setattr(module, "_begin", begin)
+    ahead = Ahead()
+    for tick, new in ((5, [5, 6]), (5, []), (6, [7]), (5, []), (6, [7]), (7, [8]), (5, [5]), (9, [9, 10])):
+        begun.clear()
+        assert torch.equal(ahead([3], tick, 0, (4,)), noise(3, tick, 0, (1, 4)))
+        assert begun == new, f"at tick {tick}"
+        assert {key[0] for key in (*ahead._begun, *ahead._drawn)} <= {tick - 1, tick, tick + 1}
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_noise_is_pinned_for_a_gpu_alone(monkeypatch, pinned: bool) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda drawn: seen.append(drawn) or drawn)
+    drawn = Ahead(pinned)([3], 5, 0, (4,))
+    assert [found is drawn for found in seen] == [True] * pinned
+    assert not Ahead()._pinned
 
 
 def test_a_devices_own_noise_is_normal_and_a_function_of_tick_and_step() -> None:

@@ -15,6 +15,7 @@ from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from world.action import Action
 from world.config import WorldConfig
 from world.metrics import psnr
+from world.rest import Rest
 from world.world import World
 
 AFTER = 3
@@ -121,6 +122,74 @@ def test_a_restart_forgets_that_it_rested(world):
     first = [player.step(REST) for _ in range(AFTER + 4)]
     player.reset()
     assert np.array_equal(first, [player.step(REST) for _ in range(AFTER + 4)])
+
+
+def latents(*values: float) -> torch.Tensor:
+    """A batch of latents, one session a value."""
+    return torch.tensor(values).view(-1, 1, 1, 1, 1).expand(-1, 1, 2, 3, 3).clone()
+
+
+def holding(*held: int) -> torch.Tensor:
+    """`(B, F, inputs)`: one of the inputs is held, by those that hold something."""
+    rows = torch.zeros(len(held), 1, 4)
+    rows[:, 0, 2] = torch.tensor(held, dtype=torch.float32)
+    return rows
+
+
+def test_each_session_of_a_batch_rests_from_its_own_tick_on():
+    rest = Rest(2, latents(0, 0))
+    seen = []
+    for tick, held in enumerate([(1, 0), (0, 0), (0, 0), (0, 0), (0, -1), (0, 0)], 1):
+        rest.count(holding(*held))
+        dreamed = latents(tick, 10 * tick)
+        found = rest.committed(dreamed)
+        assert torch.equal(found, rest.committed(dreamed)), "twice the same if asked twice"
+        assert torch.equal(dreamed, latents(tick, 10 * tick))
+        seen.append(found[:, 0, 0, 0, 0].tolist())
+    assert seen == [[1, 10], [2, 20], [3, 20], [3, 20], [3, 50], [3, 60]]
+    assert rest.ticks.tolist() == [5, 1]
+    rest.restart()
+    assert rest.ticks.tolist() == [0, 0]
+
+
+def test_batches_side_by_side_are_a_copy_of_each():
+    one, other = Rest(2, latents(0)), Rest(2, latents(0, 0))
+    for held in ([0], [0], [0]):
+        one.count(holding(*held))
+        other.count(holding(1, 0))
+    one.committed(latents(5))
+    other.committed(latents(6, 7))
+    joint = Rest.beside([one, other])
+    assert (joint.after, joint.ticks.tolist()) == (2, [3, 0, 3])
+    assert joint.ticks.dtype == torch.int64
+    assert joint.kept[:, 0, 0, 0, 0].tolist() == [0, 6, 0]
+    joint.count(holding(1, 1, 1))
+    joint.committed(latents(8, 9, 10))
+    assert (one.ticks.tolist(), other.ticks.tolist()) == ([3], [0, 3])
+    assert one.kept[0, 0, 0, 0, 0] == 0 and other.kept[:, 0, 0, 0, 0].tolist() == [6, 0]
+
+
+def test_a_state_of_rest_is_a_copy_and_goes_into_another():
+    rest, other = Rest(2, latents(0)), Rest(2, latents(0))
+    rest.count(holding(0))
+    rest.committed(latents(3))
+    state = rest.state()
+    rest.count(holding(0))
+    rest.committed(latents(4))
+    assert (state["ticks"].tolist(), float(state["kept"].max())) == ([1], 3.0)
+    other.load_state(state)
+    other.count(holding(0))
+    other.committed(latents(5))
+    assert (state["ticks"].tolist(), float(state["kept"].max())) == ([1], 3.0)
+    assert other.ticks.tolist() == [2] and torch.equal(other.kept, latents(5))
+
+
+def test_rest_counts_on_the_device_of_the_latents_by_whole_numbers():
+    rest = Rest(2, torch.zeros(3, 1, 2, 3, 3, dtype=torch.bfloat16, device="meta"))
+    assert rest.ticks.device.type == rest.kept.device.type == "meta"
+    assert (rest.ticks.dtype, rest.ticks.shape) == (torch.int64, (3,))
+    assert (rest.kept.dtype, rest.kept.shape) == (torch.bfloat16, (3, 1, 2, 3, 3))
+    assert not Rest(2, latents(1, 2)).kept.any()
 
 
 def test_a_world_with_nothing_to_hold_cannot_rest(world):

@@ -116,3 +116,52 @@ def test_a_lease_of_a_window_goes_back_to_the_person_at_it():
     assert (lease.holder, lease.asking) == (LOCAL, "second")
     lease.release("second")
     assert not lease.grant(LOCAL)
+
+
+def test_a_control_that_nobody_has_is_anybodys_and_one_held_can_only_be_asked_for():
+    lease = Lease("owner", "")
+    assert lease.take("first") and lease == Lease("owner", "first")
+    assert lease.take("first") and lease == Lease("owner", "first")
+    assert not lease.take("second") and lease == Lease("owner", "first", "second")
+    assert not lease.take("third") and lease == Lease("owner", "first", "second")
+
+
+def test_who_has_it_asks_no_more_and_whoever_else_asked_still_does():
+    asked = Lease("owner", "holder", "owner")
+    assert asked.take("owner") and asked == Lease("owner", "owner")
+    asked = Lease("owner", "holder", "other")
+    assert asked.take("owner") and asked == Lease("owner", "owner", "other")
+    assert asked.take("owner") and asked == Lease("owner", "owner", "other")
+
+
+@pytest.mark.parametrize(
+    ("before", "client", "after"),
+    [
+        (Lease("owner", "holder", "asking"), "asking", Lease("owner", "holder")),
+        (Lease("owner", "holder", "asking"), "holder", Lease("owner", "asking")),
+        (Lease("owner", "holder"), "holder", Lease("owner", "")),
+        (Lease(LOCAL, "holder", "asking"), "holder", Lease(LOCAL, LOCAL, "asking")),
+        (Lease(LOCAL, "holder", "asking"), "asking", Lease(LOCAL, "holder")),
+    ],
+)
+def test_what_one_lets_go_of_goes_back_to_the_person_here_or_over_to_who_asks(before, client, after):
+    assert before.release(client) and before == after
+
+
+def test_who_has_nothing_and_asks_for_nothing_lets_go_of_nothing():
+    lease = Lease("owner", "holder", "asking")
+    assert not lease.release("owner") and not lease.release("other")
+    assert not lease.grant("asking") and not lease.grant("other")
+    assert lease == Lease("owner", "holder", "asking")
+
+
+def test_the_holder_and_the_owner_hand_over_what_somebody_asks_for():
+    for client in ("holder", "owner"):
+        lease = Lease("owner", "holder", "asking")
+        assert lease.grant(client) and lease == Lease("owner", "asking")
+        assert not lease.grant(client) and lease == Lease("owner", "asking")  # nobody asks any more
+
+
+def test_those_concerned_are_clients():
+    assert Lease("a", "b", "c").concerned == {"a", "b", "c"}
+    assert Lease("a", "a").concerned == {"a"} and Lease(LOCAL, "", "c").concerned == {"c"}
