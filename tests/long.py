@@ -17,7 +17,7 @@ import torch
 from engine.session import Session
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.engine.bridge.fuzz import attack
-from tests.kills import kill_plays
+from tests.kills import kill_plays, kill_servers, kill_windows
 from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
 from tests.render.live import go_back, play_a_little
@@ -61,6 +61,21 @@ def kills(times: int = 200) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = save_world(make_tiny_world(), Path(folder) / "tiny")
         print(kill_plays(world, save_scene(Path(folder) / "scene"), Path(folder), times))
+
+
+def kills_of_servers(times: int = 50) -> None:
+    """Kills servers that record at random moments: what was saved is there, and the rest but two ticks."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        print(kill_servers(world, save_scene(Path(folder) / "scene"), Path(folder), times))
+
+
+def kills_of_windows(times: int = 50) -> None:
+    """Kills windows that go on with a recording: the file holds what it held, and what was shown but two."""
+    with tempfile.TemporaryDirectory() as folder, display() as screen:
+        os.environ["PLAYHEAD_HOME"] = folder
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        print(kill_windows(screen, world, Path(folder), times))
 
 
 def recording(ticks: int = 20_000, rewinds: int = 40) -> None:
@@ -155,6 +170,8 @@ PROOFS: dict[str, Callable[[], None]] = {
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),
     "kills": kills,
+    "kills-of-servers": kills_of_servers,
+    "kills-of-windows": kills_of_windows,
     "line": line,
     "recording": recording,
     "damage": lambda: thorough("tests/engine/recording/test_damage.py"),
