@@ -70,7 +70,8 @@ class Keeping:
         if self._folder is None or timeline is None or timeline.recorder is None or timeline.head is None:
             return None
         timeline.recorder.flush()
-        return Recorded(timeline.recorder.path, timeline.head.branch, tick)
+        place = timeline.tree.check(Place(timeline.head.branch, tick))  # which may lie before its branch
+        return Recorded(timeline.recorder.path, *place)
 
     def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Timeline:
         """Where a second session is recorded that goes on from there: in a copy of what led to it."""
