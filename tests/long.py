@@ -17,6 +17,7 @@ import torch
 from engine.session import Session
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.engine.bridge.fuzz import attack
+from tests.engine.bridge.soak import soak
 from tests.kills import kill_plays, kill_servers, kill_windows
 from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
@@ -164,8 +165,26 @@ def bridge_fuzz(messages: int = 1_000_000, raw: int = 100_000) -> None:
     assert growth < 20, "memory grows"
 
 
+def bridge_soak(requests: int = 20_000, every: int = 500) -> None:
+    """Requests of every kind to a server that records: its memory ends somewhere, and it ends at SIGTERM."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        scene, began = save_scene(Path(folder) / "tiny-scene"), time.perf_counter()
+
+        def tell(asked: int, memory: float) -> None:
+            print(f"{asked:>6} requests, {memory:.0f} MB, {time.perf_counter() - began:.0f} s", flush=True)
+
+        memory, ending = soak(world, scene, Path(folder) / "kept", requests, every, tell)
+    half = memory[len(memory) // 2 :]
+    growth = half[-1] - half[0]
+    print(f"memory grew by {growth:.0f} MB in the second half; SIGTERM obeyed after {ending:.1f} s")
+    assert ending < 3, "SIGTERM is not obeyed"
+    assert growth < 40, "memory grows"
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "bridge-fuzz": bridge_fuzz,
+    "bridge-soak": bridge_soak,
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),
