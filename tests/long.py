@@ -17,7 +17,8 @@ import torch
 from engine.session import Session
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.engine.bridge.fuzz import attack
-from tests.kills import kill_plays
+from tests.engine.bridge.soak import soak
+from tests.kills import kill_plays, kill_servers, kill_windows
 from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
 from tests.render.live import go_back, play_a_little
@@ -61,6 +62,21 @@ def kills(times: int = 200) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = save_world(make_tiny_world(), Path(folder) / "tiny")
         print(kill_plays(world, save_scene(Path(folder) / "scene"), Path(folder), times))
+
+
+def kills_of_servers(times: int = 50) -> None:
+    """Kills servers that record at random moments: what was saved is there, and the rest but two ticks."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        print(kill_servers(world, save_scene(Path(folder) / "scene"), Path(folder), times))
+
+
+def kills_of_windows(times: int = 50) -> None:
+    """Kills windows that go on with a recording: the file holds what it held, and what was shown but two."""
+    with tempfile.TemporaryDirectory() as folder, display() as screen:
+        os.environ["PLAYHEAD_HOME"] = folder
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        print(kill_windows(screen, world, Path(folder), times))
 
 
 def recording(ticks: int = 20_000, rewinds: int = 40) -> None:
@@ -149,12 +165,32 @@ def bridge_fuzz(messages: int = 1_000_000, raw: int = 100_000) -> None:
     assert growth < 20, "memory grows"
 
 
+def bridge_soak(requests: int = 20_000, every: int = 500) -> None:
+    """Requests of every kind to a server that records: its memory ends somewhere, and it ends at SIGTERM."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = save_world(make_tiny_world(), Path(folder) / "tiny")
+        scene, began = save_scene(Path(folder) / "tiny-scene"), time.perf_counter()
+
+        def tell(asked: int, memory: float) -> None:
+            print(f"{asked:>6} requests, {memory:.0f} MB, {time.perf_counter() - began:.0f} s", flush=True)
+
+        memory, ending = soak(world, scene, Path(folder) / "kept", requests, every, tell)
+    half = memory[len(memory) // 2 :]
+    growth = half[-1] - half[0]
+    print(f"memory grew by {growth:.0f} MB in the second half; SIGTERM obeyed after {ending:.1f} s")
+    assert ending < 3, "SIGTERM is not obeyed"
+    assert growth < 40, "memory grows"
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "bridge-fuzz": bridge_fuzz,
+    "bridge-soak": bridge_soak,
     "endless": endless,
     "endless-chunks": lambda: endless("longlive"),
     "endless-actions": lambda: endless("matrix-game-2"),
     "kills": kills,
+    "kills-of-servers": kills_of_servers,
+    "kills-of-windows": kills_of_windows,
     "line": line,
     "recording": recording,
     "damage": lambda: thorough("tests/engine/recording/test_damage.py"),

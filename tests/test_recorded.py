@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from tests.kills import kill_plays
+import pytest
+
+from tests.kills import kill_plays, kill_servers, kill_windows
 from tests.recorded import play_with_rewinds
+from tests.render.desktop import display, lacking
 
 
 def test_a_killed_play_loses_at_most_its_last_two_ticks(
@@ -11,6 +14,23 @@ def test_a_killed_play_loses_at_most_its_last_two_ticks(
 ) -> None:
     """The short form of `python -m tests.long kills`."""
     kill_plays(tiny_world_folder, tiny_scene, tmp_path, times=3, seed=4)
+
+
+def test_a_killed_server_loses_nothing_that_was_saved_and_at_most_two_ticks_of_a_session(
+    tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
+) -> None:
+    """The short form of `python -m tests.long kills-of-servers`."""
+    kill_servers(tiny_world_folder, tiny_scene, tmp_path, times=2, seed=4)
+
+
+@pytest.mark.skipif(bool(lacking()), reason=lacking())
+def test_a_killed_window_that_went_on_with_a_recording_loses_at_most_its_last_two_ticks(
+    tiny_world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short form of `python -m tests.long kills-of-windows`."""
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
+    with display() as screen:
+        kill_windows(screen, tiny_world_folder, tmp_path, times=3, seed=4)
 
 
 def test_a_play_with_rewinds_comes_back_in_another_process(

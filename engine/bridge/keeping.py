@@ -1,16 +1,15 @@
 """Recordings of a server's sessions: each is recorded from its start on, and kept if a client saves it."""
 
 import secrets
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.bridge.protocol import BridgeError
-from engine.recording.edit import draft_of, split, write
+from engine.bridge.unsaved import Unsaved, rescue
+from engine.recording.edit import Draft, draft_of, split, write
 from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
+from engine.recording.recorder import Recorder, put_in_place
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.timeline.timeline import Timeline
@@ -37,7 +36,7 @@ class Recorded:
 class Keeping:
     """The folder that clients may save recordings to, by a name; None where they may not.
 
-    What is not saved goes with its session.
+    What is not saved goes with its session; of a server that was killed, `rescue` saves it.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -48,7 +47,11 @@ class Keeping:
         except OSError as error:
             raise PlayheadError(f"{folder} is no folder for recordings ({error}); choose another") from None
         self._folder = folder
-        self._unsaved: Path | None = None
+        self._unsaved: Unsaved | None = None
+
+    def rescue(self) -> list[str]:
+        """Saves what servers have left in the folder that were killed. Returns a sentence for each."""
+        return [] if self._folder is None else rescue(self._folder, SAVED)
 
     def timeline(self, world: "World", scene: "Scene") -> Timeline | None:
         """Where a new session is recorded; None: nowhere."""
@@ -57,16 +60,18 @@ class Keeping:
         return Timeline(Recorder(self._new_file(), world, scene.title))
 
     def _new_file(self) -> Path:
+        assert self._folder is not None
         if self._unsaved is None:
-            self._unsaved = Path(tempfile.mkdtemp(prefix="playhead-unsaved-"))
-        return self._unsaved / f"{secrets.token_hex(8)}.playhead"
+            self._unsaved = Unsaved(self._folder)
+        return self._unsaved.new_file()
 
     def origin(self, timeline: Timeline | None, tick: int) -> "Recorded | None":
         """On the thread of a session that stands on a timeline: what is written of it up to a tick."""
         if self._folder is None or timeline is None or timeline.recorder is None or timeline.head is None:
             return None
         timeline.recorder.flush()
-        return Recorded(timeline.recorder.path, timeline.head.branch, tick)
+        place = timeline.tree.check(Place(timeline.head.branch, tick))  # which may lie before its branch
+        return Recorded(timeline.recorder.path, *place)
 
     def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Timeline:
         """Where a second session is recorded that goes on from there: in a copy of what led to it."""
@@ -97,10 +102,25 @@ class Keeping:
             raise BridgeError("limit", f"{SAVED} recordings are in the folder, which is all")
         try:
             recording = Recording.read(timeline.recorder.path)
-            write(out, draft_of(recording, lambda branch: branch.last))
+            self._write(out, draft_of(recording, lambda branch: branch.last))
         except RecordingError as error:
             raise BridgeError("refused", str(error)) from None
         return out.name, sum(len(branch.ticks) for branch in recording.tree.branches.values())
+
+    def _write(self, out: Path, draft: Draft) -> None:
+        """Writes a file, whole or not at all: half of one, of a server that is killed, is not saved."""
+        if self._unsaved is None or not self._unsaved.saves_here:
+            write(out, draft)
+            return
+        whole = self._unsaved.path / f"{secrets.token_hex(8)}.whole"
+        write(whole, draft)
+        try:
+            put_in_place(whole, out)
+        except OSError as error:
+            said = error.strerror or "it is there already"
+            raise RecordingError(f"{out} cannot be written ({said})") from None
+        finally:
+            whole.unlink(missing_ok=True)
 
     def discard(self, timeline: Timeline) -> None:
         """Ends the recording of a session that has ended."""
@@ -110,4 +130,4 @@ class Keeping:
 
     def close(self) -> None:
         if self._unsaved is not None:
-            shutil.rmtree(self._unsaved, ignore_errors=True)
+            self._unsaved.close()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,12 @@ def said(player) -> np.ndarray:
     return pixels[: len(pixels) // 10, pixels.shape[1] // 2 :].max(-1) > 200
 
 
+def warned(player) -> bool:
+    """Whether there is a warning at the top right, beside the picture."""
+    pixels = player.screenshot_after(0)
+    return (pixels[: len(pixels) // 10, -100:] == WARNING).all(-1).any()
+
+
 def test_a_window_that_waits_for_a_server_is_there_and_can_be_closed():
     """What listens there never answers; closing ends the wait at once, and not with its sentence."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -137,11 +144,6 @@ play(PlaySettings(connect={address!r}))
 def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
     screen, tmp_path, tiny_world_folder, tiny_scene
 ):
-    def warned(player) -> bool:
-        """Whether there is a warning at the top right, beside the picture."""
-        pixels = player.screenshot(tick=0)
-        return (pixels[: len(pixels) // 10, -100:] == WARNING).all(-1).any()
-
     with (
         serve_process(tiny_world_folder, tiny_scene) as (process, address),
         playing(screen, tmp_path, "--connect", address, "--hold", "--no-hud") as player,
@@ -154,6 +156,36 @@ def test_a_server_that_goes_and_comes_back_is_seen_in_the_window(
             wait_for(lambda: not warned(player) or None, "the way back")
             player.press("Escape")
             assert player.end() == (0, "")
+
+
+def test_a_server_killed_under_play_and_started_again_is_gone_on_with_in_a_new_session(
+    screen, tmp_path, tiny_world_folder, tiny_scene
+):
+    """Twice: what is played then is a session of the new server from its start on, and keys count in it."""
+    with ExitStack() as servers:
+        process, address = servers.enter_context(serve_process(tiny_world_folder, tiny_scene))
+        playing_there = playing(screen, tmp_path, "--connect", address, "--codec", "raw", "--no-hud")
+        player = servers.enter_context(playing_there)
+        for _ in range(2):
+            player.screenshot_after(20)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            wait_for(lambda: warned(player) or None, "the state")
+            stood = player.screenshot_after(20)
+            assert np.array_equal(lower(stood), lower(player.screenshot_after(20)))  # and is there to be seen
+            again = serve_process(tiny_world_folder, tiny_scene, bind=address)
+            process, _ = servers.enter_context(again)
+            wait_for(lambda: not warned(player) or None, "the way back")
+            player.screenshot_after(1)
+        player.press("p", "r")
+        player.screenshot(tick=0)
+        player.type("keydown", "Right")
+        seen = [middle(player.step(tick), scale=7) for tick in range(1, 4)]
+        player.type("keyup", "Right")
+        player.press("Escape")
+        assert player.end() == (0, "")
+    session = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
+    assert np.array_equal(seen, [session.step(RIGHT)[0] for _ in range(3)])
 
 
 @pytest.mark.parametrize(

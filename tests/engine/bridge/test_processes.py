@@ -14,6 +14,7 @@ import pytest
 from engine.bridge import protocol as p
 from engine.bridge.client import Client
 from tests.engine.bridge.conftest import ROOT, serve_process, until, wants
+from tests.engine.bridge.soak import soak
 from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
@@ -117,6 +118,12 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
     assert server.memory_info().rss - memory < 20 * 2**20
     assert beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 56
     beside.close()
+
+
+def test_requests_of_every_kind_in_no_order_leave_nothing_behind(tiny_world_folder, tiny_scene, tmp_path):
+    """The short form of `python -m tests.long bridge-soak`: nothing fails, and the folder is empty."""
+    soak(tiny_world_folder, tiny_scene, tmp_path / "kept", count=80, every=250)
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_a_server_told_to_stop_says_so_to_its_clients_and_ends_well(tiny_world_folder, tiny_scene):

@@ -28,7 +28,7 @@ def recorded(tiny_world, tiny_scene, tmp_path):
     server.stop()
     thread.join(20)
     assert not thread.is_alive()
-    assert server.keeping._unsaved is None or not server.keeping._unsaved.exists()
+    assert all(file.suffix == ".playhead" for file in folder.iterdir())  # what was not saved is gone
 
 
 def step(client: Client, session: str, count: int, seed: int) -> np.ndarray:
@@ -71,6 +71,23 @@ def test_a_twin_is_recorded_from_the_start_on(recorded, tiny_world, kind):
     assert np.array_equal(np.concatenate([r.frames for r in ticks]), [*past[: twin.tick], *more])
 
 
+def test_a_twin_of_a_moment_before_the_last_way_back_is_recorded_too(recorded, tiny_world):
+    client, folder = recorded
+    session = client.ask(p.Open(), p.Opened)[0].session
+    past = step(client, session, 4, seed=0)
+    kept = client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot
+    step(client, session, 3, seed=1)
+    client.ask(p.Restore(session=session, snapshot=kept), p.Observed)
+    step(client, session, 2, seed=2)
+    for tick in (0, 2, 4):
+        twin = client.ask(p.Branch(session=session, tick=tick), p.Opened)[0].session
+        more = step(client, twin, 3, seed=3)
+        client.ask(p.Save(session=twin, name=f"twin-{tick}"), p.Saved)
+        found = list(replay(Recording.read(folder / f"twin-{tick}.playhead"), tiny_world))[1:]
+        assert all(r.equal for r in found)
+        assert np.array_equal(np.concatenate([r.frames for r in found]), [*past[:tick], *more])
+
+
 def test_a_recording_is_saved_under_a_new_name_in_the_folder_or_not_at_all(recorded, server, connect):
     client, folder = recorded
     session = client.ask(p.Open(), p.Opened)[0].session
@@ -85,7 +102,7 @@ def test_a_recording_is_saved_under_a_new_name_in_the_folder_or_not_at_all(recor
     step(client, session, 2, seed=0)
     with pytest.raises(BridgeError, match="choose another name"):
         client.ask(p.Save(session=session, name="walk"), p.Saved)
-    assert [f.name for f in folder.iterdir()] == ["walk.playhead"]
+    assert [f.name for f in folder.iterdir() if not f.name.startswith(".unsaved-")] == ["walk.playhead"]
     assert (folder / "walk.playhead").read_bytes() == before
 
     unrecorded = connect()
