@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from world import rope
 from world.attention import Attend
+from world.bounds import Size
 from world.kv_cache import KVCache
 from world.norm import RMSNorm, rms_norm
-from world.size import Size
 
 
 class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

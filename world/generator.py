@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from world import rope
 from world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from world.attention import Attend, attention
+from world.bounds import Size
 from world.norm import RMSNorm, rms_norm
-from world.size import Size
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""

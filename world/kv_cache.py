@@ -19,7 +19,7 @@ from torch import Tensor
 
 from world import rope
 from world.attention import attention
-from world.size import Size
+from world.bounds import Size
 
 
 class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
