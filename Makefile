@@ -13,6 +13,7 @@ play: $(VENV)/.play
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 # The stamps are older than what they were made from as soon as a requirement changes.
