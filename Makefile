@@ -20,6 +20,7 @@ play: $(VENV)/.play
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 mutants: $(VENV)/.mutants

@@ -1,4 +1,4 @@
-"""What the player holds: key maps and the sources of actions."""
+"""What the player holds: key maps, keyboard, gamepads, scripts."""
 
 import os
 

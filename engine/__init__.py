@@ -1,1 +1,1 @@
-"""What keeps a session alive: session, clock and loop."""
+"""What keeps a session alive: session, clock, loop, statistics, rollout, doctor."""

@@ -39,15 +39,20 @@ def rollout(
     if (scene is None) == (context is None):
         raise PlayheadError("a rollout starts from either --scene or --context: give one of them")
     start = load_scene(scene) if scene is not None else None
-    if world is None and start is None:
+    named = world or (start.world if start is not None else "")
+    if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(world or start.world, device, steps=steps, attention=attention)
+    loaded = World.load(named, device, steps=steps, attention=attention)
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases
     held = load_actions(actions, config.action, keys)
     if not held:
         raise ActionError("--actions holds no tick; give a script such as w*20")
-    past = start.context if start else read_context(context, len(config.action.buttons))
+    if start is not None:
+        past = start.context
+    else:
+        assert context is not None  # one of the two was given
+        past = read_context(context, len(config.action.buttons))
     if seed is None:
         seed = start.seed if start else 0
     check_seed(seed, "--seed")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -439,7 +439,7 @@ class _Asked:
     """A command that somebody waits for."""
 
     obey: Callable[[], None]
-    answer: Future
+    answer: Future[Any]
 
     def __call__(self) -> None:
         self.obey()

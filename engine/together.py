@@ -17,7 +17,8 @@ from torch import Tensor
 from engine.session import COMMITS, Session
 from world.action import Action
 from world.rest import Rest
-from world.world import World, WorldState
+from world.state import WorldState
+from world.world import World
 
 LARGEST = 8
 """Sessions in one pass; the rest follow in the next."""

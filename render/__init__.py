@@ -1,4 +1,4 @@
-"""What a person sees: the window, its HUD, video and contact sheets."""
+"""What a person sees: the window, its HUD and timeline, film, data sets, sheets, plots, benchmarks."""
 
 import os
 

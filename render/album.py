@@ -10,7 +10,8 @@ from torch import Tensor
 
 from render.sheet import contact_sheet, write_png
 from render.video import VideoWriter, can_film
-from world.evaluation import CONTEXT, LOOKS, Clip
+from world.clips import CONTEXT, Clip
+from world.evaluation import LOOKS
 
 ROWS = 6
 LAPSE_FRAMES = 600

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float
         times[name].append(time.perf_counter() - began)
 
     for tick in range(warm + ticks):
-        timed("denoise", lambda tick=tick: world.denoise(state, held, [scene.seed], tick))
+        timed("denoise", partial(world.denoise, state, held, [scene.seed], tick))
         timed("decode", lambda: world.decode(state))
         timed("copy", lambda: state.frames.cpu())
         timed("commit", lambda: world.commit(state))

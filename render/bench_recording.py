@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,9 +110,9 @@ def bench_seek(world: World, scene: Scene, ticks: int, seeks: int) -> Reach:
         timeline = Timeline(None, store, Recording.read(path))
         for _ in range(seeks):
             place = Place(1, draw.randint(1, ticks))
-            found.seeks.append(_time(lambda place=place: timeline.seek(session, place)))
+            found.seeks.append(_time(partial(timeline.seek, session, place)))
             place = Place(1, draw.randint(1, ticks))
-            found.pictures.append(_time(lambda place=place: timeline.picture(session, place)))
+            found.pictures.append(_time(partial(timeline.picture, session, place)))
         store.close()
     return found
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 from engine.bridge import protocol as p
@@ -138,7 +139,7 @@ def _watching(address: str, client: Client, session: str, count: int) -> Iterato
             process.join()
 
 
-def _watch(address: str, session: str, seen) -> None:  # noqa: ANN001 - a semaphore of multiprocessing
+def _watch(address: str, session: str, seen: Semaphore) -> None:
     client = Client(address, "watcher")
     socket = client.watch(session)
     socket.recv_multipart()

@@ -83,6 +83,7 @@ def evaluate(
         json.dump({place: as_numbers(s) for place, s in scores.items()}, sys.stdout, indent=1)
         print()
         return
+    assert job.steps is not None  # `_measured` has filled it in
     for table in tables(scores, job.steps, not math.isnan(scores["all"].following_real)):
         show(table)
 

@@ -4,6 +4,7 @@ Those of products, convolutions and attention, a multiplication and an addition 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -22,7 +23,7 @@ def count(world: World, scene: Scene) -> dict[str, int]:
         state.passes.graphs.enabled = False
     world.enter(state, scene.context, [scene.seed])
     held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
-    stages = {
+    stages: dict[str, Callable[[int], object]] = {
         "denoise": lambda tick: world.denoise(state, held, [scene.seed], tick),
         "decode": lambda tick: world.decode(state),
         "commit": lambda tick: world.commit(state),
@@ -31,18 +32,19 @@ def count(world: World, scene: Scene) -> dict[str, int]:
     for tick in range(full):
         for stage in stages.values():
             stage(tick)
-    return {name: _count(lambda stage=stage: stage(full)) for name, stage in stages.items()}
+    return {name: _count(partial(stage, full)) for name, stage in stages.items()}
 
 
 def _count(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
         work()
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def _formulas() -> dict[object, Callable[..., int]]:
     """Those of a CPU's kernels that torch does not count, where it has them."""
-    formulas = {
+    formulas: dict[tuple[object, str], Callable[..., int]] = {
         (torch.ops.mkldnn, "_linear_pointwise"): _linear,
         (torch.ops.mkldnn, "_convolution_pointwise"): _convolution,
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): _attention,
@@ -56,7 +58,7 @@ def _linear(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -
 
 def _convolution(*shapes: object, out_shape: Sequence[int], **_: object) -> int:
     """`shapes`: those of the input, of what is added to the product if anything is, of the weight, …"""
-    *_, weight = (s for s in shapes if isinstance(s, torch.Size) and len(s) == 4)
+    *_others, weight = (s for s in shapes if isinstance(s, torch.Size) and len(s) == 4)
     return 2 * prod(out_shape) * prod(weight[1:])
 
 

@@ -24,7 +24,8 @@ class Pacer:
         while index + 1 < len(self._frames) and now >= self._start + (index + 1) * self._interval:
             index += 1
         self._next = index + 1
-        return self._frames[index]
+        frame: np.ndarray = self._frames[index]
+        return frame
 
     def wait(self, now: float) -> float | None:
         """Seconds until the next frame is due; None if there is none to come."""

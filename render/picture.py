@@ -27,7 +27,7 @@ def draw_picture(screen: pygame.Surface, frame: np.ndarray) -> pygame.Rect:
     place = fit((width, height), screen.get_size())
     if place.size != screen.get_size():
         screen.fill("black")
-    picture = pygame.image.frombuffer(frame, (width, height), "RGB").convert(screen)
+    picture = pygame.image.frombuffer(frame.data, (width, height), "RGB").convert(screen)
     inside = screen.subsurface(place)
     whole = (place.width // width * width, place.height // height * height)
     if place.size == whole:

@@ -99,6 +99,8 @@ class Play:
         self._shared = shared
         self._sharing: Sharing | RemoteSharing = Sharing(shared, keymap)
         self._player = Player(keymap)
+        self._opening: Opening | RemoteOpening
+        self._loop: Loop | RemoteLoop
         self._opening, self._loop = self._here() if line is None else self._there(line)
         loop = self._loop
         self._mailbox: Mailbox[Tick] = Mailbox()
@@ -123,8 +125,8 @@ class Play:
             "faster": lambda: loop.change_speed(2),
             "restart": loop.restart,
             "new_seed": lambda: loop.restart(secrets.randbelow(MAX_NEW_SEED)),
-            "next_scene": lambda: loop.switch(lambda: self._opening.neighbour(1)),
-            "previous_scene": lambda: loop.switch(lambda: self._opening.neighbour(-1)),
+            "next_scene": lambda: self._switch(1),
+            "previous_scene": lambda: self._switch(-1),
             "more_steps": lambda: loop.change_steps(1),
             "fewer_steps": lambda: loop.change_steps(-1),
             "auto_steps": loop.toggle_auto_steps,
@@ -203,13 +205,32 @@ class Play:
 
     def _open(self) -> "Session":
         """On the loop's thread: opens what is to be played, and where it is recorded."""
-        session = self._opening.first()
-        self._loop.timeline = self._opening.timeline
+        opening, loop = self._opening_here(), self._loop
+        assert isinstance(loop, Loop)
+        session = opening.first()
+        loop.timeline = opening.timeline
         if self._shared is not None:
+            assert opening.scene is not None  # the first session's
+            scene = opening.scene
             self._shared.told = self._note_control
-            self._shared.serve(self._loop, lambda: self._opening.scene)
+            self._shared.serve(loop, lambda: opening.scene or scene)
             print(f"bridge at {self._shared.address}", flush=True)
         return session
+
+    def _switch(self, by: int) -> None:
+        """Goes on in the scene that comes `by` after the present one."""
+        if isinstance(self._loop, Loop):
+            self._loop.switch(lambda: self._opening_here().neighbour(by))
+        else:
+            self._loop.switch(lambda: self._opening_there().neighbour(by))
+
+    def _opening_here(self) -> Opening:
+        assert isinstance(self._opening, Opening)
+        return self._opening
+
+    def _opening_there(self) -> RemoteOpening:
+        assert isinstance(self._opening, RemoteOpening)
+        return self._opening
 
     def _note_control(self) -> None:
         """On the bridge's thread: who plays, or asks to, has changed."""
@@ -270,9 +291,9 @@ class Play:
 
     def _tell_prompt(self, key: int) -> None:
         """Says which prompt a key asks for; of a scene elsewhere none is known here."""
-        scene = self._opening.scene
-        if scene is not None and self._settings.connect is None:
-            note = prompt_note(self._keymap, key, scene)
+        opening = self._opening
+        if isinstance(opening, Opening) and opening.scene is not None:
+            note = prompt_note(self._keymap, key, opening.scene)
             if note:
                 self._say(note)
 
@@ -285,10 +306,13 @@ class Play:
             if tick.action is None:
                 self._announce(tick)
             self._tick = tick
-        timeline = self._loop.timeline
-        if self._moments is None and timeline is not None and self._loop.world is not None:
-            rate = self._loop.world.config.ticks_per_second
-            self._moments = Moments(self._loop, timeline, rate, self._say, wake, time.perf_counter)
+        loop, timeline = self._loop, self._loop.timeline
+        if (
+            self._moments is None and timeline is not None
+            and isinstance(loop, Loop) and loop.world is not None
+        ):  # fmt: skip
+            rate = loop.world.config.ticks_per_second
+            self._moments = Moments(loop, timeline, rate, self._say, wake, time.perf_counter)
         if self._moments is not None and self._moments.update():
             self._stale = True
         failure = timeline.failure if timeline is not None else ""
@@ -308,7 +332,7 @@ class Play:
     def _announce(self, tick: Tick) -> None:
         """Says what begins, and the first time also where help is to be had."""
         timeline = self._loop.timeline
-        if timeline is not None and tick.place is not None:
+        if timeline is not None and tick.place is not None and isinstance(self._opening, Opening):
             self._opening.scene = timeline.scene(tick.place)
             if tick.number and self._tick is not None:
                 self._say(f"tick {tick.number} of branch {tick.place.branch}")

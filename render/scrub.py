@@ -110,10 +110,10 @@ class Scrub:
             return True
         if self._line not in self._timeline.tree.branches or self._on_line(origin.tick) != origin:
             self._line = origin.branch
-        self.place = self._on_line(self._tick(origin))
-        self._glimpse.look(self.place)
+        self.place = place = self._on_line(self._tick(origin))
+        self._glimpse.look(place)
         if not self._keys:
-            self._go_on(None if self.place == origin else self._loop.seek(self.place))
+            self._go_on(None if place is None or place == origin else self._loop.seek(place))
         return (self.place, self._glimpse.place) != before
 
     def _begin(self) -> None:

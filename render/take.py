@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from engine.recording.commands import load_world
 from engine.recording.reader import Recording, find_recording
-from engine.recording.replay import Replayed, replay, telling
+from engine.recording.replay import Replayed, load_world, replay, telling
 from render.episodes import Moment
 from render.export import ExportError
 from render.film import Pane, said

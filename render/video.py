@@ -64,8 +64,9 @@ _OPTIONS = {"mp4": {"crf": "16", "preset": "medium"}, "gif": {}}
 
 def _palette_graph(width: int, height: int, time_base: Fraction) -> "Graph":
     """A filter that gives every frame the 256 colours that suit it, so that none has to wait for the last."""
-    graph = _import_av().filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=time_base)
+    graph: Graph = _import_av().filter.Graph()
+    rgb = _import_av().VideoFormat("rgb24")
+    source = graph.add_buffer(width=width, height=height, format=rgb, time_base=time_base)
     split = graph.add("split")
     make = graph.add("palettegen", "stats_mode=single")
     use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")

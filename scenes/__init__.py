@@ -1,1 +1,1 @@
-"""Where a session starts: the scene format and the catalogue."""
+"""Where a session starts: the format of scenes, those that ship, those made ready here, encoders."""

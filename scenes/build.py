@@ -36,6 +36,7 @@ def cut_scene(
         raise SceneError(f"{episode} has frames 0 to {len(take.frames) - 1}, so none numbered {frame}")
     try:
         window = slice(frame + 1 - length, frame + 1)
+        arrays: dict[str, np.ndarray | str]
         arrays = {"frames": take.frames[window], "actions": take.actions[window], "place": take.place}
         _write(arrays, fields, folder)
     except OSError as error:
@@ -73,7 +74,7 @@ def _write(arrays: Mapping[str, np.ndarray | str], fields: SceneFields, folder: 
         own_folder(draft.parent)
         draft.mkdir()
         (draft / SCENE_FILE).write_text(tomli_w.dumps(msgspec.to_builtins(fields)), "utf-8")
-        np.savez_compressed(draft / fields.context, **arrays)
+        np.savez_compressed(draft / fields.context, **arrays)  # type: ignore[arg-type]  # none is named `allow_pickle`
         if folder.exists():
             folder.rename(old)
         try:

@@ -131,10 +131,9 @@ def _save_moment(
     from msgspec.structs import replace
     from rich.progress import track
 
-    from engine.recording.commands import load_world
     from engine.recording.moment import moment_scene
     from engine.recording.reader import Recording, find_recording
-    from engine.recording.replay import telling
+    from engine.recording.replay import load_world, telling
     from scenes.build import save_scene
     from world.terminal import console
 

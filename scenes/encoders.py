@@ -79,7 +79,8 @@ class Encoders:
         mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
         with torch.inference_mode():
             seen = self._image(pixel_values=(pixels - mean) / std, output_hidden_states=True)
-        return seen.hidden_states[-2][0].numpy()
+        features: np.ndarray = seen.hidden_states[-2][0].numpy()
+        return features
 
     def latents(self, world: Picturing, clip: np.ndarray) -> np.ndarray:
         """Normalised latents `(L, C, h, w)` of a clip float32 `(T, H, W, 3)` in [0, 1]."""
@@ -98,7 +99,8 @@ class Encoders:
                 f"`{world.config.name}` takes {world.config.latent_shape}; it has to be Wan 2.1's"
             )
         mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
-        return ((z - mean) / std).numpy()
+        normalised: np.ndarray = ((z - mean) / std).numpy()
+        return normalised
 
     @cached_property
     def _text(self) -> tuple[Any, Any]:

@@ -25,7 +25,8 @@ def read_picture(path: Path, height: int, width: int) -> np.ndarray:
         data = path.read_bytes()
         if data.startswith(b"GIF8") and not data.rstrip(b"\0").endswith(b";"):
             raise ValueError("it is cut short")  # which its decoder does not mind
-        with av.open(io.BytesIO(data)) as file:  # not by name: `a:b.png` has a protocol, `%d.png` is a series
+        # Not by name: `a:b.png` has a protocol, `%d.png` is a series.
+        with av.open(io.BytesIO(data), "r") as file:
             if file.format.name == "jpeg_pipe":
                 # Else what the file lacks is made up, in grey or green.
                 file.streams.video[0].codec_context.options = {"err_detect": "explode"}

@@ -111,7 +111,8 @@ def scenes_of(config: "WorldConfig") -> list[Scene]:
     Scenes of the family that were made for worlds of another size are left out, and so are those that cannot
     be used, with a warning. Raises SceneError where there are none.
     """
-    mine, shared = [], []
+    mine: list[Scene] = []
+    shared: list[Scene] = []
     for name in _all_names():
         try:
             world = read_fields(find_scene(name) / SCENE_FILE).world

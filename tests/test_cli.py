@@ -315,6 +315,7 @@ def test_what_is_unknown_or_impossible_ends_in_one_sentence(start: Start, tmp_pa
         ({"--context": None}, ["either --scene or --context"]),
         ({"--context": None, "--scene": scene_names()[0]}, [scene_names()[0], "(8, 160, 256, 3)", "64, 64"]),
         ({"--context": "missing.npz"}, ["missing.npz is missing"]),
+        ({"--world": ""}, ["needs a --world"]),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(

@@ -1,1 +1,1 @@
-"""The model: generator, KV cache, sampler, LightTAE, checkpoints and training."""
+"""The model: generator, attention, KV cache, sampler, noise, LightTAE, checkpoints, evaluation."""

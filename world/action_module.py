@@ -10,7 +10,7 @@ Shapes: B sessions, F latent frames, N tokens a frame, D model width, R rows, A 
 buttons, then the mouse's axes).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from world import rope
 from world.attention import Attend
+from world.bounds import Size
 from world.kv_cache import KVCache
 from world.norm import RMSNorm, rms_norm
-from world.size import Size
 
 
 class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +126,8 @@ class ActionModule(nn.Module):
         qkv = qkv.permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (3, B * N, heads, F, head_dim)
         q, k = rope.rotate(rms_norm(qkv[:2], self.eps), given.mouse_cos_sin).unbind()
         y = given.attend_mouse(layer, q, k, qkv[2])  # (B * N, heads, F, head_dim)
-        return self.proj_mouse(y.unflatten(0, (b, n)).permute(0, 3, 1, 2, 4).flatten(3))
+        found: Tensor = self.proj_mouse(y.unflatten(0, (b, n)).permute(0, 3, 1, 2, 4).flatten(3))
+        return found
 
     def _press(self, x: Tensor, layer: int, rows: Tensor, given: ActionInput) -> Tensor:
         b, f, n, _ = x.shape
@@ -137,7 +138,8 @@ class ActionModule(nn.Module):
         q = rope.rotate(rms_norm(q, self.eps), cos_sin[:, :, None])  # (B, heads, F, N, head_dim)
         k = rope.rotate(rms_norm(k, self.eps), cos_sin)
         y = given.attend_keyboard(layer, q.flatten(2, 3), k, v)  # (B, heads, F * N, head_dim)
-        return self.proj_keyboard(y.transpose(1, 2).flatten(2).view(b, f, n, -1))
+        found: Tensor = self.proj_keyboard(y.transpose(1, 2).flatten(2).view(b, f, n, -1))
+        return found
 
     def _windows(self, rows: Tensor) -> Tensor:
         """`(B, R, A)` to the rows that each latent frame sees, one behind the other: `(B, F, seen * A)`."""
@@ -229,7 +231,7 @@ class ActionMemory:
             "mouse": self.mouse.state(),
         }
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Takes over a copy made by `state`."""
         self.rows.copy_(state["rows"])
         self.keyboard.load_state(state["keyboard"])

@@ -53,4 +53,5 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b = q.shape[0]
     scores = torch.bmm((q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
     weights = torch.softmax(scores, -1)  # summed in float32
-    return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, (b, -1))
+    found: Tensor = torch.bmm(weights, v.flatten(0, 1)).unflatten(0, (b, -1))
+    return found

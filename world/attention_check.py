@@ -139,8 +139,10 @@ def choose_backend(
     key = _key(config, tokens, device, dtype)
     known = _read(memory)
     before = known.get(key)
-    if before is not None and measure(*draw_inputs(config, tokens, device, dtype), before.backend).right:
-        return before
+    if before is not None and before.backend is not None:
+        finding = measure(*draw_inputs(config, tokens, device, dtype), before.backend)
+        if finding.right:
+            return before
     findings = examine(config, tokens, device, dtype)
     best = findings[0].backend if findings[0].right else "math"
     choice = Choice(best, tuple(map(str, findings)))

@@ -58,7 +58,11 @@ class _WithoutDraws(TorchFunctionMode):
     """Leaves initial weights undrawn: on the meta device torch would load its compiler for them."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
             return args[0]

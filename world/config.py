@@ -6,11 +6,11 @@ from typing import Literal
 import msgspec
 
 from world.action import ActionSpace
+from world.bounds import Positive, Size
 from world.errors import WorldError
 from world.generator import GeneratorConfig
 from world.kv_cache import Far
 from world.lighttae import LightTAEConfig
-from world.size import Positive, Size
 from world.tomlfile import read_toml
 
 

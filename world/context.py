@@ -39,10 +39,10 @@ def check_context(config: "WorldConfig", context: Context) -> None:
     g, latent = config.generator, config.latent_shape
     if g.text_dim and not context.prompts:
         raise WorldError(f"the world `{config.name}` needs a scene with a prompt; see `scenes new --prompt`")
-    for rows in context.prompts if g.text_dim else ():
-        if rows.ndim != 2 or rows.shape[1] != g.text_dim or not 0 < len(rows) <= g.text_length:
+    for prompt in context.prompts if g.text_dim else ():
+        if prompt.ndim != 2 or prompt.shape[1] != g.text_dim or not 0 < len(prompt) <= g.text_length:
             raise WorldError(
-                f"a prompt's embedding is {rows.shape} where the world `{config.name}` needs up to "
+                f"a prompt's embedding is {prompt.shape} where the world `{config.name}` needs up to "
                 f"{g.text_length} rows of {g.text_dim}; make the scene again by `scenes new --prompt`"
             )
     if g.image_dim:

@@ -26,7 +26,8 @@ from world.errors import PlayheadError
 from world.found import find_world
 from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
-from world.world import World, WorldState
+from world.state import WorldState
+from world.world import World
 
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")
@@ -217,7 +218,8 @@ class Evaluation:
         recent.extend(held["recent"])
         for name in _FOUND:
             setattr(self, name, held[name])
-        return held["tick"]
+        tick: int = held["tick"]
+        return tick
 
     def _judge(self, tick: int, recent: list[Tensor]) -> None:
         """Which buttons the newest frames show, beside those that were held, and their features."""

@@ -6,6 +6,7 @@ serves a pass follows from its timestep, a plain number, so nothing asks the dev
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -21,18 +22,18 @@ class Experts(nn.Module):
         if len(generators) not in (1, len(schedule)):
             raise ValueError(f"{len(generators)} experts do not share out {len(schedule)} steps")
         self.schedule = schedule
-        self.generators = nn.ModuleList(generators)
+        self.generators = cast("Sequence[Generator]", nn.ModuleList(generators))
         self.bounds = schedule.sigmas[1:] if len(generators) > 1 else ()
         """The sigmas at and below which the next expert serves."""
 
     @property
     def last(self) -> Generator:
         """That of the lowest levels, which commits too."""
-        return self.generators[-1]  # type: ignore[return-value]
+        return self.generators[-1]
 
     def twin(self) -> "Experts":
         """Another model of the same weights, neither compiled nor joined."""
-        made = Experts([Generator(g.config) for g in self.generators], self.schedule)  # type: ignore[arg-type]
+        made = Experts([Generator(g.config) for g in self.generators], self.schedule)
         made.load_state_dict(self.state_dict())
         return made.to(self.last.head.head.weight.device)
 
@@ -50,7 +51,7 @@ class Experts(nn.Module):
         return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
 
     def at(self, timestep: float) -> Generator:
-        return self.generators[self.number(timestep)]  # type: ignore[return-value]
+        return self.generators[self.number(timestep)]
 
     def numbers(self, sigmas: Tensor) -> Tensor:
         """Which expert serves each of `sigmas`, int64 of the same shape."""

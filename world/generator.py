@@ -9,7 +9,7 @@ Shapes: B sessions, F latent frames, N tokens a frame, D model width. Latents ar
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from world import rope
 from world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from world.attention import Attend, attention
+from world.bounds import Size
 from world.norm import RMSNorm, rms_norm
-from world.size import Size
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""
@@ -108,10 +108,12 @@ class _Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """`(B, L, D)` to `(B, heads, L, head_dim)`."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        found: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return found
 
     def merge(self, x: Tensor) -> Tensor:
-        return self.o(x.transpose(1, 2).flatten(2))
+        found: Tensor = self.o(x.transpose(1, 2).flatten(2))
+        return found
 
 
 class SelfAttention(_Attention):
@@ -208,6 +210,11 @@ class Block(nn.Module):
         return torch.addcmul(x, self.ffn(modulate(x, m[3], m[4], self.eps)), m[5])
 
 
+def linear_layers(layers: nn.Sequential) -> list[nn.Linear]:
+    """The linear ones of several layers."""
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """Layer norm without weights, then `* (1 + scale) + shift`."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
@@ -225,7 +232,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """`embedding` `(B, F, D)` is the one before its projection."""
         m = (self.modulation + embedding.unsqueeze(2)).unsqueeze(3).unbind(2)
-        return self.head(modulate(x, m[0], m[1], self.eps))
+        found: Tensor = self.head(modulate(x, m[0], m[1], self.eps))
+        return found
 
 
 class ButtonEmbedding(nn.Sequential):
@@ -252,7 +260,8 @@ class ImageEmbedding(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.proj(features)
+        found: Tensor = self.proj(features)
+        return found
 
 
 def sinusoid(timesteps: Tensor, features: int) -> Tensor:
@@ -284,14 +293,16 @@ class Generator(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         acting = config.action.blocks if config.action else ()
         self._action_layers = {block: layer for layer, block in enumerate(acting)}
-        self.blocks = nn.ModuleList(Block(config, i in self._action_layers) for i in range(config.layers))
+        blocks = [Block(config, i in self._action_layers) for i in range(config.layers)]
+        self.blocks = cast("Sequence[Block]", nn.ModuleList(blocks))  # whose own types know no kind of module
         self.head = Head(config)
 
     def patchify(self, x: Tensor) -> Tensor:
         """`(B, F, C, h, w)` to tokens `(B, F, N, D)`, rows first."""
         weight, bias = self.patch_embedding.weight.squeeze(2), self.patch_embedding.bias
         tokens = F.conv2d(x.flatten(0, 1), weight, bias, stride=self.config.patch)
-        return tokens.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
+        found: Tensor = tokens.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
+        return found
 
     def unpatchify(self, x: Tensor, height: int, width: int) -> Tensor:
         """`(B, F, N, p * p * C)`, features ordered (row in patch, column in patch, channel), to latents."""
@@ -366,7 +377,8 @@ class Generator(nn.Module):
         noisy, given = x.split((self.config.out_channels, self.config.condition_channels), 2)
         clean = found + given if self.config.predicts == "change" else found
         sigma = (timesteps / 1000).clamp_min(LEAST_SIGMA)[:, :, None, None, None]
-        return (noisy - clean) / sigma
+        flow: Tensor = (noisy - clean) / sigma
+        return flow
 
     def join(self) -> list[nn.Linear]:
         """Prepares weights that no longer change for speed; the state dict stays as it is.
@@ -375,7 +387,7 @@ class Generator(nn.Module):
         """
         layers: list[nn.Linear] = []
         for block in self.blocks:
-            layers += [block.self_attn.join(), block.self_attn.o, block.ffn[0], block.ffn[2]]
+            layers += [block.self_attn.join(), block.self_attn.o, *linear_layers(block.ffn)]
         return layers
 
     def tokens(self, height: int, width: int) -> int:

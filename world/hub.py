@@ -121,7 +121,7 @@ def _relay(stage: str, progress: Progress) -> Callable[..., Any]:
     """A bar of the hub's client that shows nothing itself and tells `progress`."""
     from tqdm import tqdm
 
-    class Relay(tqdm):
+    class Relay(tqdm):  # type: ignore[misc]  # which comes without types
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the client's own
             super().__init__(*args, **{**options, "disable": False, "leave": False})
 
@@ -129,7 +129,7 @@ def _relay(stage: str, progress: Progress) -> Callable[..., Any]:
             return
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
+            shown: bool | None = super().update(n)
             if self.total:
                 progress(stage, min(1.0, self.n / self.total))
             return shown

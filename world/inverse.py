@@ -33,7 +33,8 @@ class InverseDynamics(nn.Module):
         return F.adaptive_avg_pool2d(self.trunk(small), (2, 3)).flatten(1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.head(self.features(frames))
+        found: Tensor = self.head(self.features(frames))
+        return found
 
 
 @torch.no_grad()
@@ -50,7 +51,8 @@ def clip_features(model: InverseDynamics, frames: Tensor) -> Tensor:
 
 def _windows(frames: Tensor) -> tuple[Tensor, ...]:
     pixels = frames.movedim(-1, -3).float() / 255
-    return pixels.unfold(0, BEFORE + 1 + AFTER, 1).movedim(-1, 1).split(64)
+    parts: tuple[Tensor, ...] = pixels.unfold(0, BEFORE + 1 + AFTER, 1).movedim(-1, 1).split(64)
+    return parts
 
 
 def f1(predicted: Tensor, held: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from world import rope
 from world.attention import attention
-from world.size import Size
+from world.bounds import Size
 
 
 class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -227,7 +227,9 @@ class KVCache:
     def state(self) -> dict[str, Tensor | int]:
         """A copy of everything that the next tick depends on."""
         end = min(self.length - self.origin, self.frames) * self.tokens
-        held = {"far": self._far_state(), "moved": self._moved} if self.far is not None else {}
+        held: dict[str, Tensor | int] = {}
+        if self.far is not None:
+            held = {"far": self._far_state(), "moved": self._moved}
         return {
             **held,
             "k": self.k[..., :end, :].clone(),

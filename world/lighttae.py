@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world.size import Size
+from world.bounds import Size
 
 Memory = list[Tensor]
 """The inputs that each `MemBlock` saw at the last step, in order; `(N, C, h, w)` each."""
@@ -38,16 +38,16 @@ class LightTAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def time_factor(self) -> int:
         """Frames per latent."""
-        return 2 ** sum(self.decoder_time)
+        return 1 << sum(self.decoder_time)
 
     @property
     def space_factor(self) -> int:
         """Pixels per latent position along one axis."""
-        return self.patch * 2 ** sum(self.decoder_space)
+        return self.patch << sum(self.decoder_space)
 
 
-def conv(n_in: int, n_out: int, **options: object) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, padding=1, **options)  # type: ignore[arg-type]
+def conv(n_in: int, n_out: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=bias)
 
 
 class Clamp(nn.Module):
@@ -67,7 +67,8 @@ class MemBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        return F.relu(self.conv(torch.cat([x, past], 1)) + x)
+        found: Tensor = F.relu(self.conv(torch.cat([x, past], 1)) + x)
+        return found
 
 
 class TPool(nn.Module):
@@ -80,7 +81,8 @@ class TPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, c, h, w = x.shape
-        return self.conv(x.reshape(-1, self.stride * c, h, w))
+        found: Tensor = self.conv(x.reshape(-1, self.stride * c, h, w))
+        return found
 
 
 class TGrow(nn.Module):
@@ -93,7 +95,8 @@ class TGrow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, c, h, w = x.shape
-        return self.conv(x).reshape(-1, c, h, w)
+        found: Tensor = self.conv(x).reshape(-1, c, h, w)
+        return found
 
 
 def _run(layers: nn.Sequential, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:

@@ -37,7 +37,8 @@ class PackedLinear:
         self._bias, self._then = bias, then
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _kernels._linear_pointwise(x, self._weight, self._bias, self._then, [], "tanh")
+        found: Tensor = _kernels._linear_pointwise(x, self._weight, self._bias, self._then, [], "tanh")
+        return found
 
 
 class PackedConv:
@@ -56,11 +57,13 @@ class PackedConv:
 
     def __call__(self, x: Tensor, then: str = "none") -> Tensor:
         """`then`: "none" or "relu", of the sum before it is rounded."""
-        return _kernels._convolution_pointwise(
+        found: Tensor = _kernels._convolution_pointwise(
             x, self._weight, self._bias, self._padding, self._ones, self._ones, 1, then, [], ""
         )
+        return found
 
     def add_relu(self, x: Tensor, other: Tensor) -> Tensor:
         """The same plus `other` `(N, out, h', w')`, then the positive part."""
-        how = self._padding, self._ones, self._ones, 1, "add", 1.0, "relu", [], ""
-        return _kernels._convolution_pointwise(x, other, self._weight, self._bias, *how)
+        how: tuple[object, ...] = self._padding, self._ones, self._ones, 1, "add", 1.0, "relu", [], ""
+        found: Tensor = _kernels._convolution_pointwise(x, other, self._weight, self._bias, *how)
+        return found

@@ -20,8 +20,10 @@ class PackedDecoder:
             raise ValueError("a packed decoder makes one frame of a latent")
         self._patch = decoder.config.patch
         self._stages: list[_Memory | _Conv | nn.Module] = []
-        size, grow = (height, width), None
+        size = height, width
+        grow: TGrow | None = None
         *layers, last = decoder
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
         for layer, following in zip(layers, [*layers[1:], last], strict=True):
             if isinstance(layer, MemBlock):
                 self._stages.append(_Memory(layer, size))
@@ -33,8 +35,10 @@ class PackedDecoder:
                 self._stages.append(_Conv(weight, layer.bias, size, relu))
                 grow = None
             elif isinstance(layer, nn.Upsample):
-                size = tuple(int(side * layer.scale_factor) for side in size)
-                if layer.scale_factor != 1:
+                factor = layer.scale_factor
+                assert isinstance(factor, int | float)  # both sides alike
+                size = int(size[0] * factor), int(size[1] * factor)
+                if factor != 1:
                     self._stages.append(layer)
             elif not isinstance(layer, nn.ReLU):
                 self._stages.append(layer)
@@ -42,7 +46,8 @@ class PackedDecoder:
 
     def _by_pixel(self, x: Tensor) -> Tensor:
         """Puts what is by colour, row and column of a patch by row, column and colour, as in pictures."""
-        return x.unflatten(0, (3, self._patch, self._patch)).movedim(0, 2).flatten(0, 2)
+        found: Tensor = x.unflatten(0, (3, self._patch, self._patch)).movedim(0, 2).flatten(0, 2)
+        return found
 
     def ahead(self, memory: Memory) -> list[Tensor]:
         """What the blocks make of their pasts, `(N, C, h, w)` each."""
@@ -65,7 +70,8 @@ class PackedDecoder:
         patches = x.permute(0, 2, 3, 1).clamp(0, 1).float().mul_(255).round_().to(torch.uint8)
         rows = patches.unflatten(-1, (self._patch, -1)).transpose(2, 3)  # (N, h, row, w, column and colour)
         n, h, p, w, _ = rows.shape
-        return rows.reshape(n, h * p, w * p, 3)
+        pictures: Tensor = rows.reshape(n, h * p, w * p, 3)
+        return pictures
 
 
 class _Memory:

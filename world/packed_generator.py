@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world.attention import Attend
-from world.generator import Block, Generator
+from world.generator import Block, Generator, linear_layers
 from world.norm import rms_norm
 from world.packed import PackedLinear
 
@@ -97,8 +97,9 @@ class _PackedBlock:
         self._heads, self._eps = attention.heads, block.eps
         self._project = PackedLinear(weight, bias, rows)
         self._merge = PackedLinear(attention.o.weight, attention.o.bias, rows)
-        self._widen = PackedLinear(block.ffn[0].weight, block.ffn[0].bias, rows, "gelu")
-        self._narrow = PackedLinear(block.ffn[2].weight, block.ffn[2].bias, rows)
+        widen, narrow = linear_layers(block.ffn)
+        self._widen = PackedLinear(widen.weight, widen.bias, rows, "gelu")
+        self._narrow = PackedLinear(narrow.weight, narrow.bias, rows)
 
     def __call__(
         self, x: Tensor, batch: int, m: Sequence[Modulation], layer: int, turn: Tensor, attend: Attend

@@ -108,7 +108,7 @@ WAN = GeneratorConfig(
 COMMANDS = (*(prompt_name(number) for number in range(PROMPTS)), RE_ANCHOR)
 
 
-def _text(name: str, title: str, sampling: SamplingConfig, **more: object) -> WorldConfig:
+def _text(name: str, title: str, sampling: SamplingConfig, commit_weights: str = "") -> WorldConfig:
     """A text-to-video world at 480 x 832 and 16 frames a second."""
     return WorldConfig(
         name=name,
@@ -123,7 +123,7 @@ def _text(name: str, title: str, sampling: SamplingConfig, **more: object) -> Wo
         sampling=sampling,
         action=ActionSpace(COMMANDS, commands=COMMANDS),
         family=TEXT,
-        **more,  # type: ignore[arg-type]
+        commit_weights=commit_weights,
     )
 
 
@@ -158,9 +158,9 @@ SINKING = SamplingConfig(1, FOUR, 5.0, 21, sink=4)
 LONG = SamplingConfig(3, FOUR, 5.0, 12, sink=3)
 TWO = SamplingConfig(1, (1000.0, 500.0), 5.0, 21, first_steps=FOUR)
 ONE = SamplingConfig(1, (1000.0,), 5.0, 21, first_steps=FOUR)
-MOUSE = {"axes": ("pitch", "yaw"), "axis_scale": 0.1}
-UNIVERSAL = ActionSpace(("forward", "back", "left", "right", RE_ANCHOR), commands=(RE_ANCHOR,), **MOUSE)
-DRIVE = ActionSpace(("forward", "back", RE_ANCHOR), commands=(RE_ANCHOR,), **MOUSE)
+MOUSE, MOUSE_SCALE = ("pitch", "yaw"), 0.1
+UNIVERSAL = ActionSpace(("forward", "back", "left", "right", RE_ANCHOR), MOUSE, MOUSE_SCALE, (RE_ANCHOR,))
+DRIVE = ActionSpace(("forward", "back", RE_ANCHOR), MOUSE, MOUSE_SCALE, (RE_ANCHOR,))
 RUN = ActionSpace(
     ("no_move", "jump", "slide", "turn_left", "turn_right", "left_side", "right_side", RE_ANCHOR),
     commands=(RE_ANCHOR,),

@@ -31,7 +31,8 @@ def _kernels() -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]
         spec = importlib.util.find_spec("sageattention.attn_qk_int8_per_block")
     except (ImportError, RuntimeError) as error:
         raise RuntimeError(f"SageAttention cannot be loaded ({error}): {install('gpu')}") from None
-    if spec is None or spec.origin is None:
+    empty = importlib.util.spec_from_loader("world.sage_kernel", None)
+    if spec is None or spec.origin is None or empty is None:
         raise RuntimeError(f"SageAttention is another release than 1.0.6: {install('gpu')}")
     lines = Path(spec.origin).read_text("utf-8").splitlines()
     at = [number for number, line in enumerate(lines) if line.rstrip() == SCORES]
@@ -42,7 +43,7 @@ def _kernels() -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]
     source = "\n".join(lines) + "\n"
     # Triton reads a kernel's source through its file's name.
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("world.sage_kernel", None))
+    module = importlib.util.module_from_spec(empty)
     exec(compile(source, name, "exec"), module.__dict__)
     return per_block_int8, module.forward
 

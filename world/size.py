@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
-
-from msgspec import Meta
+from typing import TYPE_CHECKING
 
 from world.errors import WorldError
 
@@ -13,10 +11,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from world.config import WorldConfig
-
-Size = Annotated[int, Meta(ge=-65_536, le=65_536)]
-"""A number of channels, frames, buttons, …, as a file may give it; what is below 0 is told by `check`."""
-Positive = Annotated[float, Meta(gt=0, le=1000)]
 
 
 def cache_bytes(config: "WorldConfig", itemsize: int) -> int:

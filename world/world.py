@@ -74,7 +74,7 @@ class World:
         for model in self.generators.values():
             layers += model.to(self.device, dtype).eval().requires_grad_(False).join()
         # Convolutions are a quarter faster with the channels innermost.
-        self.autoencoder = autoencoder.to(self.device, dtype, memory_format=torch.channels_last)
+        self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
         latent = config.latent
         self.tokens = generator.tokens(latent.height, latent.width)
@@ -405,9 +405,10 @@ class World:
         """
         z = torch.from_numpy(np.array(latents)).to(self.device)[None]
         pixels, _ = self.autoencoder.decoder((z * self._std + self._mean).to(self.dtype))
-        return (
+        last: np.ndarray = (
             pixels[0, -1].float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         )
+        return last
 
     def _hold(self, state: WorldState, actions: Tensor, counts: bool = False) -> None:
         """`counts`: where nothing is held, that is rest; a known past is none."""
@@ -487,7 +488,9 @@ class World:
             pixels, memory = self.autoencoder.decoder(z, None if state.fresh else state.decoder_memory)
             frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         else:
-            pictures, memory = self._decoder(z[:, 0], state.decoder_ahead or self._ahead(state))
+            ahead = state.decoder_ahead or self._ahead(state)
+            assert ahead is not None  # a decoder that is not fresh has a memory
+            pictures, memory = self._decoder(z[:, 0], ahead)
             frames = pictures.unsqueeze(1)
         count = frames.shape[1]
         if count not in state.pictures:

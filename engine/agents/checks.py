@@ -19,13 +19,13 @@ def episodes(render_mode: str | None, max_ticks: SupportsIndex | None) -> None:
         raise PlayheadError(
             f"there is no render mode `{render_mode}`; there are {' and '.join(RENDER_MODES)}"
         )
-    if max_ticks is not None and not (_whole(max_ticks) and max_ticks >= 1):
+    if max_ticks is not None and not (_whole(max_ticks) and int(max_ticks) >= 1):
         raise PlayheadError(f"`max_ticks` is {max_ticks}; it has to be a whole number from 1 on, or None")
 
 
 def count(num_envs: SupportsIndex) -> None:
     """Raises PlayheadError for a number of environments that no vector has."""
-    if not (_whole(num_envs) and num_envs >= 1):
+    if not (_whole(num_envs) and int(num_envs) >= 1):
         raise PlayheadError(f"`num_envs` is {num_envs}; it has to be a whole number from 1 on")
 
 
@@ -38,18 +38,18 @@ def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
         raise PlayheadError(f"there is no autoreset mode `{mode}`; there are {known}") from None
 
 
-def numbers(values: Any, shape: Sequence[int]) -> np.ndarray:  # noqa: ANN401 - whatever a program gives
+def numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray:  # noqa: ANN401 - whatever a program gives
     """Values as an array of numbers of that shape. Raises ActionError where they are none."""
     try:
         array = np.asarray(values)
     except ValueError:
         raise ActionError(
-            f"an action is one array of numbers of the shape {tuple(shape)}, not rows of several lengths"
+            f"an action is one array of numbers of the shape {shape}, not rows of several lengths"
         ) from None
     if array.dtype.kind not in "buif":
-        raise ActionError(f"an action is made of numbers of the shape {tuple(shape)}, not of {array.dtype}")
-    if array.shape != tuple(shape):
-        raise ActionError(f"an action here has the shape {tuple(shape)}, not {array.shape}")
+        raise ActionError(f"an action is made of numbers of the shape {shape}, not of {array.dtype}")
+    if array.shape != shape:
+        raise ActionError(f"an action here has the shape {shape}, not {array.shape}")
     return array
 
 

@@ -92,6 +92,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
         """The world's words for an action. Raises ActionError, or ResetNeeded before the first reset."""
         if self._frames is None:
             raise gymnasium.error.ResetNeeded("call reset before the first step")
+        assert self.action_space.shape is not None  # a box has one
         return self._space.decode(checks.numbers(action, self.action_space.shape).tolist())
 
     def arrive(
@@ -109,7 +110,8 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
     def render(self) -> np.ndarray | None:
         if self.render_mode != "rgb_array" or self._frames is None:
             return None
-        return self._frames[-1].copy()
+        picture: np.ndarray = self._frames[-1].copy()
+        return picture
 
     def close(self) -> None:
         if self._viewer is not None:
@@ -249,12 +251,13 @@ class RemoteWorldEnv(FrameEnv):
     ) -> None:
         EzPickle.__init__(self, address, world, scene, steps, keys, render_mode, max_ticks, reward)
         checks.episodes(render_mode, max_ticks)
-        self._client = Client(address, "gymnasium", keys)
+        client = Client(address, "gymnasium", keys)
+        self._client: Client | None = client  # None once it is closed
         try:
             request = protocol.Open(world=world, scene=scene, steps=steps)
-            self._opened, _ = self._client.ask(request, protocol.Opened)
+            self._opened, _ = client.ask(request, protocol.Opened)
         except BaseException:
-            self._client.close()
+            client.close()
             raise
         info = self._opened.world
         self._scene = self._opened.scene.name
@@ -277,18 +280,24 @@ class RemoteWorldEnv(FrameEnv):
 
     def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
         request = protocol.Reset(session=self._opened.session, scene=str(scene or self._scene), seed=seed)
-        return self._frames_of(self._client.ask(request, protocol.Observed))
+        return self._frames_of(self._server().ask(request, protocol.Observed))
 
     def _advance(self, action: Action) -> np.ndarray:
         return self.stepped(self.send(action))
 
     def send(self, action: Action) -> int:
         """Has the server begin a tick. Returns what `stepped` is to be called with."""
-        return self._client.send(protocol.Step(session=self._opened.session, actions=[action]))
+        return self._server().send(protocol.Step(session=self._opened.session, actions=[action]))
 
     def stepped(self, request: int) -> np.ndarray:
         """Waits for a tick that was begun. Returns its frames."""
-        return self._frames_of(self._client.answer(request, protocol.Stepped))
+        return self._frames_of(self._server().answer(request, protocol.Stepped))
+
+    def _server(self) -> Client:
+        """The connection. Raises PlayheadError once it is closed."""
+        if self._client is None:
+            raise PlayheadError("this environment is closed, and its session with it; make another")
+        return self._client
 
     @staticmethod
     def _frames_of(reply: tuple[protocol.Message, np.ndarray | None]) -> np.ndarray:

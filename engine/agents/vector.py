@@ -42,7 +42,9 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
         self.observation_space = batch_space(first.observation_space, self.num_envs)
         self.action_space = batch_space(first.action_space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
-        self._observations = create_empty_array(first.observation_space, self.num_envs)
+        observations = create_empty_array(first.observation_space, self.num_envs)
+        assert isinstance(observations, np.ndarray)  # that is how those of a box are kept
+        self._observations = observations
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -69,6 +71,7 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
             raise PlayheadError(
                 f"environment {self._over.argmax()} is over; begin it anew by a reset with a `reset_mask`"
             )
+        assert self.action_space.shape is not None  # a box has one
         held = checks.numbers(actions, self.action_space.shape)
         acts = [env.read(row) for env, row in zip(self.envs, held, strict=True)]
         going = [i for i in range(self.num_envs) if not self._over[i]]
@@ -91,7 +94,7 @@ class FrameVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Env]
         self._over = truncated & (self.autoreset_mode != AutoresetMode.SAME_STEP)
         return self._observations.copy(), rewards, ended, truncated, infos
 
-    def render(self) -> tuple[np.ndarray | None, ...]:
+    def render(self) -> tuple[np.ndarray | None, ...]:  # type: ignore[override]  # None before the first reset
         return tuple(env.render() for env in self.envs)
 
     def close_extras(self, **_: Any) -> None:  # noqa: ANN401 - gymnasium's

@@ -55,7 +55,7 @@ class Client:
             self.close()
             raise
 
-    def new_socket(self, kind: int) -> zmq.Socket:
+    def new_socket(self, kind: int) -> zmq.Socket[bytes]:
         """A socket of this client's, with its keys."""
         made = self._context.socket(kind)
         made.linger = 0
@@ -65,7 +65,7 @@ class Client:
             self._keys.apply(made)
         return made
 
-    def watch(self, session: str, codec: str = "raw") -> zmq.Socket:
+    def watch(self, session: str, codec: str = "raw") -> zmq.Socket[bytes]:
         """A socket that receives a session's frames: topic, header, and a part a frame."""
         host = self._address.rpartition(":")[0]
         made = self.new_socket(zmq.SUB)

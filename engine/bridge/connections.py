@@ -84,7 +84,7 @@ class Connection:
 class Connections:
     """All connections of a ROUTER socket, and the clients who speak by them. Lives on the server's thread."""
 
-    def __init__(self, router: zmq.Socket, limits: Limits, lost: Callable[[Client], None]) -> None:
+    def __init__(self, router: zmq.Socket[bytes], limits: Limits, lost: Callable[[Client], None]) -> None:
         """`lost` is told of a client whose connection is gone."""
         self._limits, self._lost = limits, lost
         self._by_route: dict[bytes, Connection] = {}
@@ -163,7 +163,7 @@ class Connections:
         self._router.disable_monitor()
 
 
-def ended(monitor: zmq.Socket) -> Iterator[int]:
+def ended(monitor: zmq.Socket[bytes]) -> Iterator[int]:
     """The sockets of connections that have ended since the last look, as a monitor tells."""
     while monitor.poll(0):
         yield parse_monitor_message(monitor.recv_multipart())["value"]

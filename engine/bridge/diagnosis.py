@@ -7,7 +7,7 @@ from zmq.utils.monitor import parse_monitor_message
 class Diagnosis:
     """Listens to what happens to a socket's connection. Made before the socket connects."""
 
-    def __init__(self, socket: zmq.Socket, keys: bool) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], keys: bool) -> None:
         self._socket, self._keys = socket, keys
         self._events = socket.get_monitor_socket(zmq.EVENT_ALL)
         self._reached = self._shaken = False

@@ -70,7 +70,7 @@ class Publisher:
 
     def __init__(
         self,
-        socket: zmq.Socket,
+        socket: zmq.Socket[bytes],
         post: Callable[[Callable[[], None]], None],
         exists: Callable[[str], bool],
     ) -> None:

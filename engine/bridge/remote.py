@@ -281,7 +281,7 @@ class RemoteLoop:
             if self._axes:
                 self.poke()
                 wait = min(wait, MOTION_EVERY)
-            poller.poll(max(0.0, wait) * 1000)
+            poller.poll(int(max(0.0, wait) * 1000))
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)
             while not self._commands.empty():

@@ -115,6 +115,7 @@ class Requests:
     def _reset(self, client: "Client", request: p.Reset) -> None:
         hosted, hall = self._controlled(client, request.session), self._server.hall
         seed = None if request.seed is None else check_seed(request.seed)
+        reply: Future[object]
         if hosted.public:
             if request.scene:
                 raise BridgeError("refused", "the scene of this session is chosen in its window")
@@ -265,6 +266,8 @@ class Requests:
         hosted, server = self._controlled(client, request.session), self._server
         timeline = hosted.loop.timeline
         server.keeping.check(timeline)
+        assert timeline is not None and timeline.recorder is not None  # else it was refused
+        recorder = timeline.recorder
 
         def saved(found: tuple[str, int]) -> None:
             file, ticks = found
@@ -277,7 +280,7 @@ class Requests:
         def written(_: object) -> None:
             self._then(client, request.id, server.saver.submit(client.token, save()), saved)
 
-        self._then(client, request.id, hosted.loop.ask(lambda _: timeline.recorder.flush()), written)
+        self._then(client, request.id, hosted.loop.ask(lambda _: recorder.flush()), written)
 
     def _stats(self, client: "Client", request: p.Stats) -> None:
         hosted = self._find(request.session)

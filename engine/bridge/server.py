@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -223,7 +224,7 @@ class Server:
         except zmq.ZMQError:  # its queue is full, or it is gone
             self.connections.cut(connection)
 
-    def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket:
+    def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)
         made.linger = 0
         made.ipv6 = "[" in address
@@ -235,13 +236,13 @@ class Server:
             made.curve_publickey, made.curve_secretkey = keys.public, keys.secret
         return made
 
-    def _bind(self, bound: zmq.Socket, address: str) -> str:
+    def _bind(self, bound: zmq.Socket[bytes], address: str) -> str:
         try:
             bound.bind(address)
         except zmq.ZMQError as error:
             self._context.destroy(0)
             raise PlayheadError(f"{address} cannot be bound to ({error.strerror}); choose another") from None
-        return bound.last_endpoint.decode().rstrip("\0")
+        return bound.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def _bind_frames(self, wanted: int | None) -> int:
         host, _, port = self.address.rpartition(":")
@@ -324,7 +325,7 @@ class Server:
         """On the loop's thread: receipts for the acts that a tick was the first to obey."""
         for token, act in hosted.acts.applied():
             receipt = protocol.Applied(id=act.id, session=hosted.id, tick=tick)
-            self.post(lambda token=token, receipt=receipt: self.tell(token, receipt))
+            self.post(partial(self.tell, token, receipt))
 
     def _sweep(self) -> None:
         """Ends what nobody has used for long, and forgets who is gone."""

@@ -78,8 +78,9 @@ class SharedPlay:
 
     def hand_over(self) -> None:
         """Takes the control back from a program or, where one asks for it, gives it to that."""
-        if self._server is not None:
-            self._server.post(lambda: self._server.requests.hand_over(self._hosted))
+        server = self._server
+        if server is not None:
+            server.post(lambda: server.requests.hand_over(self._hosted))
 
     def close(self) -> None:
         """Ends the serving; those who play or ask are told."""

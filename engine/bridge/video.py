@@ -83,6 +83,7 @@ def make_decoder(codec: str, height: int, width: int) -> Callable[[bytes], np.nd
 
 def _codec(name: str, height: int, width: int, pixels: str, options: dict[str, str]) -> av.VideoCodecContext:
     codec = av.CodecContext.create(name, "w")
+    assert isinstance(codec, av.VideoCodecContext)
     codec.height, codec.width, codec.pix_fmt = height, width, pixels
     codec.time_base, codec.framerate = Fraction(1, 30), Fraction(30)
     codec.thread_count = 1

@@ -29,7 +29,7 @@ class Watcher:
     holds ticks back. `error` is what put an end to it, if anything did.
     """
 
-    def __init__(self, open_socket: Callable[[], zmq.Socket], seen: Seen) -> None:
+    def __init__(self, open_socket: Callable[[], zmq.Socket[bytes]], seen: Seen) -> None:
         self._open_socket, self._seen = open_socket, seen
         self._smoother: Smoother[tuple[FrameHeader, np.ndarray]] = Smoother()
         self._decoder: tuple[tuple[str, int, int], Callable[[bytes], np.ndarray | None]] | None = None
@@ -56,16 +56,16 @@ class Watcher:
         except Exception as error:
             self.error = error
 
-    def _watch(self, socket: zmq.Socket) -> None:
+    def _watch(self, socket: zmq.Socket[bytes]) -> None:
         """Waits for a tick to come or to be due."""
         wait = self._smoother.wait(time.perf_counter())
         nap = NAP if wait is None else min(NAP, wait)
-        if socket.poll(nap * 1000):  # in whole milliseconds: what is due sooner is due now
+        if socket.poll(int(nap * 1000)):  # in whole milliseconds: what is due sooner is due now
             self._take(socket, socket.recv_multipart())
         for header, frames in self._smoother.take(time.perf_counter()):
             self._seen(header, frames)
 
-    def _take(self, socket: zmq.Socket, parts: list[bytes]) -> None:
+    def _take(self, socket: zmq.Socket[bytes], parts: list[bytes]) -> None:
         """Decodes a tick, unless it cannot be: then another beginning is asked for."""
         now = time.perf_counter()
         try:
@@ -94,7 +94,7 @@ class Watcher:
         except ValueError:
             return None
 
-    def _ask_for_a_beginning(self, socket: zmq.Socket, topic: bytes) -> None:
+    def _ask_for_a_beginning(self, socket: zmq.Socket[bytes], topic: bytes) -> None:
         """Subscribes anew, which has the next tick sent as one that decoding may begin with."""
         if self._number is not None:  # once: until then, what comes cannot be decoded
             self._number, self._decoder = None, None

@@ -41,13 +41,17 @@ def replay(
     end = kept.tree.branch(number).last if last is None else last
     kept.tree.check_range(number, first, end)
     if verify:
+        from engine.recording.replay import load_world
+
         whole = branch is None and not first and last is None
         _verify(kept, load_world(kept, world, device), None if whole else number, first, end, steps)
     else:
         _watch(kept, number, first, end, steps, speed, world, device)
 
 
-def _verify(kept: "Recording", world: "World", branch: int, first: int, last: int, steps: int | None) -> None:
+def _verify(
+    kept: "Recording", world: "World", branch: int | None, first: int, last: int, steps: int | None
+) -> None:
     from rich.progress import track
 
     from engine.recording.replay import replay as run
@@ -85,6 +89,8 @@ def _watch(
     if timeline is None or timeline.head is None:
         return
     if timeline.differs is not None:
+        from engine.recording.replay import load_world
+
         raise _difference(kept, load_world(kept, world, device), timeline.differs, steps)
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
 
@@ -97,19 +103,6 @@ def _difference(kept: "Recording", world: "World", place: "Place", steps: int | 
     why = "; ".join(causes(kept, world, place, steps))
     why = why or "nothing that is known of differs, so a hash was changed"
     return RecordingError(f"{kept.path} differs from tick {place.tick} on: {why}")
-
-
-def load_world(recording: "Recording", world: str | None, device: str) -> "World":
-    """The world that a recording was played in. Raises PlayheadError where it is not known here."""
-    from engine.recording.schema import RecordingError
-    from world.found import added_worlds, shipped_worlds
-    from world.world import World
-
-    if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
-        raise RecordingError(
-            f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
-        )
-    return World.load(world or recording.world, device)
 
 
 @app.callback()

@@ -177,8 +177,10 @@ class Summary:
                     base.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                     for table in ("ticks", "branches", "bookmarks")
                 ]
-                text = (printable(facts[key].decode()) for key in ("title", "world"))
-                return cls(*text, *numbers, *counts)
+                title, world = (printable(facts[key].decode()) for key in ("title", "world"))
+                time, rate = numbers
+                ticks, branches, bookmarks = counts
+                return cls(title, world, time, rate, ticks, branches, bookmarks)
         except RecordingError:
             raise
         except DAMAGE as error:

@@ -196,7 +196,11 @@ class Recorder:
     def add_bookmark(self, mark: Bookmark) -> None:
         self._empty = False
         row = (mark.id, *mark.place, mark.name, mark.time)
-        self._put(lambda base: base.execute("INSERT INTO bookmarks VALUES (?, ?, ?, ?, ?)", row))
+
+        def insert(base: sqlite3.Connection) -> None:
+            base.execute("INSERT INTO bookmarks VALUES (?, ?, ?, ?, ?)", row)
+
+        self._put(insert)
 
     def add_thumbnail(self, place: Place, picture: np.ndarray) -> None:
         """Takes in a small picture, uint8 `(h, w, 3)`, of a place."""
@@ -369,7 +373,7 @@ def put_in_place(draft: Path, path: Path) -> None:
 def scene_row(number: int, scene: Scene) -> tuple[Cell, ...]:
     """A scene's row but for its seal."""
     data = io.BytesIO()
-    np.savez_compressed(data, **context_arrays(scene.context))
+    np.savez_compressed(data, **context_arrays(scene.context))  # type: ignore[arg-type]  # none is named `allow_pickle`
     said = {
         "name": scene.name,
         "title": scene.title,
@@ -403,11 +407,11 @@ class Thumbnails:
 
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
-        size = picture.shape[:2]
+        height, width = size = picture.shape[:2]
         from engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
 
         if size not in self._encoders:
-            self._encoders[size] = Jpeg(*size, coarse=True)
+            self._encoders[size] = Jpeg(height, width, coarse=True)
         return self._encoders[size].encode(np.ascontiguousarray(picture), True)[0]
 
 
@@ -415,7 +419,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     """A picture uint8 `(h, w, 3)`; av's errors for what is no JPEG."""
     import av
 
-    with av.open(io.BytesIO(data), format="mjpeg") as file:
+    with av.open(io.BytesIO(data), "r", format="mjpeg") as file:
         return next(file.decode(video=0)).to_ndarray(format="rgb24")
 
 

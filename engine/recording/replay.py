@@ -9,10 +9,11 @@ import numpy as np
 
 from engine.fingerprint import differences, environment, fingerprint
 from engine.recording.reader import Recording
-from engine.recording.schema import chain
+from engine.recording.schema import RecordingError, chain
 from engine.recording.tree import Branch, Place, PlayedTick
 from engine.session import Session
 from world.action import Action
+from world.found import added_worlds, shipped_worlds
 from world.world import World
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class Divergence:
 
     place: Place
     causes: list[str]
+
+
+def load_world(recording: Recording, world: str | None, device: str) -> World:
+    """The world that a recording was played in. Raises PlayheadError where it is not known here."""
+    if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
+        raise RecordingError(
+            f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
+        )
+    return World.load(world or recording.world, device)
 
 
 def open_session(recording: Recording, world: World, branch: int) -> Session:

@@ -57,7 +57,7 @@ class Pictures:
         by = max(1, frame.shape[1] // WIDTH)
         height, width = (side // by for side in frame.shape[:2])
         squares = frame[: height * by, : width * by].reshape(height, by, width, by, 3)
-        small = squares.mean((1, 3)).astype(np.uint8)
+        small: np.ndarray = squares.mean((1, 3)).astype(np.uint8)
         with self._lock:
             self._thumbnails[place] = small
         self._due = place.tick + round(EVERY * rate) if place.tick else 0
@@ -71,4 +71,5 @@ class Pictures:
             return np.zeros((*size, 3), np.uint8)
         _, small = min(near, key=lambda item: abs(item[0].tick - place.tick))
         rows, columns = (np.arange(n) * m // n for n, m in zip(size, small.shape[:2], strict=True))
-        return small[rows][:, columns]
+        picture: np.ndarray = small[rows][:, columns]
+        return picture

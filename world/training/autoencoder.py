@@ -58,7 +58,7 @@ def train_autoencoder(
         _begin_from(model, start, settings.decoder_only)
     elif settings.decoder_only:
         raise PlayheadError("--decoder-only needs weights to take the encoder from: give them by --start")
-    model.to(device, memory_format=torch.channels_last)
+    acceleration.channels_innermost(model, device)
     model.encoder.requires_grad_(not settings.decoder_only)
     taught = [p for p in model.parameters() if p.requires_grad]
     optimizers = conv_optimizers(taught, settings.learning_rate, device)
@@ -131,7 +131,8 @@ def encode_each(model: LightTAE, frames: Tensor) -> Tensor:
     At a time factor of 1 a latent then depends on its frame alone, wherever the frame came from.
     """
     z, _ = model.encoder(frames.flatten(0, 1).unsqueeze(1))
-    return z.squeeze(1).unflatten(0, frames.shape[:2])
+    latents: Tensor = z.squeeze(1).unflatten(0, frames.shape[:2])
+    return latents
 
 
 @torch.no_grad()

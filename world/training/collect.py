@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +52,8 @@ class CollectError(PlayheadError):
 # ------------------------------------------------------------------------------------ the game
 
 
-def import_vizdoom():  # noqa: ANN201 (a module)
+def import_vizdoom() -> ModuleType:
+    """The game's package. Raises CollectError where it is not installed."""
     try:
         import vizdoom
     except ImportError as error:
@@ -66,7 +68,7 @@ def import_vizdoom():  # noqa: ANN201 (a module)
 def open_game(place: Place, *, objects: bool = False) -> Iterator[DoomGame]:
     """A running game of `place` with nothing drawn over the picture but the weapon."""
     vzd = import_vizdoom()
-    root = Path(vzd.__file__).parent
+    root = Path(str(vzd.__file__)).parent
     game = vzd.DoomGame()
     game.set_doom_game_path(str(root / (place.wad if place.game else "freedoom2.wad")))
     if not place.game:
@@ -117,6 +119,8 @@ class Eyes:
         self.trail: list[np.ndarray] = []  # the last positions, map units
 
     def look(self, state: GameState) -> Sense:
+        # `open_game` asks for both.
+        assert state.game_variables is not None and state.depth_buffer is not None
         self.trail = [*self.trail[-STUCK_TICKS:], np.array(state.game_variables[:2])]
         # About the horizon, where walls and not floors are seen.
         band = state.depth_buffer[72 * DRAWN : 96 * DRAWN : 4 * DRAWN, :: 4 * DRAWN]
@@ -163,7 +167,8 @@ def begin(game: DoomGame, place: Place, rng: np.random.Generator) -> None:
 def average(drawn: np.ndarray) -> np.ndarray:
     """The picture (160, 256, 3) of what the game drew (320, 512, 3): the means of 2 x 2."""
     rows = drawn[::2].astype(np.uint16) + drawn[1::2]
-    return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    picture: np.ndarray = ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    return picture
 
 
 def film_once(
@@ -230,7 +235,7 @@ def write_episode(
     draft = draft_of(path, os.getpid())
     try:
         with draft.open("wb") as file:
-            np.savez(file, frames=frames, actions=actions, place=place, seed=seed, **more)
+            np.savez(file, frames=frames, actions=actions, place=place, seed=seed, **more)  # type: ignore[arg-type]  # none is named `allow_pickle`
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

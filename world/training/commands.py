@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -240,13 +240,13 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Teach a world's generator to live on its own frames (Self Forcing); the result is in OUT/world."""
-    from world.training.distill import OBJECTIVES, DistillTraining
+    from world.training.distill import OBJECTIVES, DistillTraining, Objective
     from world.training.pipeline import make_distilled
     from world.training.run import Run
 
     _one_of("objective", objective, OBJECTIVES)
     settings = DistillTraining(
-        objective=objective,
+        objective=cast(Objective, objective),
         clips=clips,
         length=length,
         horizon=horizon,

@@ -26,7 +26,8 @@ class Discriminator(torch.nn.Module):
         with torch.autocast(scorer.device.type, torch.bfloat16, enabled=scorer.autocast):
             seen, _ = self.model.hidden(x, 1000 * levels, scorer.cos_sin, joint_attend, actions)
         seen = seen.float()
-        return self.judge(F.layer_norm(seen, seen.shape[-1:])).squeeze(-1)
+        logits: Tensor = self.judge(F.layer_norm(seen, seen.shape[-1:])).squeeze(-1)
+        return logits
 
 
 def relativistic_loss(

@@ -273,7 +273,9 @@ def distill(
     step of the run is one update of the critic, if there is one; every `DistillTraining.turn`-th also updates
     the student.
     """
-    distiller = Distiller(config, sampling, settings, tuple(latents.shape[1:]), device, start, teacher)
+    _, channels, height, width = latents.shape
+    shape = channels, height, width
+    distiller = Distiller(config, sampling, settings, shape, device, start, teacher)
     run.resume(distiller.load_state)
     led = led_actions(footage, device)
     past = settings.past

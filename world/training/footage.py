@@ -108,7 +108,9 @@ class Footage:
             raise FootageError(f"{folder} has fewer episodes than there are processes; collect more")
         first = read_episode(files[0])
         frames = torch.empty((0, *first.frames.shape[1:]), dtype=torch.uint8, device=device)
-        actions, starts, places = [], [], []
+        actions: list[Tensor] = []
+        starts: list[int] = []
+        places: list[str] = []
         filled = 0
         with ThreadPoolExecutor(8) as pool:
             for path, episode in zip(

@@ -25,7 +25,7 @@ from world import acceleration, checkpoint
 from world.attention import Attend
 from world.config import SamplingConfig
 from world.experts import Experts
-from world.generator import Generator, GeneratorConfig
+from world.generator import Generator, GeneratorConfig, linear_layers
 from world.sampler import Schedule
 from world.training.filming import Filming
 from world.training.footage import Footage
@@ -131,7 +131,8 @@ class Trainer:
         given = torch.cat([x, previous], 2) if self.sampling.previous else x
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             flow = self.model(given, 1000 * levels, table, attend, told)
-        return x - levels[:, :, None, None, None] * flow
+        clean: Tensor = x - levels[:, :, None, None, None] * flow
+        return clean
 
     def levels(self, batch: int, frames: int, draw: torch.Generator) -> Tensor:
         """Sigmas `(batch, frames)`, most of them those that play has."""
@@ -204,8 +205,9 @@ def initialise(model: Generator) -> None:
     for block in model.blocks:
         nn.init.normal_(block.modulation, std=0.02)
     nn.init.normal_(model.head.modulation, std=0.02)
-    nn.init.normal_(model.time_projection[1].weight, std=0.01)
-    nn.init.zeros_(model.time_projection[1].bias)
+    (projection,) = linear_layers(model.time_projection)
+    nn.init.normal_(projection.weight, std=0.01)
+    nn.init.zeros_(projection.bias)
     nn.init.zeros_(model.head.head.weight)
     nn.init.zeros_(model.head.head.bias)
 

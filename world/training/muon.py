@@ -29,7 +29,7 @@ class MatrixMuon(torch.optim.Muon):
         )
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it calls nothing
         """One step along the gradients of the weights."""
         (group,) = self.param_groups
         alike: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, Tensor]]] = {}

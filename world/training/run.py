@@ -113,7 +113,7 @@ class Run:
     def loop(self, title: str, save: Callable[[], dict[str, Any]], device: torch.device) -> Iterator[int]:
         """Yields step numbers; saves every minute, at the end, and when interrupted (then raises)."""
         with self._catch_signals(), _progress(self.rank) as bar:
-            task = bar.add_task(title, total=1.0, completed=self.progress, note="")
+            task = bar.add_task(title, total=1.0, completed=self.progress, note="")  # type: ignore[arg-type]  # a float is right
             clock = time.monotonic()
             saved = reported = self.seconds
             while self.progress < 1:

@@ -95,7 +95,8 @@ class Scorer:
         """The clean window that the noised `x` came from."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             flow = self.model(x, 1000 * levels, self.cos_sin, joint_attend, actions)
-        return x - levels[:, :, None, None, None] * flow
+        clean: Tensor = x - levels[:, :, None, None, None] * flow
+        return clean
 
     def loss(self, latents: Tensor, actions: Tensor, clean: int, draw: torch.Generator) -> Tensor:
         """Mean squared error of the flow over the frames that were noised."""
@@ -104,7 +105,8 @@ class Scorer:
         x = noised(latents, levels, fresh)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             flow = self.model(x, 1000 * levels, self.cos_sin, joint_attend, actions)
-        return (flow - (fresh - latents))[:, clean:].square().mean()
+        loss: Tensor = (flow - (fresh - latents))[:, clean:].square().mean()
+        return loss
 
 
 def train_scorer(
@@ -118,7 +120,8 @@ def train_scorer(
     start: Path | None = None,
 ) -> Scorer:
     """Trains (or goes on training) in `run.folder`, from `start` on; writes averaged weights to `out`."""
-    scorer = Scorer(config, settings, tuple(latents.shape[-2:]), device, start)
+    *_, height, width = latents.shape
+    scorer = Scorer(config, settings, (height, width), device, start)
     learner = scorer.learner
     run.resume(learner.load_state)
     led = led_actions(footage, device)

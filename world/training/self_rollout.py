@@ -191,7 +191,8 @@ class SelfRollout:
         own = 1000 * self.sigmas[(self.leave - 1).flatten()]
         timesteps = torch.full_like(own, timestep) if self.full else own.clamp_min(timestep)
         timesteps = timesteps.unsqueeze(1)
-        return self.player.at(timestep)(x, timesteps, self.cos_sin, self.cache.attend, self.action)
+        flow: Tensor = self.player.at(timestep)(x, timesteps, self.cos_sin, self.cache.attend, self.action)
+        return flow
 
 
 class Replay:
@@ -251,7 +252,7 @@ class Replay:
         self.k[..., target, :].copy_(cache.k[..., source, :])
         self.v[..., target, :].copy_(cache.v[..., source, :])
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch gives it no types
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all ticks at once, each to the past that it had and to itself."""
         dtype = self.k.dtype
@@ -274,12 +275,13 @@ class Replay:
         for number, other in enumerate(flows[1:], 1):
             flow = torch.where(left == number, other, flow)
         noisy = stretch.entries[:, :, : flow.shape[2]]
-        return noisy - stretch.sigmas[:, :, None, None, None] * flow
+        clean: Tensor = noisy - stretch.sigmas[:, :, None, None, None] * flow
+        return clean
 
 
 def make_player(model: Experts, dtype: torch.dtype) -> Experts:
     """A copy of `model` as play has it: in the number type of play, joined, without gradients."""
     player = model.twin().to(dtype).eval().requires_grad_(False)
     for generator in player.generators:
-        generator.join()  # type: ignore[operator]
+        generator.join()
     return player

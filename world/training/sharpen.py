@@ -9,6 +9,7 @@ counts too. The encoder stays as it is, hence so do the latents, and every gener
 A share of the clips may be those that the world's generator dreams (`world.training.dreams`).
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +68,8 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, pairs: Tensor) -> Tensor:
-        return self.layers(F.pixel_unshuffle(2 * pairs - 1, 2))
+        found: Tensor = self.layers(F.pixel_unshuffle(2 * pairs - 1, 2))
+        return found
 
 
 def in_pairs(clip: Tensor) -> Tensor:
@@ -85,9 +87,9 @@ class Sharpener:
         self.settings, self.device = settings, device
         self.model = LightTAE(config)
         checkpoint.fill(self.model, checkpoint.read_float(start), start)
-        self.model.to(device, memory_format=torch.channels_last)
+        acceleration.channels_innermost(self.model, device)
         self.model.encoder.requires_grad_(False)
-        self.critic = PatchCritic().to(device, memory_format=torch.channels_last)
+        self.critic = acceleration.channels_innermost(PatchCritic(), device)
         decoder = list(self.model.decoder.parameters())
         self.learner = Learner(
             self.model, conv_optimizers(decoder, settings.learning_rate, device), decay=0.999, clip=1e9
@@ -98,7 +100,7 @@ class Sharpener:
         self.critic_learner = Learner(self.critic, [judge], decay=0.99)
         self.autocast = acceleration.pick_dtype(device) == torch.bfloat16
         compiled = settings.compile and device.type == "cuda"
-        self._encode = partial(encode_each, self.model)
+        self._encode: Callable[[Tensor], Tensor] = partial(encode_each, self.model)
         self._rebuild = self._decode
         if compiled:
             self._encode, self._rebuild = torch.compile(self._encode), torch.compile(self._decode)
@@ -111,11 +113,13 @@ class Sharpener:
             return self._encode(clip)
 
     def _decode(self, z: Tensor, fresh: Tensor) -> Tensor:
+        rebuilt: Tensor
         rebuilt, _ = self.model.decoder(z + self.settings.latent_noise * fresh.to(z.dtype))
         return rebuilt
 
     def logits(self, clip: Tensor) -> Tensor:
-        return self._judge(in_pairs(clip)).float()
+        logits: Tensor = self._judge(in_pairs(clip)).float()
+        return logits
 
     def step(self, clip: Tensor, z: Tensor, factor: float) -> dict[str, Tensor]:
         """One step of the critic and one of the decoder on clips `(N, T, 3, H, W)`; what to log of them.

@@ -82,8 +82,8 @@ def plan(excursion: str, ticks: int) -> np.ndarray:
     and a turn end 9 degrees beyond its start.
     """
     if excursion == "whole-turn":
-        there, still = rows("turn_right", ticks), rows(None, 1)
-        return np.concatenate([there, still, there[:1], still])
+        turn, still = rows("turn_right", ticks), rows(None, 1)
+        return np.concatenate([turn, still, turn[:1], still])
     there, back, rest = {
         "right-left": ("turn_right", "turn_left", 1),
         "forward-back": ("forward", "back", COAST),
@@ -97,7 +97,9 @@ class Away(Exception):
 
 def spot(game: DoomGame) -> np.ndarray:
     """Where the player stands, map units (2)."""
-    return np.array(game.get_state().game_variables[:2])
+    variables = game.get_state().game_variables
+    assert variables is not None  # `open_game` asks for them
+    return np.array(variables[:2])
 
 
 def face_the_open(game: DoomGame) -> None:
@@ -106,6 +108,7 @@ def face_the_open(game: DoomGame) -> None:
     for action in plan("whole-turn", TURN):
         hold(game, action)
         depth = game.get_state().depth_buffer
+        assert depth is not None  # `open_game` asks for it
         height, width = depth.shape
         ahead = depth[height * 9 // 20 : height * 12 // 20, width * 15 // 32 : width * 17 // 32]
         ways.append(float(ahead.min()))  # about the horizon, as wide as the player
@@ -188,7 +191,7 @@ def film_trips(place_name: str, seeds: Sequence[int], out: Path) -> int:
                 if is_trip(path, excursion, ticks):
                     continue
                 frames, actions = film(game, place, seed, excursion, ticks)
-                fields = {"excursion": excursion, "ticks": ticks, "past": PAST}
+                fields: dict[str, float | str] = {"excursion": excursion, "ticks": ticks, "past": PAST}
                 write_episode(path, frames, actions, place_name, seed, **fields)
                 done += 1
     return done

@@ -50,7 +50,8 @@ class Validation:
         schedule = Schedule.from_steps(sampling.steps, sampling.shift)
         self.model = model.twin()
         player = make_player(self.model, acceleration.pick_dtype(device))
-        self.rollout = SelfRollout(player, sampling, schedule, CLIPS, tuple(latents.shape[1:]))
+        _, channels, height, width = latents.shape
+        self.rollout = SelfRollout(player, sampling, schedule, CLIPS, (channels, height, width))
         draw = torch.Generator(device).manual_seed(2**31)
         shape = (self.ticks, len(schedule), CLIPS, 1, *latents.shape[1:])
         self.noises = torch.randn(shape, generator=draw, device=device)

@@ -140,3 +140,15 @@ def test_the_shipped_world_is_made_by_its_name():
     assert [env.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]
     vector = gymnasium.make_vec("playhead/Freedoom-v0", 2, vectorization_mode="vector_entry_point")
     assert vector.reset(seed=0)[0].shape == (2, 160, 256, 3)
+
+
+def test_a_closed_environment_says_so(server):
+    """It spoke of what `None` has no attribute of."""
+    env = RemoteWorldEnv(server.address)
+    env.reset(seed=SEED)
+    env.close()
+    with pytest.raises(PlayheadError, match="closed"):
+        env.step(np.zeros(8, np.int8))
+    with pytest.raises(PlayheadError, match="closed"):
+        env.reset(seed=SEED)
+    env.close()
