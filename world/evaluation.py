@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
+from world.binding import label
 from world.clips import CONTEXT, HORIZONS, Clip, check_fit, cut_clips
 from world.config import read_config
 from world.errors import PlayheadError
 from world.found import find_world
 from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
-from world.world import World, WorldState
+from world.past import prefill
+from world.state import WorldState
+from world.world import World
 
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")
@@ -110,8 +113,8 @@ class Evaluation:
         latents = torch.stack([self.world.encode(clip[:CONTEXT].numpy()) for clip in self.real])
         led = torch.cat([torch.zeros_like(self.actions[:, :1]), self.actions[:, : CONTEXT - 1]], 1).float()
         state = self.world.new_state(len(self.clips))
-        self.world.label(state, self.places)
-        self.world.prefill(state, latents, led.to(latents.device), range(len(self.clips)))
+        label(self.world, state, self.places)
+        prefill(self.world, state, latents, led.to(latents.device), range(len(self.clips)))
         return state
 
     def run(

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from engine import together
 from engine.session import Session
 from engine.together import step_together
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
@@ -31,15 +30,15 @@ def test_where_a_joint_pass_would_change_a_bit_none_is_used(monkeypatch):
     world = make_tiny_world()
     pair = [Session(world, make_tiny_context(seed=n), n) for n in range(2)]
     alone = [session.fork() for session in pair]
-    real = together._joint_step
+    real = Session.step_joined
     calls = []
 
-    def differing(world, sessions, held):
+    def differing(sessions, held):
         calls.append(1)
-        frames = real(world, sessions, held)
+        frames = real(sessions, held)
         return [frames[0] ^ 1, *frames[1:]]
 
-    monkeypatch.setattr(together, "_joint_step", differing)
+    monkeypatch.setattr(Session, "step_joined", staticmethod(differing))
     for _ in range(3):
         frames = step_together(pair, [Action(), Action()])
         assert np.array_equal(frames, [session.step(Action()) for session in alone])
