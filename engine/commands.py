@@ -42,6 +42,7 @@ def rollout(
     if world is None and start is None:
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = World.load(world or start.world, device, steps=steps, attention=attention)
+    loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases
     held = load_actions(actions, config.action, keys)

@@ -78,12 +78,13 @@ class World:
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
         self.frame_decoder = FrameDecoder(config, self.autoencoder, self.device, dtype)
         self.tokens = generator.tokens(config.latent.height, config.latent.width)
-        self.side_by_side = False
-        if self.device.type == "cpu":
-            self.side_by_side = acceleration.share_cores(not self.last_pass_commits, dtype)
+        cpu = self.device.type == "cpu"
+        self.side_by_side = cpu and not self.last_pass_commits and acceleration.cores() > 1
+        self._threads = acceleration.tick_threads(self.side_by_side, dtype) if cpu else None
         self._flow = Flow(self.generators, self.experts)
-        if self.device.type == "cpu" and lay_out:
-            self._pack(layers)
+        if self._threads is not None and lay_out:
+            with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies
+                self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
@@ -149,6 +150,15 @@ class World:
         self._flow.pack(rows)
         if self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
+
+    def share_cores(self) -> None:
+        """Gives torch the threads that a tick of this world is fastest with, for the whole process.
+
+        Whoever plays calls it, on the thread that loaded the world and before the first tick; nothing else
+        here touches the process.
+        """
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
 
     def schedule(self, steps: int) -> Schedule:
         """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""

@@ -100,7 +100,7 @@ def _difference(kept: "Recording", world: "World", place: "Place", steps: int | 
 
 
 def load_world(recording: "Recording", world: str | None, device: str) -> "World":
-    """The world that a recording was played in. Raises PlayheadError where it is not known here."""
+    """The world that a recording was played in, about to be played. Raises PlayheadError if it is unknown."""
     from engine.recording.schema import RecordingError
     from world.found import added_worlds, shipped_worlds
     from world.world import World
@@ -109,7 +109,9 @@ def load_world(recording: "Recording", world: str | None, device: str) -> "World
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    return World.load(world or recording.world, device)
+    loaded = World.load(world or recording.world, device)
+    loaded.share_cores()
+    return loaded
 
 
 @app.callback()

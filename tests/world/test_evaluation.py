@@ -237,7 +237,14 @@ class GameItself:
 
     def __init__(self, lag: int = 0, dim_from: int = 10**9) -> None:
         self.lag, self.dim_from = lag, dim_from
-        self.config = SimpleNamespace(name="game", action=ActionSpace(BUTTONS))
+        self.device = torch.device("cpu")
+        self.config = SimpleNamespace(
+            name="game",
+            action=ActionSpace(BUTTONS),
+            generator=SimpleNamespace(inputs=len(BUTTONS)),
+            sampling=SimpleNamespace(latents_per_tick=1),
+            label=lambda place: [],  # the game knows where it is
+        )
 
     def encode(self, frames: np.ndarray) -> Tensor:
         return torch.from_numpy(frames).float()
@@ -245,6 +252,7 @@ class GameItself:
     def new_state(self, batch: int = 1) -> SimpleNamespace:
         shape = (batch, 1, 64, 64, 3)
         return SimpleNamespace(
+            batch=batch,
             latent=torch.zeros(shape),
             action=torch.zeros(batch, 1, 8),
             frames=torch.zeros(shape, dtype=torch.uint8),
@@ -252,11 +260,10 @@ class GameItself:
             tick=0,
         )
 
-    def label(self, state: SimpleNamespace, places: Sequence[str]) -> None:
-        pass  # the game knows where it is
-
-    def prefill(self, state: SimpleNamespace, latents: Tensor, actions: Tensor, seeds: Sequence[int]) -> None:
-        state.latent.copy_(latents[:, -1:])
+    def relive(
+        self, state: SimpleNamespace, actions: Tensor, latents: Tensor, seeds: Sequence[int], tick: int
+    ) -> None:
+        state.latent.copy_(latents)
 
     def denoise(self, state: SimpleNamespace, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         state.held.append(actions[:, 0])
