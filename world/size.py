@@ -1,4 +1,4 @@
-"""How large a world is, before anything of it is allocated."""
+"""How large a world and its ticks may be, before anything of it is allocated."""
 
 import os
 from collections.abc import Iterable
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from world.config import WorldConfig
 
+MAX_STEPS = 8
+"""Denoise steps that a tick may have."""
 Size = Annotated[int, Meta(ge=-65_536, le=65_536)]
 """A number of channels, frames, buttons, …, as a file may give it; what is below 0 is told by `check`."""
 Positive = Annotated[float, Meta(gt=0, le=1000)]

@@ -15,9 +15,8 @@ from world.kv_cache import Caches, KVCache
 from world.lighttae import Memory
 from world.rest import Rest
 from world.sampler import Schedule
+from world.size import MAX_STEPS
 
-MAX_STEPS = 8
-"""Denoise steps that a tick may have."""
 GRAPH_TOKENS = 1024
 """Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
 

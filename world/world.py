@@ -30,8 +30,8 @@ from world.memory import cut_memory
 from world.noise import noises
 from world.packed_generator import fits
 from world.sampler import Schedule, denoise
-from world.size import check_size
-from world.state import MAX_STEPS, Layout, WorldState
+from world.size import MAX_STEPS, check_size
+from world.state import Layout, WorldState
 
 COMMIT = "commit"
 """What a generator is called that has weights for the commit pass alone."""
