@@ -1,11 +1,14 @@
 """Sessions stepped together dream what each would alone, whoever else is there."""
 
+import dataclasses
+
 import numpy as np
 
 from engine.session import Session
 from engine.together import step_together
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from world.action import Action
+from world.state import WorldState
 
 
 def actions(draws) -> Action:
@@ -24,6 +27,12 @@ def test_company_changes_no_bit_at_different_ticks_scenes_and_seeds(any_world):
         held = [actions(draws) for _ in who]
         frames = step_together([crowd[n] for n in who], held)
         assert np.array_equal(frames, [alone[n].step(a) for n, a in zip(who, held, strict=True)])
+
+
+def test_a_new_field_of_a_state_has_to_be_joined_too():
+    """None has a default, so `join` cannot leave one out."""
+    for field in dataclasses.fields(WorldState):
+        assert field.default is field.default_factory is dataclasses.MISSING, field.name
 
 
 def test_where_a_joint_pass_would_change_a_bit_none_is_used(monkeypatch):

@@ -21,7 +21,8 @@ from world.kv_cache import Far
 from world.memory import cut_memory
 from world.metrics import psnr
 from world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
-from world.world import World, WorldState
+from world.state import WorldState
+from world.world import World
 
 PAST = 5
 
