@@ -7,8 +7,7 @@ is moved by its value: `w+yaw=0.5`, from -1 to 1.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +57,6 @@ def parse_script(text: str, space: ActionSpace, aliases: Mapping[str, str]) -> l
     if len(groups) > 1:
         raise ActionError("a script opens a parenthesis `(` that it does not close")
     return groups[0]
-
-
-def format_script(actions: Iterable[Action]) -> str:
-    """The script of actions, by button names; `parse_script` gives the same actions back."""
-    return " ".join(_format_run(action, len(list(run))) for action, run in groupby(actions))
 
 
 def read_actions(path: Path, space: ActionSpace) -> list[Action]:
@@ -167,9 +161,3 @@ def _count(token: re.Match[str]) -> int:
     if not re.fullmatch("[0-9]{1,7}", digits) or not 1 <= int(digits) <= MAX_TICKS:
         raise ActionError(f"`{token[0]}` has no count that is a whole number from 1 to {MAX_TICKS}")
     return int(digits)
-
-
-def _format_run(action: Action, length: int) -> str:
-    axes = (f"{axis}={value!r}" for axis, value in sorted(action.axes.items()) if value)
-    chord = "+".join((*sorted(action.buttons), *axes)) or IDLE[0]
-    return chord if length == 1 else f"{chord}*{length}"

@@ -43,6 +43,7 @@ def rollout(
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = World.load(named, device, steps=steps, attention=attention)
+    loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases
     held = load_actions(actions, config.action, keys)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from engine.session import Session
-from engine.together import LARGEST, may_join, step_together
+from engine.together import LARGEST, step_together
 from world.action import Action
 
 PATIENCE = 0.002
@@ -103,7 +103,7 @@ class Company:
         """Waits for those who are sure to come in a moment."""
         until = time.perf_counter() + LONGEST
         with self._changed:
-            while may_join(own.session) and len(self._waiting) < LARGEST:
+            while own.session.joins and len(self._waiting) < LARGEST:
                 now = time.perf_counter()
                 here = {id(a.member) for a in self._waiting}
                 coming = [m for m in self._members.values() if id(m) not in here and m.expected(now)]
@@ -113,10 +113,10 @@ class Company:
 
     def _alike(self, own: Arrival) -> list[Arrival]:
         """Those who may share a pass with one, it first."""
-        if not may_join(own.session):
+        if not own.session.joins:
             return [own]
         others = [
             a for a in self._waiting
-            if a is not own and a.session.steps == own.session.steps and may_join(a.session)
+            if a is not own and a.session.steps == own.session.steps and a.session.joins
         ]  # fmt: skip
         return [own, *others][:LARGEST]

@@ -188,11 +188,12 @@ class Loop:
         return self.timeline
 
     def step(
-        self, actions: "Sequence[Action]", each: Callable[[Tick, float], None], source: str = "bridge"
+        self, actions: "Sequence[Action]", each: Callable[[Tick, float], None], source: str
     ) -> "Future[None]":
         """Plays these actions at once, a tick each, and calls `each` with every tick before its commit.
 
         It is also told the seconds that the world has taken so far, what was left of a tick before included.
+        `source`: whose actions they are, for the timeline.
         """
         asked = time.perf_counter()
 
@@ -326,8 +327,7 @@ class Loop:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()
         self._played += 1
-        axes = (f"{axis} {value:+.1f}" for axis, value in sorted(action.axes.items()))
-        self._held = (*sorted(action.buttons), *axes)
+        self._held = action.words
         tick_time = clock.now() - sampled
         meter.add(ready, tick_time, clock.period, None if key is None else ready - key)
         if self._auto is not None and not self._stands:

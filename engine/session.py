@@ -1,7 +1,7 @@
 """The session: the only owner of mutable state (a world's state, the tick counter, the seed)."""
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from world.action import RE_ANCHOR, Action, prompt_number
+from world.binding import bind, switch_prompt
 from world.context import Context
 from world.errors import ActionError, WorldError
+from world.past import enter
 from world.world import World
 
 if TYPE_CHECKING:
     from scenes.scene import Scene
-
-COMMITS = ThreadPoolExecutor(1, "commit")
-"""The thread on which commits run beside decodes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Session:
                 raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
             self.seed = seed
         self._drop_commit()
-        first = self.world.enter(self._state, self.context, [self.seed])
+        first = enter(self.world, self._state, self.context, [self.seed])
         self._anchor = self._state.state() if self._obeys else None
         self.tick = 0
         self.frames = self._take_frames(first)
@@ -122,9 +121,7 @@ class Session:
         return self._state.latent[0].cpu().numpy().copy()
 
     def _play(self, action: Action, dream: Callable[[Tensor], None], decode: bool) -> np.ndarray:
-        rows = self.world.config.action.tensor(action).expand(
-            1, self.world.config.sampling.latents_per_tick, -1
-        )
+        rows = self._rows(action)
         self.finish()
         with self.world.turn:
             if self._obeys:
@@ -132,7 +129,7 @@ class Session:
             dream(rows)
             self._pending = True
             if self.world.side_by_side and not self.world.last_pass_commits:
-                self._commit = COMMITS.submit(self.world.commit, self._state)
+                self._commit = self.world.commits.submit(self.world.commit, self._state)
             if decode:
                 self.world.decode(self._state)
             if self.world.device.type == "cuda":
@@ -142,7 +139,33 @@ class Session:
             self.frames = self._take_frames()
         return self.frames
 
-    def arrive(self, commit: "Future[None]") -> np.ndarray:
+    @property
+    def joins(self) -> bool:
+        """Whether it can share a pass with other sessions of its world, by `step_joined`."""
+        return self.world.may_join(self._state)
+
+    @staticmethod
+    def step_joined(sessions: "Sequence[Session]", actions: Sequence[Action]) -> list[np.ndarray]:
+        """Steps sessions in one pass, which may round otherwise than `step` does (`engine.together`).
+
+        All are of one world, have equal steps and can join.
+        """
+        world = sessions[0].world
+        for session in sessions:
+            session.finish()
+        rows = torch.cat([s._rows(action) for s, action in zip(sessions, actions, strict=True)])
+        with world.turn:
+            commit = world.tick_together(
+                [s._state for s in sessions], rows, [s.seed for s in sessions], [s.tick for s in sessions]
+            )
+        return [session._arrive(commit) for session in sessions]
+
+    def _rows(self, action: Action) -> Tensor:
+        """An action for each latent of a tick, `(1, F, inputs)`."""
+        config = self.world.config
+        return config.action.tensor(action).expand(1, config.sampling.latents_per_tick, -1)
+
+    def _arrive(self, commit: "Future[None]") -> np.ndarray:
         """Takes in a tick that was dreamed together with other sessions'; its commit is under way."""
         self._commit, self._pending = commit, True
         self.tick += 1
@@ -188,7 +211,7 @@ class Session:
         """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
         self._drop_commit()
         self._state.load_state(snapshot.state)
-        self.world.bind(self._state, self.context)
+        bind(self.world, self._state, self.context)
         self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
         self.frames = snapshot.frames
         return self.frames
@@ -216,9 +239,9 @@ class Session:
         held = action.buttons.intersection(self.world.config.action.commands)
         if RE_ANCHOR in held and self._anchor is not None:
             self._state.load_state(self._anchor)
-            self.world.bind(self._state, self.context)
+            bind(self.world, self._state, self.context)
         for name in sorted(held - {RE_ANCHOR}):
-            self.world.switch_prompt(self._state, prompt_number(name))
+            switch_prompt(self.world, self._state, prompt_number(name))
 
     def _take_frames(self, batch: Tensor | None = None) -> np.ndarray:
         frames: Tensor = (self._state.frames if batch is None else batch)[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from world.noise import Ahead
+from world.past import prefill
 from world.world import World
 
 WARM_TICKS = 3  # on top of three rounds of the cache: it fills, every graph runs once, and is recorded
@@ -39,7 +40,7 @@ def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpe
         draw = torch.Generator().manual_seed(0)
         shape = (*state.action.shape[:2], world.config.generator.inputs)
         past = torch.randn((size, sampling.latents_per_tick, *world.config.latent_shape), generator=draw)
-        world.prefill(state, past.to(world.device), torch.zeros(shape), range(size))
+        prefill(world, state, past.to(world.device), torch.zeros(shape), range(size))
         fetched = torch.empty(state.frames.shape, dtype=torch.uint8, pin_memory=cuda)
         times = []
         for tick in range(warm + ticks):

@@ -25,6 +25,7 @@ from render.picture import draw_picture
 from render.window import Window, wake
 from scenes.scene import Scene
 from world.action import Action, ActionSpace
+from world.past import enter
 from world.world import World
 
 SETTLE = 20
@@ -148,7 +149,7 @@ def show(
 def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float]]:
     """Seconds of each stage of a tick, each waited for: denoise, decode, copy to main memory, commit."""
     state = world.new_state()
-    world.enter(state, scene.context, [scene.seed])
+    enter(world, state, scene.context, [scene.seed])
     held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
     times: dict[str, list[float]] = {name: [] for name in ("denoise", "decode", "copy", "commit")}
     warm = settle(world)

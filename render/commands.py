@@ -36,6 +36,7 @@ def bench_play(
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
     with ThreadPoolExecutor(1) as loading:
         loaded = loading.submit(World.load, world, device, steps=steps, attention=attention).result()
+        loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     measured = bench.bench_play(loaded, start, ticks, began)
     config = loaded.config
@@ -92,6 +93,7 @@ def bench_seek(
     from world.world import World
 
     loaded = World.load(world, device)
+    loaded.share_cores()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     found = run(loaded, start, ticks, seeks)
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")

@@ -123,12 +123,14 @@ def _measured(
     from rich.progress import Progress, TaskID
 
     from world import acceleration
+    from world.clips import Clip, cut_clips
     from world.evaluation import Evaluation, in_turns, load_inverse, prepare
     from world.noise import OnDevice
     from world.terminal import console
     from world.world import World
 
     at_once = AT_ONCE if acceleration.pick_device(device).type == "cuda" else 1
+    cut: list[Clip] = []
     for first in range(0, len(jobs), at_once):
         group = jobs[first : first + at_once]
         bar = Progress(console=console(error=True))
@@ -140,7 +142,8 @@ def _measured(
             if world.device.type == "cuda":
                 world.noises = OnDevice(world.device)
             inverse = load_inverse(job.folder, world.device)
-            evaluation = prepare(world, inverse, episodes, per_place=clips, player=player)
+            cut = cut or cut_clips(episodes, clips)  # once: worlds that are compared are measured on the same
+            evaluation = prepare(world, inverse, episodes, cut, player)
             watch = saved = None
             if job.out is not None:
                 from render.album import Album

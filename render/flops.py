@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scenes.scene import Scene
 from world.action import Action
+from world.past import enter
 from world.world import World
 
 
@@ -21,7 +22,7 @@ def count(world: World, scene: Scene) -> dict[str, int]:
     state.graphs.enabled = False  # what a recorded graph does is not counted
     if state.passes is not None:
         state.passes.graphs.enabled = False
-    world.enter(state, scene.context, [scene.seed])
+    enter(world, state, scene.context, [scene.seed])
     held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
     stages: dict[str, Callable[[int], object]] = {
         "denoise": lambda tick: world.denoise(state, held, [scene.seed], tick),

@@ -182,6 +182,7 @@ def _dream_start(
     if len(prompts) > PROMPTS:
         raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(prompts)}")
     loaded = World.load(fields.world, "cpu")
+    loaded.share_cores()
     g = loaded.config.generator
     alone = not (prompts or g.text_dim or g.image_dim or loaded.config.looks_at_picture)
     if image is not None and alone:

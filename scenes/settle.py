@@ -8,6 +8,7 @@ import torch
 from scenes.picture import read_picture
 from scenes.scene import SceneError
 from world.context import Context
+from world.past import enter
 from world.world import World
 
 FIRST_TICK = 2**63
@@ -39,7 +40,7 @@ def settle_picture(
     held = np.zeros((length, len(config.action.buttons)), np.uint8)
     past = Context(still, held, latents=world.encode(still).cpu().numpy(), place=place)
     state = world.new_state()
-    world.enter(state, past, [seed])
+    enter(world, state, past, [seed])
     latents, frames = [torch.from_numpy(past.latents)], [still]
     idle = state.action.new_zeros(*state.action.shape[:2], config.generator.inputs)
     for tick in range(FIRST_TICK, FIRST_TICK + ticks):

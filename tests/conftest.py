@@ -100,7 +100,9 @@ def make_tiny_world(
         for parameter in autoencoder.decoder.parameters():
             parameter.mul_(2)
     torch.random.set_rng_state(random_state)
-    return World(config, generator, autoencoder, lay_out=lay_out)
+    world = World(config, generator, autoencoder, lay_out=lay_out)
+    world.share_cores()  # as whoever plays it does
+    return world
 
 
 def save_world(world: World, folder: Path) -> Path:

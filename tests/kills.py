@@ -56,6 +56,7 @@ def kill_plays(world: Path, scene: Path, folder: Path, times: int, seed: int = 0
     """
     draw = random.Random(seed)
     loaded = World.load(world)
+    loaded.share_cores()
     lost: list[int] = []
     played = 0
     for number in range(times):

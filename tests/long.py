@@ -34,6 +34,7 @@ def endless(name: str = "sgf", latents: int = 3000) -> None:
         config = random_world(name, small=True)
         save_world_config(config)
         world = World.load(config.name, "cpu", torch.float32)
+    world.share_cores()
     session = Session(world, random_context(config), 0)
     ticks = latents // config.sampling.latents_per_tick
     process, times, memory = psutil.Process(), [], []

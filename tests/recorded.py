@@ -53,6 +53,7 @@ def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, paus
     """
     draw = random.Random(0)
     loaded, start = World.load(world), load_scene(scene)
+    loaded.share_cores()
     folder.mkdir()
     timeline = Timeline(Recorder(folder / "play.playhead", loaded), SnapshotStore(folder / "seek" / "play"))
     source = Fidgets(loaded.config.action, draw)

@@ -17,7 +17,6 @@ ARROWS = {
 }
 """Which rooms a room may import: the arrows of ARCHITECTURE.md. Commands belong to `main`."""
 BACK = {
-    ("world.state", "world.world"): "a state names the world it is a state of",
     ("engine.recording.recorder", "engine.recording.reader"): "a recorder goes on from what was read",
     ("engine.bridge.opener", "engine.bridge.server"): "the server hands itself to its parts",
     ("engine.bridge.requests", "engine.bridge.server"): "the server hands itself to its parts",

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,17 +44,27 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def share_cores(halves: bool, dtype: torch.dtype) -> bool:
-    """Gives torch its threads: all of the processor's cores, or half of them, if a tick has two `halves`.
+def tick_threads(halves: bool, dtype: torch.dtype) -> int:
+    """How many threads of torch's make a tick fastest: as many as cores, or half that, if it has `halves`.
 
-    Returns whether it has. A commit pass and a decode do not depend on each other and run side by side, each
-    on half of the cores. A processor that multiplies tiles of `dtype` is done with a layer before a second
-    core has joined in: one core of it is nearly as fast as two, and no other program can hold it up.
+    A commit pass and a decode do not depend on each other and run side by side, each on half of the cores. A
+    processor that multiplies tiles of `dtype` is done with a layer before a second core has joined in: one
+    core of it is nearly as fast as two, and no other program can hold it up.
     """
-    halves = halves and cores() > 1
-    tiles = not halves and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    torch.set_num_threads(1 if tiles else max(1, cores() // (2 if halves else 1)))
-    return halves
+    if halves:
+        return max(1, cores() // 2)
+    return 1 if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported() else cores()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch has so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pack(layers: Sequence[nn.Linear], rows: int) -> None:

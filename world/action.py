@@ -34,6 +34,12 @@ class Action(msgspec.Struct, frozen=True):
     buttons: frozenset[str] = frozenset()
     axes: Mapping[str, float] = {}
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is held and how far the axes are moved, each in a word or two."""
+        axes = (f"{axis} {value:+.1f}" for axis, value in sorted(self.axes.items()))
+        return (*sorted(self.buttons), *axes)
+
 
 class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The buttons and axes a world knows, in the order in which an action is written down.

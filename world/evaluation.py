@@ -13,19 +13,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from world import acceleration, checkpoint
-from world.clips import CONTEXT, HORIZONS, Clip, check_fit, cut_clips
+from world.binding import label
+from world.clips import CONTEXT, HORIZONS, Clip, check_fit
 from world.config import read_config
 from world.errors import PlayheadError
 from world.found import find_world
 from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
+from world.past import prefill
 from world.state import WorldState
 from world.world import World
 
@@ -111,25 +113,9 @@ class Evaluation:
         latents = torch.stack([self.world.encode(clip[:CONTEXT].numpy()) for clip in self.real])
         led = torch.cat([torch.zeros_like(self.actions[:, :1]), self.actions[:, : CONTEXT - 1]], 1).float()
         state = self.world.new_state(len(self.clips))
-        self.world.label(state, self.places)
-        self.world.prefill(state, latents, led.to(latents.device), range(len(self.clips)))
+        label(self.world, state, self.places)
+        prefill(self.world, state, latents, led.to(latents.device), range(len(self.clips)))
         return state
-
-    def run(
-        self,
-        ticks: int,
-        progress: Callable[[int], None] = lambda tick: None,
-        watch: Callable[[int, Tensor], None] | None = None,
-        checkpoint: Path | None = None,
-        save_every: float = 60.0,
-    ) -> None:
-        """Dreams `ticks` ticks and measures on the way; `watch` is shown every tick's frames `(B, H, W, 3)`.
-
-        A run goes on from `checkpoint`, if there is one, and leaves one there every `save_every` seconds and
-        at its end.
-        """
-        for tick in self.each_tick(ticks, watch, checkpoint, save_every):
-            progress(tick)
 
     def each_tick(
         self,
@@ -138,7 +124,11 @@ class Evaluation:
         checkpoint: Path | None = None,
         save_every: float = 60.0,
     ) -> Iterator[int]:
-        """What `run` does, tick by tick: yields each when it is done."""
+        """Dreams `ticks` ticks and measures on the way; yields each when it is done.
+
+        `watch` is shown every tick's frames `(B, H, W, 3)`. A run goes on from `checkpoint`, if there is one,
+        and leaves one there every `save_every` seconds and at its end.
+        """
         state = self._start()
         seeds = range(len(self.clips))
         last = self.real[:, CONTEXT - 1]
@@ -322,19 +312,14 @@ def load_inverse(world: str | Path, device: torch.device) -> InverseDynamics | N
     return model.to(device).eval()
 
 
-_cut_clips = lru_cache(1)(cut_clips)  # worlds that are compared are measured on the same
-
-
 def prepare(
     world: World,
     inverse: InverseDynamics | None,
     episodes: Path,
-    *,
-    per_place: int = 4,
+    clips: Sequence[Clip],
     player: str = "footage",
 ) -> Evaluation:
-    """An evaluation on clips of a folder of episodes. Raises PlayheadError for unusable ones."""
-    clips = _cut_clips(episodes, per_place)
+    """An evaluation on `clips` of a folder of episodes. Raises PlayheadError for those of another game."""
     for clip in clips:
         check_fit(world.config, episodes, clip.frames, clip.actions)
     # Nothing runs beside it, as the window does in play. Beside a GPU many threads would only wait for one
@@ -361,22 +346,6 @@ def in_turns(works: Sequence[Iterator[int]], device: torch.device) -> Iterator[t
                 del left[number]
             else:
                 yield number, tick
-
-
-def evaluate(
-    world: World,
-    inverse: InverseDynamics | None,
-    episodes: Path,
-    *,
-    per_place: int = 4,
-    ticks: int = 1024,
-    player: str = "footage",
-    progress: Callable[[int], None] = lambda tick: None,
-) -> dict[str, Scores]:
-    """Scores by place, and under `all` over all places. Raises PlayheadError for unusable episodes."""
-    evaluation = prepare(world, inverse, episodes, per_place=per_place, player=player)
-    evaluation.run(ticks, progress)
-    return evaluation.result()
 
 
 def as_numbers(scores: Scores) -> dict[str, object]:

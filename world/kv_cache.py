@@ -13,6 +13,8 @@ Some layers may look further: of the frames that fall out of the ring, every so 
 ring of theirs (`Far`), so that a few frames reach back many times as far as the window.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import torch
 from torch import Tensor
@@ -257,3 +259,14 @@ class KVCache:
             for layer, held in zip(self.far.layers, far, strict=True):
                 for mine, kept in zip(self._far_part(layer, self.distant), held, strict=True):
                     mine.copy_(kept)
+
+
+class Caches:
+    """Those of several states, for one pass: attention of each to its own."""
+
+    def __init__(self, caches: Sequence[KVCache]) -> None:
+        self._caches = caches
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = (c.attend(layer, *(x[i : i + 1] for x in (q, k, v))) for i, c in enumerate(self._caches))
+        return torch.cat(list(each))

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from world import acceleration
+from world.binding import label
 from world.clips import check_fit
 from world.errors import PlayheadError
 from world.metrics import psnr
+from world.past import prefill
 from world.training.footage import episode_files, read_episode
 from world.world import World
 
@@ -166,8 +168,8 @@ class Dream:
         latents = torch.stack([world.encode(trip.past.numpy()) for trip in trips])
         led = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, : past - 1]], 1)
         self.state = world.new_state(len(trips))
-        world.label(self.state, [trip.place for trip in trips])
-        world.prefill(self.state, latents, led.to(latents.device), self.seeds)
+        label(world, self.state, [trip.place for trip in trips])
+        prefill(world, self.state, latents, led.to(latents.device), self.seeds)
         self.actions = actions[:, past - 1 :, None].to(self.state.action.device)  # (B, T, 1, buttons)
         self.frame = torch.stack([trip.past[-1] for trip in trips])
 

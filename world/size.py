@@ -1,4 +1,4 @@
-"""How large a world is, before anything of it is allocated."""
+"""How large a world and its ticks may be, before anything of it is allocated."""
 
 import os
 from collections.abc import Iterable
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from world.config import WorldConfig
+
+MAX_STEPS = 8
+"""Denoise steps that a tick may have."""
 
 
 def cache_bytes(config: "WorldConfig", itemsize: int) -> int:

@@ -1,23 +1,24 @@
 """The state of a world: everything that changes while it is played, in buffers that are allocated once."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from world import acceleration
 from world.action_module import ActionMemory
-from world.kv_cache import KVCache
+from world.config import WorldConfig
+from world.context import Context
+from world.kv_cache import Caches, KVCache
 from world.lighttae import Memory
 from world.rest import Rest
+from world.sampler import Schedule
+from world.size import MAX_STEPS
 
-if TYPE_CHECKING:
-    from world.context import Context
-    from world.world import World
-
-MAX_STEPS = 8
+GRAPH_TOKENS = 1024
+"""Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values, a pair a layer."""
@@ -33,72 +34,166 @@ class Passes:
     flow: Tensor
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the buffers of a state hang on: a world's configuration, and where and how it is computed.
+
+    `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
+    """
+
+    config: WorldConfig
+    tokens: int
+    device: torch.device
+    dtype: torch.dtype
+    attention: str | None = None
+
+
+@dataclass(eq=False, kw_only=True)
 class WorldState:
-    """Everything that changes while a world is played; buffers are overwritten in place."""
+    """Everything that changes while a world is played; buffers are overwritten in place.
 
-    passes: Passes | None = None
+    No field has a default: a new one has to be given by `allocate` and by `join`, or neither works.
+    """
 
-    def __init__(self, world: "World", batch: int) -> None:
-        config, g = world.config, world.generator.config
-        sampling = config.sampling
-        self.cache = KVCache(
-            layers=g.layers,
-            batch=batch,
-            heads=g.heads,
-            frames=sampling.window,
-            sink=sampling.sink,
-            tokens=world.tokens,
-            head_dim=g.head_dim,
-            span=sampling.window if sampling.positions == "endless" else None,
-            far=sampling.far,
-            backend=world.attention,
-            device=world.device,
-            dtype=world.dtype,
-        )
-        block = (batch, sampling.latents_per_tick, *config.latent_shape)
-        self.batch = batch
-        self.latent = torch.zeros(block, device=world.device)
-        self.schedule = world.schedule(world.steps)
-        self.noises = torch.zeros((MAX_STEPS, *block), device=world.device)
-        self.action = torch.zeros((*block[:2], g.told), device=world.device)
-        self.memory: ActionMemory | None = None
-        if g.action:
-            self.memory = ActionMemory(
-                g.action,
-                batch=batch,
-                tokens=world.tokens,
-                frames=sampling.window,
-                latents=sampling.latents_per_tick,
-                device=world.device,
-                dtype=world.dtype,
-            )
-        self.rest = Rest(config.rest_after, self.latent) if config.rest_after else None
-        self.cos_sin = world.rope_table(0).to(world.device)
-        self.turned = 0  # the frame that it is for
-        self.foreseen: dict[Hashable, Tensor] = {}  # what `World.foresee` made of the next tick
-        self.context: Context | None = None  # what `keys_values` and `condition_source` were computed from
-        self.prompt = self.bound_prompt = 0
-        self.keys_values: dict[str, KeysValues] = {}  # by the name of the world's generator
-        self.condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=world.device)
-        self.condition_source = self.condition[0]
-        self.previous: Tensor | None = None  # the last tick's clean latents, if the generator is given them
-        if sampling.previous:
-            self.previous = torch.zeros_like(self.latent)
-        # The last committed latents, for a recache.
-        ring = sampling.window - sampling.sink
-        kept = ring // sampling.latents_per_tick * sampling.latents_per_tick if g.text_dim else 0
-        self.recent = torch.zeros((batch, kept, *block[2:]), device=world.device)
-        self.decoder_memory: Memory | None = None
-        self.decoder_ahead: Memory | None = None  # what a packed decoder made of it already, if anything
-        self.fresh = True  # nothing was decoded yet: the decoder's memory does not count
-        self.frames = torch.zeros(0, dtype=torch.uint8, device=world.device)
-        self.pictures: dict[int, Tensor] = {}  # a buffer for each number of frames that a block may yield
+    batch: int
+    cache: KVCache
+    latent: Tensor
+    schedule: Schedule
+    noises: Tensor
+    action: Tensor
+    memory: ActionMemory | None
+    rest: Rest | None
+    cos_sin: Tensor  # the rope table of a block,
+    turned: int  # whose first latent has this index; -1: there is none yet
+    foreseen: dict[Hashable, Tensor]  # what `World.foresee` made of the next tick
+    context: Context | None  # what `keys_values` and `condition_source` were computed from
+    prompt: int
+    bound_prompt: int
+    keys_values: dict[str, KeysValues]  # by the name of the world's generator
+    condition: Tensor
+    condition_source: Tensor
+    previous: Tensor | None  # the last tick's clean latents, if the generator is given them
+    recent: Tensor  # the last committed latents, for a recache
+    decoder_memory: Memory | None
+    decoder_ahead: Memory | None  # what a packed decoder made of it already, if anything
+    fresh: bool  # nothing was decoded yet: the decoder's memory does not count
+    frames: Tensor
+    pictures: dict[int, Tensor]  # a buffer for each number of frames that a block may yield
+    graphs: acceleration.Graphs
+    passes: Passes | None
+
+    @classmethod
+    def allocate(cls, layout: Layout, batch: int, schedule: Schedule) -> "WorldState":
+        """That of `batch` sessions that step together, with no past yet, which play at `schedule`."""
+        config, device, dtype = layout.config, layout.device, layout.dtype
+        g, sampling = config.generator, config.sampling
+        count = sampling.latents_per_tick
+        block = (batch, count, *config.latent_shape)
+        latent = torch.zeros(block, device=device)
+        condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=device)
+        kept = (sampling.window - sampling.sink) // count * count if g.text_dim else 0
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
         # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
-        small = world.tokens * sampling.latents_per_tick <= GRAPH_TOKENS
-        self.graphs = acceleration.Graphs(world.device, small)
-        if not small and world.device.type == "cuda":
-            self.record_passes()
+        small = layout.tokens * count <= GRAPH_TOKENS
+        state = cls(
+            batch=batch,
+            cache=KVCache(
+                layers=g.layers,
+                batch=batch,
+                heads=g.heads,
+                frames=sampling.window,
+                sink=sampling.sink,
+                tokens=layout.tokens,
+                head_dim=g.head_dim,
+                span=sampling.window if sampling.positions == "endless" else None,
+                far=sampling.far,
+                backend=layout.attention,
+                device=device,
+                dtype=dtype,
+            ),
+            latent=latent,
+            schedule=schedule,
+            noises=torch.zeros((MAX_STEPS, *block), device=device),
+            action=torch.zeros((*block[:2], g.told), device=device),
+            memory=_action_memory(layout, batch),
+            rest=Rest(config.rest_after, latent) if config.rest_after else None,
+            cos_sin=torch.zeros((2, count * layout.tokens, g.head_dim), device=device),
+            turned=-1,
+            foreseen={},
+            context=None,
+            prompt=0,
+            bound_prompt=0,
+            keys_values={},
+            condition=condition,
+            condition_source=condition[0],
+            previous=torch.zeros_like(latent) if sampling.previous else None,
+            recent=torch.zeros((batch, kept, *block[2:]), device=device),
+            decoder_memory=None,
+            decoder_ahead=None,
+            fresh=True,
+            frames=torch.zeros(0, dtype=torch.uint8, device=device),
+            pictures={},
+            graphs=acceleration.Graphs(device, small),
+            passes=None,
+        )
+        if not small and device.type == "cuda":
+            state.record_passes()
+        return state
+
+    @classmethod
+    def join(cls, states: Sequence["WorldState"]) -> "WorldState":
+        """States that have begun a tick, side by side for one pass, which `scatter_…` shares out again.
+
+        Caches stay each state's own; all else is a copy. For those that `World.may_join`.
+        """
+        first = states[0]
+        rests = [state.rest for state in states if state.rest is not None]
+        memories = [state.decoder_memory or [] for state in states]
+        return cls(
+            batch=len(states),
+            cache=cast(KVCache, Caches([state.cache for state in states])),
+            latent=torch.cat([state.latent for state in states]),
+            schedule=first.schedule,
+            noises=torch.cat([state.noises for state in states], 1),
+            action=torch.cat([state.action for state in states]),
+            memory=None,
+            rest=Rest.beside(rests) if rests else None,
+            # (2, B, 1, tokens, head_dim): each state is at an index of its own
+            cos_sin=torch.stack([state.cos_sin for state in states], 1).unsqueeze(2),
+            turned=-1,
+            foreseen={},
+            context=None,
+            prompt=0,
+            bound_prompt=0,
+            keys_values={},
+            condition=torch.cat([state.condition for state in states]),
+            condition_source=first.condition_source,
+            previous=None,  # it is in `condition` already
+            recent=torch.cat([state.recent for state in states]),
+            decoder_memory=[torch.cat(parts) for parts in zip(*memories, strict=True)],
+            decoder_ahead=None,
+            fresh=False,
+            frames=first.frames[:0],
+            pictures={},
+            graphs=acceleration.Graphs(first.latent.device, False),
+            passes=None,
+        )
+
+    def scatter_latents(self, states: Sequence["WorldState"]) -> None:
+        """Hands the states that were joined here what was dreamed of each."""
+        for state, latent in zip(states, self.latent.split(1), strict=True):
+            state.latent.copy_(latent)
+
+    def scatter_frames(self, states: Sequence["WorldState"]) -> None:
+        """Hands the states that were joined here their pictures and their decoder's memory."""
+        ((count, pictures),) = self.pictures.items()
+        assert self.decoder_memory is not None
+        for i, state in enumerate(states):
+            if count not in state.pictures:
+                state.pictures[count] = torch.empty_like(pictures[i : i + 1])
+            state.pictures[count].copy_(pictures[i : i + 1])
+            state.frames = state.pictures[count]
+            state.keep_decoder_memory([m[i : i + 1] for m in self.decoder_memory])
 
     def record_passes(self) -> None:
         """Has passes go through buffers of their own, so that each may be recorded by itself."""
@@ -181,7 +276,7 @@ class WorldState:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over a copy made by `state`; `World.bind` has to follow."""
+        """Takes over a copy made by `state`; `binding.bind` has to follow."""
         self.cache.load_state(state["cache"])
         if self.memory is not None:
             self.memory.load_state(state["actions"])
@@ -205,5 +300,17 @@ class WorldState:
             held.copy_(new)
 
 
-GRAPH_TOKENS = 1024
-"""Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
+def _action_memory(layout: Layout, batch: int) -> ActionMemory | None:
+    """What the keyboard and mouse modules of a world remember, if it has any."""
+    config = layout.config
+    if not config.generator.action:
+        return None
+    return ActionMemory(
+        config.generator.action,
+        batch=batch,
+        tokens=layout.tokens,
+        frames=config.sampling.window,
+        latents=config.sampling.latents_per_tick,
+        device=layout.device,
+        dtype=layout.dtype,
+    )

@@ -160,6 +160,7 @@ class WorldEnv(FrameEnv):
         EzPickle.__init__(self, world, scene, steps, device, render_mode, max_ticks, reward)
         checks.episodes(render_mode, max_ticks)
         self._world = world if isinstance(world, World) else World.load(world, device)
+        self._world.share_cores()
         self._steps = self._world.steps if steps is None else steps
         self._world.schedule(self._steps)
         self._scene = scene

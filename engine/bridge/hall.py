@@ -42,6 +42,8 @@ class Hall:
     def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Hall":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
         loaded = [World.load(name, device) for name in worlds]
+        for world in loaded:
+            world.share_cores()
         given = [load_scene(folder) for folder in scenes]
         for scene in given:
             if not any(belongs(scene.world, world.config) for world in loaded):

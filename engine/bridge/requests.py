@@ -172,7 +172,7 @@ class Requests:
             if error is not None and count < len(request.actions):
                 server.post(lambda: failed(error))
 
-        hosted.loop.step(request.actions, each).add_done_callback(ended)
+        hosted.loop.step(request.actions, each, "bridge").add_done_callback(ended)
 
     def _act(self, client: "Client", request: p.Act) -> None:
         hosted, server = self._controlled(client, request.session), self._server

@@ -99,8 +99,11 @@ class Server:
         self.requests = Requests(self)
         self.controls: Callable[[Control], None] = lambda control: None
 
-    def run(self) -> None:
-        """Serves until `stop`. Raises PlayheadError where it cannot go on."""
+    def run(self, failed: Callable[[PlayheadError], None] = lambda error: None) -> None:
+        """Serves until `stop`. Raises PlayheadError where it cannot go on.
+
+        `failed` is told so before the sessions are ended: a window is to say why, not merely to close.
+        """
         poller = zmq.Poller()
         monitors = self.connections.monitor, self.publisher.monitor
         for source in (self._router, self._frames, *monitors, self._woken):
@@ -116,7 +119,9 @@ class Server:
                     logging.getLogger("playhead").exception("the bridge met with a fault and goes on")
                     if faults == FAULTS:
                         sentence = f"the bridge cannot go on ({error}); what is recorded is kept"
-                        raise PlayheadError(sentence) from error
+                        told = PlayheadError(sentence)
+                        failed(told)
+                        raise told from error
         finally:
             self._close()
 
@@ -370,10 +375,8 @@ def serve_in_background(
     """Runs a server on a thread of its own until its `stop`. `failed` is told, there, why it cannot go on."""
 
     def run() -> None:
-        try:
-            server.run()
-        except PlayheadError as error:
-            failed(error)
+        with contextlib.suppress(PlayheadError):  # it was told
+            server.run(failed)
 
     thread = threading.Thread(target=run, name="bridge", daemon=True)
     thread.start()

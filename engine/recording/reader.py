@@ -33,6 +33,7 @@ from scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_by
 from world.action import ActionSpace
 from world.context import Context
 from world.home import if_any, recordings_folder
+from world.size import MAX_STEPS
 from world.terminal import printable
 
 DAMAGE = (
@@ -59,7 +60,6 @@ MOST_TICKS = 50_000_000
 """Ticks of a recording, at the most: a month of play."""
 LATEST = 2**37
 """Seconds since 1970: the year 6325. Calendars end somewhere."""
-MAX_STEPS = 64
 
 
 @dataclass

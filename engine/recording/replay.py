@@ -48,7 +48,9 @@ def load_world(recording: Recording, world: str | None, device: str) -> World:
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    return World.load(world or recording.world, device)
+    loaded = World.load(world or recording.world, device)
+    loaded.share_cores()
+    return loaded
 
 
 def open_session(recording: Recording, world: World, branch: int) -> Session:

@@ -37,11 +37,6 @@ class Pictures:
         with self._lock:
             return self._recent.get(place)
 
-    def forget(self) -> None:
-        """Lets go of all frames; thumbnails stay."""
-        with self._lock:
-            self._recent.clear()
-
     def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
         with self._lock:
             return sorted(self._thumbnails.items(), key=lambda item: item[0])

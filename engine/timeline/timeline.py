@@ -69,11 +69,6 @@ class Timeline:
         return self.recorder.failure or self._lost
 
     @property
-    def path_end(self) -> Place | None:
-        """The end of the branch that the session stands on."""
-        return self.tree.end(self._head.branch) if self._head is not None else None
-
-    @property
     def branches(self) -> list[Branch]:
         with self._lock:
             return list(self.tree.branches.values())

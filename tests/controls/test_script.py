@@ -1,5 +1,7 @@
 """What a script of actions promises: it says what is held, tick by tick, or which token is wrong."""
 
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controls.script import MAX_TICKS, ScriptSource, format_script, load_actions, parse_script, read_actions
+from controls.script import MAX_TICKS, ScriptSource, load_actions, parse_script, read_actions
 from world.action import Action, ActionSpace
 from world.errors import ActionError
 
@@ -56,6 +58,17 @@ def test_groups_repeat_and_nest() -> None:
 def test_any_blank_separates_and_an_empty_script_is_no_tick() -> None:
     assert held(" w\n\ts  ") == [{"forward"}, {"back"}]
     assert held("") == held("()*9") == []
+
+
+def format_script(actions: Iterable[Action]) -> str:
+    """A script of actions, by button names."""
+    return " ".join(format_run(action, len(list(run))) for action, run in groupby(actions))
+
+
+def format_run(action: Action, length: int) -> str:
+    axes = (f"{axis}={value!r}" for axis, value in sorted(action.axes.items()) if value)
+    chord = "+".join((*sorted(action.buttons), *axes)) or "."
+    return chord if length == 1 else f"{chord}*{length}"
 
 
 @given(actions)

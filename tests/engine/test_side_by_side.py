@@ -1,5 +1,6 @@
 """Whether a commit runs beside its tick's decode or after it is nobody's business but the clock's."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,8 @@ from engine.session import Session, Snapshot
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from world.action import Action
 from world.context import Context
-from world.world import World, WorldState
+from world.state import WorldState
+from world.world import World
 
 WALK = Action(frozenset({"forward"}))
 
@@ -91,6 +93,22 @@ def test_two_sessions_of_one_world_stepped_in_turns_do_not_mix_their_commits(
         pair = [Session(worlds[flag], make_tiny_context(seed=seed), seed) for seed in (1, 2)]
         films.append(np.stack([s.step(a) for a in wander(12) for s in pair]))
     assert np.array_equal(*films)
+
+
+def test_a_world_does_not_wait_for_the_commits_of_another(
+    tiny_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = (make_tiny_world() for _ in range(2))
+    slow.side_by_side = quick.side_by_side = True
+    waiting, player = (Session(world, tiny_context, 5) for world in (slow, quick))
+    go, commit = threading.Event(), slow.commit
+    monkeypatch.setattr(slow, "commit", lambda state: (go.wait(60), commit(state)))
+    waiting.step(WALK)
+    player.step(WALK)
+    player.finish()
+    assert waiting._commit is not None and not waiting._commit.done()
+    go.set()
+    assert np.array_equal(waiting.step(WALK), player.step(WALK))
 
 
 NEXT_CALLS = {

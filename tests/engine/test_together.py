@@ -1,12 +1,14 @@
 """Sessions stepped together dream what each would alone, whoever else is there."""
 
+import dataclasses
+
 import numpy as np
 
-from engine import together
 from engine.session import Session
 from engine.together import step_together
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from world.action import Action
+from world.state import WorldState
 
 
 def actions(draws) -> Action:
@@ -27,19 +29,25 @@ def test_company_changes_no_bit_at_different_ticks_scenes_and_seeds(any_world):
         assert np.array_equal(frames, [alone[n].step(a) for n, a in zip(who, held, strict=True)])
 
 
+def test_a_new_field_of_a_state_has_to_be_joined_too():
+    """None has a default, so `join` cannot leave one out."""
+    for field in dataclasses.fields(WorldState):
+        assert field.default is field.default_factory is dataclasses.MISSING, field.name
+
+
 def test_where_a_joint_pass_would_change_a_bit_none_is_used(monkeypatch):
     world = make_tiny_world()
     pair = [Session(world, make_tiny_context(seed=n), n) for n in range(2)]
     alone = [session.fork() for session in pair]
-    real = together._joint_step
+    real = Session.step_joined
     calls = []
 
-    def differing(world, sessions, held):
+    def differing(sessions, held):
         calls.append(1)
-        frames = real(world, sessions, held)
+        frames = real(sessions, held)
         return [frames[0] ^ 1, *frames[1:]]
 
-    monkeypatch.setattr(together, "_joint_step", differing)
+    monkeypatch.setattr(Session, "step_joined", staticmethod(differing))
     for _ in range(3):
         frames = step_together(pair, [Action(), Action()])
         assert np.array_equal(frames, [session.step(Action()) for session in alone])

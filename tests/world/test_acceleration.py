@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from engine.session import Session
+from tests.conftest import make_tiny_world
 from world import acceleration
 from world.action import Action
 from world.randomise import random_context, random_world, save_world_config
@@ -125,12 +126,25 @@ def test_a_pass_is_recorded_once_for_all_steps_and_the_commit(
 def test_a_tick_has_the_cores_that_make_it_faster(
     halves: bool, dtype: torch.dtype, tiles: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     monkeypatch.setattr(acceleration, "cores", lambda: 4)
-    assert acceleration.share_cores(halves, dtype) == halves
-    assert given == [threads]
+    assert acceleration.tick_threads(halves, dtype) == threads
+
+
+def test_the_processs_threads_are_those_of_the_world_that_is_played_and_not_of_one_that_is_made() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        played = make_tiny_world()
+        shared = torch.get_num_threads()
+        torch.set_num_threads(3)
+        World(played.config, played.generator, played.autoencoder)
+        assert torch.get_num_threads() == 3
+        played.share_cores()
+        halves = acceleration.cores() > 1
+        assert torch.get_num_threads() == shared == acceleration.tick_threads(halves, torch.float32)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_processor_that_is_held_to_avx2_computes_in_float32() -> None:

@@ -23,6 +23,7 @@ from tests.conftest import BUTTONS, make_tiny_world, save_world
 from tests.world.game import LAMPS, film, next_frame, write_footage
 from world import evaluation
 from world.action import ActionSpace
+from world.clips import cut_clips
 from world.errors import PlayheadError
 from world.evaluation import (
     CONTEXT,
@@ -32,18 +33,18 @@ from world.evaluation import (
     Clip,
     Evaluation,
     as_numbers,
-    cut_clips,
-    evaluate,
     in_turns,
+    prepare,
 )
 from world.found import SHIPPED
 from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from world.metrics import colour, frechet, psnr, sharpness
 from world.noise import Ahead
+from world.state import WorldState
 from world.training.footage import Footage
 from world.training.inverse import InverseTraining, train_inverse
 from world.training.run import Run
-from world.world import World, WorldState
+from world.world import World
 
 ROOT = Path(__file__).parents[2]
 LENGTH = CONTEXT + max(HORIZONS)
@@ -125,6 +126,11 @@ def test_clips_are_pieces_of_their_episodes_spread_evenly(tmp_path: Path) -> Non
 # -------------------------------------------------------------------------------- the tiny world
 
 
+def run(measured: Evaluation, ticks: int, **options: Any) -> None:
+    for _ in measured.each_tick(ticks, **options):
+        pass
+
+
 def counting_clip(place: str = "count") -> Clip:
     """Frame t is flat grey of level 3 t, and action t holds the buttons of t in binary."""
     levels = 3 * torch.arange(LENGTH, dtype=torch.uint8)
@@ -140,7 +146,7 @@ def wall_clip(seed: int, place: str = "wall") -> Clip:
 def test_copies_are_of_the_last_frame_of_the_context(tiny_world: World) -> None:
     """Levels differ by 3 a tick, so that the copy's error says how far it is away."""
     measured = Evaluation(tiny_world, [counting_clip()], None)
-    measured.run(max(HORIZONS))
+    run(measured, max(HORIZONS))
     copied = measured.scores().copied
     assert copied.keys() == set(HORIZONS)
     for horizon, found in copied.items():
@@ -172,7 +178,7 @@ def test_every_tick_dreams_under_the_action_held_on_the_frame_before(
     monkeypatch.setattr(World, "denoise", watch_denoise)
     monkeypatch.setattr(World, "commit", watch_commit)
     ticks = max(HORIZONS) + 5
-    Evaluation(any_world, [counting_clip()], None).run(ticks)
+    run(Evaluation(any_world, [counting_clip()], None), ticks)
     span = range(CONTEXT - 1, LENGTH - 1)
     assert led[:CONTEXT] == [0, *range(CONTEXT - 1)]  # nothing led to the first frame
     assert asked == [*span, *span[:5]]
@@ -192,7 +198,7 @@ def test_a_perfect_dream_scores_the_ceiling(tiny_world: World, monkeypatch: pyte
     monkeypatch.setattr(world, "denoise", remember)
     measured = Evaluation(world, clips, None)
     ceiling = measured.ceiling()
-    measured.run(max(HORIZONS))
+    run(measured, max(HORIZONS))
     dreamed = torch.stack([measured.dreamed[tick] for tick in range(1, max(HORIZONS) + 1)])
     assert torch.allclose(dreamed.mean(0), ceiling, atol=0.01)
     assert dreamed.std(0).min() > 0.05  # and the frames differ, so that none could stand for another
@@ -212,9 +218,9 @@ def test_the_ceiling_is_that_of_the_frames_after_the_context(tiny_world: World) 
 def test_clips_dreamed_side_by_side_score_as_each_alone(tiny_world: World) -> None:
     clips = [wall_clip(1, "cellar"), wall_clip(2, "attic")]
     together = Evaluation(tiny_world, clips, None)
-    together.run(64)
+    run(together, 64)
     alone = Evaluation(tiny_world, clips[:1], None)
-    alone.run(64)
+    run(alone, 64)
     one, all_of_them = together.scores("cellar"), together.scores()
     assert (one.clips, all_of_them.clips) == (1, 2)
     for name in ("dreamed", "copied", "sharpness", "colour", "contrast"):
@@ -237,7 +243,14 @@ class GameItself:
 
     def __init__(self, lag: int = 0, dim_from: int = 10**9) -> None:
         self.lag, self.dim_from = lag, dim_from
-        self.config = SimpleNamespace(name="game", action=ActionSpace(BUTTONS))
+        self.device = torch.device("cpu")
+        self.config = SimpleNamespace(
+            name="game",
+            action=ActionSpace(BUTTONS),
+            generator=SimpleNamespace(inputs=len(BUTTONS)),
+            sampling=SimpleNamespace(latents_per_tick=1),
+            label=lambda place: [],  # the game knows where it is
+        )
 
     def encode(self, frames: np.ndarray) -> Tensor:
         return torch.from_numpy(frames).float()
@@ -245,6 +258,7 @@ class GameItself:
     def new_state(self, batch: int = 1) -> SimpleNamespace:
         shape = (batch, 1, 64, 64, 3)
         return SimpleNamespace(
+            batch=batch,
             latent=torch.zeros(shape),
             action=torch.zeros(batch, 1, 8),
             frames=torch.zeros(shape, dtype=torch.uint8),
@@ -252,11 +266,10 @@ class GameItself:
             tick=0,
         )
 
-    def label(self, state: SimpleNamespace, places: Sequence[str]) -> None:
-        pass  # the game knows where it is
-
-    def prefill(self, state: SimpleNamespace, latents: Tensor, actions: Tensor, seeds: Sequence[int]) -> None:
-        state.latent.copy_(latents[:, -1:])
+    def relive(
+        self, state: SimpleNamespace, actions: Tensor, latents: Tensor, seeds: Sequence[int], tick: int
+    ) -> None:
+        state.latent.copy_(latents)
 
     def denoise(self, state: SimpleNamespace, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         state.held.append(actions[:, 0])
@@ -310,7 +323,7 @@ def obedient(inverse: InverseDynamics) -> Evaluation:
     """The game itself, dreamed through four chunks of ticks."""
     game: Any = GameItself()
     measured = Evaluation(game, [wall_clip(900_000 + i, f"place {i}") for i in range(3)], inverse)
-    measured.run(256)
+    run(measured, 256)
     return measured
 
 
@@ -334,7 +347,7 @@ def test_a_dream_that_obeys_follows_as_well_as_real_footage(obedient: Evaluation
 def test_a_dream_that_obeys_late_does_not_follow(lag: int, inverse: InverseDynamics) -> None:
     game: Any = GameItself(lag=lag)
     measured = Evaluation(game, [wall_clip(900_000)], inverse)
-    measured.run(256)
+    run(measured, 256)
     scores = measured.scores()
     assert all(score < scores.following_real - 0.1 for score in scores.following.values())
     assert scores.dreamed[1] < 30  # the lamps are wrong
@@ -349,7 +362,7 @@ def test_a_dream_that_is_the_game_looks_like_it_and_one_that_fades_does_not(obed
         assert scores.colour[tick] < 0.15
     game: Any = GameItself(dim_from=60 - 8)
     faded = Evaluation(game, obedient.clips, None)
-    faded.run(64)
+    run(faded, 64)
     half = faded.scores()
     assert half.sharpness[16] == pytest.approx(scores.sharpness[16])
     assert half.sharpness[64] == pytest.approx(0.5 * scores.sharpness[64], rel=0.1)
@@ -358,9 +371,7 @@ def test_a_dream_that_is_the_game_looks_like_it_and_one_that_fades_does_not(obed
 
 
 def test_progress_is_told_tick_by_tick(tiny_world: World) -> None:
-    told: list[int] = []
-    Evaluation(tiny_world, [wall_clip(0)], None).run(5, told.append)
-    assert told == [1, 2, 3, 4, 5]
+    assert list(Evaluation(tiny_world, [wall_clip(0)], None).each_tick(5)) == [1, 2, 3, 4, 5]
 
 
 # --------------------------------------------------------------------------- the whole, and its words
@@ -369,7 +380,9 @@ def test_progress_is_told_tick_by_tick(tiny_world: World) -> None:
 def test_there_are_scores_for_every_place_and_for_all(tiny_world: World, tmp_path: Path) -> None:
     for place in ("cellar", "attic"):
         write_footage(tmp_path, 1, LENGTH, seed=900_000, place=place)
-    found = evaluate(tiny_world, None, tmp_path, per_place=2, ticks=64)
+    measured = prepare(tiny_world, None, tmp_path, cut_clips(tmp_path, 2))
+    run(measured, 64)
+    found = measured.result()
     assert list(found) == ["attic", "cellar", "all"]
     assert [scores.clips for scores in found.values()] == [2, 2, 4]
     numbers = as_numbers(found["all"])
@@ -517,22 +530,17 @@ def test_players_hold_what_they_are_named_for(tiny_world: World) -> None:
 def test_an_interrupted_evaluation_goes_on_to_the_same_scores(any_world: World, tmp_path: Path) -> None:
     clips = [wall_clip(900_000), wall_clip(900_001)]
     whole = Evaluation(any_world, clips, None, "idle")
-    whole.run(90)
+    run(whole, 90)
     path = tmp_path / "evaluation.pt"
 
-    def stop(tick: int) -> None:
-        if tick == 70:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Evaluation(any_world, clips, None, "idle").run(90, stop, checkpoint=path, save_every=0)
-    ticks: list[int] = []
+    begun = Evaluation(any_world, clips, None, "idle").each_tick(90, checkpoint=path, save_every=0)
+    assert next(tick for tick in begun if tick == 70)
+    begun.close()
     again = Evaluation(any_world, clips, None, "idle")
-    again.run(90, ticks.append, checkpoint=path)
-    assert ticks == list(range(71, 91))
+    assert list(again.each_tick(90, checkpoint=path)) == list(range(71, 91))
     assert str(again.scores()) == str(whole.scores())
     with pytest.raises(PlayheadError, match="of other settings"):
-        Evaluation(any_world, clips, None, "spin").run(90, checkpoint=path)
+        run(Evaluation(any_world, clips, None, "spin"), 90, checkpoint=path)
 
 
 def test_frames_that_nobody_looks_at_make_no_difference(any_world: World) -> None:
@@ -540,7 +548,7 @@ def test_frames_that_nobody_looks_at_make_no_difference(any_world: World) -> Non
     clips = [wall_clip(900_000), wall_clip(900_001)]
     watched, alone = (Evaluation(any_world, clips, None, "wander") for _ in range(2))
     shown: list[int] = []
-    watched.run(256, watch=lambda tick, frames: shown.append(tick))
+    run(watched, 256, watch=lambda tick, frames: shown.append(tick))
     decoded: list[int] = []
     real_decode = any_world.decode
 
@@ -550,7 +558,7 @@ def test_frames_that_nobody_looks_at_make_no_difference(any_world: World) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(any_world, "decode", decode)
-        alone.run(256)
+        run(alone, 256)
     assert shown == list(range(1, 257))
     assert len(decoded) < 200
     assert str(alone.scores()) == str(watched.scores())
@@ -564,7 +572,7 @@ def test_evaluations_side_by_side_score_what_each_scores_alone(any_world: World)
 
     alone, together = fresh(), fresh()
     for measured in alone:
-        measured.run(80)
+        run(measured, 80)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(any_world, "noises", Ahead())
         works = [measured.each_tick(ticks) for measured, ticks in zip(together, (80, 64), strict=True)]

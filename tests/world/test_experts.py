@@ -15,11 +15,12 @@ from world.config import load_config
 from world.errors import PlayheadError, WorldError
 from world.experts import Experts
 from world.generator import Generator
+from world.past import PAST, prefill
 from world.sampler import Schedule
 from world.training.distill import Distiller, DistillTraining
 from world.training.self_rollout import SelfRollout, make_player
 from world.training.steady import FREE
-from world.world import PAST, World
+from world.world import World
 
 AHEAD = Action(frozenset({"forward"}))
 SCHEDULE = Schedule((1.0, 0.75))
@@ -125,7 +126,7 @@ def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit():
     state = world.new_state(2)
     before = torch.randn((3, 2, 1, *config.latent_shape), generator=draw)
     world.noises = lambda seeds, tick, step, shape: before[tick - PAST]  # counted down to the first tick
-    world.prefill(state, past, held[:, :3], range(len(past)))
+    prefill(world, state, past, held[:, :3], range(len(past)))
     noises = torch.randn((4, 2, 2, 1, *config.latent_shape), generator=draw)
     played = []
     for tick in range(4):

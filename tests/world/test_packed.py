@@ -137,14 +137,14 @@ def test_a_world_of_one_pass_is_packed_and_plays_the_same(monkeypatch: pytest.Mo
     fast = make_tiny_world(one_pass=True, steps=(1000.0,))
     monkeypatch.setattr(packed, "available", lambda dtype: False)
     plain = make_tiny_world(one_pass=True, steps=(1000.0,))
-    assert (fast._decoder is not None, plain._decoder is not None) == (True, False)
+    assert (fast.frame_decoder.packed is not None, plain.frame_decoder.packed is not None) == (True, False)
     frames, same = (played(Session(world, make_tiny_context(), 5), 30) for world in (fast, plain))
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(frames, same, strict=True)) <= 2
 
 
 def test_a_world_that_commits_by_a_pass_of_its_own_is_not_packed() -> None:
     world = make_tiny_world()
-    assert world._decoder is None and world._passes == world.generators
+    assert world.frame_decoder.packed is None and world._flow.passes == world.generators
 
 
 @pytest.fixture(scope="module")

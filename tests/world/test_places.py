@@ -12,6 +12,7 @@ from engine.together import step_together
 from scenes.scene import context_arrays, parse_context
 from tests.conftest import make_tiny_context, make_tiny_world
 from world.action import Action
+from world.binding import label
 from world.context import Context
 from world.world import World
 
@@ -69,7 +70,7 @@ def test_sessions_of_several_places_share_a_pass(world: World) -> None:
 
 def test_what_is_held_does_not_touch_the_label(world: World) -> None:
     state = world.new_state(2)
-    world.label(state, ["cave", "hall"])
+    label(world, state, ["cave", "hall"])
     world.denoise(state, torch.ones(2, 1, 8), [1, 2], 0)
     assert state.action[:, 0, 8:].tolist() == [[0, 0, 1], [1, 0, 0]]
     assert state.action[..., :8].all()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from engine.rollout import rollout
 from engine.session import Session
 from world.action import Action
+from world.binding import switch_prompt
 from world.errors import ActionError, WorldError
 from world.generator import Generator
 from world.importing import (
@@ -24,6 +25,7 @@ from world.importing import (
     recognise_autoencoder,
 )
 from world.lighttae import LightTAE
+from world.past import enter
 from world.public import PUBLIC, tiny
 from world.randomise import random_context, random_world, save_world_config
 from world.world import World
@@ -115,7 +117,7 @@ def test_what_is_held_is_seen_and_goes_on_into_the_next_block(name: str) -> None
 def test_a_new_key_ramps_in_over_its_block_as_in_the_reference() -> None:
     world = make_world("matrix-game-2")
     state = world.new_state()
-    world.enter(state, random_context(world.config), [0])
+    enter(world, state, random_context(world.config), [0])
     w = world.config.action.tensor(Action(frozenset({"forward"}))).expand(1, 3, -1)
     for tick, held in enumerate((torch.zeros_like(w), w, w)):
         world.denoise(state, held, [0], tick)
@@ -143,12 +145,12 @@ def test_a_prompt_switch_shows_at_once_and_keeps_positions(name: str, how: str) 
     states = [world.new_state() for _ in range(2)]
     action = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
     for state in states:
-        world.enter(state, context, [0])
+        enter(world, state, context, [0])
         for tick in range(9):
             world.denoise(state, action, [0], tick)
             world.commit(state)
     length = states[0].cache.length
-    world.switch_prompt(states[0], 1, how)
+    switch_prompt(world, states[0], 1, how)
     assert states[0].cache.length == length
     for state in states:
         world.denoise(state, action, [0], 9)
@@ -173,13 +175,13 @@ def test_a_recache_under_the_same_prompt_leaves_the_cache_as_it_was() -> None:
     state = world.new_state()
     context = random_context(world.config)
     twice = type(context)(context.frames, context.actions, prompts=(context.prompts[0],) * 2)
-    world.enter(state, twice, [0])
+    enter(world, state, twice, [0])
     action = torch.zeros(1, 3, 0)
     for tick in range(4):
         world.denoise(state, action, [0], tick)
         world.commit(state)
     before = state.cache.ordered(2)[0]
-    world.switch_prompt(state, 1, "recache")
+    switch_prompt(world, state, 1, "recache")
     assert torch.allclose(state.cache.ordered(2)[0], before, atol=1e-5)
 
 

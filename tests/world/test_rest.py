@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import together
 from engine.session import Session
 from engine.together import step_together
 from scenes.scene import load_scene
@@ -15,6 +14,7 @@ from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from world.action import Action
 from world.config import WorldConfig
 from world.metrics import psnr
+from world.past import prefill
 from world.rest import Rest
 from world.world import World
 
@@ -96,7 +96,7 @@ def test_a_shared_pass_commits_for_each_what_is_its_own(world):
         for player, action in zip(crowd, held, strict=True):
             player.step(action)
     before = [kept(player) for player in crowd]
-    together._joint_step(world, crowd, [REST, BUSY, BUSY])  # the third gets up
+    Session.step_joined(crowd, [REST, BUSY, BUSY])  # the third gets up
     after = [kept(player) for player in crowd]
     assert torch.equal(after[0], before[0]) and not torch.equal(after[0], crowd[0]._state.latent)
     assert all(torch.equal(after[n], crowd[n]._state.latent) for n in (1, 2))
@@ -106,7 +106,7 @@ def test_sessions_of_one_batch_rest_each_for_itself(world):
     draw = torch.Generator().manual_seed(0)
     state, shape = world.new_state(2), (2, 1, len(BUTTONS))
     past = torch.randn((2, 3, *world.config.latent_shape), generator=draw)
-    world.prefill(state, past, torch.zeros(2, 3, len(BUTTONS)), range(2))
+    prefill(world, state, past, torch.zeros(2, 3, len(BUTTONS)), range(2))
     held = torch.zeros(shape)
     held[1] = 1
     assert state.rest is not None

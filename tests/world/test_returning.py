@@ -21,7 +21,8 @@ from world.kv_cache import Far
 from world.memory import cut_memory
 from world.metrics import psnr
 from world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
-from world.world import World, WorldState
+from world.state import WorldState
+from world.world import World
 
 PAST = 5
 
@@ -51,18 +52,20 @@ def write_trip(
 def remembering(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Has a world dream what it saw last, whatever is held; returns what will have been held."""
     held: list[Tensor] = []
-    prefill = world.prefill
+    relive = world.relive
     seen: list[Tensor] = []
 
-    def see(state: WorldState, latents: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
-        seen[:] = [latents[:, -1:]]
-        return prefill(state, latents, actions, seeds)
+    def see(
+        state: WorldState, actions: Tensor, latents: Tensor, seeds: Sequence[int], tick: int
+    ) -> None:
+        seen[:] = [latents]
+        relive(state, actions, latents, seeds, tick)
 
     def dream(state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         held.append(actions[:, 0].clone())
         state.latent.copy_(seen[0])
 
-    monkeypatch.setattr(world, "prefill", see)
+    monkeypatch.setattr(world, "relive", see)
     monkeypatch.setattr(world, "denoise", dream)
     return held
 

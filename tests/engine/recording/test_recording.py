@@ -11,12 +11,13 @@ import pytest
 from engine.recording.reader import Recording, Summary
 from engine.recording.recorder import Recorder
 from engine.recording.replay import replay, verify
-from engine.recording.schema import RecordingError
+from engine.recording.schema import RecordingError, seal
 from engine.recording.tree import Place
 from engine.session import Session
 from engine.timeline.timeline import Timeline
 from tests.conftest import make_tiny_context, make_tiny_world
 from world.action import Action
+from world.size import MAX_STEPS
 from world.world import World
 
 TICKS = 30
@@ -197,6 +198,19 @@ def test_what_is_wrong_is_named(file: Path, statement: str, words: str) -> None:
         Recording.read(file)
     assert "\n" not in str(refused.value)
     assert file.read_bytes() == before
+
+
+def test_more_steps_than_a_tick_may_have_are_named_although_the_seal_is_right(file: Path) -> None:
+    base, first = sqlite3.connect(file), "WHERE branch = 1 AND tick = 1"
+    (before,) = base.execute("SELECT seal FROM branches WHERE id = 1").fetchone()
+    row = base.execute(f"SELECT branch, tick, action, steps, source, time, took, hash FROM ticks {first}")
+    number, tick, action, _, *rest = row.fetchone()
+    sealed = seal(before, (number, tick, action, MAX_STEPS + 1, *rest))
+    base.execute(f"UPDATE ticks SET steps = ?, seal = ? {first}", (MAX_STEPS + 1, sealed))
+    base.commit()
+    base.close()
+    with pytest.raises(RecordingError, match="tick 1 of branch 1 has 9 steps, which cannot be"):
+        Recording.read(file)
 
 
 def test_play_does_not_run_ahead_of_a_slow_disk(tiny_world: World, tmp_path: Path) -> None:

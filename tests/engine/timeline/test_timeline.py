@@ -127,7 +127,7 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(any_world, sequ
 def test_what_is_played_after_going_back_is_a_branch(timeline: Timeline, session: Session) -> None:
     walk(timeline, session, 10)
     timeline.rewind(session, 4)
-    assert (timeline.head, timeline.path_end, session.tick) == (Place(1, 6), Place(1, 10), 6)
+    assert (timeline.head, timeline.tree.end(1), session.tick) == (Place(1, 6), Place(1, 10), 6)
     assert len(timeline.branches) == 1  # looking is not taking another way
     walk(timeline, session, 3, TURN)
     assert timeline.head == Place(2, 9)
@@ -229,9 +229,11 @@ def test_without_recording_the_way_back_is_the_same(session: Session) -> None:
     assert np.array_equal(timeline.step(session, WALK), frames[41])
 
 
-def test_a_picture_shows_a_moment_without_going_there(timeline: Timeline, session: Session) -> None:
+def test_a_picture_shows_a_moment_without_going_there(
+    timeline: Timeline, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.timeline.pictures.RECENT", 0)  # no frame is remembered
     frames = walk(timeline, session, 40)
-    timeline.pictures.forget()
     picture = timeline.picture(session, Place(1, 20))
     assert session.tick == 40
     assert np.abs(picture.astype(int) - frames[19][-1]).max() <= 1
@@ -276,13 +278,13 @@ def test_the_loop_goes_back_between_ticks_and_hands_over_where_it_is(
     loop = Loop(lambda: session, Walk(), lockstep=True, timeline=timeline)
     loop.subscribe(ticks.append)
     loop.start()
-    loop.step([WALK] * 8, lambda tick, seconds: None).result(20)
+    loop.step([WALK] * 8, lambda tick, seconds: None, "bridge").result(20)
     assert np.array_equal(loop.rewind(3).result(20), ticks[5].frames)
     loop.step([TURN], lambda tick, seconds: None, "script").result(20)
     with pytest.raises(RecordingError):
         loop.seek(Place(1, 9)).result(20)
     loop.restart()
-    loop.step([TURN], lambda tick, seconds: None).result(20)
+    loop.step([TURN], lambda tick, seconds: None, "bridge").result(20)
     loop.stop()
     loop.join()
     timeline.close()

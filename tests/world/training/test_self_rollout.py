@@ -11,12 +11,13 @@ from world.checkpoint import save_weights
 from world.experts import Experts
 from world.generator import Generator
 from world.noise import noise
+from world.past import PAST as BEFORE_ALL
+from world.past import prefill
 from world.sampler import Schedule
 from world.training.chains import LOST
 from world.training.distill import OBJECTIVES, Distiller, DistillTraining
 from world.training.self_rollout import Replay, SelfRollout, make_player
 from world.training.steady import EMPTY, FREE
-from world.world import PAST as BEFORE_ALL
 
 PAST, TICKS, BATCH = 9, 24, 2
 SEEDS = (5, 6)
@@ -93,7 +94,7 @@ def begin(rollout, world, past, actions, seeds=SEEDS) -> None:
 def test_a_rollout_in_training_is_the_rollout_of_play_bit_for_bit(any_setting):
     world, generator, past, actions = any_setting
     state = world.new_state(BATCH)
-    world.prefill(state, past, actions[:, :PAST], SEEDS)
+    prefill(world, state, past, actions[:, :PAST], SEEDS)
     played = []
     for tick in range(TICKS):
         world.denoise(state, actions[:, PAST + tick][:, None], SEEDS, tick)

@@ -15,9 +15,10 @@ from world.config import SamplingConfig
 from world.generator import Generator, GeneratorConfig
 from world.kv_cache import Far, KVCache
 from world.noise import noise
+from world.past import PAST, prefill
 from world.training.generator import GeneratorTraining, Trainer
 from world.training.sequence import causal_attend, play_levels, shifted, visible
-from world.world import PAST, World
+from world.world import World
 
 SIDE, TOKENS = 4, 4  # latents of 4 x 4 in patches of 2 x 2
 Predicts = Literal["flow", "clean", "change"]
@@ -134,7 +135,7 @@ def test_a_world_dreams_what_its_trainer_predicts(far: Far | None, predicts: Pre
     # Latents dreamed before are latents known: what play makes of a past has to be what it makes of a tick.
     state = world.new_state()
     past = clip.x[:, :before]
-    world.prefill(state, past, clip.told[:, :before], [seed])
+    prefill(world, state, past, clip.told[:, :before], [seed])
     dreamed = []
     for tick in range(ticks):
         world.denoise(state, clip.told[:, before + tick, None], [seed], tick)

@@ -1,0 +1,68 @@
+"""The flow of a state's noisy latents: which of a world's generators serves a pass, and what it is given."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from world.experts import Experts
+from world.generator import Generator
+from world.packed_generator import PackedGenerator
+from world.state import WorldState
+
+
+def expert_name(number: int) -> str:
+    """What the generator of the denoise steps of that number is called."""
+    return f"denoise {number}"
+
+
+class Flow:
+    """The passes of `generators`, those of `experts` among them, by name.
+
+    `passes`: what runs each, the generator itself or the same laid out for a CPU.
+    """
+
+    def __init__(self, generators: Mapping[str, Generator], experts: Experts) -> None:
+        self.passes: dict[str, Callable[..., Tensor]] = dict(generators)
+        self._generators, self._experts = generators, experts
+        self._told = bool(experts.last.config.buttons)
+        self._timesteps: dict[tuple[float, int], Tensor] = {}
+
+    def pack(self, rows: int) -> None:
+        """Lays all weights out for a CPU, for passes of `rows` tokens."""
+        for name, model in self._generators.items():
+            self.passes[name] = PackedGenerator(model, rows)
+
+    def predict(self, state: WorldState, x: Tensor, timestep: float, who: str | None = None) -> Tensor:
+        """The flow of `x`, by `who` of the generators or by that of the timestep.
+
+        Recorded, it stands for one pass.
+        """
+        who = who or expert_name(self._experts.number(timestep))
+        if state.passes is None:
+            key = (timestep, state.batch)
+            if key not in self._timesteps:
+                self._timesteps[key] = torch.full(x.shape[:2], timestep, device=x.device)
+            return self._pass(state, x, self._timesteps[key], who)
+        passes = state.passes
+        passes.latent.copy_(x)
+        passes.timesteps.fill_(timestep)
+
+        def work() -> None:
+            passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, who))
+
+        passes.graphs.run((who, *state.places), work)
+        return passes.flow
+
+    def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:
+        if state.condition.shape[2]:
+            x = torch.cat([x, state.condition], 2)
+        return self.passes[who](
+            x,
+            timesteps,
+            state.cos_sin,
+            state.cache.attend,
+            state.action if self._told else None,
+            state.keys_values.get(who),
+            state.memory.given() if state.memory is not None else None,
+        )
