@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from engine.bridge.protocol import BridgeError
 from engine.bridge.unsaved import Unsaved, rescue
-from engine.recording.edit import Draft, draft_of, split, write
+from engine.recording.edit import Draft, drafting, splitting, writing
 from engine.recording.reader import Recording
 from engine.recording.recorder import Recorder, put_in_place
 from engine.recording.schema import RecordingError
 from engine.recording.tree import Place
 from engine.timeline.timeline import Timeline
+from engine.work import Work
 from world.errors import PlayheadError
 from world.home import own_folder
 
@@ -73,9 +74,17 @@ class Keeping:
         place = timeline.tree.check(Place(timeline.head.branch, tick))  # which may lie before its branch
         return Recorded(timeline.recorder.path, *place)
 
-    def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Timeline:
+    def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Work[Timeline]:
         """Where a second session is recorded that goes on from there: in a copy of what led to it."""
-        out = split(recorded.path, recorded.branch, self._new_file(), recorded.tick)
+        path = self._new_file()
+        try:
+            out = yield from splitting(recorded.path, recorded.branch, path, recorded.tick)
+            out.pictures = yield from out.picturing()
+        except BaseException as error:  # its client may have gone, too
+            path.unlink(missing_ok=True)
+            if isinstance(error, RecordingError) and not recorded.path.exists():
+                raise _closed() from None
+            raise
         number = out.tree.branch(recorded.branch).scene
         out.scenes[number] = replace(out.scenes[number], context=scene.context)  # the same, and one object
         timeline = Timeline(Recorder.resume(out, world), recording=out)
@@ -89,7 +98,7 @@ class Keeping:
         if timeline.failure:
             raise BridgeError("refused", timeline.failure)
 
-    def save(self, timeline: Timeline, name: str) -> tuple[str, int]:
+    def save(self, timeline: Timeline, name: str) -> Work[tuple[str, int]]:
         """Writes what a timeline has written so far to a file of its own. Returns its name and its ticks.
 
         Raises BridgeError for a name that is taken, and where nothing can be written.
@@ -101,19 +110,22 @@ class Keeping:
         if sum(1 for _ in self._folder.glob("*.playhead")) >= SAVED:
             raise BridgeError("limit", f"{SAVED} recordings are in the folder, which is all")
         try:
-            recording = Recording.read(timeline.recorder.path)
-            self._write(out, draft_of(recording, lambda branch: branch.last))
+            recording = yield from Recording.reading(timeline.recorder.path)
+            draft = yield from drafting(recording, lambda branch: branch.last)
+            yield from self._write(out, draft)
         except RecordingError as error:
+            if not timeline.recorder.path.exists():
+                raise _closed() from None
             raise BridgeError("refused", str(error)) from None
         return out.name, sum(len(branch.ticks) for branch in recording.tree.branches.values())
 
-    def _write(self, out: Path, draft: Draft) -> None:
+    def _write(self, out: Path, draft: Draft) -> Work[None]:
         """Writes a file, whole or not at all: half of one, of a server that is killed, is not saved."""
         if self._unsaved is None or not self._unsaved.saves_here:
-            write(out, draft)
+            yield from writing(out, draft)
             return
         whole = self._unsaved.path / f"{secrets.token_hex(8)}.whole"
-        write(whole, draft)
+        yield from writing(whole, draft)
         try:
             put_in_place(whole, out)
         except OSError as error:
@@ -123,11 +135,13 @@ class Keeping:
             whole.unlink(missing_ok=True)
 
     def discard(self, timeline: Timeline) -> None:
-        """Ends the recording of a session that has ended."""
-        timeline.close()
-        if timeline.recorder is not None:
-            timeline.recorder.path.unlink(missing_ok=True)
+        """Ends the recording of a session that has ended, and takes its file away."""
+        timeline.discard()
 
     def close(self) -> None:
         if self._unsaved is not None:
             self._unsaved.close()
+
+
+def _closed() -> BridgeError:
+    return BridgeError("unknown_session", "the session was closed before its recording had been read")

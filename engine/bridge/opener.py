@@ -12,9 +12,10 @@ from engine.bridge.hosted import Hosted
 from engine.bridge.lease import Lease
 from engine.bridge.past import MEMORY, MOST, Past, Ticks
 from engine.bridge.protocol import BridgeError, Clock
-from engine.bridge.slices import Slices, Work
+from engine.bridge.slices import Slices
 from engine.loop import Loop
 from engine.session import Session, Snapshot
+from engine.work import Work
 
 if TYPE_CHECKING:
     from engine.bridge.server import Server
@@ -113,16 +114,19 @@ class Opener:
                 future.result().loop.start()
             then(future)
 
-        self._slices.submit(client, host()).add_done_callback(
-            lambda f: self._server.post(lambda: opened(f))
-        )
+        self._slices.submit(client, host()).add_done_callback(lambda f: self._server.post(lambda: opened(f)))
 
     def cancel(self, client: str) -> None:
         """Gives up what is being opened for a client."""
         self._slices.cancel(client)
 
     def close(self) -> None:
+        """Gives up all that is being opened."""
         self._slices.close()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, at most so long."""
+        self._slices.wait(seconds)
 
     def _make_room(self) -> None:
         """Raises BridgeError where no further session fits. Those that wait for their clients stay."""

@@ -125,10 +125,14 @@ class Publisher:
             self._streams.pop(topic(session, codec), None)
 
     def close(self) -> None:
+        """Ends it after the frame under way."""
         with self._condition:
             self._closing = True
             self._condition.notify()
-        self._thread.join(5)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, at most so long; by the server's thread."""
+        self._thread.join(seconds)
         self._socket.disable_monitor()
 
     def _take(self, event: bytes, fd: int) -> bool:

@@ -17,9 +17,9 @@ from engine.bridge.lease import LOCAL
 from engine.bridge.opener import Beginning
 from engine.bridge.past import Ticks
 from engine.bridge.protocol import BridgeError
-from engine.bridge.slices import Work
 from engine.session import Session, Snapshot
 from engine.tick import Tick
+from engine.work import Work
 from scenes.scene import Scene
 from world.errors import PlayheadError
 
@@ -254,7 +254,7 @@ class Requests:
                 session.step(action)
                 yield
             session.finish()
-            timeline = keeping.twin(origin.recorded, world, scene) if origin.recorded else None
+            timeline = (yield from keeping.twin(origin.recorded, world, scene)) if origin.recorded else None
             return Beginning(session, timeline, origin.past, origin.snapshots)
 
         def host(origin: _Origin) -> None:
@@ -273,12 +273,9 @@ class Requests:
             file, ticks = found
             server.send(client, p.Saved(id=request.id, session=hosted.id, file=file, ticks=ticks))
 
-        def save() -> Work[tuple[str, int]]:
-            yield
-            return server.keeping.save(timeline, request.name)
-
         def written(_: object) -> None:
-            self._then(client, request.id, server.saver.submit(client.token, save()), saved)
+            save = server.keeping.save(timeline, request.name)
+            self._then(client, request.id, server.saver.submit(client.token, save), saved)
 
         self._then(client, request.id, hosted.loop.ask(lambda _: recorder.flush()), written)
 

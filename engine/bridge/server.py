@@ -31,7 +31,7 @@ from engine.bridge.opener import Opener
 from engine.bridge.protocol import BridgeError
 from engine.bridge.publisher import Publisher
 from engine.bridge.requests import Requests
-from engine.bridge.slices import ENDING, Slices
+from engine.bridge.slices import Slices
 from engine.loop import Loop
 from engine.tick import Tick
 from world.errors import ActionError, PlayheadError
@@ -45,6 +45,8 @@ COPIED = 256 * 1024
 thread of pyzmq's has to give these back, which costs milliseconds now and then."""
 FAULTS = 20
 """Turns of the server that may fail one after the other, before it gives up."""
+ENDING = 1.5
+"""Seconds that a server which stops waits for what cannot be broken off, all together: 3 s are all it has."""
 MOMENT = 0.0005
 """Seconds for which requests are handled before it is looked what else there is to do."""
 
@@ -353,15 +355,15 @@ class Server:
     def _close(self) -> None:
         for hosted in list(self.hosted.values()):
             self.end(hosted, "its window was closed" if hosted.public else "the server stops")
-        self.opener.close()
-        self.saver.close()
+        for part in (self.opener, self.saver, self.publisher):
+            part.close()
         until = time.monotonic() + ENDING
-        for loop in self._ending:  # a tick under way may not be torn down with the process
-            loop.wait(max(0.0, until - time.monotonic()))
+        for part in (*self._ending, self.opener, self.saver, self.publisher):  # a tick may not be torn down
+            part.wait(max(0.0, until - time.monotonic()))
+        for loop in self._ending:
             if loop.timeline is not None:
                 self.keeping.discard(loop.timeline)
         self.keeping.close()
-        self.publisher.close()
         self.connections.close()
         self._authenticator.stop()
         self._context.destroy(100)

@@ -1,23 +1,19 @@
 """Work that takes its time, done for many clients by one thread: a slice at a time, one client after another.
 
-What is to be done is a generator that yields wherever it may be broken off, and returns what was asked for.
+What is to be done is a generator, as `engine.work` says.
 """
 
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.bridge.protocol import BridgeError
+from engine.work import Answer, Work
 
-Answer = TypeVar("Answer")
-Work = Generator[None, None, Answer]
 SLICE = 0.05
 """Seconds after which another client's work has its turn."""
-ENDING = 0.8
-"""Seconds that is waited for what cannot be broken off: a server has three such waits, and 3 s to end in."""
 _Job = tuple[Work[Any], Future[Any]]
 
 
@@ -52,13 +48,16 @@ class Slices:
             self._condition.notify()
 
     def close(self) -> None:
-        """Gives everything up."""
+        """Gives everything up, what is under way after its slice."""
         with self._condition:
             self._closing = True
             for client in list(self._waiting):
                 self._given_up += self._waiting.pop(client)
             self._condition.notify()
-        self._thread.join(ENDING)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, at most so long."""
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while self._turn():

@@ -30,6 +30,7 @@ from engine.recording.recorder import (
 )
 from engine.recording.schema import Cell, RecordingError, facts_seal, seal
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from engine.work import Work, at_once, pieces
 from scenes.scene import Scene
 
 PAGE = 4096
@@ -90,14 +91,20 @@ def trim(path: Path, place: str, out: Path) -> Recording:
 
 def split(path: Path, branch: int, out: Path, last: int | None = None) -> Recording:
     """Writes one branch, from its start on and up to tick `last`, to a file of its own."""
-    found = Recording.read(path)
+    return at_once(splitting(path, branch, out, last))
+
+
+def splitting(path: Path, branch: int, out: Path, last: int | None = None) -> Work[Recording]:
+    """`split`, a piece at a time; given up, it leaves nothing or the whole file."""
+    found = yield from Recording.reading(path)
     line = found.tree.lineage(branch)
     ends = {here.id: after.first for here, after in itertools.pairwise(line)}
     ends[branch] = found.tree.branch(branch).last
     if last is not None:
         ends = {number: min(end, last) for number, end in ends.items()}
-    write(out, draft_of(found, lambda branch: ends.get(branch.id, -1)))
-    return Recording.read(out)
+    draft = yield from drafting(found, lambda branch: ends.get(branch.id, -1))
+    yield from writing(out, draft)
+    return (yield from Recording.reading(out))
 
 
 def merge(paths: Sequence[Path], out: Path) -> Recording:
@@ -115,6 +122,11 @@ def merge(paths: Sequence[Path], out: Path) -> Recording:
 
 def draft_of(source: Recording, last: Callable[[Branch], int]) -> Draft:
     """The branches of a recording, each up to tick `last`; those whose beginning is left out are too."""
+    return at_once(drafting(source, last))
+
+
+def drafting(source: Recording, last: Callable[[Branch], int]) -> Work[Draft]:
+    """`draft_of`, a piece at a time."""
     draft = Draft(source, dict(source.plays), {})
     for branch in source.tree.branches.values():
         end, parent = last(branch), branch.parent
@@ -125,12 +137,17 @@ def draft_of(source: Recording, last: Callable[[Branch], int]) -> Draft:
             if above is None or above.last < parent.tick:
                 continue
         draft.scenes[branch.scene] = source.scenes[branch.scene]
-        ticks = [replace(played) for played in branch.ticks[: end - branch.first]]
+        ticks: list[PlayedTick] = []
+        for played, ends in pieces(branch.ticks[: end - branch.first]):
+            ticks.append(replace(played))
+            if ends:
+                yield
         draft.tree.branches[branch.id] = replace(branch, ticks=ticks)
     for mark in source.tree.bookmarks:
         if _there(draft.tree, mark.place):
             draft.tree.bookmarks.append(mark)
-    draft.thumbnails = {p: picture for p, picture in source.thumbnails() if _there(draft.tree, p)}
+    pictures = yield from source.picturing()
+    draft.thumbnails = {p: picture for p, picture in pictures if _there(draft.tree, p)}
     return draft
 
 
@@ -187,6 +204,11 @@ def _there(tree: Tree, place: Place) -> bool:
 
 def write(path: Path, draft: Draft) -> None:
     """Writes a draft to a new file, whole or not at all. Raises RecordingError where that cannot be done."""
+    at_once(writing(path, draft))
+
+
+def writing(path: Path, draft: Draft) -> Work[None]:
+    """`write`, a piece at a time; given up, it leaves nothing."""
     source = draft.source
     facts = {
         "id": secrets.token_hex(8).encode(),
@@ -204,7 +226,7 @@ def write(path: Path, draft: Draft) -> None:
     try:
         with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as base:
             base.execute("BEGIN")
-            _write_rows(base, draft, facts_seal(facts))
+            yield from _write_rows(base, draft, facts_seal(facts))
             seal_end(base)
             base.execute("COMMIT")
         put_in_place(beside, path)
@@ -216,7 +238,7 @@ def write(path: Path, draft: Draft) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> None:
+def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> Work[None]:
     def put(table: str, row: Sequence[Cell]) -> None:
         base.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
@@ -237,7 +259,9 @@ def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> None:
         branch.seal = seal(seals[branch.scene] if before is None else before.seal, row)
         put("branches", (*row, branch.seal))
         before = branch
-        for number, played in enumerate(branch.ticks, branch.first + 1):
+        for number, (played, ends) in enumerate(pieces(branch.ticks), branch.first + 1):
+            if ends:
+                yield
             row = tick_row(Place(branch.id, number), played)
             played.seal = seal(before.seal, row)
             put("ticks", (*row, played.seal))
@@ -246,4 +270,5 @@ def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> None:
         put("bookmarks", (mark.id, *mark.place, mark.name, mark.time))
     thumbnails = Thumbnails()
     for place, picture in draft.thumbnails.items():
+        yield
         put("thumbnails", (*place, thumbnails.encode(picture)))

@@ -29,6 +29,7 @@ from engine.recording.schema import (
     seal,
 )
 from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from engine.work import Work, at_once, pieces
 from scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
 from world.action import ActionSpace
 from world.context import Context
@@ -94,10 +95,15 @@ class Recording:
 
         Where it need not be `whole`, what is damaged is left out and named in `problems`.
         """
+        return at_once(cls.reading(path, whole))
+
+    @classmethod
+    def reading(cls, path: Path, whole: bool = True) -> "Work[Recording]":
+        """`read`, a piece at a time."""
         recording = cls(path)
         try:
             with open_base(path) as base:
-                _Reader(recording, base, whole).read()
+                yield from _Reader(recording, base, whole).read()
         except RecordingError:
             raise
         except DAMAGE as error:
@@ -118,6 +124,10 @@ class Recording:
 
     def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
         """Small pictures, uint8 `(h, w, 3)`, of moments; what cannot be read is left out."""
+        return at_once(self.picturing())
+
+    def picturing(self) -> Work[list[tuple[Place, np.ndarray]]]:
+        """`thumbnails`, a piece at a time."""
         if self.pictures is not None:
             return self.pictures
         import av
@@ -127,6 +137,7 @@ class Recording:
         found: list[tuple[Place, np.ndarray]] = []
         with contextlib.suppress(*DAMAGE), open_base(self.path) as base:
             for branch, tick, data in base.execute("SELECT branch, tick, jpeg FROM thumbnails"):
+                yield
                 with contextlib.suppress(av.FFmpegError, StopIteration, *DAMAGE):
                     found.append((self.tree.check(Place(branch, tick)), decode_jpeg(data)))
         return found
@@ -220,16 +231,17 @@ class _Reader:
         self._room = LARGEST_SCENES
         self._end: bytes | None = None
 
-    def read(self) -> None:
+    def read(self) -> Work[None]:
         self._check_kind()
-        self._read_facts()
-        self._each("SELECT id, time, environment FROM plays ORDER BY id", self._read_play)
-        self._each("SELECT id, fields, context, seal FROM scenes ORDER BY id", self._read_scene)
-        self._each(
+        yield from self._read_facts()
+        yield from self._each("SELECT id, time, environment FROM plays ORDER BY id", self._read_play)
+        yield from self._each("SELECT id, fields, context, seal FROM scenes ORDER BY id", self._read_scene)
+        yield from self._each(
             "SELECT id, parent, first, scene, seed, play, start, time, seal FROM branches ORDER BY id",
             self._read_branch,
         )
-        self._each("SELECT id, branch, tick, name, time FROM bookmarks ORDER BY id", self._read_bookmark)
+        marks = "SELECT id, branch, tick, name, time FROM bookmarks ORDER BY id"
+        yield from self._each(marks, self._read_bookmark)
         self._check_end()
 
     def _check_end(self) -> None:
@@ -263,12 +275,18 @@ class _Reader:
         if foreign:
             raise RecordingError(f"{path} has other tables than a recording of schema {VERSION}")
 
-    def _each(self, query: str, read: Any, *values: int) -> None:  # noqa: ANN401 - one of the methods below
-        """Hands every row to `read`; where the file need not be whole, up to the first that is damaged."""
+    def _each(self, query: str, read: Any, *values: int) -> Work[None]:  # noqa: ANN401 - a method below
+        """Hands every row to `read`, which may return further work; where the file need not be whole, up to
+        the first that is damaged.
+        """
         try:
-            for row in self._base.execute(query, values):
+            for row, ends in pieces(self._base.execute(query, values)):
+                if ends:
+                    yield
                 try:
-                    read(*row)
+                    more = read(*row)
+                    if more is not None:
+                        yield from more
                 except _Wrong as error:
                     self._complain(str(error))
                     if error.ends:
@@ -286,9 +304,9 @@ class _Reader:
             raise RecordingError(f"{self._to.path}: {problem}; `recordings repair` saves what is whole")
         self._to.problems.append(problem)
 
-    def _read_facts(self) -> None:
+    def _read_facts(self) -> Work[None]:
         facts: dict[str, bytes] = {}
-        self._each(
+        yield from self._each(
             "SELECT key, value FROM recording",
             lambda key, value: facts.update({key: memoryview(value).tobytes()}),
         )
@@ -347,7 +365,7 @@ class _Reader:
     def _read_branch(
         self, number: int, parent: int | None, first: int, scene: int, seed: str, play: int, start: bytes,
         when: float, sealed: bytes,
-    ) -> None:  # fmt: skip
+    ) -> Work[None]:  # fmt: skip
         tree, to = self._to.tree, self._to
         place = None
         if parent is not None:
@@ -367,7 +385,7 @@ class _Reader:
         if seal(to.scene_seals[scene] if before is None else before.seal, row) != sealed:
             self._complain(f"branch {number} was changed")
         tree.branches[number] = branch
-        self._each(
+        return self._each(
             "SELECT branch, tick, action, steps, source, time, took, hash, seal FROM ticks "
             "WHERE branch = ? ORDER BY tick",
             self._read_tick,

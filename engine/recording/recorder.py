@@ -67,7 +67,8 @@ class ChangedError(RecordingError):
 class Recorder:
     """The file that is written to. `failure` says in a sentence why that has stopped, if it has.
 
-    All methods return at once save `flush` and `close`; they may be called by one thread at a time.
+    All methods return at once save `flush` and `close`; they may be called by one thread at a time,
+    `discard` by any.
     """
 
     def __init__(self, path: Path, world: World, title: str = "") -> None:
@@ -107,7 +108,7 @@ class Recorder:
             self._unlock()
             raise
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._due, self._ended = threading.Event(), False
+        self._due, self._ended, self._discarded = threading.Event(), False, False
         self._added = self._written = 0
         self._caught_up, self._patient = threading.Condition(), True
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
@@ -230,6 +231,24 @@ class Recorder:
         finally:
             self._unlock()
 
+    def discard(self) -> None:
+        """Stops and takes the file away with its log. Nothing is finished first, nor waited for: who reads
+        the file at this moment could else hold up a server that has nothing to gain by its last rows.
+        """
+        self._discarded = self._ended = True
+        self.failure = self.failure or f"recording to {self.path} has ended"
+        self._jobs.put(None)
+        self._due.set()
+        with self._caught_up:
+            self._caught_up.notify()
+        self._remove()
+        self._unlock()
+
+    def _remove(self) -> None:
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+
     def _unlock(self) -> None:
         if self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)
@@ -257,7 +276,7 @@ class Recorder:
         try:
             with contextlib.closing(_connect(self.path)) as base:
                 base.execute("PRAGMA wal_autocheckpoint = 0")
-                while (job := self._jobs.get()) is not None:
+                while (job := self._jobs.get()) is not None and not self._discarded:
                     if not self.path.exists():
                         raise OSError("the file was removed")
                     job(base)
@@ -265,9 +284,12 @@ class Recorder:
                     if count % CHECKPOINT_AFTER == 0:
                         self._due.set()
         except Exception as error:
-            self._fail(error)
+            if not self._discarded:
+                self._fail(error)
             with self._caught_up:
                 self._caught_up.notify()
+        if self._discarded:  # and where an open file cannot be removed, it can be now
+            self._remove()
 
     def _fail(self, error: Exception) -> None:
         kept = "what was written is kept" if self.path.exists() else "nothing of it is left"

@@ -289,6 +289,13 @@ class Timeline:
         self.pictures.remember(place, picture)
         return picture
 
+    def discard(self) -> None:
+        """Takes away what was written; returns at once."""
+        if self.recorder is not None:
+            self.recorder.discard()
+        if self._store is not None:
+            self._store.close()
+
     def close(self) -> None:
         """Returns when everything is written."""
         if self.recorder is not None:

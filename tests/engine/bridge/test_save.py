@@ -1,33 +1,51 @@
 """Save recording over the bridge: into one folder, by a name, and what is saved replays bit for bit."""
 
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from engine import work
 from engine.bridge import protocol as p
 from engine.bridge.client import Client
 from engine.bridge.hall import Hall
 from engine.bridge.protocol import BridgeError
 from engine.bridge.server import Server, serve_in_background
+from engine.recording import edit
 from engine.recording.reader import Recording
+from engine.recording.recorder import tick_row
 from engine.recording.replay import replay
 from scenes.scene import load_scene
 from tests.conftest import BUTTONS
+from tests.engine.bridge.conftest import serve_process
 from world.action import Action
 
 
 @pytest.fixture
-def recorded(tiny_world, tiny_scene, tmp_path):
-    """A client of a server that saves, and the folder."""
-    folder = tmp_path / "kept"
+def server_of_recordings(tiny_world, tiny_scene, tmp_path) -> Iterator[Server]:
+    """It saves to the folder `kept`."""
     hall = Hall([tiny_world], [load_scene(tiny_scene)])
-    server = Server(hall, "tcp://127.0.0.1:*", recordings=folder)
+    server = Server(hall, "tcp://127.0.0.1:*", recordings=tmp_path / "kept")
     thread = serve_in_background(server)
-    client = Client(server.address, "test", patience=20)
-    yield client, folder
-    client.close()
+    yield server
     server.stop()
     thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def recorded(server_of_recordings, tmp_path):
+    """A client of a server that saves, and the folder."""
+    folder = tmp_path / "kept"
+    client = Client(server_of_recordings.address, "test", patience=20)
+    yield client, folder
+    client.close()
+    server_of_recordings.stop()
+    wait_for(lambda: not list(folder.glob(".unsaved-*")))
     assert all(file.suffix == ".playhead" for file in folder.iterdir())  # what was not saved is gone
 
 
@@ -110,3 +128,113 @@ def test_a_recording_is_saved_under_a_new_name_in_the_folder_or_not_at_all(recor
     with pytest.raises(BridgeError, match="--recordings FOLDER") as error:
         unrecorded.ask(p.Save(session=session, name="walk"), p.Saved)
     assert error.value.code == "refused"
+
+
+class SlowDisk:
+    """Has every row of a copy take its time, and counts them; each is a piece of its own."""
+
+    def __init__(self, monkeypatch, seconds: float) -> None:
+        self.rows = 0
+
+        def slowly(*row):
+            self.rows += 1
+            time.sleep(seconds)
+            return tick_row(*row)
+
+        monkeypatch.setattr(edit, "tick_row", slowly)
+        monkeypatch.setattr(work, "PIECE", 1)
+
+
+@pytest.fixture
+def other(server_of_recordings) -> Iterator[Client]:
+    client = Client(server_of_recordings.address, "other", patience=20)
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize("kind", [p.Fork, partial(p.Branch, tick=100), partial(p.Save, name="walk")])
+def test_copies_of_a_long_recording_hold_up_nobody_else(recorded, other, monkeypatch, kind):
+    """What was asked for first has hundreds of rows to copy, and who asks for little comes between them."""
+    greedy, _ = recorded
+    session = greedy.ask(p.Open(), p.Opened)[0].session
+    mine = other.ask(p.Open(), p.Opened)[0].session
+    step(greedy, session, 100, seed=0)
+    disk = SlowDisk(monkeypatch, 0.02)
+    asked = [greedy.send(kind(session=session)) for _ in range(3)]
+    wait_for(lambda: disk.rows)
+    for name in ("one", "two"):
+        other.ask(p.Open(), p.Opened)
+        other.ask(p.Save(session=mine, name=name), p.Saved)
+    assert disk.rows < 100, "the first copy was done"
+    answered = [reply for reply in iter(lambda: greedy.receive(0), None) if reply[0].id in asked]
+    assert not answered
+
+
+@pytest.mark.parametrize("kind", [p.Fork, partial(p.Save, name="walk")])
+def test_copies_are_given_up_with_nothing_left_when_whoever_asked_is_gone(
+    server_of_recordings, recorded, other, monkeypatch, kind
+):
+    _, folder = recorded
+    greedy = Client(server_of_recordings.address, "greedy", patience=20)
+    session = greedy.ask(p.Open(), p.Opened)[0].session
+    step(greedy, session, 100, seed=0)
+    disk = SlowDisk(monkeypatch, 0.02)
+    for _ in range(7):
+        greedy.send(kind(session=session))
+    wait_for(lambda: disk.rows)
+    greedy.close()
+    wait_for(lambda: not files(folder, "draft"))
+    assert disk.rows < 100  # of 700
+    other.ask(p.Open(), p.Opened)
+    wait_for(lambda: not server_of_recordings.opener._opening)
+    assert len(files(folder)) == 2  # of the session that was left, and of this one
+
+
+def test_a_session_that_is_closed_while_it_is_copied_names_no_file(recorded, monkeypatch):
+    client, folder = recorded
+    session = client.ask(p.Open(), p.Opened)[0].session
+    step(client, session, 100, seed=0)
+    (source,) = files(folder)
+    disk = SlowDisk(monkeypatch, 0.03)
+    first, second = (client.send(p.Fork(session=session)) for _ in range(2))
+    wait_for(lambda: disk.rows)
+    client.ask(p.Close(session=session), p.Done)
+    wait_for(lambda: not source.exists())
+    assert disk.rows < 100
+    replies: dict[int, p.Message] = {}
+    while not {first, second} <= set(replies):
+        reply, _ = client.receive(20)
+        replies[reply.id] = reply
+    assert replies[first].tick == 100  # it had been read by then
+    assert (replies[second].code, "/" in replies[second].message) == ("unknown_session", False)
+
+
+def test_a_server_ends_in_the_midst_of_branches_of_a_long_recording(tiny_world_folder, tiny_scene, tmp_path):
+    folder = tmp_path / "kept"
+    with serve_process(tiny_world_folder, tiny_scene, "--recordings", str(folder)) as (process, address):
+        client = Client(address, "test", patience=60)
+        session = client.ask(p.Open(), p.Opened)[0].session
+        for _ in range(2):
+            client.ask(p.Step(session=session, actions=[Action()] * 256, frames="none"), p.Stepped)
+        for _ in range(7):
+            client.send(p.Branch(session=session, tick=500))
+        client.ask(p.Open(), p.Opened)  # after one slice of them, at the most
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0 and process.stderr.read() == ""
+        assert time.monotonic() - began < 3
+        client.close()
+    assert list(folder.iterdir()) == []
+
+
+def files(folder: Path, kind: str = "playhead") -> list[Path]:
+    """Files of a kind in a server's own folder."""
+    return list(folder.glob(f".unsaved-*/*.{kind}"))
+
+
+def wait_for(look: Callable[[], object]) -> None:
+    for _ in range(2000):
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
