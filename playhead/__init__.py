@@ -1,0 +1,51 @@
+"""Playhead, an engine for playing a neural world: what programs may build on. docs/api.md tells of each name.
+
+Nothing is loaded before it is asked for: `import playhead` takes neither torch nor a window.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playhead.engine.agents import make as make
+    from playhead.engine.bridge.client import Client as Client
+    from playhead.engine.recording.reader import Recording as Recording
+    from playhead.engine.session import Session as Session
+    from playhead.scenes.scene import load_scene as load_scene
+    from playhead.world.action import Action as Action
+    from playhead.world.errors import PlayheadError as PlayheadError
+    from playhead.world.world import World as World
+
+__version__ = "0.1.0"
+
+# Installed, the rooms lie in this folder. In a checkout they lie beside it, and are found there.
+if not os.path.isdir(os.path.join(__path__[0], "engine")):
+    __path__.append(os.path.dirname(os.path.abspath(__path__[0])))
+
+_PUBLIC = {
+    "Action": "playhead.world.action",
+    "Client": "playhead.engine.bridge.client",
+    "PlayheadError": "playhead.world.errors",
+    "Recording": "playhead.engine.recording.reader",
+    "Session": "playhead.engine.session",
+    "World": "playhead.world.world",
+    "load_scene": "playhead.scenes.scene",
+    "make": "playhead.engine.agents",
+}
+"""Where each public name is from."""
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module `playhead` has no attribute `{name}`")
+    found = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
