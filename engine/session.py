@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world.action import RE_ANCHOR, Action, prompt_number
-from world.binding import bind, switch_prompt
-from world.context import Context
-from world.errors import ActionError, WorldError
-from world.past import enter
-from world.world import World
+from playhead.world.action import RE_ANCHOR, Action, prompt_number
+from playhead.world.binding import bind, switch_prompt
+from playhead.world.context import Context
+from playhead.world.errors import ActionError, WorldError
+from playhead.world.past import enter
+from playhead.world.world import World
 
 if TYPE_CHECKING:
-    from scenes.scene import Scene
+    from playhead.scenes.scene import Scene
 
 
 @dataclass(frozen=True)

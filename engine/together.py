@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.session import Session
-from world.action import Action
-from world.world import World
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.world import World
 
 LARGEST = 8
 """Sessions in one pass; the rest follow in the next."""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from render.sheet import contact_sheet, write_png
-from render.video import VideoWriter, can_film
-from world.clips import CONTEXT, Clip
-from world.evaluation import LOOKS
+from playhead.render.sheet import contact_sheet, write_png
+from playhead.render.video import VideoWriter, can_film
+from playhead.world.clips import CONTEXT, Clip
+from playhead.world.evaluation import LOOKS
 
 ROWS = 6
 LAPSE_FRAMES = 600

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 if TYPE_CHECKING:
-    from world.generator import Generator
+    from playhead.world.generator import Generator
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from world.context import Context, check_context
-from world.state import WorldState
-from world.world import World
+from playhead.world.context import Context, check_context
+from playhead.world.state import WorldState
+from playhead.world.world import World
 
 
 @torch.no_grad()

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from world.config import WorldConfig
-from world.lighttae import LightTAE, MemBlock, Memory
-from world.packed_decoder import PackedDecoder
-from world.state import WorldState
+from playhead.world.config import WorldConfig
+from playhead.world.lighttae import LightTAE, MemBlock, Memory
+from playhead.world.packed_decoder import PackedDecoder
+from playhead.world.state import WorldState
 
 
 class FrameDecoder:

@@ -10,8 +10,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from world.generator import Generator
-from world.sampler import Schedule
+from playhead.world.generator import Generator
+from playhead.world.sampler import Schedule
 
 
 class Experts(nn.Module):

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from world.experts import Experts
-from world.generator import Generator
-from world.packed_generator import PackedGenerator
-from world.state import WorldState
+from playhead.world.experts import Experts
+from playhead.world.generator import Generator
+from playhead.world.packed_generator import PackedGenerator
+from playhead.world.state import WorldState
 
 
 def expert_name(number: int) -> str:

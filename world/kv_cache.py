@@ -19,9 +19,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from world import rope
-from world.attention import attention
-from world.bounds import Size
+from playhead.world import rope
+from playhead.world.attention import attention
+from playhead.world.bounds import Size
 
 
 class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world.bounds import Size
+from playhead.world.bounds import Size
 
 Memory = list[Tensor]
 """The inputs that each `MemBlock` saw at the last step, in order; `(N, C, h, w)` each."""

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world.binding import bind
-from world.config import WorldConfig
-from world.context import Context
-from world.errors import WorldError
-from world.state import WorldState
-from world.world import World
+from playhead.world.binding import bind
+from playhead.world.config import WorldConfig
+from playhead.world.context import Context
+from playhead.world.errors import WorldError
+from playhead.world.state import WorldState
+from playhead.world.world import World
 
 PAST = 2**48
 """The ticks of a known past count down from here, so that no session ever draws their noise again."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from world.extras import install
+from playhead.world.extras import install
 
 SCORES = "        qk = tl.dot(q, k).to(tl.float32) * q_scale * k_scale"
 MASK = '        qk = tl.where(k_mask, qk, float("-inf"))'
@@ -31,7 +31,7 @@ def _kernels() -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]
         spec = importlib.util.find_spec("sageattention.attn_qk_int8_per_block")
     except (ImportError, RuntimeError) as error:
         raise RuntimeError(f"SageAttention cannot be loaded ({error}): {install('gpu')}") from None
-    empty = importlib.util.spec_from_loader("world.sage_kernel", None)
+    empty = importlib.util.spec_from_loader("playhead.world.sage_kernel", None)
     if spec is None or spec.origin is None or empty is None:
         raise RuntimeError(f"SageAttention is another release than 1.0.6: {install('gpu')}")
     lines = Path(spec.origin).read_text("utf-8").splitlines()

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from world.config import WorldConfig
+    from playhead.world.config import WorldConfig
 
 MAX_STEPS = 8
 """Denoise steps that a tick may have."""

@@ -7,15 +7,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from world import acceleration
-from world.action_module import ActionMemory
-from world.config import WorldConfig
-from world.context import Context
-from world.kv_cache import Caches, KVCache
-from world.lighttae import Memory
-from world.rest import Rest
-from world.sampler import Schedule
-from world.size import MAX_STEPS
+from playhead.world import acceleration
+from playhead.world.action_module import ActionMemory
+from playhead.world.config import WorldConfig
+from playhead.world.context import Context
+from playhead.world.kv_cache import Caches, KVCache
+from playhead.world.lighttae import Memory
+from playhead.world.rest import Rest
+from playhead.world.sampler import Schedule
+from playhead.world.size import MAX_STEPS
 
 GRAPH_TOKENS = 1024
 """Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""

@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from world import acceleration, checkpoint, packed
-from world.attention_check import choose_backend
-from world.config import WorldConfig, load_config
-from world.decoding import FrameDecoder
-from world.encoding import FrameEncoder
-from world.errors import WorldError
-from world.experts import Experts
-from world.flow import Flow, expert_name
-from world.found import find_world
-from world.generator import Generator
-from world.lighttae import LightTAE
-from world.memory import cut_memory
-from world.noise import noises
-from world.packed_generator import fits
-from world.sampler import Schedule, denoise
-from world.size import MAX_STEPS, check_size
-from world.state import Layout, WorldState
+from playhead.world import acceleration, checkpoint, packed
+from playhead.world.attention_check import choose_backend
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.decoding import FrameDecoder
+from playhead.world.encoding import FrameEncoder
+from playhead.world.errors import WorldError
+from playhead.world.experts import Experts
+from playhead.world.flow import Flow, expert_name
+from playhead.world.found import find_world
+from playhead.world.generator import Generator
+from playhead.world.lighttae import LightTAE
+from playhead.world.memory import cut_memory
+from playhead.world.noise import noises
+from playhead.world.packed_generator import fits
+from playhead.world.sampler import Schedule, denoise
+from playhead.world.size import MAX_STEPS, check_size
+from playhead.world.state import Layout, WorldState
 
 COMMIT = "commit"
 """What a generator is called that has weights for the commit pass alone."""

@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 from typing import Any
 
-from engine.bridge.protocol import BridgeError
-from engine.work import Answer, Work
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.work import Answer, Work
 
 SLICE = 0.05
 """Seconds after which another client's work has its turn."""

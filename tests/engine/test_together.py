@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from engine.session import Session
-from engine.together import step_together
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.world.action import Action
+from playhead.world.state import WorldState
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
-from world.state import WorldState
 
 
 def actions(draws) -> Action:
