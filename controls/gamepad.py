@@ -5,9 +5,9 @@ import contextlib
 import pygame
 from pygame._sdl2 import controller
 
-from controls.gamepad_names import AXES, BUTTONS
-from controls.held import Held
-from controls.keymap import Keymap
+from playhead.controls.gamepad_names import AXES, BUTTONS
+from playhead.controls.held import Held
+from playhead.controls.keymap import Keymap
 
 PRESSED, RELEASED = 0.5, 0.4
 """How far a stick or a trigger has to go to count as down, and how far back to count as up again."""

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-from world.action import Action
+from playhead.world.action import Action
 
 
 class Held:

@@ -2,8 +2,8 @@
 
 import pygame
 
-from controls.held import Held
-from controls.keymap import Keymap
+from playhead.controls.held import Held
+from playhead.controls.keymap import Keymap
 
 
 class Keyboard:

@@ -14,9 +14,9 @@ from typing import TypeVar
 import msgspec
 import pygame
 
-from controls.gamepad_names import GAMEPAD_NAMES
-from world.errors import ActionError
-from world.tomlfile import read_toml
+from playhead.controls.gamepad_names import GAMEPAD_NAMES
+from playhead.world.errors import ActionError
+from playhead.world.tomlfile import read_toml
 
 SHIPPED = Path(__file__).parent / "keymaps"
 DEFAULT = SHIPPED / "freedoom.toml"

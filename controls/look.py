@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pygame
 
-from controls.keymap import Keymap
+from playhead.controls.keymap import Keymap
 
 
 class Look:

@@ -5,12 +5,12 @@ from typing import Protocol
 
 import pygame
 
-from controls.gamepad import Gamepads
-from controls.held import Held
-from controls.keyboard import Keyboard
-from controls.keymap import Keymap
-from controls.look import Look
-from world.action import Action
+from playhead.controls.gamepad import Gamepads
+from playhead.controls.held import Held
+from playhead.controls.keyboard import Keyboard
+from playhead.controls.keymap import Keymap
+from playhead.controls.look import Look
+from playhead.world.action import Action
 
 
 class Script(Protocol):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from world.action import Action, ActionSpace
-from world.errors import ActionError
+from playhead.world.action import Action, ActionSpace
+from playhead.world.errors import ActionError
 
 IDLE = (".", "idle", "none")
 MAX_TICKS = 1_000_000

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 SLOWEST, FASTEST = 0.25, 2.0
 """The range of the speed: from slow motion at a quarter to twice the world's own rate."""

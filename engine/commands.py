@@ -23,17 +23,17 @@ def rollout(
     """Play a script with nobody watching and keep the frames."""
     from rich.progress import track
 
-    from controls.keymap import find_keymap
-    from controls.script import load_actions
-    from engine.recording.recorder import Recorder
-    from engine.rollout import rollout as run
-    from engine.session import Session
-    from engine.timeline.timeline import Timeline
-    from render.export import Clip, check_export, exporting
-    from scenes.scene import check_seed, load_scene, read_context
-    from world.errors import ActionError, PlayheadError, WorldError
-    from world.terminal import console
-    from world.world import World
+    from playhead.controls.keymap import find_keymap
+    from playhead.controls.script import load_actions
+    from playhead.engine.recording.recorder import Recorder
+    from playhead.engine.rollout import rollout as run
+    from playhead.engine.session import Session
+    from playhead.engine.timeline.timeline import Timeline
+    from playhead.render.export import Clip, check_export, exporting
+    from playhead.scenes.scene import check_seed, load_scene, read_context
+    from playhead.world.errors import ActionError, PlayheadError, WorldError
+    from playhead.world.terminal import console
+    from playhead.world.world import World
 
     check_export(out)
     if (scene is None) == (context is None):

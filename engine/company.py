@@ -7,9 +7,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from engine.session import Session
-from engine.together import LARGEST, may_join, step_together
-from world.action import Action
+from playhead.engine.session import Session
+from playhead.engine.together import LARGEST, may_join, step_together
+from playhead.world.action import Action
 
 PATIENCE = 0.002
 """Seconds that a pass waits for a session which came so soon after its last tick before."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from world.acceleration import pick_device, pick_dtype
-from world.catalogue import scan_worlds
-from world.extras import install
-from world.found import shipped_worlds
+from playhead.world.acceleration import pick_device, pick_dtype
+from playhead.world.catalogue import scan_worlds
+from playhead.world.extras import install
+from playhead.world.found import shipped_worlds
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from world.world import COMMIT, World
+from playhead.world.world import COMMIT, World
 
 SIZE = 16
 """Bytes of a digest."""

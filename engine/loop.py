@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from engine.auto_steps import AutoSteps
-from engine.clock import FASTEST, SLOWEST, Clock, check_speed
-from engine.stats import Meter, Stats, percentile
-from engine.tick import ActionSource, Alone, Stepper, Tick, Timing
-from world.errors import PlayheadError
+from playhead.engine.auto_steps import AutoSteps
+from playhead.engine.clock import FASTEST, SLOWEST, Clock, check_speed
+from playhead.engine.stats import Meter, Stats, percentile
+from playhead.engine.tick import ActionSource, Alone, Stepper, Tick, Timing
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
-    from engine.recording.tree import Place
-    from engine.session import Session
-    from engine.timeline.timeline import Timeline
-    from world.action import Action
-    from world.world import World
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.session import Session
+    from playhead.engine.timeline.timeline import Timeline
+    from playhead.world.action import Action
+    from playhead.world.world import World
 
 
 Answer = TypeVar("Answer")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from engine.session import Session
-from engine.timeline.timeline import Timeline
-from world.action import Action
+from playhead.engine.session import Session
+from playhead.engine.timeline.timeline import Timeline
+from playhead.world.action import Action
 
 
 def rollout(

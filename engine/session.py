@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world.action import RE_ANCHOR, Action, prompt_number
-from world.context import Context
-from world.errors import ActionError, WorldError
-from world.world import World
+from playhead.world.action import RE_ANCHOR, Action, prompt_number
+from playhead.world.context import Context
+from playhead.world.errors import ActionError, WorldError
+from playhead.world.world import World
 
 if TYPE_CHECKING:
-    from scenes.scene import Scene
+    from playhead.scenes.scene import Scene
 
 COMMITS = ThreadPoolExecutor(1, "commit")
 """The thread on which commits run beside decodes."""

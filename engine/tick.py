@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
-    from engine.recording.tree import Place
-    from engine.session import Session
-    from world.action import Action
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.session import Session
+    from playhead.world.action import Action
 
 
 class ActionSource(Protocol):

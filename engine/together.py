@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.session import COMMITS, Session
-from world.action import Action
-from world.rest import Rest
-from world.world import World, WorldState
+from playhead.engine.session import COMMITS, Session
+from playhead.world.action import Action
+from playhead.world.rest import Rest
+from playhead.world.world import World, WorldState
 
 LARGEST = 8
 """Sessions in one pass; the rest follow in the next."""

@@ -18,9 +18,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from engine.agents import RemoteWorldEnv, WorldEnv
-from world.errors import PlayheadError
-from world.world import World
+from playhead.engine.agents import RemoteWorldEnv, WorldEnv
+from playhead.world.errors import PlayheadError
+from playhead.world.world import World
 
 EPISODE = 128
 """Ticks of an episode: a world knows no end."""

@@ -14,8 +14,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from render.video import VideoWriter
-from world.errors import PlayheadError
+from playhead.render.video import VideoWriter
+from playhead.world.errors import PlayheadError
 
 KEEP = 0.85
 """The chance that a button stays as it is for another tick: a player who changes his mind less often."""
@@ -42,9 +42,9 @@ def film(wanted: argparse.Namespace) -> None:
     options = {"render_mode": "rgb_array", "max_ticks": wanted.ticks}
     options |= {name: given for name in ("world", "scene") if (given := getattr(wanted, name))}
     if wanted.connect:
-        env = gymnasium.make("engine.agents:playhead/Remote-v0", address=wanted.connect, **options)
+        env = gymnasium.make("playhead.engine.agents:playhead/Remote-v0", address=wanted.connect, **options)
     else:
-        env = gymnasium.make("engine.agents:playhead/Freedoom-v0", **options)
+        env = gymnasium.make("playhead.engine.agents:playhead/Freedoom-v0", **options)
     observation, info = env.reset(seed=wanted.seed)
     rate = Fraction(env.metadata["frames_per_second"]).limit_denominator(1001)
     draws = np.random.default_rng(wanted.seed)

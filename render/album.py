@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from render.sheet import contact_sheet, write_png
-from render.video import VideoWriter, can_film
-from world.evaluation import CONTEXT, LOOKS, Clip
+from playhead.render.sheet import contact_sheet, write_png
+from playhead.render.video import VideoWriter, can_film
+from playhead.world.evaluation import CONTEXT, LOOKS, Clip
 
 ROWS = 6
 LAPSE_FRAMES = 600

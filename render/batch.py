@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from world.noise import Ahead
-from world.world import World
+from playhead.world.noise import Ahead
+from playhead.world.world import World
 
 WARM_TICKS = 3  # on top of three rounds of the cache: it fills, every graph runs once, and is recorded
 
@@ -60,8 +60,8 @@ def game_rate(seconds: float = 3.0) -> float | None:
     """Frames a second of ViZDoom as the collector plays it, on one core; None where it is not installed."""
     import numpy as np
 
-    from world.training.collect import CollectError, hold, import_vizdoom, open_game
-    from world.training.places import BUTTONS, PLACES
+    from playhead.world.training.collect import CollectError, hold, import_vizdoom, open_game
+    from playhead.world.training.places import BUTTONS, PLACES
 
     try:
         import_vizdoom()

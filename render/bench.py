@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from engine.clock import Clock
-from engine.loop import Loop
-from engine.mailbox import Mailbox
-from engine.session import Session
-from engine.stats import percentile
-from engine.tick import Tick
-from render.hud import draw_hud
-from render.picture import draw_picture
-from render.window import Window, wake
-from scenes.scene import Scene
-from world.action import Action, ActionSpace
-from world.world import World
+from playhead.engine.clock import Clock
+from playhead.engine.loop import Loop
+from playhead.engine.mailbox import Mailbox
+from playhead.engine.session import Session
+from playhead.engine.stats import percentile
+from playhead.engine.tick import Tick
+from playhead.render.hud import draw_hud
+from playhead.render.picture import draw_picture
+from playhead.render.window import Window, wake
+from playhead.scenes.scene import Scene
+from playhead.world.action import Action, ActionSpace
+from playhead.world.world import World
 
 SETTLE = 20
 """Ticks that are not counted, at least: the first ones find cold caches."""

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from engine.loop import Loop
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.stats import percentile
-from engine.tick import Tick
-from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import Timeline
-from render.bench import SETTLE, Unpaced, Wanderer, show
-from scenes.scene import Scene
-from world.world import World
+from playhead.engine.loop import Loop
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.stats import percentile
+from playhead.engine.tick import Tick
+from playhead.engine.timeline.store import SnapshotStore
+from playhead.engine.timeline.timeline import Timeline
+from playhead.render.bench import SETTLE, Unpaced, Wanderer, show
+from playhead.scenes.scene import Scene
+from playhead.world.world import World
 
 TURN = 60
 """Counted ticks until the other way of playing has its turn."""

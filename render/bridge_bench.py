@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.stats import WINDOW
-from world.action import Action
-from world.errors import PlayheadError
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.stats import WINDOW
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 
 ROOT = Path(__file__).parents[1]
 SETTLE = 20

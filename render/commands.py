@@ -28,9 +28,9 @@ def bench_play(
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
-    from render import bench, flops
-    from scenes.scene import load_scene, scenes_of
-    from world.world import World
+    from playhead.render import bench, flops
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.world import World
 
     # Torch's threads belong to the one that computes, and stay as long as it does. Those of this one would be
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
@@ -59,7 +59,7 @@ def bench_play(
         each = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in counted.items())
         typer.echo(f"GFLOP a tick  {sum(counted.values()) / 1e9:.2f}: {each}, counted")
     if recording:
-        from render.bench_recording import bench_recording
+        from playhead.render.bench_recording import bench_recording
 
         cost = bench_recording(loaded, start, ticks)
         typer.echo(f"not recorded  {bench.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
@@ -86,10 +86,10 @@ def bench_seek(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play with recording, then go to random moments of that and print how long it takes."""
-    from render import bench
-    from render.bench_recording import bench_seek as run
-    from scenes.scene import load_scene, scenes_of
-    from world.world import World
+    from playhead.render import bench
+    from playhead.render.bench_recording import bench_seek as run
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.world import World
 
     loaded = World.load(world, device)
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -110,10 +110,10 @@ def bench_attention(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
-    from render import bench
-    from world import acceleration, attention_check
-    from world.config import load_config
-    from world.found import find_world
+    from playhead.render import bench
+    from playhead.world import acceleration, attention_check
+    from playhead.world.config import load_config
+    from playhead.world.found import find_world
 
     config = load_config(find_world(world) / "world.toml")
     target = acceleration.pick_device(device)
@@ -142,11 +142,11 @@ def bench_batch(
     """Step many sessions together and print ticks a second against their number."""
     from rich.table import Table
 
-    from render import batch, bench
-    from world import acceleration
-    from world.errors import PlayheadError
-    from world.terminal import show
-    from world.world import World
+    from playhead.render import batch, bench
+    from playhead.world import acceleration
+    from playhead.world.errors import PlayheadError
+    from playhead.world.terminal import show
+    from playhead.world.world import World
 
     sizes = [int(part) for part in sessions.split(",") if part.strip().isdigit()]
     if not sizes or min(sizes) < 1 or len(sizes) != len(sessions.split(",")):
@@ -178,9 +178,9 @@ def bench_bridge(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play through a server on this machine, and print what that costs beyond the ticks."""
-    from render import bench
-    from render.bridge_bench import bench_steps, bench_watchers, served
-    from world.acceleration import pick_device
+    from playhead.render import bench
+    from playhead.render.bridge_bench import bench_steps, bench_watchers, served
+    from playhead.world.acceleration import pick_device
 
     typer.echo(f"hardware      {bench.hardware(pick_device(device))}")
     with served(world, scene, device) as address:

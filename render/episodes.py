@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from render.export import ExportError, npz, whole
-from world.action import RE_ANCHOR, Action, ActionSpace
+from playhead.render.export import ExportError, npz, whole
+from playhead.world.action import RE_ANCHOR, Action, ActionSpace
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from world.evaluation import Scores
+    from playhead.world.evaluation import Scores
 
 AT_ONCE = 12
 """Evaluations side by side on a GPU."""
@@ -44,12 +44,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a world against real footage that it has never seen, or compare training runs."""
-    from render import returning
-    from world.errors import PlayheadError
-    from world.evaluation import PLAYERS, as_numbers
-    from world.found import find_world
-    from world.returning import as_row, has_trips
-    from world.terminal import show
+    from playhead.render import returning
+    from playhead.world.errors import PlayheadError
+    from playhead.world.evaluation import PLAYERS, as_numbers
+    from playhead.world.found import find_world
+    from playhead.world.returning import as_row, has_trips
+    from playhead.world.terminal import show
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
@@ -121,11 +121,11 @@ def _measured(
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 
-    from world import acceleration
-    from world.evaluation import Evaluation, in_turns, load_inverse, prepare
-    from world.noise import OnDevice
-    from world.terminal import console
-    from world.world import World
+    from playhead.world import acceleration
+    from playhead.world.evaluation import Evaluation, in_turns, load_inverse, prepare
+    from playhead.world.noise import OnDevice
+    from playhead.world.terminal import console
+    from playhead.world.world import World
 
     at_once = AT_ONCE if acceleration.pick_device(device).type == "cuda" else 1
     for first in range(0, len(jobs), at_once):
@@ -142,7 +142,7 @@ def _measured(
             evaluation = prepare(world, inverse, episodes, per_place=clips, player=player)
             watch = saved = None
             if job.out is not None:
-                from render.album import Album
+                from playhead.render.album import Album
 
                 album = Album(job.out, evaluation.clips, ticks)
                 watch = album.watch
@@ -254,7 +254,7 @@ def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table
 
 def train_report(run: Annotated[Path, typer.Argument(help="Folder of a training run.")]) -> None:
     """Draw a run's metrics, a PNG each, into its folder."""
-    from render.report import report
+    from playhead.render.report import report
 
     for file in report(run):
         typer.echo(str(file))

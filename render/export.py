@@ -18,11 +18,11 @@ from typing import IO
 
 import numpy as np
 
-from render.sheet import contact_sheet, write_png
-from render.video import VideoWriter
-from world.action import Action
-from world.config import WorldConfig
-from world.errors import PlayheadError
+from playhead.render.sheet import contact_sheet, write_png
+from playhead.render.video import VideoWriter
+from playhead.world.action import Action
+from playhead.world.config import WorldConfig
+from playhead.world.errors import PlayheadError
 
 FORMS = (".npz", ".mp4", ".gif", ".png")
 """Endings of files; a name without one is a folder."""

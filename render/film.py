@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pygame
 
-from render.hud import draw_held
-from render.text import GREY, draw_label, text_size
-from world.action import Action
+from playhead.render.hud import draw_held
+from playhead.render.text import GREY, draw_label, text_size
+from playhead.world.action import Action
 
 GAP = 4
 """Dark pixels between two takes, before they are enlarged; even, as H.264 wants its sizes."""

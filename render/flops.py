@@ -9,9 +9,9 @@ from math import prod
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scenes.scene import Scene
-from world.action import Action
-from world.world import World
+from playhead.scenes.scene import Scene
+from playhead.world.action import Action
+from playhead.world.world import World
 
 
 def count(world: World, scene: Scene) -> dict[str, int]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.loop import Loop
-from world.errors import PlayheadError
+from playhead.engine.loop import Loop
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Place
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.timeline.timeline import Timeline
 
 
 class Glimpse:

@@ -4,8 +4,18 @@ from collections.abc import Sequence
 
 import pygame
 
-from engine.stats import Stats
-from render.text import ACCENT, GREY, SHADE, WARNING, WHITE, draw_label, panel, render_text, text_size
+from playhead.engine.stats import Stats
+from playhead.render.text import (
+    ACCENT,
+    GREY,
+    SHADE,
+    WARNING,
+    WHITE,
+    draw_label,
+    panel,
+    render_text,
+    text_size,
+)
 
 GROOVE = (255, 255, 255, 40)
 

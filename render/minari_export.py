@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from render.episodes import Moment
-from render.export import ExportError
-from world.config import WorldConfig
-from world.extras import install
+from playhead.render.episodes import Moment
+from playhead.render.export import ExportError
+from playhead.world.config import WorldConfig
+from playhead.world.extras import install
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
@@ -71,7 +71,7 @@ def write_minari(
     minari = _import_minari()
     from minari.storage import get_dataset_path
 
-    from engine.agents import registered, spaces
+    from playhead.engine.agents import registered, spaces
 
     size, spec = (config.frame_height, config.frame_width), registered(config.name)
     described = f"Played in the neural world {config.name} ({config.title}) with Playhead."
@@ -113,7 +113,7 @@ def _buffers(
     """The episodes in chunks; Minari joins those of one number. Fills in how many ticks each has."""
     from minari.data_collector import EpisodeBuffer
 
-    from engine.agents import spaces
+    from playhead.engine.agents import spaces
 
     dtype = spaces.actions(config.action).dtype
     for seed, moments in episodes:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pygame
 
-from engine.loop import Loop
-from render.glimpse import Glimpse
-from render.panels import MomentList, NameLine
-from render.scrub import REFRESH, Scrub
-from render.standstill import Standstill
-from render.strip import Strip
-from world.errors import PlayheadError
+from playhead.engine.loop import Loop
+from playhead.render.glimpse import Glimpse
+from playhead.render.panels import MomentList, NameLine
+from playhead.render.scrub import REFRESH, Scrub
+from playhead.render.standstill import Standstill
+from playhead.render.strip import Strip
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Place
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.timeline.timeline import Timeline
 
 SCRUBS = {"scrub_back": -1, "scrub_forward": 1}
 """The functions of keys that are held, and where they go."""

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controls.keymap import Keymap
-from controls.player import Player
-from render.settings import PlaySettings
-from world.errors import PlayheadError
-from world.home import if_any, worlds_folder
+from playhead.controls.keymap import Keymap
+from playhead.controls.player import Player
+from playhead.render.settings import PlaySettings
+from playhead.world.errors import PlayheadError
+from playhead.world.home import if_any, worlds_folder
 
 if TYPE_CHECKING:
-    from engine.recording.reader import Recording
-    from engine.recording.tree import Place
-    from engine.session import Session
-    from engine.timeline.timeline import Timeline
-    from scenes.scene import Scene
-    from world.world import World
+    from playhead.engine.recording.reader import Recording
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.session import Session
+    from playhead.engine.timeline.timeline import Timeline
+    from playhead.scenes.scene import Scene
+    from playhead.world.world import World
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and which part (0 to 1) of it all is done."""
@@ -27,9 +27,9 @@ FIRST_WORLD = "freedoom"
 
 def keymap_world(settings: PlaySettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
-    from engine.recording.reader import Summary, find_recording
-    from engine.recording.schema import RecordingError
-    from scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
+    from playhead.engine.recording.reader import Summary, find_recording
+    from playhead.engine.recording.schema import RecordingError
+    from playhead.scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
 
     if settings.continued and not settings.world:
         try:
@@ -78,12 +78,12 @@ class Opening:
     def first(self) -> "Session":
         """Loads the world and opens the first scene."""
         settings, progress = self._settings, self._progress
-        from scenes.scene import belongs, load_scene, scenes_of
+        from playhead.scenes.scene import belongs, load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
         kept, place = self._read_recording()
         progress("starting torch", 0.05)
-        from world.world import World
+        from playhead.world.world import World
 
         name = settings.world or (scene.world if scene else kept.world if kept else FIRST_WORLD)
         progress(f"loading the world {name}", 0.5)
@@ -91,7 +91,7 @@ class Opening:
         config = self._world.config
         self._keymap.check(config.action.buttons, config.action.axes)
         if settings.script is not None:
-            from controls.script import ScriptSource, load_actions
+            from playhead.controls.script import ScriptSource, load_actions
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
@@ -104,7 +104,7 @@ class Opening:
                 "leave out --world, or choose another --scene"
             )
         session = self._open(scene, scene.seed if settings.seed is None else settings.seed)
-        from engine.timeline.opening import new_timeline
+        from playhead.engine.timeline.opening import new_timeline
 
         self.timeline = new_timeline(self._world, scene, settings.recordings, settings.unrecorded)
         return session
@@ -113,8 +113,8 @@ class Opening:
         """The recording that is to be gone on with, and the moment in it, if there is to be one."""
         if not self._settings.continued:
             return None, None
-        from engine.recording.reader import Recording, find_recording
-        from engine.recording.tree import Place
+        from playhead.engine.recording.reader import Recording, find_recording
+        from playhead.engine.recording.tree import Place
 
         path, place = find_recording(self._settings.continued)
         self._progress(f"reading {path.name}", 0.02)
@@ -126,7 +126,7 @@ class Opening:
 
     def _go_on(self, kept: "Recording", place: "Place") -> "Session":
         """Goes on with a recording from a moment of it."""
-        from engine.timeline.opening import continued
+        from playhead.engine.timeline.opening import continued
 
         assert self._world is not None
         self.scene = kept.scene(place.branch)
@@ -138,7 +138,7 @@ class Opening:
         watched = self._settings.watched
         self.timeline, session, self.remark = continued(kept, place, self._world, tell, watched is None)
         if watched is not None:
-            from engine.recording.replay import ReplaySource
+            from playhead.engine.recording.replay import ReplaySource
 
             steps = self._settings.steps
             source = ReplaySource(self.timeline, session, watched.branch, watched.last, steps)
@@ -149,7 +149,7 @@ class Opening:
 
     def neighbour(self, by: int) -> "Session":
         """Opens the scene that comes `by` after the present one among those of the same world."""
-        from scenes.scene import scenes_of
+        from playhead.scenes.scene import scenes_of
 
         assert self._world is not None
         config = self._world.config
@@ -160,7 +160,7 @@ class Opening:
         return self._open(scene, scene.seed)
 
     def _open(self, scene: "Scene", seed: int) -> "Session":
-        from engine.session import Session
+        from playhead.engine.session import Session
 
         assert self._world is not None
         self._progress(f"entering {scene.title}", 0.7)

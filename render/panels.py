@@ -5,11 +5,21 @@ from typing import TYPE_CHECKING
 
 import pygame
 
-from render.text import ACCENT, GREY, SHADE, WARNING, WHITE, draw_label, panel, render_text, text_size
+from playhead.render.text import (
+    ACCENT,
+    GREY,
+    SHADE,
+    WARNING,
+    WHITE,
+    draw_label,
+    panel,
+    render_text,
+    text_size,
+)
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Place
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.timeline.timeline import Timeline
 
 LONGEST_NAME = 40
 CHOSEN = (90, 130, 170, 120)

@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pygame
 
-from controls.keymap import Keymap, find_keymap, load_keymap
-from controls.player import Player
-from engine.bridge.line import Line
-from engine.bridge.remote import RemoteLoop
-from engine.bridge.shared import SharedPlay
-from engine.clock import check_speed
-from engine.loop import Loop
-from engine.mailbox import Mailbox
-from engine.stats import Stats
-from engine.tick import Tick
-from render.hud import draw_hud, draw_note, draw_state
-from render.moments import Moments
-from render.opening import Opening, family_of, keymap_world
-from render.pacer import Pacer
-from render.picture import draw_picture
-from render.prompts import prompt_note
-from render.remote import RemoteOpening, RemoteSharing, dial_in, script_of
-from render.screens import draw_help, draw_loading
-from render.settings import PlaySettings
-from render.sharing import Sharing
-from render.window import WAKE, Window, save_screenshot, wake
-from world.errors import PlayheadError
+from playhead.controls.keymap import Keymap, find_keymap, load_keymap
+from playhead.controls.player import Player
+from playhead.engine.bridge.line import Line
+from playhead.engine.bridge.remote import RemoteLoop
+from playhead.engine.bridge.shared import SharedPlay
+from playhead.engine.clock import check_speed
+from playhead.engine.loop import Loop
+from playhead.engine.mailbox import Mailbox
+from playhead.engine.stats import Stats
+from playhead.engine.tick import Tick
+from playhead.render.hud import draw_hud, draw_note, draw_state
+from playhead.render.moments import Moments
+from playhead.render.opening import Opening, family_of, keymap_world
+from playhead.render.pacer import Pacer
+from playhead.render.picture import draw_picture
+from playhead.render.prompts import prompt_note
+from playhead.render.remote import RemoteOpening, RemoteSharing, dial_in, script_of
+from playhead.render.screens import draw_help, draw_loading
+from playhead.render.settings import PlaySettings
+from playhead.render.sharing import Sharing
+from playhead.render.window import WAKE, Window, save_screenshot, wake
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.session import Session
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.session import Session
+    from playhead.engine.timeline.timeline import Timeline
 
 ASPECT = (256, 160)
 """The picture that the window opens for, before the world is known: width and height."""

@@ -3,11 +3,11 @@
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from controls.keymap import Keymap
-from world.action import prompt_name
+from playhead.controls.keymap import Keymap
+from playhead.world.action import prompt_name
 
 if TYPE_CHECKING:
-    from scenes.scene import Scene
+    from playhead.scenes.scene import Scene
 
 LONGEST = 120
 """Characters of a prompt that are shown."""

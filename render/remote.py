@@ -5,19 +5,19 @@ from concurrent.futures import Future
 
 import pygame
 
-from controls.keymap import Keymap
-from engine.bridge.auth import load_client_keys
-from engine.bridge.lease import LOCAL
-from engine.bridge.line import Line, Wanted
-from engine.bridge.protocol import CODECS, Controlled, SceneInfo
-from engine.bridge.remote import RemoteLoop
-from render.screens import draw_loading
-from render.settings import PlaySettings
-from render.sharing import NEEDS_CONTROL
-from render.window import Window, wake
-from world.action import Action, ActionSpace
-from world.errors import PlayheadError
-from world.home import if_any, recordings_folder
+from playhead.controls.keymap import Keymap
+from playhead.engine.bridge.auth import load_client_keys
+from playhead.engine.bridge.lease import LOCAL
+from playhead.engine.bridge.line import Line, Wanted
+from playhead.engine.bridge.protocol import CODECS, Controlled, SceneInfo
+from playhead.engine.bridge.remote import RemoteLoop
+from playhead.render.screens import draw_loading
+from playhead.render.settings import PlaySettings
+from playhead.render.sharing import NEEDS_CONTROL
+from playhead.render.window import Window, wake
+from playhead.world.action import Action, ActionSpace
+from playhead.world.errors import PlayheadError
+from playhead.world.home import if_any, recordings_folder
 
 
 def dial(settings: PlaySettings) -> Line:
@@ -146,7 +146,7 @@ def script_of(settings: PlaySettings, line: Line, aliases: dict[str, str]) -> li
     """The actions of `--script`, in the words of the world at the other end."""
     if settings.script is None:
         return []
-    from controls.script import load_actions
+    from playhead.controls.script import load_actions
 
     if line.public:
         raise PlayheadError("--script needs a session of its own; the one of a window goes on by itself")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pygame
 
-from render.sheet import write_png
-from world.errors import PlayheadError
+from playhead.render.sheet import write_png
+from playhead.world.errors import PlayheadError
 
 WIDTH, HEIGHT, MARGIN = 640, 260, 48
 INK, FAINT, PAPER, LINE = (225, 225, 225), (70, 70, 78), (24, 24, 28), (110, 190, 255)

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from world.returning import Returned
+    from playhead.world.returning import Returned
 
 
 def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[Returned]":
     """How well a world returns, under a progress bar. Raises PlayheadError for unusable episodes."""
     from rich.progress import Progress
 
-    from world.config import load_config
-    from world.found import find_world
-    from world.memory import cut_memory
-    from world.noise import OnDevice
-    from world.returning import MEMORY, Returning, read_trips
-    from world.terminal import console
-    from world.world import World
+    from playhead.world.config import load_config
+    from playhead.world.found import find_world
+    from playhead.world.memory import cut_memory
+    from playhead.world.noise import OnDevice
+    from playhead.world.returning import MEMORY, Returning, read_trips
+    from playhead.world.terminal import console
+    from playhead.world.world import World
 
     more = cut_memory(load_config(find_world(world) / "world.toml"), MEMORY) is not None
     worlds = [World.load(world, device, steps=steps, memory=memory) for memory in (None, MEMORY)[: 1 + more]]
@@ -37,7 +37,7 @@ def table(results: "list[Returned]") -> "Table":
     """One row an excursion and its number of ticks."""
     from rich.table import Table
 
-    from world.returning import MEMORY
+    from playhead.world.returning import MEMORY
 
     shown = Table(title="There and back: PSNR in dB of what is seen after an excursion against before")
     for name in ("excursion", "ticks", "clips", "dreamed", f"with {MEMORY} frames of memory"):

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pygame
 
-from controls.keymap import FUNCTIONS, Keymap
-from render.text import ACCENT, BACKGROUND, GREY, SHADE, WHITE, panel, render_text, text_size
+from playhead.controls.keymap import FUNCTIONS, Keymap
+from playhead.render.text import ACCENT, BACKGROUND, GREY, SHADE, WHITE, panel, render_text, text_size
 
 GROOVE = (44, 48, 58)
 

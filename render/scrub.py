@@ -8,13 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from engine.loop import Loop
-from render.glimpse import Glimpse
-from render.standstill import Standstill
+from playhead.engine.loop import Loop
+from playhead.render.glimpse import Glimpse
+from playhead.render.standstill import Standstill
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Place
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.recording.tree import Place
+    from playhead.engine.timeline.timeline import Timeline
 
 HESITATION = 0.3
 """Seconds for which a key that is held counts as a tap, of a single tick; then the ticks run."""
@@ -143,7 +143,7 @@ class Scrub:
         return min(max(origin.tick + self._offset + moved, 0), end)
 
     def _on_line(self, tick: int) -> "Place | None":
-        from engine.recording.tree import Place
+        from playhead.engine.recording.tree import Place
 
         tree = self._timeline.tree
         return tree.check(Place(self._line, tick)) if tick <= tree.branch(self._line).last else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 
 @dataclass(frozen=True)

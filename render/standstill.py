@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 
-from engine.loop import Loop
+from playhead.engine.loop import Loop
 
 
 class Standstill:

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pygame
 
-from render.text import ACCENT, GREY, SHADE, WARNING, WHITE, draw_label, panel, render_text, text_size
+from playhead.render.text import (
+    ACCENT,
+    GREY,
+    SHADE,
+    WARNING,
+    WHITE,
+    draw_label,
+    panel,
+    render_text,
+    text_size,
+)
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Bookmark, Branch, Place
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.recording.tree import Bookmark, Branch, Place
+    from playhead.engine.timeline.timeline import Timeline
 
 GROOVE = (72, 78, 90)
 LANES = 6

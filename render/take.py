@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from engine.recording.commands import load_world
-from engine.recording.reader import Recording, find_recording
-from engine.recording.replay import Replayed, replay, telling
-from render.episodes import Moment
-from render.export import ExportError
-from render.film import Pane, said
-from world.action import Action
-from world.world import World
+from playhead.engine.recording.commands import load_world
+from playhead.engine.recording.reader import Recording, find_recording
+from playhead.engine.recording.replay import Replayed, replay, telling
+from playhead.render.episodes import Moment
+from playhead.render.export import ExportError
+from playhead.render.film import Pane, said
+from playhead.world.action import Action
+from playhead.world.world import World
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
     from av.filter import Graph

@@ -3,9 +3,9 @@
 import numpy as np
 import pygame
 
-from engine.clock import Clock
-from render.picture import draw_picture
-from render.window import Window
+from playhead.engine.clock import Clock
+from playhead.render.picture import draw_picture
+from playhead.render.window import Window
 
 
 class Viewer:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pygame
 
-from engine.display import lacks_display
-from render.text import ACCENT, BACKGROUND, forget_fonts
-from world.errors import PlayheadError
+from playhead.engine.display import lacks_display
+from playhead.render.text import ACCENT, BACKGROUND, forget_fonts
+from playhead.world.errors import PlayheadError
 
 TITLE = "Playhead"
 SMALLEST = (384, 240)

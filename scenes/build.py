@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields, context_arrays
-from world.context import Context
-from world.home import own_folder
-from world.training.footage import read_episode
+from playhead.scenes.scene import SCENE_FILE, SceneError, SceneFields, check_fields, context_arrays
+from playhead.world.context import Context
+from playhead.world.home import own_folder
+from playhead.world.training.footage import read_episode
 
 
 def cut_scene(

@@ -8,9 +8,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from engine.recording.replay import Replayed
-    from scenes.scene import SceneFields
-    from world.context import Context
+    from playhead.engine.recording.replay import Replayed
+    from playhead.scenes.scene import SceneFields
+    from playhead.world.context import Context
 
 app = typer.Typer(invoke_without_command=True)
 _PLACE = "--place says what a picture is dreamed as, in a world without prompts: it goes with --image alone"
@@ -27,8 +27,8 @@ def scenes(
         return
     from rich.table import Table
 
-    from scenes.scene import ready_scenes, scan_scenes
-    from world.terminal import show, show_json
+    from playhead.scenes.scene import ready_scenes, scan_scenes
+    from playhead.world.terminal import show, show_json
 
     fields = ("name", "title", "world", "place", "seed")
     table = Table(*fields)
@@ -46,8 +46,8 @@ def scenes(
             known = {"name": ready.name, "title": ready.title, "world": ready.world, "seed": ready.seed}
             rows.append({**known, "state": "to be prepared"})
     if thumbnails is not None:
-        from render.sheet import write_png
-        from scenes.scene import SceneError
+        from playhead.render.sheet import write_png
+        from playhead.scenes.scene import SceneError
 
         try:
             thumbnails.mkdir(parents=True, exist_ok=True)
@@ -89,8 +89,8 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Replace a scene that is there.")] = False,
 ) -> None:
     """Make a scene: of an episode, a recording or a picture, or of prompts for a public world."""
-    from scenes.build import check_new, cut_scene, save_scene
-    from scenes.scene import SceneError, SceneFields
+    from playhead.scenes.build import check_new, cut_scene, save_scene
+    from playhead.scenes.scene import SceneError, SceneFields
 
     said = tuple(prompt or ())
     named = title or name.replace("-", " ").capitalize()
@@ -131,12 +131,12 @@ def _save_moment(
     from msgspec.structs import replace
     from rich.progress import track
 
-    from engine.recording.commands import load_world
-    from engine.recording.moment import moment_scene
-    from engine.recording.reader import Recording, find_recording
-    from engine.recording.replay import telling
-    from scenes.build import save_scene
-    from world.terminal import console
+    from playhead.engine.recording.commands import load_world
+    from playhead.engine.recording.moment import moment_scene
+    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.replay import telling
+    from playhead.scenes.build import save_scene
+    from playhead.world.terminal import console
 
     path, moment = find_recording(source)
     recording = Recording.read(path)
@@ -173,11 +173,11 @@ def _dream_start(
     vae: str | None,
 ) -> "Context":
     """The context that a world needs of prompts and a picture: by encoders, or by the world alone."""
-    from scenes.encoders import IMAGE, TEXT, Encoders, make_context
-    from scenes.scene import SceneError
-    from scenes.settle import settle_picture
-    from world.public import PROMPTS
-    from world.world import World
+    from playhead.scenes.encoders import IMAGE, TEXT, Encoders, make_context
+    from playhead.scenes.scene import SceneError
+    from playhead.scenes.settle import settle_picture
+    from playhead.world.public import PROMPTS
+    from playhead.world.world import World
 
     prompts = fields.prompts
     if len(prompts) > PROMPTS:
@@ -201,10 +201,10 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Make those anew that are there.")] = False,
 ) -> None:
     """Encode the prompts and pictures of ready scenes, once; fetches the encoders where they are not here."""
-    from scenes.encoders import IMAGE, TEXT, Encoders
-    from scenes.prepare import prepare_scenes
-    from scenes.worlds_commands import progress
-    from world.encoding import load_frame_encoder
+    from playhead.scenes.encoders import IMAGE, TEXT, Encoders
+    from playhead.scenes.prepare import prepare_scenes
+    from playhead.scenes.worlds_commands import progress
+    from playhead.world.encoding import load_frame_encoder
 
     with progress() as tell:
         made = prepare_scenes(

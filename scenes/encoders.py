@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from scenes.picture import read_picture
-from scenes.scene import SceneError
-from world.context import Context, check_context
-from world.extras import install
+from playhead.scenes.picture import read_picture
+from playhead.scenes.scene import SceneError
+from playhead.world.context import Context, check_context
+from playhead.world.extras import install
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world.config import WorldConfig
+    from playhead.world.config import WorldConfig
 
 TEXT = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 """Where UMT5-XXL's encoder (22.7 GB) and tokenizer are, and a full Wan VAE."""
@@ -87,7 +87,7 @@ class Encoders:
             return world.encode_clip(clip).cpu().numpy()
         import torch
 
-        from world.public import WAN_MEAN, WAN_STD
+        from playhead.world.public import WAN_MEAN, WAN_STD
 
         video = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1
         with torch.inference_mode():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenes.scene import SceneError
+from playhead.scenes.scene import SceneError
 
 _EXIF_STARTS = ((b"\xff\xd8", b"Exif\0\0"), (b"\x89PNG", b"eXIf"), (b"RIFF", b"EXIF"))
 """How the files begin that carry Exif, and what stands before it there: JPEG, PNG, WebP."""

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from scenes.build import save_scene
-from scenes.encoders import Encoders, Picturing, make_context
-from scenes.scene import READY, SceneError, SceneFields, fits, load_scene, ready_scenes
-from world.home import scenes_folder
+from playhead.scenes.build import save_scene
+from playhead.scenes.encoders import Encoders, Picturing, make_context
+from playhead.scenes.scene import READY, SceneError, SceneFields, fits, load_scene, ready_scenes
+from playhead.world.home import scenes_folder
 
 Progress = Callable[[str, float], None]
 

@@ -16,13 +16,13 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from world.context import Context, check_context
-from world.errors import PlayheadError, WorldError, warn_once
-from world.home import if_any, scenes_folder
-from world.tomlfile import read_toml
+from playhead.world.context import Context, check_context
+from playhead.world.errors import PlayheadError, WorldError, warn_once
+from playhead.world.home import if_any, scenes_folder
+from playhead.world.tomlfile import read_toml
 
 if TYPE_CHECKING:  # which imports torch, and a window opens before that
-    from world.config import WorldConfig
+    from playhead.world.config import WorldConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
 READY = Path(__file__).parent / "ready"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scenes.picture import read_picture
-from scenes.scene import SceneError
-from world.context import Context
-from world.world import World
+from playhead.scenes.picture import read_picture
+from playhead.scenes.scene import SceneError
+from playhead.world.context import Context
+from playhead.world.world import World
 
 FIRST_TICK = 2**63
 """Noise of the settling is counted from here, where no play gets to: no tick of it repeats one."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from world.catalogue import Entry
-    from world.importing import Progress
+    from playhead.world.catalogue import Entry
+    from playhead.world.importing import Progress
 
 app = typer.Typer(invoke_without_command=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -26,9 +26,9 @@ def list_all(as_json: Json = False) -> None:
     """List the worlds that are here, and the public ones that can be added."""
     from rich.table import Table
 
-    from world.catalogue import scan_worlds
-    from world.public import PUBLIC
-    from world.terminal import show, show_json
+    from playhead.world.catalogue import scan_worlds
+    from playhead.world.public import PUBLIC
+    from playhead.world.terminal import show, show_json
 
     here = Table("name", "what it is", title="Here")
     found, broken = scan_worlds()
@@ -75,7 +75,7 @@ def _problems(broken: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _public() -> list[dict[str, object]]:
-    from world.public import PUBLIC
+    from playhead.world.public import PUBLIC
 
     return [
         {
@@ -99,8 +99,8 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Replace a world that is there.")] = False,
 ) -> None:
     """Add a public checkpoint: recognise it, check every key and shape, convert it."""
-    from world.hub import fetch, find_autoencoder
-    from world.importing import ImportProblem, add_world
+    from playhead.world.hub import fetch, find_autoencoder
+    from playhead.world.importing import ImportProblem, add_world
 
     if latents not in (None, "raw", "normalised"):
         raise ImportProblem(f"--latents is raw or normalised, not `{latents}`")
@@ -126,10 +126,10 @@ def get(
     scenes: Annotated[bool, typer.Option(help="Prepare its ready scenes too, which needs encoders.")] = True,
 ) -> None:
     """Fetch a public world from the hub, add it and prepare its ready scenes."""
-    from world.errors import WorldError
-    from world.hub import fetch_all
-    from world.importing import add_world, check_free
-    from world.public import LIGHTTAE, PUBLIC
+    from playhead.world.errors import WorldError
+    from playhead.world.hub import fetch_all
+    from playhead.world.importing import add_world, check_free
+    from playhead.world.public import LIGHTTAE, PUBLIC
 
     if name not in PUBLIC:
         raise WorldError(f"the catalogue has no world `{name}`; it has {', '.join(PUBLIC)}")
@@ -149,10 +149,10 @@ def get(
 
 def _prepare(name: str) -> None:
     """Prepares a world's ready scenes; what prevents that is said, and does not undo the world."""
-    from scenes.encoders import Encoders
-    from scenes.prepare import prepare_scenes
-    from scenes.scene import SceneError
-    from world.encoding import load_frame_encoder
+    from playhead.scenes.encoders import Encoders
+    from playhead.scenes.prepare import prepare_scenes
+    from playhead.scenes.scene import SceneError
+    from playhead.world.encoding import load_frame_encoder
 
     try:
         with progress() as tell:
@@ -171,10 +171,10 @@ def random(
     tiny: Annotated[bool, typer.Option("--tiny", help="A small one, which any machine plays.")] = False,
 ) -> None:
     """Make a catalogue world of random weights, and a scene for it: for benchmarks and tests."""
-    from scenes.build import save_scene
-    from scenes.scene import SceneFields
-    from world.home import scenes_folder
-    from world.randomise import random_context, random_world, save_world_config
+    from playhead.scenes.build import save_scene
+    from playhead.scenes.scene import SceneFields
+    from playhead.world.home import scenes_folder
+    from playhead.world.randomise import random_context, random_world, save_world_config
 
     config = random_world(name, seed, tiny)
     save_world_config(config)
@@ -192,7 +192,7 @@ def progress() -> "Iterator[Progress]":
     from rich.markup import escape
     from rich.progress import Progress as Bar
 
-    from world.terminal import console
+    from playhead.world.terminal import console
 
     errors = console(error=True)  # in a pipe the bar would leave an empty line
     with Bar(console=errors, transient=True, disable=not errors.is_terminal) as bar:

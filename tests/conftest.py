@@ -10,15 +10,15 @@ import tomli_w
 import torch
 from hypothesis import settings
 
-from scenes.scene import SceneFields
-from world.action import ActionSpace
-from world.checkpoint import save_weights
-from world.config import LatentConfig, SamplingConfig, WorldConfig
-from world.context import Context
-from world.generator import Generator, GeneratorConfig
-from world.kv_cache import Far
-from world.lighttae import LightTAE, LightTAEConfig
-from world.world import World
+from playhead.scenes.scene import SceneFields
+from playhead.world.action import ActionSpace
+from playhead.world.checkpoint import save_weights
+from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
+from playhead.world.context import Context
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.kv_cache import Far
+from playhead.world.lighttae import LightTAE, LightTAEConfig
+from playhead.world.world import World
 
 settings.register_profile("playhead", deadline=None)  # no test asserts wall time
 settings.load_profile("playhead")

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from world.action_module import ActionModuleConfig
-from world.errors import PlayheadError
-from world.generator import GeneratorConfig
-from world.lighttae import LightTAEConfig
+from playhead.world.action_module import ActionModuleConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.generator import GeneratorConfig
+from playhead.world.lighttae import LightTAEConfig
 
 Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]

@@ -11,6 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from playhead.world.action_module import ActionMemory
+from playhead.world.generator import Generator
+from playhead.world.kv_cache import KVCache
+from playhead.world.lighttae import LightTAE
+from playhead.world.sampler import Schedule, denoise
 from tests.golden_format import (
     GoldenError,
     PassesMeta,
@@ -21,11 +26,6 @@ from tests.golden_format import (
     fill_by_recipe,
     need,
 )
-from world.action_module import ActionMemory
-from world.generator import Generator
-from world.kv_cache import KVCache
-from world.lighttae import LightTAE
-from world.sampler import Schedule, denoise
 
 
 class Given(NamedTuple):

@@ -16,24 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.recording.reader import Recording, Summary
-from engine.recording.replay import replay_all, verify
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.replay import replay_all, verify
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
+from playhead.world.world import World
 from tests.conftest import BUTTONS
 from tests.engine.bridge.conftest import serve_process
 from tests.played import record_play
 from tests.render.desktop import ROOT, playing
 from tests.render.live import go_back, play_a_little
-from world.action import Action
-from world.errors import PlayheadError
-from world.world import World
 
 PLAY = """
 import os, sys
 from pathlib import Path
-from render import play
-from render.settings import PlaySettings
+from playhead.render import play
+from playhead.render.settings import PlaySettings
 
 show = play.Play._receive
 

@@ -14,7 +14,10 @@ import psutil
 import pytest
 import torch
 
-from engine.session import Session
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.engine.bridge.fuzz import attack
 from tests.engine.bridge.soak import soak
@@ -22,9 +25,6 @@ from tests.kills import kill_plays, kill_servers, kill_windows
 from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
 from tests.render.live import go_back, play_a_little
-from world.action import Action
-from world.randomise import random_context, random_world, save_world_config
-from world.world import World
 
 
 def endless(name: str = "sgf", latents: int = 3000) -> None:
@@ -98,10 +98,10 @@ def thorough(*files: str) -> None:
 
 def line(breaks: int = 200) -> None:
     """A line that breaks again and again under a player: one session, no frame wrong, nothing left behind."""
-    from engine.bridge import remote
-    from engine.bridge.hall import Hall
-    from engine.bridge.server import Server, serve_in_background
-    from scenes.scene import load_scene
+    from playhead.engine.bridge import remote
+    from playhead.engine.bridge.hall import Hall
+    from playhead.engine.bridge.server import Server, serve_in_background
+    from playhead.scenes.scene import load_scene
     from tests.engine.bridge.seat import play_over_a_breaking_line
 
     remote.SILENCE = 0.6

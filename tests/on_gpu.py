@@ -13,16 +13,16 @@ import msgspec
 import numpy as np
 import torch
 
-from engine.session import Session
-from world import acceleration
-from world.action import Action
-from world.checkpoint import save_weights
-from world.config import WorldConfig
-from world.errors import PlayheadError
-from world.home import worlds_folder
-from world.randomise import random_context, random_world, save_world_config
-from world.training.pipeline import write_config
-from world.world import World
+from playhead.engine.session import Session
+from playhead.world import acceleration
+from playhead.world.action import Action
+from playhead.world.checkpoint import save_weights
+from playhead.world.config import WorldConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.home import worlds_folder
+from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.training.pipeline import write_config
+from playhead.world.world import World
 
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
 FULL = ("matrix-game-2", "causal-forcing", "self-forcing")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from playhead.world.errors import PlayheadError
 from tests.golden_format import (
     GoldenError,
     Header,
@@ -29,7 +30,6 @@ from tests.golden_format import (
     read_tensors,
 )
 from tests.golden_runs import run_autoencoder, run_passes, run_rollout
-from world.errors import PlayheadError
 
 
 class Row(NamedTuple):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.recording.recorder import Recorder
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.timeline.timeline import Timeline
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.timeline.timeline import Timeline
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context
-from world.action import Action
-from world.world import World
 
 SEED = 5
 FIRST, FORK, SECOND = 12, 7, 9

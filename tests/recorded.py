@@ -6,16 +6,16 @@ import sys
 import time
 from pathlib import Path
 
-from engine.loop import Loop
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
-from engine.session import Session
-from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import Timeline
-from scenes.scene import load_scene
+from playhead.engine.loop import Loop
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.session import Session
+from playhead.engine.timeline.store import SnapshotStore
+from playhead.engine.timeline.timeline import Timeline
+from playhead.scenes.scene import load_scene
+from playhead.world.action import Action, ActionSpace
+from playhead.world.world import World
 from tests.render.desktop import ROOT, display, playing
-from world.action import Action, ActionSpace
-from world.world import World
 
 KEYS = ("w", "s", "a", "d", "Left", "Right", "space", "e")
 

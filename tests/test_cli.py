@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from main import main
-from scenes.scene import scene_names
+from playhead.main import main
+from playhead.scenes.scene import scene_names
+from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.found import SHIPPED
 from tests.conftest import make_tiny_context, save_scene
-from world.checkpoint import read_weights, save_weights
-from world.found import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 MAIN = [sys.executable, str(ROOT / "main.py")]
@@ -139,7 +139,7 @@ def test_a_film_has_a_frame_for_every_tick(start: Start, tmp_path: Path) -> None
 
 
 def test_pyav_is_needed_for_films_alone(start: Start, tmp_path: Path) -> None:
-    program = "import sys; sys.modules['av'] = None; import main; main.main()"
+    program = "import sys; sys.modules['av'] = None; from playhead import main; main.main()"
 
     def play(out: str) -> subprocess.CompletedProcess[str]:
         words = map(str, start.rollout("w*2", tmp_path / out))
@@ -156,7 +156,7 @@ def test_pyav_is_needed_for_films_alone(start: Start, tmp_path: Path) -> None:
 
 
 def test_help_answers_without_loading_torch() -> None:
-    program = "import sys, main; print({'torch', 'pygame', 'av', 'numpy'} & set(sys.modules))"
+    program = "import sys, playhead.main; print({'torch', 'pygame', 'av', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "set()\n"
     done = run("--help")
@@ -406,7 +406,7 @@ def test_ctrl_c_leaves_no_half_file(start: Start, tmp_path: Path) -> None:
 def test_a_wrong_flag_is_one_sentence(
     line: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import main as command_line
+    from playhead import main as command_line
 
     monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
     with pytest.raises(SystemExit) as end:

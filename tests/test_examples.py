@@ -11,9 +11,9 @@ import av
 import pygame
 import pytest
 
+from playhead.world.found import SHIPPED
 from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serve_process
-from world.found import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engine import doctor
-from main import main
-from render.minari_export import _import_minari
-from scenes.encoders import _need
-from world.errors import PlayheadError
-from world.extras import ROOT, install
-from world.hub import fetch
-from world.importing import ImportProblem
-from world.training.gym_collect import open_env
+from playhead.engine import doctor
+from playhead.main import main
+from playhead.render.minari_export import _import_minari
+from playhead.scenes.encoders import _need
+from playhead.world.errors import PlayheadError
+from playhead.world.extras import ROOT, install
+from playhead.world.hub import fetch
+from playhead.world.importing import ImportProblem
+from playhead.world.training.gym_collect import open_env
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 

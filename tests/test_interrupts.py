@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.recording.reader import Recording, Summary
-from engine.recording.replay import verify
-from world import interrupts
-from world.checkpoint import save_weights
-from world.training.collect import is_whole
-from world.training.encoded import keep_encoded
-from world.training.footage import Footage
-from world.world import World
+from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.replay import verify
+from playhead.world import interrupts
+from playhead.world.checkpoint import save_weights
+from playhead.world.training.collect import is_whole
+from playhead.world.training.encoded import keep_encoded
+from playhead.world.training.footage import Footage
+from playhead.world.world import World
 
 ROOT = Path(__file__).parents[1]
 SAID = "playhead: interrupted; what was finished is kept"
@@ -109,7 +109,7 @@ def test_a_second_signal_does_not_disturb_what_the_first_began():
         assert interrupts.status() == 130
 
 
-@pytest.mark.parametrize("module", ["world.checkpoint", "world.training.encoded"])
+@pytest.mark.parametrize("module", ["playhead.world.checkpoint", "playhead.world.training.encoded"])
 def test_weights_and_latents_that_are_being_written_leave_no_draft(tmp_path, monkeypatch, module):
     def stop(tensors: object, path: Path, *more: object) -> None:
         path.write_bytes(b"half")
@@ -117,7 +117,7 @@ def test_weights_and_latents_that_are_being_written_leave_no_draft(tmp_path, mon
 
     monkeypatch.setattr(f"{module}.save_file", stop)
     with pytest.raises(KeyboardInterrupt):
-        if module == "world.checkpoint":
+        if module == "playhead.world.checkpoint":
             save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(1)})
         else:
             frames, held = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, 8)

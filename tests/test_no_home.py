@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.timeline.opening import new_timeline
-from scenes.scene import load_scene, scene_names
-from world.errors import PlayheadError
-from world.home import if_any, recordings_folder, scenes_folder, seek_folder, worlds_folder
-from world.importing import check_free
-from world.world import World
+from playhead.engine.timeline.opening import new_timeline
+from playhead.scenes.scene import load_scene, scene_names
+from playhead.world.errors import PlayheadError
+from playhead.world.home import if_any, recordings_folder, scenes_folder, seek_folder, worlds_folder
+from playhead.world.importing import check_free
+from playhead.world.world import World
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -21,7 +21,7 @@ import pwd, sys
 def unknown(*_):
     raise KeyError("no such user")
 pwd.getpwuid = pwd.getpwnam = unknown
-import main
+from playhead import main
 main.main()
 """
 Run = Callable[..., subprocess.CompletedProcess[str]]

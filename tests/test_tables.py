@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import main as command_line
-from scenes.scene import list_scenes, ready_scenes, scene_names
+from playhead import main as command_line
+from playhead.scenes.scene import list_scenes, ready_scenes, scene_names
+from playhead.world.public import PUBLIC
+from playhead.world.world import World
 from tests.conftest import save_scene
 from tests.played import FIRST, SECOND, record_play
-from world.public import PUBLIC
-from world.world import World
 
 ROOT = Path(__file__).parents[1]
 LONG = "a-name-that-is-longer-than-any-column-of-a-narrow-terminal"

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from world.errors import ActionError
+from playhead.world.errors import ActionError
 
 if TYPE_CHECKING:  # a window and its key map open before torch is there
     from torch import Tensor

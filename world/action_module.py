@@ -16,11 +16,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from world import rope
-from world.attention import Attend
-from world.kv_cache import KVCache
-from world.norm import RMSNorm, rms_norm
-from world.size import Size
+from playhead.world import rope
+from playhead.world.attention import Attend
+from playhead.world.kv_cache import KVCache
+from playhead.world.norm import RMSNorm, rms_norm
+from playhead.world.size import Size
 
 
 class ActionModuleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,7 +36,7 @@ def attention(
     if backend is None and mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return _two_products(q, k, v)
     if backend == "sage":
-        from world.sage import sage_attention
+        from playhead.world.sage import sage_attention
 
         return sage_attention(q, k, v)
     if backend in KERNELS:

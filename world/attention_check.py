@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world.attention import BACKENDS, attention
-from world.config import WorldConfig
-from world.errors import WorldError
-from world.home import home, if_any, own_folder
+from playhead.world.attention import BACKENDS, attention
+from playhead.world.config import WorldConfig
+from playhead.world.errors import WorldError
+from playhead.world.home import home, if_any, own_folder
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""

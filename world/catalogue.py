@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from world.checkpoint import without_memory
-from world.config import WorldConfig, load_config
-from world.found import added_worlds, find_world, shipped_worlds
-from world.generator import Generator
-from world.lighttae import LightTAE
+from playhead.world.checkpoint import without_memory
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.found import added_worlds, find_world, shipped_worlds
+from playhead.world.generator import Generator
+from playhead.world.lighttae import LightTAE
 
 
 @dataclass(frozen=True)

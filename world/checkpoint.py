@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from world.errors import WorldError
-from world.filekind import misfit
+from playhead.world.errors import WorldError
+from playhead.world.filekind import misfit
 
 
 def save_weights(

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world.config import WorldConfig
-from world.errors import PlayheadError
-from world.training.footage import Episode, episode_files, read_episode
+from playhead.world.config import WorldConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.training.footage import Episode, episode_files, read_episode
 
 CONTEXT = 8
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)

@@ -5,13 +5,13 @@ from typing import Literal
 
 import msgspec
 
-from world.action import ActionSpace
-from world.errors import WorldError
-from world.generator import GeneratorConfig
-from world.kv_cache import Far
-from world.lighttae import LightTAEConfig
-from world.size import Positive, Size
-from world.tomlfile import read_toml
+from playhead.world.action import ActionSpace
+from playhead.world.errors import WorldError
+from playhead.world.generator import GeneratorConfig
+from playhead.world.kv_cache import Far
+from playhead.world.lighttae import LightTAEConfig
+from playhead.world.size import Positive, Size
+from playhead.world.tomlfile import read_toml
 
 
 class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 if TYPE_CHECKING:  # which imports torch, and scenes are read without it
-    from world.config import WorldConfig
+    from playhead.world.config import WorldConfig
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world import checkpoint
-from world.config import WorldConfig, load_config
-from world.errors import WorldError
-from world.found import find_world
-from world.lighttae import LightTAE, Memory
-from world.size import check_size
+from playhead.world import checkpoint
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.errors import WorldError
+from playhead.world.found import find_world
+from playhead.world.lighttae import LightTAE, Memory
+from playhead.world.size import check_size
 
 CHUNK = 16
 """Frames that are encoded at a time."""

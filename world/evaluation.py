@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world import acceleration, checkpoint
-from world.clips import CONTEXT, HORIZONS, Clip, check_fit, cut_clips
-from world.config import read_config
-from world.errors import PlayheadError
-from world.found import find_world
-from world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
-from world.metrics import colour, frechet, psnr, sharpness
-from world.world import World, WorldState
+from playhead.world import acceleration, checkpoint
+from playhead.world.clips import CONTEXT, HORIZONS, Clip, check_fit, cut_clips
+from playhead.world.config import read_config
+from playhead.world.errors import PlayheadError
+from playhead.world.found import find_world
+from playhead.world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
+from playhead.world.metrics import colour, frechet, psnr, sharpness
+from playhead.world.world import World, WorldState
 
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from world.generator import Generator
-from world.sampler import Schedule
+from playhead.world.generator import Generator
+from playhead.world.sampler import Schedule
 
 
 class Experts(nn.Module):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from world.config import read_config
-from world.errors import WorldError, warn_once
-from world.home import if_any, worlds_folder
+from playhead.world.config import read_config
+from playhead.world.errors import WorldError, warn_once
+from playhead.world.home import if_any, worlds_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
 

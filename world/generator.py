@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world import rope
-from world.action_module import ActionInput, ActionModule, ActionModuleConfig
-from world.attention import Attend, attention
-from world.norm import RMSNorm, rms_norm
-from world.size import Size
+from playhead.world import rope
+from playhead.world.action_module import ActionInput, ActionModule, ActionModuleConfig
+from playhead.world.attention import Attend, attention
+from playhead.world.norm import RMSNorm, rms_norm
+from playhead.world.size import Size
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""

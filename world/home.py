@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from platformdirs import user_cache_path, user_data_path
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 Folder = TypeVar("Folder", Path, Path | None)
 

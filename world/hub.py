@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from world.extras import install
-from world.home import downloads_folder, own_folder
-from world.importing import ImportProblem, Progress
-from world.public import AUTOENCODERS, LIGHTTAE, HubFile
+from playhead.world.extras import install
+from playhead.world.home import downloads_folder, own_folder
+from playhead.world.importing import ImportProblem, Progress
+from playhead.world.public import AUTOENCODERS, LIGHTTAE, HubFile
 
 _HUB = "https?://(?:www[.])?(?:huggingface[.]co|hf[.]co)/"
 

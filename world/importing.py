@@ -21,16 +21,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from world.action_module import ActionModuleConfig
-from world.checkpoint import save_weights
-from world.config import WorldConfig
-from world.errors import WorldError
-from world.filekind import is_safetensors, misfit
-from world.generator import Generator, GeneratorConfig
-from world.home import own_folder, worlds_folder
-from world.lighttae import LightTAE
-from world.public import AUTOENCODERS, PUBLIC, PublicWorld, with_latents
-from world.terminal import printable
+from playhead.world.action_module import ActionModuleConfig
+from playhead.world.checkpoint import save_weights
+from playhead.world.config import WorldConfig
+from playhead.world.errors import WorldError
+from playhead.world.filekind import is_safetensors, misfit
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.home import own_folder, worlds_folder
+from playhead.world.lighttae import LightTAE
+from playhead.world.public import AUTOENCODERS, PUBLIC, PublicWorld, with_latents
+from playhead.world.terminal import printable
 
 CONTAINERS = ("generator_ema", "generator", "generator_lora", "state_dict", "model", "critic")
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")

@@ -17,9 +17,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from world import rope
-from world.attention import attention
-from world.size import Size
+from playhead.world import rope
+from playhead.world.attention import attention
+from playhead.world.size import Size
 
 
 class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world.size import Size
+from playhead.world.size import Size
 
 Memory = list[Tensor]
 """The inputs that each `MemBlock` saw at the last step, in order; `(N, C, h, w)` each."""

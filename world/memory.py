@@ -2,7 +2,7 @@
 
 import msgspec
 
-from world.config import WorldConfig
+from playhead.world.config import WorldConfig
 
 
 def cut_memory(config: WorldConfig, frames: int = 16) -> WorldConfig | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world import acceleration
+from playhead.world import acceleration
 
 GROUP = 4
 """Sessions whose noise one thread draws at a time."""

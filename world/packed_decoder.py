@@ -8,8 +8,8 @@ it while nobody waits for a frame.
 import torch
 from torch import Tensor, nn
 
-from world.lighttae import Decoder, MemBlock, Memory, TGrow
-from world.packed import PackedConv
+from playhead.world.lighttae import Decoder, MemBlock, Memory, TGrow
+from playhead.world.packed import PackedConv
 
 
 class PackedDecoder:

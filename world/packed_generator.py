@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world.attention import Attend
-from world.generator import Block, Generator
-from world.norm import rms_norm
-from world.packed import PackedLinear
+from playhead.world.attention import Attend
+from playhead.world.generator import Block, Generator
+from playhead.world.norm import rms_norm
+from playhead.world.packed import PackedLinear
 
 REMEMBERED = 256
 """Levels and actions whose modulation is kept: 12 kB each, of a width of 512."""

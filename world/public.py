@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from world.action import RE_ANCHOR, ActionSpace, prompt_name
-from world.action_module import ActionModuleConfig
-from world.config import LatentConfig, SamplingConfig, WorldConfig
-from world.generator import GeneratorConfig
-from world.lighttae import LightTAEConfig
+from playhead.world.action import RE_ANCHOR, ActionSpace, prompt_name
+from playhead.world.action_module import ActionModuleConfig
+from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
+from playhead.world.generator import GeneratorConfig
+from playhead.world.lighttae import LightTAEConfig
 
 WAN_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
@@ -80,7 +80,7 @@ def needed_memory(config: WorldConfig) -> float:
     """Bytes for weights, KV cache and activations in bfloat16, about."""
     import torch
 
-    from world.generator import Generator
+    from playhead.world.generator import Generator
 
     g, latent = config.generator, config.latent
     with torch.device("meta"):

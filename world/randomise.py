@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from world.config import WorldConfig
-from world.context import Context
-from world.errors import WorldError
-from world.home import own_folder, worlds_folder
-from world.public import PUBLIC, tiny
+from playhead.world.config import WorldConfig
+from playhead.world.context import Context
+from playhead.world.errors import WorldError
+from playhead.world.home import own_folder, worlds_folder
+from playhead.world.public import PUBLIC, tiny
 
 
 def random_world(name: str, seed: int = 0, small: bool = False) -> WorldConfig:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world import acceleration
-from world.clips import check_fit
-from world.errors import PlayheadError
-from world.metrics import psnr
-from world.training.footage import episode_files, read_episode
-from world.world import World
+from playhead.world import acceleration
+from playhead.world.clips import check_fit
+from playhead.world.errors import PlayheadError
+from playhead.world.metrics import psnr
+from playhead.world.training.footage import episode_files, read_episode
+from playhead.world.world import World
 
 MEMORY = 16
 """Frames that the world with less of a memory remembers."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from world.extras import install
+from playhead.world.extras import install
 
 SCORES = "        qk = tl.dot(q, k).to(tl.float32) * q_scale * k_scale"
 MASK = '        qk = tl.where(k_mask, qk, float("-inf"))'
@@ -42,7 +42,9 @@ def _kernels() -> tuple[Callable[..., tuple[Tensor, ...]], Callable[..., Tensor]
     source = "\n".join(lines) + "\n"
     # Triton reads a kernel's source through its file's name.
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("world.sage_kernel", None))
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("playhead.world.sage_kernel", None)
+    )
     exec(compile(source, name, "exec"), module.__dict__)
     return per_block_int8, module.forward
 

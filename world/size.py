@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from world.errors import WorldError
+from playhead.world.errors import WorldError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from world.config import WorldConfig
+    from playhead.world.config import WorldConfig
 
 Size = Annotated[int, Meta(ge=-65_536, le=65_536)]
 """A number of channels, frames, buttons, …, as a file may give it; what is below 0 is told by `check`."""

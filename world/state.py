@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from world import acceleration
-from world.action_module import ActionMemory
-from world.kv_cache import KVCache
-from world.lighttae import Memory
-from world.rest import Rest
+from playhead.world import acceleration
+from playhead.world.action_module import ActionMemory
+from playhead.world.kv_cache import KVCache
+from playhead.world.lighttae import Memory
+from playhead.world.rest import Rest
 
 if TYPE_CHECKING:
-    from world.context import Context
-    from world.world import World
+    from playhead.world.context import Context
+    from playhead.world.world import World
 
 MAX_STEPS = 8
 

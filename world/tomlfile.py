@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 Fields = TypeVar("Fields")
 LARGEST = 1e12

@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from world import acceleration, checkpoint, packed
-from world.attention_check import choose_backend
-from world.config import WorldConfig, load_config
-from world.context import Context, check_context
-from world.encoding import FrameEncoder
-from world.errors import WorldError
-from world.experts import Experts
-from world.found import find_world
-from world.generator import Generator
-from world.lighttae import LightTAE, MemBlock, Memory
-from world.memory import cut_memory
-from world.noise import noises
-from world.packed_decoder import PackedDecoder
-from world.packed_generator import PackedGenerator, fits
-from world.sampler import Schedule, denoise
-from world.size import check_size
-from world.state import MAX_STEPS, WorldState
+from playhead.world import acceleration, checkpoint, packed
+from playhead.world.attention_check import choose_backend
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.context import Context, check_context
+from playhead.world.encoding import FrameEncoder
+from playhead.world.errors import WorldError
+from playhead.world.experts import Experts
+from playhead.world.found import find_world
+from playhead.world.generator import Generator
+from playhead.world.lighttae import LightTAE, MemBlock, Memory
+from playhead.world.memory import cut_memory
+from playhead.world.noise import noises
+from playhead.world.packed_decoder import PackedDecoder
+from playhead.world.packed_generator import PackedGenerator, fits
+from playhead.world.sampler import Schedule, denoise
+from playhead.world.size import check_size
+from playhead.world.state import MAX_STEPS, WorldState
 
 PAST = 2**48
 """The ticks of a known past count down from here, so that no session ever draws their noise again."""

@@ -1,28 +1,28 @@
 """Gymnasium environments of neural worlds; importing this registers them.
 
-`gymnasium.make("engine.agents:playhead/Freedoom-v0")` does that by itself.
+`gymnasium.make("playhead.engine.agents:playhead/Freedoom-v0")` does that by itself.
 """
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from engine.agents.env import RemoteWorldEnv, WorldEnv
-from engine.agents.vector import RemoteVectorEnv, WorldVectorEnv
+from playhead.engine.agents.env import RemoteWorldEnv, WorldEnv
+from playhead.engine.agents.vector import RemoteVectorEnv, WorldVectorEnv
 
-ENTRY = "engine.agents.env:WorldEnv"
+ENTRY = "playhead.engine.agents.env:WorldEnv"
 
 __all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv", "registered"]
 
 gymnasium.register(
     "playhead/Freedoom-v0",
     entry_point=ENTRY,
-    vector_entry_point="engine.agents.vector:WorldVectorEnv",
+    vector_entry_point="playhead.engine.agents.vector:WorldVectorEnv",
     kwargs={"world": "freedoom"},
 )
 gymnasium.register(
     "playhead/Remote-v0",
-    entry_point="engine.agents.env:RemoteWorldEnv",
-    vector_entry_point="engine.agents.vector:RemoteVectorEnv",
+    entry_point="playhead.engine.agents.env:RemoteWorldEnv",
+    vector_entry_point="playhead.engine.agents.vector:RemoteVectorEnv",
 )
 
 

@@ -7,8 +7,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from scenes.scene import check_seed
-from world.errors import ActionError, PlayheadError
+from playhead.scenes.scene import check_seed
+from playhead.world.errors import ActionError, PlayheadError
 
 RENDER_MODES = ("rgb_array", "human")
 

@@ -11,16 +11,16 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from engine.agents import checks, spaces
-from engine.bridge import protocol
-from engine.bridge.auth import ClientKeys
-from engine.bridge.client import Client
-from engine.display import lacks_display
-from engine.session import Session
-from scenes.scene import Scene, belongs, load_scene, scenes_of
-from world.action import Action, ActionSpace
-from world.errors import PlayheadError
-from world.world import World
+from playhead.engine.agents import checks, spaces
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.auth import ClientKeys
+from playhead.engine.bridge.client import Client
+from playhead.engine.display import lacks_display
+from playhead.engine.session import Session
+from playhead.scenes.scene import Scene, belongs, load_scene, scenes_of
+from playhead.world.action import Action, ActionSpace
+from playhead.world.errors import PlayheadError
+from playhead.world.world import World
 
 Reward = Callable[[np.ndarray, np.ndarray, dict[str, Any]], float]
 """A reward of (frames uint8 `(n, H, W, 3)` of the tick, the action as it was given, info)."""
@@ -133,7 +133,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
         if self.render_mode != "human" or self._frames is None:
             return
         if self._viewer is None:
-            from render.viewer import Viewer  # the only need of a window here
+            from playhead.render.viewer import Viewer  # the only need of a window here
 
             self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["ticks_per_second"])
         self._viewer.show(self._frames)

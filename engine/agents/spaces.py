@@ -3,7 +3,7 @@
 import numpy as np
 from gymnasium.spaces import Box, MultiBinary
 
-from world.action import ActionSpace
+from playhead.world.action import ActionSpace
 
 
 def observations(size: tuple[int, int]) -> Box:

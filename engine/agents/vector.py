@@ -9,12 +9,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
-from engine.agents import checks
-from engine.agents.env import FrameEnv, RemoteWorldEnv, Reward, WorldEnv
-from engine.together import step_together
-from world.action import Action
-from world.errors import PlayheadError
-from world.world import World
+from playhead.engine.agents import checks
+from playhead.engine.agents.env import FrameEnv, RemoteWorldEnv, Reward, WorldEnv
+from playhead.engine.together import step_together
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
+from playhead.world.world import World
 
 Env = TypeVar("Env", bound=FrameEnv)
 

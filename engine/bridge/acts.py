@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.bridge.lease import LOCAL, Lease
-from engine.bridge.protocol import Act
-from engine.tick import ActionSource
-from world.action import Action
+from playhead.engine.bridge.lease import LOCAL, Lease
+from playhead.engine.bridge.protocol import Act
+from playhead.engine.tick import ActionSource
+from playhead.world.action import Action
 
 TAPS = 64
 """Taps that wait for one tick, at the most."""

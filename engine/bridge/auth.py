@@ -9,7 +9,7 @@ from pathlib import Path
 import zmq
 import zmq.auth
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import zmq
 
-from engine.bridge import protocol
-from engine.bridge.auth import ClientKeys, check_target
-from engine.bridge.diagnosis import Diagnosis
-from engine.bridge.protocol import BridgeError
-from world.errors import PlayheadError
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.auth import ClientKeys, check_target
+from playhead.engine.bridge.diagnosis import Diagnosis
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.world.errors import PlayheadError
 
 PATIENCE = 30.0
 """Seconds that a reply is waited for."""

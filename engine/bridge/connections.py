@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from engine.bridge.protocol import BridgeError, Hello
-from world.terminal import printable
+from playhead.engine.bridge.protocol import BridgeError, Hello
+from playhead.world.terminal import printable
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from engine.bridge.receipts import Receipts
-from engine.bridge.watcher import Watcher
-from engine.stats import WINDOW, Link, Stats, percentile
+from playhead.engine.bridge.receipts import Receipts
+from playhead.engine.bridge.watcher import Watcher
+from playhead.engine.stats import WINDOW, Link, Stats, percentile
 
 EXPECTED = 0.5
 """Seconds for which a change is believed to have happened before the figures have to show it."""

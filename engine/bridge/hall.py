@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
-from engine.company import Company
-from engine.session import Session, Snapshot
-from scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
-from world.config import WorldConfig
-from world.errors import PlayheadError
-from world.size import cache_bytes
-from world.terminal import printable
-from world.world import World
+from playhead.engine.bridge.protocol import BridgeError, SceneInfo, WorldInfo
+from playhead.engine.company import Company
+from playhead.engine.session import Session, Snapshot
+from playhead.scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
+from playhead.world.config import WorldConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.size import cache_bytes
+from playhead.world.terminal import printable
+from playhead.world.world import World
 
 STARTS = 16
 """Starts that are kept ready, so that a reset need not go through the context again."""

@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from engine.tick import ActionSource
-from world.action import Action
+from playhead.engine.tick import ActionSource
+from playhead.world.action import Action
 
 HOLD, HOLD_AGAIN = 2.0, 0.5
 """Seconds for which the server holds an action, and after which it is told again."""

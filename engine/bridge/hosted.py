@@ -4,17 +4,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.bridge.acts import ActSource
-from engine.bridge.lease import Lease
-from engine.bridge.past import Past, Ticks
-from engine.bridge.protocol import Clock
-from engine.loop import Loop
-from engine.session import Session, Snapshot
-from engine.tick import Tick
-from scenes.scene import Scene
+from playhead.engine.bridge.acts import ActSource
+from playhead.engine.bridge.lease import Lease
+from playhead.engine.bridge.past import Past, Ticks
+from playhead.engine.bridge.protocol import Clock
+from playhead.engine.loop import Loop
+from playhead.engine.session import Session, Snapshot
+from playhead.engine.tick import Tick
+from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from engine.recording.tree import Place
+    from playhead.engine.recording.tree import Place
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.bridge.protocol import BridgeError
-from engine.bridge.unsaved import Unsaved, rescue
-from engine.recording.edit import Draft, draft_of, split, write
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder, put_in_place
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.timeline.timeline import Timeline
-from world.errors import PlayheadError
-from world.home import own_folder
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.unsaved import Unsaved, rescue
+from playhead.engine.recording.edit import Draft, draft_of, split, write
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder, put_in_place
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.timeline.timeline import Timeline
+from playhead.world.errors import PlayheadError
+from playhead.world.home import own_folder
 
 if TYPE_CHECKING:
-    from scenes.scene import Scene
-    from world.world import World
+    from playhead.scenes.scene import Scene
+    from playhead.world.world import World
 
 SAVED = 1000
 """Files in the folder, at the most."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.bridge import protocol
-from engine.bridge.auth import ClientKeys
-from engine.bridge.client import Client
-from engine.bridge.protocol import BridgeError, Codec, SceneInfo
-from world.errors import PlayheadError
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.auth import ClientKeys
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.protocol import BridgeError, Codec, SceneInfo
+from playhead.world.errors import PlayheadError
 
 FIRST, AGAIN = 5.0, 2.0
 """Seconds that a greeting is waited for: before there is a window, and for each try to come back."""

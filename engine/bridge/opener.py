@@ -6,21 +6,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.bridge.acts import ActSource
-from engine.bridge.hall import session_bytes
-from engine.bridge.hosted import Hosted
-from engine.bridge.lease import Lease
-from engine.bridge.past import MEMORY, MOST, Past, Ticks
-from engine.bridge.protocol import BridgeError, Clock
-from engine.bridge.slices import Slices, Work
-from engine.loop import Loop
-from engine.session import Session, Snapshot
+from playhead.engine.bridge.acts import ActSource
+from playhead.engine.bridge.hall import session_bytes
+from playhead.engine.bridge.hosted import Hosted
+from playhead.engine.bridge.lease import Lease
+from playhead.engine.bridge.past import MEMORY, MOST, Past, Ticks
+from playhead.engine.bridge.protocol import BridgeError, Clock
+from playhead.engine.bridge.slices import Slices, Work
+from playhead.engine.loop import Loop
+from playhead.engine.session import Session, Snapshot
 
 if TYPE_CHECKING:
-    from engine.bridge.server import Server
-    from engine.timeline.timeline import Timeline
-    from scenes.scene import Scene
-    from world.world import World
+    from playhead.engine.bridge.server import Server
+    from playhead.engine.timeline.timeline import Timeline
+    from playhead.scenes.scene import Scene
+    from playhead.world.world import World
 
 OPENING, OPENING_EACH = 32, 8
 """Sessions that are being opened at once, at the most: for all clients, and for each."""

@@ -6,8 +6,8 @@ whole past, however long that is.
 
 from collections.abc import Mapping
 
-from engine.session import Snapshot
-from world.action import Action
+from playhead.engine.session import Snapshot
+from playhead.world.action import Action
 
 LONGEST = 1_000_000
 """Ticks after which a session's past is no longer kept for branching."""

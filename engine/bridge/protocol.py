@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from world.action import Action
-from world.errors import PlayheadError
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 
 VERSION = 1
 """Raised when a message changes in a way that an older program would not understand."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from engine.bridge.connections import Allowance, cut, ended
-from engine.bridge.hosted import Hosted
-from engine.bridge.protocol import CODECS, Codec, FrameHeader, encode, topic
-from engine.bridge.video import Encoder, make_encoder
-from engine.tick import Tick
+from playhead.engine.bridge.connections import Allowance, cut, ended
+from playhead.engine.bridge.hosted import Hosted
+from playhead.engine.bridge.protocol import CODECS, Codec, FrameHeader, encode, topic
+from playhead.engine.bridge.video import Encoder, make_encoder
+from playhead.engine.tick import Tick
 
 QUEUED = 3
 """Ticks that wait for a slow watcher before newer ones are dropped."""

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import zmq
 
-from engine.bridge import protocol
-from engine.bridge.far_stats import FarStats
-from engine.bridge.hand import HOLD, Hand, Script
-from engine.bridge.line import GONE, Line
-from engine.bridge.protocol import FrameHeader, SceneInfo
-from engine.bridge.watcher import Watcher
-from engine.clock import FASTEST, SLOWEST
-from engine.loop import LoopError
-from engine.stats import Stats
-from engine.tick import ActionSource, Tick, Timing
-from world.action import Action
-from world.errors import PlayheadError
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.far_stats import FarStats
+from playhead.engine.bridge.hand import HOLD, Hand, Script
+from playhead.engine.bridge.line import GONE, Line
+from playhead.engine.bridge.protocol import FrameHeader, SceneInfo
+from playhead.engine.bridge.watcher import Watcher
+from playhead.engine.clock import FASTEST, SLOWEST
+from playhead.engine.loop import LoopError
+from playhead.engine.stats import Stats
+from playhead.engine.tick import ActionSource, Tick, Timing
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 
 ASK_EVERY = 0.25
 """Seconds between two questions how the session does, which also measure the round trip."""

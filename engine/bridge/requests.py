@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from engine.bridge import protocol as p
-from engine.bridge.hall import check_seed, scene_info, session_bytes
-from engine.bridge.hosted import Hosted, Kept
-from engine.bridge.lease import LOCAL
-from engine.bridge.opener import Beginning
-from engine.bridge.past import Ticks
-from engine.bridge.protocol import BridgeError
-from engine.bridge.slices import Work
-from engine.session import Session, Snapshot
-from engine.tick import Tick
-from scenes.scene import Scene
-from world.errors import PlayheadError
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.hall import check_seed, scene_info, session_bytes
+from playhead.engine.bridge.hosted import Hosted, Kept
+from playhead.engine.bridge.lease import LOCAL
+from playhead.engine.bridge.opener import Beginning
+from playhead.engine.bridge.past import Ticks
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.slices import Work
+from playhead.engine.session import Session, Snapshot
+from playhead.engine.tick import Tick
+from playhead.scenes.scene import Scene
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.bridge.connections import Client, Connection
-    from engine.bridge.keeping import Recorded
-    from engine.bridge.server import Server
-    from world.world import World
+    from playhead.engine.bridge.connections import Client, Connection
+    from playhead.engine.bridge.keeping import Recorded
+    from playhead.engine.bridge.server import Server
+    from playhead.world.world import World
 
 WAITING_STEPS = 4
 """Requests to step that a session lets wait."""

@@ -19,22 +19,22 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from engine.bridge import protocol
-from engine.bridge.auth import ServerKeys, check_address
-from engine.bridge.connections import Client, Connection, Connections, Limits
-from engine.bridge.hall import Hall
-from engine.bridge.hosted import Hosted
-from engine.bridge.keeping import Keeping
-from engine.bridge.lease import LOCAL, Control, Lease
-from engine.bridge.opener import Opener
-from engine.bridge.protocol import BridgeError
-from engine.bridge.publisher import Publisher
-from engine.bridge.requests import Requests
-from engine.bridge.slices import ENDING, Slices
-from engine.loop import Loop
-from engine.tick import Tick
-from world.errors import ActionError, PlayheadError
-from world.terminal import printable
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.auth import ServerKeys, check_address
+from playhead.engine.bridge.connections import Client, Connection, Connections, Limits
+from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.hosted import Hosted
+from playhead.engine.bridge.keeping import Keeping
+from playhead.engine.bridge.lease import LOCAL, Control, Lease
+from playhead.engine.bridge.opener import Opener
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.publisher import Publisher
+from playhead.engine.bridge.requests import Requests
+from playhead.engine.bridge.slices import ENDING, Slices
+from playhead.engine.loop import Loop
+from playhead.engine.tick import Tick
+from playhead.world.errors import ActionError, PlayheadError
+from playhead.world.terminal import printable
 
 HEARTBEAT = 1000
 """Milliseconds between two heartbeats of ZeroMQ; a connection that misses three is cut."""

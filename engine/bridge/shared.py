@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.bridge.acts import ActSource, SharedSource
-from engine.bridge.auth import check_address, load_server_keys
-from engine.bridge.lease import LOCAL, Control, Lease
-from engine.loop import Loop
-from engine.tick import ActionSource
+from playhead.engine.bridge.acts import ActSource, SharedSource
+from playhead.engine.bridge.auth import check_address, load_server_keys
+from playhead.engine.bridge.lease import LOCAL, Control, Lease
+from playhead.engine.loop import Loop
+from playhead.engine.tick import ActionSource
 
 if TYPE_CHECKING:
-    from engine.bridge.server import Server
-    from engine.tick import Tick
-    from scenes.scene import Scene
+    from playhead.engine.bridge.server import Server
+    from playhead.engine.tick import Tick
+    from playhead.scenes.scene import Scene
 
 
 class SharedPlay:
@@ -57,9 +57,9 @@ class SharedPlay:
         """
         import secrets
 
-        from engine.bridge.hall import Hall
-        from engine.bridge.hosted import Hosted
-        from engine.bridge.server import Server, serve_in_background
+        from playhead.engine.bridge.hall import Hall
+        from playhead.engine.bridge.hosted import Hosted
+        from playhead.engine.bridge.server import Server, serve_in_background
 
         id = secrets.token_urlsafe(12)
         hosted = Hosted(id, scene(), loop, self._acts, self._lease, "live", public=True)

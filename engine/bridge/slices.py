@@ -10,7 +10,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.protocol import BridgeError
 
 Answer = TypeVar("Answer")
 Work = Generator[None, None, Answer]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from engine.recording.edit import repair
-from engine.recording.reader import Summary
-from engine.recording.schema import RecordingError
-from world.home import own_folder
+from playhead.engine.recording.edit import repair
+from playhead.engine.recording.reader import Summary
+from playhead.engine.recording.schema import RecordingError
+from playhead.world.home import own_folder
 
 PREFIX = ".unsaved-"
 

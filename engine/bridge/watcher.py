@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import zmq
 
-from engine.bridge.protocol import FrameHeader, decode_header
-from engine.bridge.smoother import Smoother
-from engine.bridge.video import make_decoder
+from playhead.engine.bridge.protocol import FrameHeader, decode_header
+from playhead.engine.bridge.smoother import Smoother
+from playhead.engine.bridge.video import make_decoder
 
 NAP = 0.05
 """Seconds after which the thread looks whether it is to end."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from world.errors import PlayheadError
+from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from engine.recording.reader import Recording
-    from engine.recording.tree import Place
-    from world.world import World
+    from playhead.engine.recording.reader import Recording
+    from playhead.engine.recording.tree import Place
+    from playhead.world.world import World
 
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
 
@@ -32,7 +32,7 @@ def replay(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
-    from engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.reader import Recording, find_recording
 
     path, place = find_recording(recording)
     kept = Recording.read(path)
@@ -50,9 +50,9 @@ def replay(
 def _verify(kept: "Recording", world: "World", branch: int, first: int, last: int, steps: int | None) -> None:
     from rich.progress import track
 
-    from engine.recording.replay import replay as run
-    from engine.recording.replay import replay_all
-    from world.terminal import console
+    from playhead.engine.recording.replay import replay as run
+    from playhead.engine.recording.replay import replay_all
+    from playhead.world.terminal import console
 
     if branch is None:
         moments, count = replay_all(kept, world, steps), kept.tree.count
@@ -73,8 +73,8 @@ def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
     world: str | None, device: str,
 ) -> None:  # fmt: skip
-    from render.play import play
-    from render.settings import PlaySettings, Watched
+    from playhead.render.play import play
+    from playhead.render.settings import PlaySettings, Watched
 
     timeline = play(
         PlaySettings(
@@ -91,8 +91,8 @@ def _watch(
 
 def _difference(kept: "Recording", world: "World", place: "Place", steps: int | None) -> PlayheadError:
     """The sentence that names the first tick that differs, and why."""
-    from engine.recording.replay import causes
-    from engine.recording.schema import RecordingError
+    from playhead.engine.recording.replay import causes
+    from playhead.engine.recording.schema import RecordingError
 
     why = "; ".join(causes(kept, world, place, steps))
     why = why or "nothing that is known of differs, so a hash was changed"
@@ -101,9 +101,9 @@ def _difference(kept: "Recording", world: "World", place: "Place", steps: int | 
 
 def load_world(recording: "Recording", world: str | None, device: str) -> "World":
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
-    from engine.recording.schema import RecordingError
-    from world.found import added_worlds, shipped_worlds
-    from world.world import World
+    from playhead.engine.recording.schema import RecordingError
+    from playhead.world.found import added_worlds, shipped_worlds
+    from playhead.world.world import World
 
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(
@@ -129,10 +129,10 @@ def list_recordings(
 
     from rich.table import Table
 
-    from engine.recording.reader import Summary
-    from engine.recording.schema import RecordingError
-    from world.home import recordings_folder
-    from world.terminal import show, show_json
+    from playhead.engine.recording.reader import Summary
+    from playhead.engine.recording.schema import RecordingError
+    from playhead.world.home import recordings_folder
+    from playhead.world.terminal import show, show_json
 
     folder = folder or recordings_folder()
     if folder is None:
@@ -163,8 +163,8 @@ def info(recording: File) -> None:
 
     from rich.table import Table
 
-    from engine.recording.reader import Recording, find_recording
-    from world.terminal import show
+    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.world.terminal import show
 
     path, _ = find_recording(recording)
     kept = Recording.read(path, whole=False)
@@ -198,8 +198,8 @@ def info(recording: File) -> None:
 @app.command()
 def repair(recording: File, out: Out = None) -> None:
     """Save what is whole of a damaged recording to a new file; the old one stays as it is."""
-    from engine.recording.edit import repair as run
-    from engine.recording.reader import find_recording
+    from playhead.engine.recording.edit import repair as run
+    from playhead.engine.recording.reader import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "repaired")
@@ -218,8 +218,8 @@ def trim(
     out: Out = None,
 ) -> None:
     """Write a recording without what comes after a moment, to a new file."""
-    from engine.recording.edit import trim as run
-    from engine.recording.reader import find_recording
+    from playhead.engine.recording.edit import trim as run
+    from playhead.engine.recording.reader import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "trimmed")
@@ -233,8 +233,8 @@ def split(
     out: Out = None,
 ) -> None:
     """Write one branch, from its start on, to a file of its own."""
-    from engine.recording.edit import split as run
-    from engine.recording.reader import find_recording
+    from playhead.engine.recording.edit import split as run
+    from playhead.engine.recording.reader import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, f"branch-{branch}")
@@ -247,9 +247,9 @@ def merge(
     out: Annotated[Path, typer.Option(help="The new file.")],
 ) -> None:
     """Write several recordings of one world to one file; what they share is there once."""
-    from engine.recording.edit import merge as run
-    from engine.recording.reader import find_recording
-    from engine.recording.schema import RecordingError
+    from playhead.engine.recording.edit import merge as run
+    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.schema import RecordingError
 
     if len(recordings) < 2:
         raise RecordingError("merging needs two recordings or more")

@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine.fingerprint import differences
-from engine.recording.reader import Recording
-from engine.recording.recorder import (
+from playhead.engine.fingerprint import differences
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import (
     Thumbnails,
     branch_row,
     create,
@@ -28,9 +28,9 @@ from engine.recording.recorder import (
     seal_end,
     tick_row,
 )
-from engine.recording.schema import Cell, RecordingError, facts_seal, seal
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from scenes.scene import Scene
+from playhead.engine.recording.schema import Cell, RecordingError, facts_seal, seal
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.scenes.scene import Scene
 
 PAGE = 4096
 """Bytes of a page of SQLite, as recordings have them."""

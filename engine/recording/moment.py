@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.recording.reader import Recording
-from engine.recording.replay import Replayed, replay
-from engine.recording.tree import Place
-from scenes.scene import Scene
-from world.action import RE_ANCHOR, Action, prompt_number
-from world.context import Context
-from world.errors import WorldError
-from world.world import World
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import Replayed, replay
+from playhead.engine.recording.tree import Place
+from playhead.scenes.scene import Scene
+from playhead.world.action import RE_ANCHOR, Action, prompt_number
+from playhead.world.context import Context
+from playhead.world.errors import WorldError
+from playhead.world.world import World
 
 
 class _Part(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.recording.schema import (
+from playhead.engine.recording.schema import (
     APPLICATION_ID,
     HASH_BYTES,
     READ,
@@ -28,12 +28,12 @@ from engine.recording.schema import (
     facts_seal,
     seal,
 )
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
-from world.action import ActionSpace
-from world.context import Context
-from world.home import if_any, recordings_folder
-from world.terminal import printable
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
+from playhead.world.action import ActionSpace
+from playhead.world.context import Context
+from playhead.world.home import if_any, recordings_folder
+from playhead.world.terminal import printable
 
 DAMAGE = (
     sqlite3.Error,
@@ -122,7 +122,7 @@ class Recording:
             return self.pictures
         import av
 
-        from engine.recording.recorder import decode_jpeg
+        from playhead.engine.recording.recorder import decode_jpeg
 
         found: list[tuple[Place, np.ndarray]] = []
         with contextlib.suppress(*DAMAGE), open_base(self.path) as base:

@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
 
-from engine.fingerprint import environment, fingerprint
-from engine.recording.schema import (
+from playhead.engine.fingerprint import environment, fingerprint
+from playhead.engine.recording.schema import (
     APPLICATION_ID,
     TABLES,
     VERSION,
@@ -36,14 +36,14 @@ from engine.recording.schema import (
     facts_seal,
     seal,
 )
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from scenes.scene import Scene, context_arrays
-from world.home import own_folder
-from world.world import World
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.scenes.scene import Scene, context_arrays
+from playhead.world.home import own_folder
+from playhead.world.world import World
 
 if TYPE_CHECKING:
-    from engine.bridge.video import Jpeg
-    from engine.recording.reader import Recording
+    from playhead.engine.bridge.video import Jpeg
+    from playhead.engine.recording.reader import Recording
 
 Job = Callable[[sqlite3.Connection], None]
 CHECKPOINT_AFTER = 500
@@ -404,7 +404,7 @@ class Thumbnails:
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
         size = picture.shape[:2]
-        from engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
+        from playhead.engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
 
         if size not in self._encoders:
             self._encoders[size] = Jpeg(*size, coarse=True)

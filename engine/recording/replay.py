@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.fingerprint import differences, environment, fingerprint
-from engine.recording.reader import Recording
-from engine.recording.schema import chain
-from engine.recording.tree import Branch, Place, PlayedTick
-from engine.session import Session
-from world.action import Action
-from world.world import World
+from playhead.engine.fingerprint import differences, environment, fingerprint
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.schema import chain
+from playhead.engine.recording.tree import Branch, Place, PlayedTick
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.world import World
 
 if TYPE_CHECKING:
-    from engine.timeline.timeline import Timeline
+    from playhead.engine.timeline.timeline import Timeline
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 import numpy as np
 
-from world.action import Action
-from world.errors import PlayheadError
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 
 APPLICATION_ID = 0x506C4864
 """`PlHd`: what SQLite's header says such a file is for."""

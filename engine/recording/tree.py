@@ -7,8 +7,8 @@ begins at a scene with a seed. Nothing in a tree is ever taken back: it only gro
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from engine.recording.schema import RecordingError
-from world.action import Action
+from playhead.engine.recording.schema import RecordingError
+from playhead.world.action import Action
 
 
 class Place(NamedTuple):

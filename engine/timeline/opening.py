@@ -8,19 +8,19 @@ from pathlib import Path
 
 import msgspec
 
-from engine.fingerprint import differences, environment, fingerprint
-from engine.recording.edit import draft_of, write
-from engine.recording.reader import Recording
-from engine.recording.recorder import ChangedError, InUseError, Recorder
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import Timeline
-from engine.timeline.way import Progress
-from scenes.scene import Scene
-from world.home import seek_folder
-from world.world import World
+from playhead.engine.fingerprint import differences, environment, fingerprint
+from playhead.engine.recording.edit import draft_of, write
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import ChangedError, InUseError, Recorder
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.timeline.store import SnapshotStore
+from playhead.engine.timeline.timeline import Timeline
+from playhead.engine.timeline.way import Progress
+from playhead.scenes.scene import Scene
+from playhead.world.home import seek_folder
+from playhead.world.world import World
 
 TRIES = 5
 """Times that a file is read again that others go on with meanwhile."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from engine.recording.tree import Place, Tree
+from playhead.engine.recording.tree import Place, Tree
 
 EVERY = 2.0
 """Seconds of play from one thumbnail to the next."""

@@ -24,9 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.recording.tree import Place, PlayedTick
-from engine.session import Snapshot
-from world.home import own_folder
+from playhead.engine.recording.tree import Place, PlayedTick
+from playhead.engine.session import Snapshot
+from playhead.world.home import own_folder
 
 MEGABYTE = 2**20
 MEMORY = 256

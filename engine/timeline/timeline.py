@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from engine.timeline.pictures import Pictures
-from engine.timeline.way import Progress, Way
-from scenes.scene import Scene
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.engine.timeline.pictures import Pictures
+from playhead.engine.timeline.way import Progress, Way
+from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from engine.recording.reader import Recording
-    from engine.recording.recorder import Recorder
-    from engine.session import Session
-    from engine.tick import Tick
-    from engine.timeline.store import SnapshotStore
-    from world.action import Action
+    from playhead.engine.recording.reader import Recording
+    from playhead.engine.recording.recorder import Recorder
+    from playhead.engine.session import Session
+    from playhead.engine.tick import Tick
+    from playhead.engine.timeline.store import SnapshotStore
+    from playhead.world.action import Action
 
 
 class Timeline:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.recording.schema import chain
-from engine.recording.tree import Place, PlayedTick, Tree
-from scenes.scene import Scene
+from playhead.engine.recording.schema import chain
+from playhead.engine.recording.tree import Place, PlayedTick, Tree
+from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from engine.session import Session
-    from engine.timeline.store import SnapshotStore
+    from playhead.engine.session import Session
+    from playhead.engine.timeline.store import SnapshotStore
 
 INTERVAL = 32
 """Ticks from one snapshot to the next, to begin with."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controls.held import Held
+from playhead.controls.held import Held
 
 FORWARD, RIGHT, BOTH = frozenset({"forward"}), frozenset({"turn_right"}), frozenset({"forward", "turn_right"})
 

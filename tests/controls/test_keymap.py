@@ -5,9 +5,9 @@ from pathlib import Path
 import pygame
 import pytest
 
-from controls.keymap import DEFAULT, FUNCTIONS, SHIPPED, find_keymap, load_keymap
+from playhead.controls.keymap import DEFAULT, FUNCTIONS, SHIPPED, find_keymap, load_keymap
+from playhead.world.errors import ActionError
 from tests.conftest import BUTTONS
-from world.errors import ActionError
 
 
 def write(folder: Path, text: str) -> Path:

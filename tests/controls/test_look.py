@@ -5,10 +5,10 @@ from pathlib import Path
 import pygame
 import pytest
 
-from controls.keymap import find_keymap, load_keymap
-from controls.look import Look
-from world.errors import ActionError
-from world.public import PUBLIC
+from playhead.controls.keymap import find_keymap, load_keymap
+from playhead.controls.look import Look
+from playhead.world.errors import ActionError
+from playhead.world.public import PUBLIC
 
 
 class Time:

@@ -4,10 +4,10 @@ import pygame
 import pytest
 from pygame import Event
 
-from controls.keymap import find_keymap
-from controls.player import Player
-from controls.script import ScriptSource
-from world.action import Action
+from playhead.controls.keymap import find_keymap
+from playhead.controls.player import Player
+from playhead.controls.script import ScriptSource
+from playhead.world.action import Action
 
 
 @pytest.fixture

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controls.script import MAX_TICKS, ScriptSource, format_script, load_actions, parse_script, read_actions
-from world.action import Action, ActionSpace
-from world.errors import ActionError
+from playhead.controls.script import (
+    MAX_TICKS,
+    ScriptSource,
+    format_script,
+    load_actions,
+    parse_script,
+    read_actions,
+)
+from playhead.world.action import Action, ActionSpace
+from playhead.world.errors import ActionError
 
 SPACE = ActionSpace(("forward", "back", "turn_left", "turn_right", "attack", "use"))
 KEYS = {

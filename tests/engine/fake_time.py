@@ -1,6 +1,6 @@
 """Time that passes only when something is said to take some."""
 
-from engine.clock import Clock
+from playhead.engine.clock import Clock
 
 
 class FakeTime:

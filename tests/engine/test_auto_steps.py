@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.auto_steps import AutoSteps
+from playhead.engine.auto_steps import AutoSteps
 
 BUDGET = 1.0
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.clock import Clock
+from playhead.engine.clock import Clock
+from playhead.world.errors import PlayheadError
 from tests.engine.fake_time import FakeTime
-from world.errors import PlayheadError
 
 RATE = 16.0
 PERIOD = 1 / RATE

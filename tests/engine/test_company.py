@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 
-from engine import company
-from engine.company import Company, Member
-from engine.session import Session
-from engine.together import step_together
+from playhead.engine import company
+from playhead.engine.company import Company, Member
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.world.action import Action
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
 
 TICKS = 40
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine.loop import Loop, LoopError
-from engine.session import Session
-from engine.tick import Tick
+from playhead.engine.loop import Loop, LoopError
+from playhead.engine.session import Session
+from playhead.engine.tick import Tick
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError, WorldError
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from tests.engine.fake_time import FakeTime
-from world.action import Action
-from world.errors import PlayheadError, WorldError
 
 NOTHING = Action()
 RIGHT = Action(frozenset({"turn_right"}))

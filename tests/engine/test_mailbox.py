@@ -1,6 +1,6 @@
 """The mailbox: the newest thing, once."""
 
-from engine.mailbox import Mailbox
+from playhead.engine.mailbox import Mailbox
 
 
 def test_only_the_newest_thing_is_taken():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from engine.session import Session
-from engine.together import step_together
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
-from world.action import Action
-from world.world import World
 
 TICKS = 40  # more than window and far memory reach back
 WALK = [Action(frozenset({"forward", "turn_left"} if i % 3 else ())) for i in range(TICKS + 3)]

@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from engine.rollout import rollout
-from engine.session import Session
+from playhead.engine.rollout import rollout
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.errors import ActionError
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_world
-from world.action import Action
-from world.context import Context
-from world.errors import ActionError
-from world.world import World
 
 WALK = [Action(frozenset({"forward"}))] * 30
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from engine.session import Session
+from playhead.engine.session import Session
+from playhead.world.action import Action, ActionSpace
+from playhead.world.context import Context
+from playhead.world.errors import ActionError, PlayheadError, WorldError
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action, ActionSpace
-from world.context import Context
-from world.errors import ActionError, PlayheadError, WorldError
-from world.world import World
 
 WALK = Action(frozenset({"forward"}))
 TURN = Action(frozenset({"turn_left"}))

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine.session import Session, Snapshot
+from playhead.engine.session import Session, Snapshot
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.world import World, WorldState
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
-from world.context import Context
-from world.world import World, WorldState
 
 WALK = Action(frozenset({"forward"}))
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from engine.session import Session
-from world.action import Action
-from world.context import Context
-from world.world import World
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.world import World
 
 
 def test_a_snapshot_and_a_fork_keep_the_steps(any_world: World, tiny_context: Context) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.stats import ENOUGH, WINDOW, Meter, percentile
+from playhead.engine.stats import ENOUGH, WINDOW, Meter, percentile
 
 
 def measured(interval: float, count: int, tick_time: float = 0.01) -> Meter:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from engine import together
-from engine.session import Session
-from engine.together import step_together
+from playhead.engine import together
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.world.action import Action
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
 
 
 def actions(draws) -> Action:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from main import main
-from render.bench import Wanderer
+from playhead.main import main
+from playhead.render.bench import Wanderer
+from playhead.world.action import Action, ActionSpace
 from tests.conftest import BUTTONS, make_tiny_world, save_world
-from world.action import Action, ActionSpace
 
 ROOT = Path(__file__).parents[2]
 TICKS = 50

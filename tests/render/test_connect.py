@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.session import Session
-from render.text import WARNING
+from playhead.engine.session import Session
+from playhead.render.text import WARNING
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import make_keys, serve_process
 from tests.render.desktop import ROOT, display, lacking, playing, wait_for
 from tests.render.test_play import middle
-from world.action import Action
-from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
@@ -120,9 +120,9 @@ def test_a_window_that_waits_for_a_server_is_there_and_can_be_closed():
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         code = f"""
 import threading, time, pygame
-from engine.bridge import line
-from render.play import play
-from render.settings import PlaySettings
+from playhead.engine.bridge import line
+from playhead.render.play import play
+from playhead.render.settings import PlaySettings
 
 line.FIRST = 600
 

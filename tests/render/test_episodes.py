@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-import main as command_line
-from engine.agents import WorldEnv
-from engine.session import Session
-from render import minari_export
-from render.episodes import Moment, check_episodes, without_cuts, write_episode
-from render.export import ExportError
-from render.minari_export import check_minari, write_minari
+from playhead import main as command_line
+from playhead.engine.agents import WorldEnv
+from playhead.engine.session import Session
+from playhead.render import minari_export
+from playhead.render.episodes import Moment, check_episodes, without_cuts, write_episode
+from playhead.render.export import ExportError
+from playhead.render.minari_export import check_minari, write_minari
+from playhead.world.action import RE_ANCHOR, Action, ActionSpace
+from playhead.world.checkpoint import save_weights
+from playhead.world.training.footage import Footage, read_episode
+from playhead.world.training.pipeline import write_config
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 from tests.world.training.runs import CONFIG, metrics
-from world.action import RE_ANCHOR, Action, ActionSpace
-from world.checkpoint import save_weights
-from world.training.footage import Footage, read_episode
-from world.training.pipeline import write_config
-from world.world import World
 
 TICKS = 12
 HELD = [Action(frozenset(BUTTONS[t % 8 : t % 8 + t % 3])) for t in range(TICKS)]

@@ -10,14 +10,14 @@ import minari
 import numpy as np
 import pytest
 
-import main as command_line
-from engine.recording.reader import Recording
-from render.film import GAP
-from scenes.scene import load_scene
+from playhead import main as command_line
+from playhead.engine.recording.reader import Recording
+from playhead.render.film import GAP
+from playhead.scenes.scene import load_scene
+from playhead.world.training.footage import read_episode
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
 from tests.played import FIRST, FORK, SECOND, record_play
-from world.training.footage import read_episode
-from world.world import World
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from render.film import GAP, Pane, Style, draw_film, said
-from world.action import Action
+from playhead.render.film import GAP, Pane, Style, draw_film, said
+from playhead.world.action import Action
 
 FRAME = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 LOW = np.full((32, 48, 3), 200, np.uint8)

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controls.keymap import find_keymap
-from controls.script import parse_script
-from engine.agents import RemoteWorldEnv, WorldEnv
-from engine.recording.reader import Recording
-from engine.recording.replay import replay
-from engine.recording.schema import chain
+from playhead.controls.keymap import find_keymap
+from playhead.controls.script import parse_script
+from playhead.engine.agents import RemoteWorldEnv, WorldEnv
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import replay
+from playhead.engine.recording.schema import chain
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import SEED
 from tests.engine.bridge.conftest import serve_process
 from tests.render.desktop import ROOT, Player, lacking, playing
 from tests.render.test_play import middle
 from tests.test_cli import run
-from world.action import Action
-from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 SCRIPT = "w*2 w+right*2 d . space*2 left e"

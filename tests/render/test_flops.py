@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from render import flops
-from scenes.scene import load_scene
+from playhead.render import flops
+from playhead.scenes.scene import load_scene
+from playhead.world import packed
+from playhead.world.world import World
 from tests.conftest import make_tiny_world
-from world import packed
-from world.world import World
 
 TOKENS, DIM, FFN, TOLD, PATCH = 4, 32, 64, 8, 4
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.recording.reader import Recording
-from engine.recording.tree import Place
-from engine.session import Session
-from render.scrub import DOUBLES, FASTEST, HESITATION, distance
-from render.text import ACCENT, GREY
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.render.scrub import DOUBLES, FASTEST, HESITATION, distance
+from playhead.render.text import ACCENT, GREY
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
 from tests.recorded import replay
 from tests.render.desktop import Player, lacking, playing
 from tests.render.live import go_back, play_a_little
 from tests.render.test_play import middle
-from world.action import Action
-from world.world import World
 
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 needs_a_desktop = pytest.mark.skipif(bool(lacking()), reason=lacking())

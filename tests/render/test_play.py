@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from engine.session import Session
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
 from tests.render.desktop import ROOT, Player, lacking, playing, wait_for
-from world.action import Action
-from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
@@ -89,8 +89,8 @@ def test_closing_the_window_ends_at_any_time(tiny_world_folder, tiny_scene):
     code = f"""
 import threading, time, pygame
 from pathlib import Path
-from render.play import play
-from render.settings import PlaySettings
+from playhead.render.play import play
+from playhead.render.settings import PlaySettings
 
 def close():
     while not pygame.display.get_init():

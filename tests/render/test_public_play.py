@@ -6,16 +6,16 @@ from pathlib import Path
 import pygame
 import pytest
 
-from controls.keymap import find_keymap
-from engine.recording.reader import Recording
-from render.prompts import prompt_note
-from scenes.build import save_scene
-from scenes.scene import Scene, SceneFields
+from playhead.controls.keymap import find_keymap
+from playhead.engine.recording.reader import Recording
+from playhead.render.prompts import prompt_note
+from playhead.scenes.build import save_scene
+from playhead.scenes.scene import Scene, SceneFields
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.home import scenes_folder
+from playhead.world.randomise import random_context, random_world, save_world_config
 from tests.render.desktop import Player, lacking, playing, wait_for
-from world.action import Action
-from world.context import Context
-from world.home import scenes_folder
-from world.randomise import random_context, random_world, save_world_config
 
 windowed = pytest.mark.skipif(bool(lacking()), reason=lacking())
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.reader import Recording, Summary
-from engine.recording.replay import verify
-from engine.recording.tree import Place
+from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.replay import verify
+from playhead.engine.recording.tree import Place
+from playhead.world.world import World
 from tests.render.desktop import ROOT, lacking, playing
-from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 KEYS = ("w", "s", "a", "d", "Left", "Right", "space", "e")

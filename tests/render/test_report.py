@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from main import main
-from render.batch import bench_batch
-from render.report import LINE, plot
+from playhead.main import main
+from playhead.render.batch import bench_batch
+from playhead.render.report import LINE, plot
 
 
 def inked(picture: np.ndarray) -> np.ndarray:

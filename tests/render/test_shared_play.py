@@ -10,17 +10,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.protocol import BridgeError
-from engine.recording.reader import Recording
-from engine.session import Session
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.recording.reader import Recording
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import ROOT, until, wants
 from tests.render.desktop import Player, lacking, playing, wait_for
 from tests.render.test_play import middle
-from world.action import Action
-from world.world import World
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
@@ -130,9 +130,9 @@ def test_a_program_that_dies_gives_the_control_back(screen, tmp_path, options, t
         player.press("p", "r")
         code = f"""
 import sys
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from world.action import Action
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.world.action import Action
 client = Client({address!r}, "doomed")
 client.ask(p.Control(session={id!r}, want="take"), p.Controlled)
 while True:

@@ -5,9 +5,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.recording.tree import Branch, Place, PlayedTick, Tree
-from render.strip import LANES, assign_lanes, way_to
-from world.action import Action
+from playhead.engine.recording.tree import Branch, Place, PlayedTick, Tree
+from playhead.render.strip import LANES, assign_lanes, way_to
+from playhead.world.action import Action
 
 TICK = PlayedTick(Action(), 1, "script", 0.0, 0.0)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import main as command_line
-from engine.agents import WorldEnv
-from engine.bridge.hall import Hall
-from scenes.scene import SceneError, load_scene, scan_scenes, scene_names, scenes_of
+from playhead import main as command_line
+from playhead.engine.agents import WorldEnv
+from playhead.engine.bridge.hall import Hall
+from playhead.scenes.scene import SceneError, load_scene, scan_scenes, scene_names, scenes_of
+from playhead.world import attention_check
+from playhead.world.catalogue import scan_worlds
+from playhead.world.errors import WorldError, warn_once
+from playhead.world.found import find_world
+from playhead.world.world import World
 from tests.conftest import save_scene
-from world import attention_check
-from world.catalogue import scan_worlds
-from world.errors import WorldError, warn_once
-from world.found import find_world
-from world.world import World
 
 
 def add(line: str) -> Callable[[Path], object]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scenes.build import cut_scene
-from scenes.scene import SceneError, SceneFields, load_scene
-from world.errors import PlayheadError
+from playhead.scenes.build import cut_scene
+from playhead.scenes.scene import SceneError, SceneFields, load_scene
+from playhead.world.errors import PlayheadError
 
 FIELDS = SceneFields("cellar", "The cellar", "Dark.", "freedoom", 7, "context.npz")
 

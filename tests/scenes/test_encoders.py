@@ -7,12 +7,12 @@ import pytest
 import torch
 import transformers
 
-from scenes.encoders import CLIP_MEAN, CLIP_STD, Encoders, make_context
-from scenes.scene import SceneError
-from world.encoding import FrameEncoder
-from world.errors import WorldError
-from world.lighttae import LightTAE
-from world.randomise import random_world
+from playhead.scenes.encoders import CLIP_MEAN, CLIP_STD, Encoders, make_context
+from playhead.scenes.scene import SceneError
+from playhead.world.encoding import FrameEncoder
+from playhead.world.errors import WorldError
+from playhead.world.lighttae import LightTAE
+from playhead.world.randomise import random_world
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_condition_stays_the_same_from_its_last_latent_on(
 def test_the_full_vaes_latents_are_normalised_as_the_generator_has_them(encoders_folder: Path) -> None:
     import diffusers
 
-    from world.public import WAN_MEAN, WAN_STD
+    from playhead.world.public import WAN_MEAN, WAN_STD
 
     clip = np.random.default_rng(0).random((1, 64, 96, 3)).astype(np.float32)
     vae = diffusers.AutoencoderKLWan.from_pretrained(encoders_folder / "vae")

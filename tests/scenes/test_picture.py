@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from scenes.picture import read_picture
-from scenes.scene import SceneError
+from playhead.scenes.picture import read_picture
+from playhead.scenes.scene import SceneError
 
 FORMATS = {"jpg": {"quality": 95}, "png": {}, "webp": {"lossless": True}, "tiff": {}}
 QUARTERS = np.zeros((48, 80, 3), np.uint8)

@@ -7,18 +7,18 @@ import msgspec
 import numpy as np
 import pytest
 
-import main as command_line
-from engine.session import Session
-from scenes import worlds_commands
-from scenes.encoders import Encoders
-from scenes.picture import read_picture
-from scenes.prepare import prepare_scenes
-from scenes.scene import READY, SceneError, load_scene, ready_scenes, scenes_of
-from world.action import Action, prompt_name
-from world.encoding import load_frame_encoder
-from world.public import PUBLIC
-from world.randomise import random_world, save_world_config
-from world.world import World
+from playhead import main as command_line
+from playhead.engine.session import Session
+from playhead.scenes import worlds_commands
+from playhead.scenes.encoders import Encoders
+from playhead.scenes.picture import read_picture
+from playhead.scenes.prepare import prepare_scenes
+from playhead.scenes.scene import READY, SceneError, load_scene, ready_scenes, scenes_of
+from playhead.world.action import Action, prompt_name
+from playhead.world.encoding import load_frame_encoder
+from playhead.world.public import PUBLIC
+from playhead.world.randomise import random_world, save_world_config
+from playhead.world.world import World
 
 WORLDS = ("self-forcing", "causal-forcing", "matrix-game-2", "matrix-game-2-gta", "matrix-game-2-templerun")
 

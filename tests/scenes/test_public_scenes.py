@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import main as command_line
-from render.sheet import write_png
-from scenes.encoders import Encoders, make_context
-from scenes.picture import read_picture
-from scenes.scene import SceneError, load_scene, scenes_of
-from world.public import PUBLIC
-from world.randomise import random_world, save_world_config
-from world.world import World
+from playhead import main as command_line
+from playhead.render.sheet import write_png
+from playhead.scenes.encoders import Encoders, make_context
+from playhead.scenes.picture import read_picture
+from playhead.scenes.scene import SceneError, load_scene, scenes_of
+from playhead.world.public import PUBLIC
+from playhead.world.randomise import random_world, save_world_config
+from playhead.world.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +58,8 @@ def test_a_picture_becomes_features_condition_and_a_scene_that_plays(
     assert scene.context.condition is not None
     assert scene.context.condition.shape == (30, *world.config.latent_shape)
     assert [s.name for s in scenes_of(world.config)] == ["hall"]
-    from engine.session import Session
-    from world.action import Action
+    from playhead.engine.session import Session
+    from playhead.world.action import Action
 
     session = Session(world, scene.context, 0)
     assert np.array_equal(session.frames[0], scene.context.frames[0])  # the picture, until the first tick

@@ -9,8 +9,16 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenes.scene import SHIPPED, Scene, SceneError, list_scenes, load_scene, read_context, scene_names
-from world.training.places import PLACES
+from playhead.scenes.scene import (
+    SHIPPED,
+    Scene,
+    SceneError,
+    list_scenes,
+    load_scene,
+    read_context,
+    scene_names,
+)
+from playhead.world.training.places import PLACES
 
 FIELDS = {
     "name": "cellar",

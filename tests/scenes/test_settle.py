@@ -7,15 +7,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from engine.session import Session
-from render.sheet import write_png
-from scenes.commands import app
-from scenes.scene import SceneError, load_scene, scene_names
-from scenes.settle import settle_picture
+from playhead.engine.session import Session
+from playhead.render.sheet import write_png
+from playhead.scenes.commands import app
+from playhead.scenes.scene import SceneError, load_scene, scene_names
+from playhead.scenes.settle import settle_picture
+from playhead.world.action import Action
+from playhead.world.metrics import psnr
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
-from world.action import Action
-from world.metrics import psnr
-from world.world import World
 
 
 @pytest.fixture

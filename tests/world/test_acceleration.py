@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.session import Session
-from world import acceleration
-from world.action import Action
-from world.randomise import random_context, random_world, save_world_config
-from world.world import World
+from playhead.engine.session import Session
+from playhead.world import acceleration
+from playhead.world.action import Action
+from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.world import World
 
 
 class Graph:
@@ -134,7 +134,7 @@ def test_a_tick_has_the_cores_that_make_it_faster(
 
 
 def test_a_processor_that_is_held_to_avx2_computes_in_float32() -> None:
-    code = "import torch, world.acceleration as a; print(a.pick_dtype(torch.device('cpu')))"
+    code = "import torch, playhead.world.acceleration as a; print(a.pick_dtype(torch.device('cpu')))"
     told = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(Path(__file__).parents[2])}
     said = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "torch.float32"

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.session import Session
-from scenes.scene import scenes_of
-from world import kv_cache
-from world.action import Action
-from world.attention import attention
-from world.kv_cache import KVCache
-from world.world import World
+from playhead.engine.session import Session
+from playhead.scenes.scene import scenes_of
+from playhead.world import kv_cache
+from playhead.world.action import Action
+from playhead.world.attention import attention
+from playhead.world.kv_cache import KVCache
+from playhead.world.world import World
 
 modest = settings(max_examples=40, deadline=None)
 

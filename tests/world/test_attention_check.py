@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import main as command_line
-from world import attention_check
-from world.attention import BACKENDS, attention
-from world.attention_check import LIMIT, choose_backend, draw_inputs, measure
-from world.errors import WorldError
-from world.randomise import random_world
+from playhead import main as command_line
+from playhead.world import attention_check
+from playhead.world.attention import BACKENDS, attention
+from playhead.world.attention_check import LIMIT, choose_backend, draw_inputs, measure
+from playhead.world.errors import WorldError
+from playhead.world.randomise import random_world
 
 CPU = torch.device("cpu")
 CONFIG = random_world("self-forcing", small=True)

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from playhead.world.attention import attention
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.errors import WorldError
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.kv_cache import Far
+from playhead.world.public import PUBLIC
+from playhead.world.training.pipeline import write_config
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
-from world.attention import attention
-from world.config import WorldConfig, load_config
-from world.errors import WorldError
-from world.generator import Generator, GeneratorConfig
-from world.kv_cache import Far
-from world.public import PUBLIC
-from world.training.pipeline import write_config
-from world.world import World
 
 ONE_PASS = make_tiny_world(one_pass=True)
 PLAIN = make_tiny_world()

@@ -17,14 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from main import main
-from render.evaluate import comparison
-from tests.conftest import BUTTONS, make_tiny_world, save_world
-from tests.world.game import LAMPS, film, next_frame, write_footage
-from world import evaluation
-from world.action import ActionSpace
-from world.errors import PlayheadError
-from world.evaluation import (
+from playhead.main import main
+from playhead.render.evaluate import comparison
+from playhead.world import evaluation
+from playhead.world.action import ActionSpace
+from playhead.world.errors import PlayheadError
+from playhead.world.evaluation import (
     CONTEXT,
     HORIZONS,
     LOOKS,
@@ -36,14 +34,16 @@ from world.evaluation import (
     evaluate,
     in_turns,
 )
-from world.found import SHIPPED
-from world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
-from world.metrics import colour, frechet, psnr, sharpness
-from world.noise import Ahead
-from world.training.footage import Footage
-from world.training.inverse import InverseTraining, train_inverse
-from world.training.run import Run
-from world.world import World, WorldState
+from playhead.world.found import SHIPPED
+from playhead.world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
+from playhead.world.metrics import colour, frechet, psnr, sharpness
+from playhead.world.noise import Ahead
+from playhead.world.training.footage import Footage
+from playhead.world.training.inverse import InverseTraining, train_inverse
+from playhead.world.training.run import Run
+from playhead.world.world import World, WorldState
+from tests.conftest import BUTTONS, make_tiny_world, save_world
+from tests.world.game import LAMPS, film, next_frame, write_footage
 
 ROOT = Path(__file__).parents[2]
 LENGTH = CONTEXT + max(HORIZONS)
@@ -458,9 +458,9 @@ def test_bad_input_ends_in_one_sentence(
 def test_the_shipped_world_is_measured_on_held_out_footage_from_the_command_line(tmp_path: Path) -> None:
     """On frames filmed on the spot: every field is there, and the numbers can be those of a trained world."""
     pytest.importorskip("vizdoom", reason="needs vizdoom (the extra `train`)")
-    from world.training.collect import episode_path, open_game, write_episode
-    from world.training.collect import film as film_game
-    from world.training.places import PLACES
+    from playhead.world.training.collect import episode_path, open_game, write_episode
+    from playhead.world.training.collect import film as film_game
+    from playhead.world.training.places import PLACES
 
     name = "my_way_home"
     with open_game(PLACES[name]) as game:

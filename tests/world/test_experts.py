@@ -7,19 +7,19 @@ import pytest
 import tomli_w
 import torch
 
-from engine.session import Session
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.checkpoint import save_weights
+from playhead.world.config import load_config
+from playhead.world.errors import PlayheadError, WorldError
+from playhead.world.experts import Experts
+from playhead.world.generator import Generator
+from playhead.world.sampler import Schedule
+from playhead.world.training.distill import Distiller, DistillTraining
+from playhead.world.training.self_rollout import SelfRollout, make_player
+from playhead.world.training.steady import FREE
+from playhead.world.world import PAST, World
 from tests.conftest import make_tiny_context, make_tiny_world
-from world.action import Action
-from world.checkpoint import save_weights
-from world.config import load_config
-from world.errors import PlayheadError, WorldError
-from world.experts import Experts
-from world.generator import Generator
-from world.sampler import Schedule
-from world.training.distill import Distiller, DistillTraining
-from world.training.self_rollout import SelfRollout, make_player
-from world.training.steady import FREE
-from world.world import PAST, World
 
 AHEAD = Action(frozenset({"forward"}))
 SCHEDULE = Schedule((1.0, 0.75))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from world.kv_cache import Far, KVCache
+from playhead.world.kv_cache import Far, KVCache
 
 LAYERS, HEADS, TOKENS, WIDTH = 2, 1, 2, 4
 modest = settings(max_examples=60, deadline=None)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import main as command_line
-from world.errors import WorldError
-from world.hub import fetch
-from world.importing import ImportProblem, read_checkpoint
-from world.world import World
+from playhead import main as command_line
+from playhead.world.errors import WorldError
+from playhead.world.hub import fetch
+from playhead.world.importing import ImportProblem, read_checkpoint
+from playhead.world.world import World
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Not here</title></head></html>\n"

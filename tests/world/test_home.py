@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from world.errors import PlayheadError
-from world.home import (
+from playhead.world.errors import PlayheadError
+from playhead.world.home import (
     WRITTEN,
     expand_arguments,
     home,

@@ -15,16 +15,16 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-import main as command_line
-from world import public
-from world.config import load_config
-from world.generator import Generator
-from world.home import downloads_folder, worlds_folder
-from world.hub import fetch, fetch_all
-from world.importing import ImportProblem
-from world.lighttae import LightTAE
-from world.public import LIGHTTAE, PUBLIC, PublicWorld, tiny
-from world.world import World
+from playhead import main as command_line
+from playhead.world import public
+from playhead.world.config import load_config
+from playhead.world.generator import Generator
+from playhead.world.home import downloads_folder, worlds_folder
+from playhead.world.hub import fetch, fetch_all
+from playhead.world.importing import ImportProblem
+from playhead.world.lighttae import LightTAE
+from playhead.world.public import LIGHTTAE, PUBLIC, PublicWorld, tiny
+from playhead.world.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,7 +205,7 @@ def test_names_of_one_entrys_files_differ() -> None:
 
 def test_a_conversion_that_was_killed_is_gone_on_with(tmp_path: Path, own_home: Path) -> None:
     """A real process is killed between its two sets of weights; the first is not written again."""
-    from world.generator import GeneratorConfig
+    from playhead.world.generator import GeneratorConfig
 
     sizes = GeneratorConfig(
         dim=256, heads=2, layers=24, ffn_dim=1024, in_channels=16, out_channels=16, text_dim=64
@@ -237,7 +237,7 @@ def test_a_conversion_that_was_killed_is_gone_on_with(tmp_path: Path, own_home: 
     after = (folder / "generator.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert not draft.exists()
-    from world.checkpoint import read_weights
+    from playhead.world.checkpoint import read_weights
 
     for file in ("generator.safetensors", "commit.safetensors"):
         stored = read_weights(folder / file)

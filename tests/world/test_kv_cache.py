@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from world import rope
-from world.attention import Attend
-from world.generator import Generator, GeneratorConfig
-from world.kv_cache import Far, KVCache
+from playhead.world import rope
+from playhead.world.attention import Attend
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.kv_cache import Far, KVCache
 
 SIDE, TOKENS, HEADS, HEAD_DIM = 4, 4, 2, 12  # latents of 4 x 4 in patches of 2 x 2
 modest = settings(max_examples=30, deadline=None)
@@ -551,7 +551,7 @@ def test_attention_is_asked_for_by_the_name_of_the_backend() -> None:
             return q
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("world.kv_cache.attention", attend)
+            patch.setattr("playhead.world.kv_cache.attention", attend)
             memory.begin(1)
             memory.attend(0, *torch.randn(3, 1, 1, 2, 4))
         assert asked == [{} if backend is None else {"backend": backend}]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from world.lighttae import LightTAE, LightTAEConfig, Memory
+from playhead.world.lighttae import LightTAE, LightTAEConfig, Memory
 
 WAN = LightTAEConfig(latent_channels=4, encoder_widths=(8, 8, 8, 8), decoder_widths=(16, 8, 8, 8))
 """The public layout, narrower: 4 frames a latent, 8 x 8 pixels a position."""

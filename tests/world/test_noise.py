@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world import noise as module
-from world.noise import GROUP, Ahead, OnDevice, noise, noises
+from playhead.world import noise as module
+from playhead.world.noise import GROUP, Ahead, OnDevice, noise, noises
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -72,7 +72,10 @@ def test_the_global_generators_neither_matter_nor_move() -> None:
 
 
 def test_another_process_draws_the_same_bits() -> None:
-    code = "from world.noise import noise; print(noise(2**63 + 5, 10**9, 3, (4, 5)).numpy().tobytes().hex())"
+    code = (
+        "from playhead.world.noise import noise; "
+        "print(noise(2**63 + 5, 10**9, 3, (4, 5)).numpy().tobytes().hex())"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == noise(2**63 + 5, 10**9, 3, (4, 5)).numpy().tobytes().hex()
 

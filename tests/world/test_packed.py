@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.session import Session
+from playhead.engine.session import Session
+from playhead.world import packed
+from playhead.world.action import Action
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.kv_cache import KVCache
+from playhead.world.lighttae import Decoder, LightTAEConfig
+from playhead.world.packed_decoder import PackedDecoder
+from playhead.world.packed_generator import REMEMBERED, PackedGenerator
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world import packed
-from world.action import Action
-from world.generator import Generator, GeneratorConfig
-from world.kv_cache import KVCache
-from world.lighttae import Decoder, LightTAEConfig
-from world.packed_decoder import PackedDecoder
-from world.packed_generator import REMEMBERED, PackedGenerator
-from world.world import World
 
 pytestmark = pytest.mark.skipif(
     not packed.available(torch.float32), reason="this torch has no kernels that take packed weights"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.session import Session
-from engine.together import step_together
-from scenes.scene import context_arrays, parse_context
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.scenes.scene import context_arrays, parse_context
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
-from world.action import Action
-from world.context import Context
-from world.world import World
 
 PLACES = ("hall", "yard", "cave")
 AHEAD = Action(frozenset({"forward"}))

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.rollout import rollout
-from engine.session import Session
-from world.action import Action
-from world.errors import ActionError, WorldError
-from world.generator import Generator
-from world.importing import (
+from playhead.engine.rollout import rollout
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.errors import ActionError, WorldError
+from playhead.world.generator import Generator
+from playhead.world.importing import (
     ImportProblem,
     add_world,
     generator_listing,
@@ -23,10 +23,10 @@ from world.importing import (
     recognise,
     recognise_autoencoder,
 )
-from world.lighttae import LightTAE
-from world.public import PUBLIC, tiny
-from world.randomise import random_context, random_world, save_world_config
-from world.world import World
+from playhead.world.lighttae import LightTAE
+from playhead.world.public import PUBLIC, tiny
+from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.world import World
 
 LISTINGS = Path(__file__).parent / "listings"
 FAMILIES = ("self-forcing", "sgf", "sgf-plus", "longlive", "causal-forcing-2step", "matrix-game-2",
@@ -368,8 +368,8 @@ def test_an_added_world_has_the_files_weights_and_the_autoencoders_normalisation
     for file, mean in (("lighttaew2_1.pth", -0.7571), ("taew2_1.pth", 0.0)):
         autoencoder = wan_autoencoder(tmp_path / file)
         folder, _ = add_world(tmp_path / "self_forcing_dmd.pt", autoencoder, name=file[:4], force=True)
-        from world.checkpoint import read_weights
-        from world.config import load_config
+        from playhead.world.checkpoint import read_weights
+        from playhead.world.config import load_config
 
         assert load_config(folder / "world.toml").latent.mean[0] == mean
         stored = read_weights(folder / "generator.safetensors")

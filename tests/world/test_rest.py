@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import together
-from engine.session import Session
-from engine.together import step_together
-from scenes.scene import load_scene
+from playhead.engine import together
+from playhead.engine.session import Session
+from playhead.engine.together import step_together
+from playhead.scenes.scene import load_scene
+from playhead.world.action import Action
+from playhead.world.config import WorldConfig
+from playhead.world.metrics import psnr
+from playhead.world.rest import Rest
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
-from world.config import WorldConfig
-from world.metrics import psnr
-from world.rest import Rest
-from world.world import World
 
 AFTER = 3
 REST, BUSY = Action(), Action(frozenset(BUTTONS[:1]))

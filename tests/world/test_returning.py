@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from main import main
+from playhead.main import main
+from playhead.world.config import WorldConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.kv_cache import Far
+from playhead.world.memory import cut_memory
+from playhead.world.metrics import psnr
+from playhead.world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
+from playhead.world.world import World, WorldState
 from tests.conftest import make_tiny_world, save_world
 from tests.world.game import wall, write_footage
-from world.config import WorldConfig
-from world.errors import PlayheadError
-from world.kv_cache import Far
-from world.memory import cut_memory
-from world.metrics import psnr
-from world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
-from world.world import World, WorldState
 
 PAST = 5
 

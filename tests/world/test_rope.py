@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from world import rope
+from playhead.world import rope
 
 HEAD_DIM = 12  # six pairs: two of them turn with time, two with the row, two with the column
 

@@ -19,7 +19,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from sageattention.attn_qk_int8_per_block import forward
 from sageattention.quant_per_block import per_block_int8
-from world.sage import sage_attention
+from playhead.world.sage import sage_attention
 
 torch.manual_seed(0)
 

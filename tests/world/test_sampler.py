@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from world.sampler import Schedule, denoise, warp
+from playhead.world.sampler import Schedule, denoise, warp
 
 SHAPE = (1, 2, 3, 4, 5)  # (B, F, C, h, w)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from controls.keymap import DEFAULT, load_keymap
-from render.opening import family_of
-from scenes.scene import load_scene
-from world.config import load_config
-from world.errors import PlayheadError
+from playhead.controls.keymap import DEFAULT, load_keymap
+from playhead.render.opening import family_of
+from playhead.scenes.scene import load_scene
+from playhead.world.config import load_config
+from playhead.world.errors import PlayheadError
 
 MARK = b"\xef\xbb\xbf"
 

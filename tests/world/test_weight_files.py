@@ -7,15 +7,15 @@ import pytest
 import tomli_w
 import torch
 
-from engine.fingerprint import differences, fingerprint
+from playhead.engine.fingerprint import differences, fingerprint
+from playhead.world.catalogue import scan_worlds
+from playhead.world.checkpoint import save_weights
+from playhead.world.training.pipeline import make_sharper
+from playhead.world.training.run import Run
+from playhead.world.training.sharpen import SharpenTraining
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
 from tests.world.game import write_footage
-from world.catalogue import scan_worlds
-from world.checkpoint import save_weights
-from world.training.pipeline import make_sharper
-from world.training.run import Run
-from world.training.sharpen import SharpenTraining
-from world.world import World
 
 PARTS = {"commit": "the weights of the commit pass", "first": "the weights of the denoise steps before"}
 

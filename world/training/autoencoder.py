@@ -13,13 +13,13 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from world import acceleration, checkpoint
-from world.errors import PlayheadError
-from world.lighttae import LightTAE, LightTAEConfig
-from world.training.footage import Footage, pixels
-from world.training.learner import Learner
-from world.training.muon import MatrixMuon
-from world.training.run import Run, trapezoid
+from playhead.world import acceleration, checkpoint
+from playhead.world.errors import PlayheadError
+from playhead.world.lighttae import LightTAE, LightTAEConfig
+from playhead.world.training.footage import Footage, pixels
+from playhead.world.training.learner import Learner
+from playhead.world.training.muon import MatrixMuon
+from playhead.world.training.run import Run, trapezoid
 
 L1_WEIGHT = 0.05
 """What absolute error counts beside squared error."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from world.checkpoint import random_seed, read_weights, save_weights
-from world.config import WorldConfig, load_config
-from world.errors import WorldError
-from world.found import find_world
+from playhead.world.checkpoint import random_seed, read_weights, save_weights
+from playhead.world.config import WorldConfig, load_config
+from playhead.world.errors import WorldError
+from playhead.world.found import find_world
 
 
 def average_worlds(

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from world.training.self_rollout import SelfRollout, Stretch
-from world.training.steady import EMPTY, FREE
+from playhead.world.training.self_rollout import SelfRollout, Stretch
+from playhead.world.training.steady import EMPTY, FREE
 
 LOST = 0.5
 """Root mean square, in normalised latents, beyond which a session at rest no longer shows what it saw."""

@@ -28,12 +28,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from world import interrupts
-from world.errors import PlayheadError
-from world.extras import install
-from world.terminal import console
-from world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
-from world.training.player import HABITS, STUCK_TICKS, STUCK_UNITS, Habit, Player, Sense, habits, ticks
+from playhead.world import interrupts
+from playhead.world.errors import PlayheadError
+from playhead.world.extras import install
+from playhead.world.terminal import console
+from playhead.world.training.places import BUTTONS, DOOM_BUTTONS, HELD_OUT, PLACES, Place
+from playhead.world.training.player import (
+    HABITS,
+    STUCK_TICKS,
+    STUCK_UNITS,
+    Habit,
+    Player,
+    Sense,
+    habits,
+    ticks,
+)
 
 if TYPE_CHECKING:
     from vizdoom import DoomGame, GameState

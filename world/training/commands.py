@@ -20,14 +20,14 @@ FREEDOOM = Path(__file__).with_name("recipes") / "freedoom.toml"
 
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
-    from world.errors import PlayheadError
+    from playhead.world.errors import PlayheadError
 
     if name not in known:
         raise PlayheadError(f"there is no {what} `{name}`; choose among {', '.join(known)}")
 
 
 def _collect_options(options: str, size: str | None) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    from world.errors import PlayheadError
+    from playhead.world.errors import PlayheadError
 
     try:
         made_with = json.loads(options)
@@ -62,7 +62,7 @@ def collect(
 ) -> None:
     """Film a random player in ViZDoom, or in any Gymnasium environment; an .npz an episode."""
     if env is not None:
-        from world.training.gym_collect import collect_env
+        from playhead.world.training.gym_collect import collect_env
 
         made_with, pixels = _collect_options(options, size)
         found = collect_env(
@@ -70,7 +70,7 @@ def collect(
         )
         typer.echo(f"{len(found)} episodes in {out}; the recipe is {out / 'recipe' / 'world.toml'}")
         return
-    from world.training.collect import collect as run
+    from playhead.world.training.collect import collect as run
 
     files = run(episodes, length, seed, out, place, workers, steady)
     typer.echo(f"{len(files)} episodes in {out}")
@@ -85,7 +85,7 @@ def there_and_back(
     workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
 ) -> None:
     """Film excursions that end where they began, by which `evaluate` measures a world's memory."""
-    from world.training.there_and_back import collect_trips
+    from playhead.world.training.there_and_back import collect_trips
 
     files = collect_trips(clips, out, place, workers, seed)
     typer.echo(f"{len(files)} episodes in {out}")
@@ -107,9 +107,9 @@ def autoencoder(
     device: Device = "auto",
 ) -> None:
     """Train the encoder and the decoder."""
-    from world.training.autoencoder import AutoencoderTraining
-    from world.training.pipeline import make_autoencoder
-    from world.training.run import Run
+    from playhead.world.training.autoencoder import AutoencoderTraining
+    from playhead.world.training.pipeline import make_autoencoder
+    from playhead.world.training.run import Run
 
     settings = AutoencoderTraining(clips=clips, decoder_only=decoder_only, compile=compile)
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
@@ -147,9 +147,9 @@ def generator(
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
-    from world.training.generator import GeneratorTraining
-    from world.training.pipeline import make_generator
-    from world.training.run import Run
+    from playhead.world.training.generator import GeneratorTraining
+    from playhead.world.training.pipeline import make_generator
+    from playhead.world.training.run import Run
 
     settings = GeneratorTraining(
         clips=clips,
@@ -173,9 +173,9 @@ def inverse(
     footage: Frames, out: Out, steps: Steps = None, minutes: Minutes = None, device: Device = "auto"
 ) -> None:
     """Train the inverse-dynamics model that measures action following."""
-    from world.training.inverse import InverseTraining
-    from world.training.pipeline import make_inverse
-    from world.training.run import Run
+    from playhead.world.training.inverse import InverseTraining
+    from playhead.world.training.pipeline import make_inverse
+    from playhead.world.training.run import Run
 
     make_inverse(footage, Run(out, steps=steps, minutes=minutes), InverseTraining(), device)
 
@@ -193,9 +193,9 @@ def scorer(
     device: Device = "auto",
 ) -> None:
     """Train the teacher of `distill`: it sees whole windows, and tells how far they are from footage."""
-    from world.training.pipeline import make_scorer
-    from world.training.run import Run
-    from world.training.scorer import ScorerTraining
+    from playhead.world.training.pipeline import make_scorer
+    from playhead.world.training.run import Run
+    from playhead.world.training.scorer import ScorerTraining
 
     run = Run(out, steps=steps, minutes=minutes)
     settings = ScorerTraining(clips=clips, length=length, compile=compile)
@@ -240,9 +240,9 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Teach a world's generator to live on its own frames (Self Forcing); the result is in OUT/world."""
-    from world.training.distill import OBJECTIVES, DistillTraining
-    from world.training.pipeline import make_distilled
-    from world.training.run import Run
+    from playhead.world.training.distill import OBJECTIVES, DistillTraining
+    from playhead.world.training.pipeline import make_distilled
+    from playhead.world.training.run import Run
 
     _one_of("objective", objective, OBJECTIVES)
     settings = DistillTraining(
@@ -288,9 +288,9 @@ def sharpen(
     device: Device = "auto",
 ) -> None:
     """Teach a world's decoder to paint as sharply as footage is; the result is in OUT/world."""
-    from world.training.pipeline import make_sharper
-    from world.training.run import Run
-    from world.training.sharpen import SharpenTraining
+    from playhead.world.training.pipeline import make_sharper
+    from playhead.world.training.run import Run
+    from playhead.world.training.sharpen import SharpenTraining
 
     settings = SharpenTraining(
         clips=clips,
@@ -316,6 +316,6 @@ def average(
     decoder: Annotated[float, typer.Option(help="Of the other's decoder.", min=0, max=1)] = 0.0,
 ) -> None:
     """Average the weights of two worlds of one line of training; the result is in OUT."""
-    from world.training.average import average_worlds
+    from playhead.world.training.average import average_worlds
 
     typer.echo(f"the world is in {average_worlds(world, other, out, share, decoder)}")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world.training.generator import noised
-from world.training.scorer import Scorer, joint_attend
+from playhead.world.training.generator import noised
+from playhead.world.training.scorer import Scorer, joint_attend
 
 
 class Discriminator(torch.nn.Module):

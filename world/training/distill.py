@@ -38,21 +38,21 @@ import msgspec
 import torch
 from torch import Tensor
 
-from world import acceleration, checkpoint
-from world.config import SamplingConfig
-from world.errors import PlayheadError
-from world.experts import Experts
-from world.generator import Generator, GeneratorConfig
-from world.sampler import Schedule
-from world.training.chains import Chain, Window
-from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, Trainer, led_actions
-from world.training.judge import Judge
-from world.training.learner import Learner
-from world.training.run import Run, trapezoid
-from world.training.self_rollout import Replay, SelfRollout, make_player
-from world.training.steady import FREE, SteadyWindows
-from world.training.validation import Validation
+from playhead.world import acceleration, checkpoint
+from playhead.world.config import SamplingConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.experts import Experts
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.sampler import Schedule
+from playhead.world.training.chains import Chain, Window
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import GeneratorTraining, Trainer, led_actions
+from playhead.world.training.judge import Judge
+from playhead.world.training.learner import Learner
+from playhead.world.training.run import Run, trapezoid
+from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
+from playhead.world.training.steady import FREE, SteadyWindows
+from playhead.world.training.validation import Validation
 
 Objective = Literal["dmd", "sid", "gan", "phased", "rest"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

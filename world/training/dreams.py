@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world.config import WorldConfig
-from world.sampler import Schedule
-from world.training.generator import GeneratorTraining, Trainer
-from world.training.sequence import shifted
+from playhead.world.config import WorldConfig
+from playhead.world.sampler import Schedule
+from playhead.world.training.generator import GeneratorTraining, Trainer
+from playhead.world.training.sequence import shifted
 
 
 class Dreams:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from world.training.footage import Footage
+from playhead.world.training.footage import Footage
 
 
 def read_encoded(

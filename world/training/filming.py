@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world.errors import PlayheadError
-from world.training.collect import CollectError, check_steady, film_run, import_vizdoom, start_worker
-from world.training.footage import Footage, read_episode
-from world.training.places import HELD_OUT, PLACES
+from playhead.world.errors import PlayheadError
+from playhead.world.training.collect import CollectError, check_steady, film_run, import_vizdoom, start_worker
+from playhead.world.training.footage import Footage, read_episode
+from playhead.world.training.places import HELD_OUT, PLACES
 
 FIRST_SEED = 100_000
 """Seeds below are for footage that is collected beforehand."""

@@ -14,8 +14,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from world.errors import PlayheadError
-from world.training.places import HELD_OUT
+from playhead.world.errors import PlayheadError
+from playhead.world.training.places import HELD_OUT
 
 
 class FootageError(PlayheadError):

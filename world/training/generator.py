@@ -21,19 +21,19 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from world import acceleration, checkpoint
-from world.attention import Attend
-from world.config import SamplingConfig
-from world.experts import Experts
-from world.generator import Generator, GeneratorConfig
-from world.sampler import Schedule
-from world.training.filming import Filming
-from world.training.footage import Footage
-from world.training.learner import Learner
-from world.training.muon import MatrixMuon
-from world.training.run import Run, trapezoid
-from world.training.sequence import causal_attend, play_levels, shifted
-from world.training.validation import Validation
+from playhead.world import acceleration, checkpoint
+from playhead.world.attention import Attend
+from playhead.world.config import SamplingConfig
+from playhead.world.experts import Experts
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.sampler import Schedule
+from playhead.world.training.filming import Filming
+from playhead.world.training.footage import Footage
+from playhead.world.training.learner import Learner
+from playhead.world.training.muon import MatrixMuon
+from playhead.world.training.run import Run, trapezoid
+from playhead.world.training.sequence import causal_attend, play_levels, shifted
+from playhead.world.training.validation import Validation
 
 LEAST = 0.02
 """The lowest noise level (sigma) that is trained."""

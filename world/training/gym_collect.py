@@ -16,14 +16,21 @@ import torch
 import torch.nn.functional as F
 from rich.progress import Progress
 
-from world.action import ActionSpace
-from world.config import LatentConfig, SamplingConfig, WorldConfig
-from world.extras import install
-from world.generator import GeneratorConfig
-from world.kv_cache import Far
-from world.lighttae import LightTAEConfig
-from world.terminal import console
-from world.training.collect import ATTEMPTS, CollectError, check_steady, episode_path, is_whole, write_episode
+from playhead.world.action import ActionSpace
+from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
+from playhead.world.extras import install
+from playhead.world.generator import GeneratorConfig
+from playhead.world.kv_cache import Far
+from playhead.world.lighttae import LightTAEConfig
+from playhead.world.terminal import console
+from playhead.world.training.collect import (
+    ATTEMPTS,
+    CollectError,
+    check_steady,
+    episode_path,
+    is_whole,
+    write_episode,
+)
 
 MULTIPLE = 32  # pixels: 16 a latent position, two of those a token
 MEAN_HOLD = 5  # ticks that a button is held on average

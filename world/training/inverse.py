@@ -6,11 +6,11 @@ import msgspec
 import torch
 import torch.nn.functional as F
 
-from world import acceleration
-from world.inverse import AFTER, BEFORE, InverseDynamics
-from world.training.footage import Footage, pixels
-from world.training.learner import Learner
-from world.training.run import Run, trapezoid
+from playhead.world import acceleration
+from playhead.world.inverse import AFTER, BEFORE, InverseDynamics
+from playhead.world.training.footage import Footage, pixels
+from playhead.world.training.learner import Learner
+from playhead.world.training.run import Run, trapezoid
 
 
 class InverseTraining(msgspec.Struct, frozen=True):

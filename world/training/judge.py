@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world.generator import GeneratorConfig
-from world.training.chains import Window
-from world.training.discriminator import Discriminator, relativistic_loss
-from world.training.generator import noised
-from world.training.learner import Learner
-from world.training.scorer import Scorer, ScorerTraining
+from playhead.world.generator import GeneratorConfig
+from playhead.world.training.chains import Window
+from playhead.world.training.discriminator import Discriminator, relativistic_loss
+from playhead.world.training.generator import noised
+from playhead.world.training.learner import Learner
+from playhead.world.training.scorer import Scorer, ScorerTraining
 
 if TYPE_CHECKING:
-    from world.training.distill import DistillTraining
+    from playhead.world.training.distill import DistillTraining
 
 
 class Judge:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from world import checkpoint
-from world.training import distributed
+from playhead.world import checkpoint
+from playhead.world.training import distributed
 
 
 class Ema:

@@ -13,29 +13,29 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from world import acceleration, checkpoint
-from world.config import WorldConfig, load_config, read_config
-from world.errors import PlayheadError, WorldError
-from world.found import find_world
-from world.inverse import AFTER, BEFORE
-from world.lighttae import LightTAE
-from world.training import distributed
-from world.training.autoencoder import (
+from playhead.world import acceleration, checkpoint
+from playhead.world.config import WorldConfig, load_config, read_config
+from playhead.world.errors import PlayheadError, WorldError
+from playhead.world.found import find_world
+from playhead.world.inverse import AFTER, BEFORE
+from playhead.world.lighttae import LightTAE
+from playhead.world.training import distributed
+from playhead.world.training.autoencoder import (
     AutoencoderTraining,
     encode_frames,
     latent_statistics,
     train_autoencoder,
 )
-from world.training.distill import DistillTraining, distill
-from world.training.dreams import Dreams
-from world.training.encoded import keep_encoded, key_of, read_encoded
-from world.training.filming import Filming
-from world.training.footage import Footage, episode_files
-from world.training.generator import GeneratorTraining, train_generator
-from world.training.inverse import InverseTraining, train_inverse
-from world.training.run import Run
-from world.training.scorer import ScorerTraining, train_scorer
-from world.training.sharpen import SharpenTraining, train_sharpness
+from playhead.world.training.distill import DistillTraining, distill
+from playhead.world.training.dreams import Dreams
+from playhead.world.training.encoded import keep_encoded, key_of, read_encoded
+from playhead.world.training.filming import Filming
+from playhead.world.training.footage import Footage, episode_files
+from playhead.world.training.generator import GeneratorTraining, train_generator
+from playhead.world.training.inverse import InverseTraining, train_inverse
+from playhead.world.training.run import Run
+from playhead.world.training.scorer import ScorerTraining, train_scorer
+from playhead.world.training.sharpen import SharpenTraining, train_sharpness
 
 
 def _device(name: str) -> torch.device:

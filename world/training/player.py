@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from world.training.places import BUTTONS
+from playhead.world.training.places import BUTTONS
 
 NEAR = 14.0  # depth (ViZDoom's units, at most 85) under which a wall is in the way
 STUCK_TICKS, STUCK_UNITS = 6, 12.0  # moved less than this many map units in so many ticks

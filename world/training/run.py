@@ -17,10 +17,10 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from world import interrupts
-from world.errors import PlayheadError
-from world.terminal import console
-from world.training import distributed
+from playhead.world import interrupts
+from playhead.world.errors import PlayheadError
+from playhead.world.terminal import console
+from playhead.world.training import distributed
 
 
 def trapezoid(progress: float, warm_up: float = 0.01, decay: float = 0.4) -> float:

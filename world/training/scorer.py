@@ -14,13 +14,13 @@ import msgspec
 import torch
 from torch import Tensor
 
-from world import acceleration, checkpoint
-from world.attention import attention
-from world.generator import Generator, GeneratorConfig
-from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, initialise, led_actions, noised, optimizers
-from world.training.learner import Learner
-from world.training.run import Run, trapezoid
+from playhead.world import acceleration, checkpoint
+from playhead.world.attention import attention
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import GeneratorTraining, initialise, led_actions, noised, optimizers
+from playhead.world.training.learner import Learner
+from playhead.world.training.run import Run, trapezoid
 
 
 def scorer_config(config: GeneratorConfig) -> GeneratorConfig:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from world import acceleration
-from world.attention import attention
-from world.config import SamplingConfig
-from world.experts import Experts
-from world.kv_cache import KVCache
-from world.sampler import Schedule, estimates
+from playhead.world import acceleration
+from playhead.world.attention import attention
+from playhead.world.config import SamplingConfig
+from playhead.world.experts import Experts
+from playhead.world.kv_cache import KVCache
+from playhead.world.sampler import Schedule, estimates
 
 
 @dataclass(frozen=True)

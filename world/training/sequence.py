@@ -10,10 +10,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from world.attention import Attend, attention
-from world.config import SamplingConfig
-from world.kv_cache import Far
-from world.sampler import Schedule
+from playhead.world.attention import Attend, attention
+from playhead.world.config import SamplingConfig
+from playhead.world.kv_cache import Far
+from playhead.world.sampler import Schedule
 
 
 def visible(frames: int, window: int, far: Far | None = None) -> Tensor:

@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world import acceleration, checkpoint
-from world.lighttae import LightTAE, LightTAEConfig
-from world.metrics import laplacian
-from world.training.autoencoder import L1_WEIGHT, conv_optimizers, encode_each, picture_errors
-from world.training.dreams import Dreams
-from world.training.footage import Footage, pixels
-from world.training.generator import led_actions
-from world.training.learner import Learner
-from world.training.run import Run, trapezoid
+from playhead.world import acceleration, checkpoint
+from playhead.world.lighttae import LightTAE, LightTAEConfig
+from playhead.world.metrics import laplacian
+from playhead.world.training.autoencoder import L1_WEIGHT, conv_optimizers, encode_each, picture_errors
+from playhead.world.training.dreams import Dreams
+from playhead.world.training.footage import Footage, pixels
+from playhead.world.training.generator import led_actions
+from playhead.world.training.learner import Learner
+from playhead.world.training.run import Run, trapezoid
 
 
 class SharpenTraining(msgspec.Struct, frozen=True):

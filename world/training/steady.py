@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world.training.footage import Footage
+from playhead.world.training.footage import Footage
 
 FREE, EMPTY = -1, 0  # the chords of a session that holds what footage holds, and of one that rests
 SETTLE = 0.1  # of the steady share: how many free sessions come to rest before each further stretch

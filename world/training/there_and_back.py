@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from world.training.collect import (
+from playhead.world.training.collect import (
     HEIGHT,
     WIDTH,
     CollectError,
@@ -36,7 +36,7 @@ from world.training.collect import (
     stopped,
     write_episode,
 )
-from world.training.places import BUTTONS, HELD_OUT, PLACES, Place
+from playhead.world.training.places import BUTTONS, HELD_OUT, PLACES, Place
 
 if TYPE_CHECKING:
     from vizdoom import DoomGame

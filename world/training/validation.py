@@ -9,13 +9,13 @@ import time
 import torch
 from torch import Tensor
 
-from world import acceleration
-from world.config import SamplingConfig
-from world.errors import PlayheadError
-from world.experts import Experts
-from world.sampler import Schedule
-from world.training.footage import Footage
-from world.training.self_rollout import SelfRollout, make_player
+from playhead.world import acceleration
+from playhead.world.config import SamplingConfig
+from playhead.world.errors import PlayheadError
+from playhead.world.experts import Experts
+from playhead.world.sampler import Schedule
+from playhead.world.training.footage import Footage
+from playhead.world.training.self_rollout import SelfRollout, make_player
 
 CLIPS, PAST = 16, 8
 HORIZONS = (1, 8, 16, 32)

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 import tomli_w
 
-from engine.agents.vector import FrameVectorEnv, RemoteVectorEnv, WorldVectorEnv
-from scenes.build import save_scene
-from scenes.scene import SceneFields
+from playhead.engine.agents.vector import FrameVectorEnv, RemoteVectorEnv, WorldVectorEnv
+from playhead.scenes.build import save_scene
+from playhead.scenes.scene import SceneFields
+from playhead.world.randomise import random_context, random_world
+from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
 from tests.engine.bridge.conftest import serving
-from world.randomise import random_context, random_world
-from world.world import World
 
 KINDS = {
     "pass": {}, "one pass": {"one_pass": True}, "rest": {"rest_after": 2}, "two frames": {"time_factor": 2},

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from playhead.engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from playhead.world.action import ActionSpace
+from playhead.world.errors import ActionError, PlayheadError
 from tests.conftest import BUTTONS
 from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serving
-from world.action import ActionSpace
-from world.errors import ActionError, PlayheadError
 
 IDLE = [0] * 8
 

@@ -17,14 +17,14 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from engine.agents import RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from playhead.engine.agents import RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from playhead.world.errors import PlayheadError, WorldError
+from playhead.world.world import World
 from tests.conftest import save_world
 from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serving
-from world.errors import PlayheadError, WorldError
-from world.world import World
 
-NAME = "engine.agents:playhead/Freedoom-v0"
+NAME = "playhead.engine.agents:playhead/Freedoom-v0"
 """Found also by a process that has not imported `engine.agents`."""
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 

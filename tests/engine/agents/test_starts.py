@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engine.agents import RemoteWorldEnv, WorldEnv
-from engine.session import Session
-from scenes.scene import load_scene
+from playhead.engine.agents import RemoteWorldEnv, WorldEnv
+from playhead.engine.session import Session
+from playhead.scenes.scene import load_scene
 from tests.engine.agents.conftest import KINDS, make_kind
 from tests.engine.bridge.conftest import serving
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.agents import WorldEnv
+from playhead.engine.agents import WorldEnv
 from tests.engine.agents.conftest import KINDS
 
 PUBLIC = ("matrix-game-2", "matrix-game-2-templerun", "self-forcing", "causal-forcing")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import zmq
 
-from engine.bridge import protocol as p
-from engine.bridge.auth import ServerKeys, new_keys
-from engine.bridge.client import Client
-from engine.bridge.connections import Limits
-from engine.bridge.hall import Hall
-from engine.bridge.server import Server, serve_in_background
-from scenes.scene import load_scene
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.auth import ServerKeys, new_keys
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.connections import Limits
+from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.server import Server, serve_in_background
+from playhead.scenes.scene import load_scene
 
 ROOT = Path(__file__).parents[3]
 Pushed = TypeVar("Pushed", bound=p.Message)

@@ -16,10 +16,10 @@ import msgpack
 import psutil
 import zmq
 
-from engine.bridge import protocol as p
+from playhead.engine.bridge import protocol as p
+from playhead.world.action import Action
 from tests.engine.bridge.conftest import ROOT, serve_process
 from tests.engine.bridge.raw import Raw
-from world.action import Action
 
 BURST = 200
 """Messages that are sent before answers are read."""

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from world.action import Action
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.world.action import Action
 
 
 def play(address: str) -> dict[str, float]:

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from engine.bridge.line import Line, Wanted
-from engine.bridge.remote import RemoteLoop
-from engine.bridge.server import Server
-from engine.session import Session
-from engine.tick import Tick
+from playhead.engine.bridge.line import Line, Wanted
+from playhead.engine.bridge.remote import RemoteLoop
+from playhead.engine.bridge.server import Server
+from playhead.engine.session import Session
+from playhead.engine.tick import Tick
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import BUTTONS, SEED, make_tiny_context
 from tests.engine.bridge.cable import Cable
-from world.action import Action
-from world.world import World
 
 NONE = Action()
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import psutil
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.protocol import BridgeError
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.world.action import Action
 from tests.conftest import BUTTONS
 from tests.engine.bridge.conftest import serve_process
-from world.action import Action
 
 SESSIONS = 6
 """That are open at a time, at the most."""

@@ -7,12 +7,12 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-import engine.agents
-from engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
-from engine.session import Session
+import playhead.engine.agents
+from playhead.engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
+from playhead.engine.session import Session
+from playhead.world.errors import PlayheadError
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import serve_process
-from world.errors import PlayheadError
 
 
 @pytest.fixture(params=["here", "remote"])
@@ -133,8 +133,8 @@ def test_a_vector_of_worlds_dreams_what_each_alone_would(request, where, tiny_wo
 
 
 def test_the_shipped_world_is_made_by_its_name():
-    assert engine.agents
-    env = gymnasium.make("engine.agents:playhead/Freedoom-v0", max_ticks=3)
+    assert playhead.engine.agents
+    env = gymnasium.make("playhead.engine.agents:playhead/Freedoom-v0", max_ticks=3)
     observation, _ = env.reset(seed=0, options={"scene": "acid-garden"})
     assert env.observation_space.contains(observation) and observation.shape == (160, 256, 3)
     assert [env.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]

@@ -8,8 +8,8 @@ import pytest
 import zmq
 import zmq.auth
 
-from engine.bridge import protocol as p
-from engine.bridge.auth import (
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.auth import (
     ServerKeys,
     check_address,
     check_target,
@@ -17,13 +17,13 @@ from engine.bridge.auth import (
     load_server_keys,
     new_keys,
 )
-from engine.bridge.client import Client
-from engine.bridge.hall import Hall
-from engine.bridge.server import Server, serve_in_background
-from scenes.scene import load_scene
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.server import Server, serve_in_background
+from playhead.scenes.scene import load_scene
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 from tests.engine.bridge.conftest import serving
-from world.action import Action
-from world.errors import PlayheadError
 
 
 def test_only_a_known_key_and_the_right_server_key_get_an_answer(keys, tiny_world, tiny_scene):

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.bridge.auth import load_client_keys, load_server_keys
-from engine.bridge.client import Client
+from playhead.engine.bridge.auth import load_client_keys, load_server_keys
+from playhead.engine.bridge.client import Client
+from playhead.world.errors import PlayheadError
 from tests.engine.bridge.conftest import serving
-from world.errors import PlayheadError
 
 
 @contextmanager

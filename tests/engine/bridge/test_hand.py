@@ -4,12 +4,12 @@ import numpy as np
 import pygame
 import pytest
 
-from controls.keymap import find_keymap
-from controls.look import Look
-from engine.bridge.acts import ActSource
-from engine.bridge.hand import HOLD, HOLD_AGAIN, UNDER_WAY, Hand, Script
-from engine.bridge.protocol import Act
-from world.action import Action
+from playhead.controls.keymap import find_keymap
+from playhead.controls.look import Look
+from playhead.engine.bridge.acts import ActSource
+from playhead.engine.bridge.hand import HOLD, HOLD_AGAIN, UNDER_WAY, Hand, Script
+from playhead.engine.bridge.protocol import Act
+from playhead.world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 PERIOD = 0.48
@@ -63,7 +63,7 @@ def test_a_mouse_moves_the_view_there_as_far_as_it_would_here():
 
 def test_what_is_held_is_told_once_and_again_before_the_server_lets_it_go(monkeypatch):
     time = Time()
-    monkeypatch.setattr("engine.bridge.hand.time.perf_counter", time)
+    monkeypatch.setattr("playhead.engine.bridge.hand.time.perf_counter", time)
     told: list[tuple[Action, bool]] = []
 
     class Source:

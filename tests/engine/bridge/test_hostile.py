@@ -10,18 +10,18 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.protocol import BridgeError
-from engine.bridge.shared import SharedPlay
-from engine.loop import Loop
-from engine.session import Session
-from scenes.scene import load_scene
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.shared import SharedPlay
+from playhead.engine.loop import Loop
+from playhead.engine.session import Session
+from playhead.scenes.scene import load_scene
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 from tests.engine.bridge.conftest import serving
 from tests.engine.bridge.fuzz import FIELDS, REQUESTS, attack
 from tests.engine.bridge.raw import SIGNATURE, stray
-from world.action import Action
-from world.errors import PlayheadError
 
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()
 values = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)

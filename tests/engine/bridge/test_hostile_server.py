@@ -11,11 +11,11 @@ import msgpack
 import pytest
 import zmq
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.world.errors import PlayheadError
 from tests.engine.bridge.conftest import ROOT
 from tests.render.desktop import display
-from world.errors import PlayheadError
 
 Answer = Callable[[dict], list[bytes]]
 

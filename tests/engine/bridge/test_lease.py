@@ -2,12 +2,12 @@
 
 import pytest
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.lease import LOCAL, Lease
-from engine.bridge.protocol import BridgeError
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.lease import LOCAL, Lease
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.world.action import Action
 from tests.engine.bridge.conftest import until, wants
-from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 

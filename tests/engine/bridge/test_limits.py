@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import zmq
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.connections import Allowance, Limits
-from engine.bridge.hall import session_bytes
-from engine.bridge.past import INTERVAL
-from engine.bridge.protocol import BridgeError
-from engine.session import Session
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.connections import Allowance, Limits
+from playhead.engine.bridge.hall import session_bytes
+from playhead.engine.bridge.past import INTERVAL
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 from tests.conftest import BUTTONS, SEED, make_tiny_context
 from tests.engine.bridge.conftest import serving
-from world.action import Action
-from world.errors import PlayheadError
 
 
 @pytest.fixture

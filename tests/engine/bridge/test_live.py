@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from controls.held import Held
-from engine.bridge import protocol as p
-from engine.bridge.acts import TAPS, ActSource
-from engine.bridge.protocol import BridgeError
-from engine.session import Session
+from playhead.controls.held import Held
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.acts import TAPS, ActSource
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.session import Session
+from playhead.world.action import Action
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import frames_of, until
-from world.action import Action
 
 RIGHT, FORWARD = Action(frozenset({"turn_right"})), Action(frozenset({"forward"}))
 

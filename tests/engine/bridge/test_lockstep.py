@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from engine.bridge import protocol as p
-from engine.session import Session
+from playhead.engine.bridge import protocol as p
+from playhead.engine.session import Session
+from playhead.world.action import Action
 from tests.conftest import BUTTONS, SEED, make_tiny_context
-from world.action import Action
 
 
 def test_clients_that_step_at_the_same_time_see_what_each_would_alone(connect, tiny_world):

@@ -11,18 +11,18 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.world.action import Action
 from tests.engine.bridge.conftest import ROOT, serve_process, until, wants
 from tests.engine.bridge.soak import soak
-from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 DOOMED = """
 import sys
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from world.action import Action
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.world.action import Action
 
 client = Client(sys.argv[1], "doomed")
 session = client.ask(p.Open(), p.Opened)[0].session

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from engine.bridge import protocol as p
-from engine.bridge.protocol import BridgeError
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.protocol import BridgeError
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import zmq
 
-from engine.bridge import protocol
-from engine.session import Session
+from playhead.engine.bridge import protocol
+from playhead.engine.session import Session
+from playhead.world.action import Action
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import ROOT
-from world.action import Action
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 DECODERS = {
@@ -74,7 +74,7 @@ def test_the_client_walks_in_a_process_that_has_pyzmq_and_msgpack_only(server, t
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    assert "ModuleNotFoundError" in run("-c", "import engine").stderr
+    assert "ModuleNotFoundError" in run("-c", "import playhead.engine").stderr
     done = run("client.py", server.address)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tick 30: 12288 bytes" in done.stdout

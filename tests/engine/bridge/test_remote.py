@@ -5,15 +5,15 @@ import time
 import numpy as np
 import pytest
 
-from engine.bridge.line import Line, Wanted
-from engine.bridge.receipts import Receipts
-from engine.session import Session
+from playhead.engine.bridge.line import Line, Wanted
+from playhead.engine.bridge.receipts import Receipts
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.errors import PlayheadError
 from tests.conftest import SEED, make_tiny_context, make_tiny_world
 from tests.engine.bridge.cable import Cable
 from tests.engine.bridge.conftest import serve_process, serving
 from tests.engine.bridge.seat import NONE, Seat, play_over_a_breaking_line, seat
-from world.action import Action
-from world.errors import PlayheadError
 
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 
@@ -99,7 +99,7 @@ def test_commands_change_the_session_there(server):
 
 @pytest.mark.parametrize("end", ["cut", "dangle"])
 def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypatch):
-    monkeypatch.setattr("engine.bridge.remote.SILENCE", 1.0)
+    monkeypatch.setattr("playhead.engine.bridge.remote.SILENCE", 1.0)
     cable = Cable(server.address)
     with seat(cable.address) as player:
         player.hold(RIGHT)
@@ -126,7 +126,7 @@ def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypat
 
 def test_a_line_that_keeps_breaking_costs_no_frame_that_is_right(server, tiny_world, monkeypatch):
     """The short form of `python -m tests.long line`."""
-    monkeypatch.setattr("engine.bridge.remote.SILENCE", 0.6)
+    monkeypatch.setattr("playhead.engine.bridge.remote.SILENCE", 0.6)
     play_over_a_breaking_line(server, tiny_world, breaks=4)
 
 

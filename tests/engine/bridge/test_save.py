@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.hall import Hall
-from engine.bridge.protocol import BridgeError
-from engine.bridge.server import Server, serve_in_background
-from engine.recording.reader import Recording
-from engine.recording.replay import replay
-from scenes.scene import load_scene
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.server import Server, serve_in_background
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import replay
+from playhead.scenes.scene import load_scene
+from playhead.world.action import Action
 from tests.conftest import BUTTONS
-from world.action import Action
 
 
 @pytest.fixture

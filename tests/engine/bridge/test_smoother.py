@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.bridge.smoother import MOST, Smoother
+from playhead.engine.bridge.smoother import MOST, Smoother
 
 PERIOD = 0.057
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import zmq
 
-from engine.bridge import protocol as p
-from engine.bridge.client import Client
-from engine.bridge.publisher import SUBSCRIPTIONS
-from engine.bridge.video import make_decoder
-from engine.session import Session
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.publisher import SUBSCRIPTIONS
+from playhead.engine.bridge.video import make_decoder
+from playhead.engine.session import Session
+from playhead.world.action import Action
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import frames_of, serve_process
-from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import zmq
 
-from engine.bridge import protocol
-from engine.bridge.protocol import FrameHeader
-from engine.bridge.video import make_encoder
-from engine.bridge.watcher import Watcher
+from playhead.engine.bridge import protocol
+from playhead.engine.bridge.protocol import FrameHeader
+from playhead.engine.bridge.video import make_encoder
+from playhead.engine.bridge.watcher import Watcher
 
 TOPIC = protocol.topic("s", "h264")
 HEIGHT, WIDTH = 48, 64

@@ -3,12 +3,12 @@
 import pytest
 import zmq
 
-from engine.bridge import protocol as p
-from engine.bridge.auth import load_client_keys, load_server_keys
-from engine.bridge.client import Client
+from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.auth import load_client_keys, load_server_keys
+from playhead.engine.bridge.client import Client
+from playhead.world.action import Action
 from tests.engine.bridge.cable import Cable
 from tests.engine.bridge.conftest import frames_of, serving
-from world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.recording.edit import repair
-from engine.recording.reader import Recording, Summary
-from engine.recording.recorder import Recorder
-from engine.recording.replay import verify
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Bookmark, Place, Tree
-from scenes.scene import Scene
+from playhead.engine.recording.edit import repair
+from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.replay import verify
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Bookmark, Place, Tree
+from playhead.scenes.scene import Scene
+from playhead.world.context import Context
+from playhead.world.world import World
 from tests.conftest import BUTTONS, THOROUGH
 from tests.engine.recording.test_edit import play
-from world.context import Context
-from world.world import World
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.edit import merge, repair, split, trim
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
-from engine.recording.replay import verify
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.timeline.timeline import Timeline
-from main import main
+from playhead.engine.recording.edit import merge, repair, split, trim
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.replay import verify
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.timeline.timeline import Timeline
+from playhead.main import main
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-from world.action import Action
-from world.world import World
 
 
 def play(world: World, path: Path, seed: int = 5, bend: int = 6) -> Path:

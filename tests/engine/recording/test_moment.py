@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.recording.moment import moment_scene
-from engine.recording.reader import Recording
-from engine.recording.replay import open_session
-from engine.recording.tree import Place
-from engine.session import Session
+from playhead.engine.recording.moment import moment_scene
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import open_session
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.world.errors import WorldError
+from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
 from tests.played import FIRST, FORK, act, record_play
-from world.errors import WorldError
-from world.world import World
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.reader import Recording, Summary
-from engine.recording.recorder import Recorder
-from engine.recording.replay import replay, verify
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.timeline.timeline import Timeline
+from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.replay import replay, verify
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.timeline.timeline import Timeline
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
-from world.action import Action
-from world.world import World
 
 TICKS = 30
 

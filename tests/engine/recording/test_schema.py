@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.recording import schema
-from engine.recording.schema import chain, decode_action, encode_action, end_seal, facts_seal, seal
-from world.action import Action
+from playhead.engine.recording import schema
+from playhead.engine.recording.schema import chain, decode_action, encode_action, end_seal, facts_seal, seal
+from playhead.world.action import Action
 
 START = bytes(schema.HASH_BYTES)
 

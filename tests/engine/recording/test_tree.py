@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
-from world.action import Action
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.world.action import Action
 
 
 def grown() -> Tree:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.edit import draft_of, write
-from engine.recording.reader import Recording
-from engine.recording.recorder import ChangedError, InUseError, Recorder
-from engine.recording.replay import verify
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.timeline.opening import continued
+from playhead.engine.recording.edit import draft_of, write
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import ChangedError, InUseError, Recorder
+from playhead.engine.recording.replay import verify
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.timeline.opening import continued
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.engine.recording.test_recording import TICKS, play
-from world.action import Action
-from world.world import World
 
 
 def step(timeline, session, count: int) -> None:
@@ -101,8 +101,8 @@ def test_a_file_is_let_go_of_by_whatever_thread_closes_it(tiny_world: World, tmp
 KILLED = """
 import os, sys
 from pathlib import Path
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder
 from tests.conftest import make_tiny_world
 Recorder.resume(Recording.read(Path(sys.argv[1])), make_tiny_world())
 os.kill(os.getpid(), 9)

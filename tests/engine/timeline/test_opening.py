@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.recording.edit import draft_of, write
-from engine.recording.reader import Recording
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.timeline.opening import continued, new_timeline
-from scenes.scene import Scene, load_scene
+from playhead.engine.recording.edit import draft_of, write
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.timeline.opening import continued, new_timeline
+from playhead.scenes.scene import Scene, load_scene
+from playhead.world.action import Action
+from playhead.world.world import World
 from tests.conftest import make_tiny_world
-from world.action import Action
-from world.world import World
 
 
 @pytest.fixture(autouse=True)

@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.loop import Loop, LoopError
-from engine.recording.reader import Recording
-from engine.recording.recorder import Recorder
-from engine.recording.replay import replay_all, verify
-from engine.recording.schema import RecordingError
-from engine.recording.tree import Place
-from engine.session import Session
-from engine.tick import Tick
-from engine.timeline.store import SnapshotStore
-from engine.timeline.timeline import Timeline
-from engine.timeline.way import INTERVAL
+from playhead.engine.loop import Loop, LoopError
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.recorder import Recorder
+from playhead.engine.recording.replay import replay_all, verify
+from playhead.engine.recording.schema import RecordingError
+from playhead.engine.recording.tree import Place
+from playhead.engine.session import Session
+from playhead.engine.tick import Tick
+from playhead.engine.timeline.store import SnapshotStore
+from playhead.engine.timeline.timeline import Timeline
+from playhead.engine.timeline.way import INTERVAL
+from playhead.world.action import Action
+from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.world import World
 from tests.conftest import BUTTONS, THOROUGH, make_tiny_context
-from world.action import Action
-from world.randomise import random_context, random_world, save_world_config
-from world.world import World
 
 WALK = Action(frozenset({"forward"}))
 TURN = Action(frozenset({"turn_left"}))

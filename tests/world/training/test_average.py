@@ -7,14 +7,14 @@ import msgspec
 import pytest
 import torch
 
-from main import main
+from playhead.main import main
+from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.config import load_config
+from playhead.world.errors import WorldError
+from playhead.world.training.average import average_worlds
+from playhead.world.training.pipeline import write_config
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
-from world.checkpoint import read_weights, save_weights
-from world.config import load_config
-from world.errors import WorldError
-from world.training.average import average_worlds
-from world.training.pipeline import write_config
-from world.world import World
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from world.training.collect import (
+from playhead.world.training.collect import (
     CollectError,
     collect,
     episode_path,
@@ -20,8 +20,8 @@ from world.training.collect import (
     is_whole,
     open_game,
 )
-from world.training.places import BUTTONS, DOOM_BUTTONS, PLACES
-from world.training.player import HABITS, Habit, Player, Sense, any_chord
+from playhead.world.training.places import BUTTONS, DOOM_BUTTONS, PLACES
+from playhead.world.training.player import HABITS, Habit, Player, Sense, any_chord
 
 ROOT = Path(__file__).parents[3]
 
@@ -113,7 +113,7 @@ def test_footage_of_a_steady_player_stands_for_seconds_and_is_not_taken_for_anot
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_leaves_whole_files_and_one_sentence(tmp_path: Path) -> None:
     program = (
-        "from world.training.collect import collect\n"
+        "from playhead.world.training.collect import collect\n"
         "if __name__ == '__main__': collect(500, 30, 0, OUT, ['my_way_home'], 1)\n"
     ).replace("OUT", repr(str(tmp_path / "out")))
     script = tmp_path / "program.py"

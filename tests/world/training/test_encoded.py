@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.training import pipeline
+from playhead.world.training.footage import Footage
+from playhead.world.training.pipeline import _encoded
+from playhead.world.training.run import Run
 from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
 from tests.world.training.runs import CONFIG
-from world.checkpoint import read_weights, save_weights
-from world.training import pipeline
-from world.training.footage import Footage
-from world.training.pipeline import _encoded
-from world.training.run import Run
 
 CPU = torch.device("cpu")
 
@@ -82,6 +82,6 @@ def test_footage_that_cannot_be_written_beside_is_used_all_the_same(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("world.training.encoded.save_file", full)
+    monkeypatch.setattr("playhead.world.training.encoded.save_file", full)
     assert torch.equal(encoded(folder)[1], encoded(folder)[1])
     assert len(encodings) == 2 and not list((folder / "footage").glob(".latents*"))

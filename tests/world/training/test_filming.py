@@ -16,12 +16,12 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from playhead.world.checkpoint import save_weights
+from playhead.world.errors import PlayheadError
+from playhead.world.training.filming import Filming
+from playhead.world.training.footage import Footage
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, ROOT, metrics
-from world.checkpoint import save_weights
-from world.errors import PlayheadError
-from world.training.filming import Filming
-from world.training.footage import Footage
 
 LENGTH, BEFORE = 24, 10
 KNOWN = ("my_way_home", "deathmatch")

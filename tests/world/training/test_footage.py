@@ -9,8 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from playhead.world.training.footage import (
+    HELD_OUT,
+    Footage,
+    FootageError,
+    episode_files,
+    pixels,
+    read_episode,
+)
 from tests.world.game import film, write_footage
-from world.training.footage import HELD_OUT, Footage, FootageError, episode_files, pixels, read_episode
 
 CPU = torch.device("cpu")
 modest = settings(max_examples=60, deadline=None)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from world.training.collect import CollectError
-from world.training.footage import Footage, read_episode
-from world.training.gym_collect import Buttons, collect_env, film_env
-from world.training.pipeline import read_recipe
+from playhead.world.training.collect import CollectError
+from playhead.world.training.footage import Footage, read_episode
+from playhead.world.training.gym_collect import Buttons, collect_env, film_env
+from playhead.world.training.pipeline import read_recipe
 
 
 class Bar(gymnasium.Env):

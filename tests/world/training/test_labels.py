@@ -2,12 +2,12 @@
 
 import torch
 
+from playhead.world.checkpoint import save_weights
+from playhead.world.training.distill import Distiller, DistillTraining
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import led_actions, unlabelled
+from playhead.world.training.steady import FREE
 from tests.conftest import make_tiny_world
-from world.checkpoint import save_weights
-from world.training.distill import Distiller, DistillTraining
-from world.training.footage import Footage
-from world.training.generator import led_actions, unlabelled
-from world.training.steady import FREE
 
 PLACES = ("hall", "yard")
 CPU = torch.device("cpu")

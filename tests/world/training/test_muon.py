@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from world.training.muon import MatrixMuon
+from playhead.world.training.muon import MatrixMuon
 
 SHAPES = [(6, 4), (4, 9), (6, 4), (8, 8), (4, 9)]
 

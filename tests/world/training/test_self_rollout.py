@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 import torch
 
+from playhead.world.attention import attention
+from playhead.world.checkpoint import save_weights
+from playhead.world.experts import Experts
+from playhead.world.generator import Generator
+from playhead.world.noise import noise
+from playhead.world.sampler import Schedule
+from playhead.world.training.chains import LOST
+from playhead.world.training.distill import OBJECTIVES, Distiller, DistillTraining
+from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
+from playhead.world.training.steady import EMPTY, FREE
+from playhead.world.world import PAST as BEFORE_ALL
 from tests.conftest import make_tiny_world
-from world.attention import attention
-from world.checkpoint import save_weights
-from world.experts import Experts
-from world.generator import Generator
-from world.noise import noise
-from world.sampler import Schedule
-from world.training.chains import LOST
-from world.training.distill import OBJECTIVES, Distiller, DistillTraining
-from world.training.self_rollout import Replay, SelfRollout, make_player
-from world.training.steady import EMPTY, FREE
-from world.world import PAST as BEFORE_ALL
 
 PAST, TICKS, BATCH = 9, 24, 2
 SEEDS = (5, 6)

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from playhead.world.config import SamplingConfig
+from playhead.world.generator import Generator, GeneratorConfig
+from playhead.world.kv_cache import Far, KVCache
+from playhead.world.noise import noise
+from playhead.world.training.generator import GeneratorTraining, Trainer
+from playhead.world.training.sequence import causal_attend, play_levels, shifted, visible
+from playhead.world.world import PAST, World
 from tests.conftest import BUTTONS, make_tiny_world
 from tests.world.training.runs import CONFIG, CPU
-from world.config import SamplingConfig
-from world.generator import Generator, GeneratorConfig
-from world.kv_cache import Far, KVCache
-from world.noise import noise
-from world.training.generator import GeneratorTraining, Trainer
-from world.training.sequence import causal_attend, play_levels, shifted, visible
-from world.world import PAST, World
 
 SIDE, TOKENS = 4, 4  # latents of 4 x 4 in patches of 2 x 2
 Predicts = Literal["flow", "clean", "change"]

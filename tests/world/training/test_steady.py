@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from world.training.footage import Footage
-from world.training.generator import led_actions
-from world.training.player import HABITS, STEADY, Player, Sense, habits
-from world.training.steady import FREE, SteadyWindows
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import led_actions
+from playhead.world.training.player import HABITS, STEADY, Player, Sense, habits
+from playhead.world.training.steady import FREE, SteadyWindows
 
 LENGTH = 4
 

@@ -9,11 +9,20 @@ import pytest
 import torch
 import vizdoom
 
-from world.metrics import psnr
-from world.training import there_and_back
-from world.training.collect import CollectError, begin, open_game
-from world.training.places import BUTTONS, HELD_OUT, PLACES
-from world.training.there_and_back import EXCURSIONS, PAST, TURN, collect_trips, film, is_trip, plan, rows
+from playhead.world.metrics import psnr
+from playhead.world.training import there_and_back
+from playhead.world.training.collect import CollectError, begin, open_game
+from playhead.world.training.places import BUTTONS, HELD_OUT, PLACES
+from playhead.world.training.there_and_back import (
+    EXCURSIONS,
+    PAST,
+    TURN,
+    collect_trips,
+    film,
+    is_trip,
+    plan,
+    rows,
+)
 
 ROOM = PLACES["my_way_home"]
 

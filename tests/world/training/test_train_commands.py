@@ -13,21 +13,21 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from engine.session import Session
-from main import main
+from playhead.engine.session import Session
+from playhead.main import main
+from playhead.world.action import Action
+from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.config import load_config
+from playhead.world.context import Context
+from playhead.world.training import pipeline
+from playhead.world.training.distill import distill
+from playhead.world.training.generator import train_generator
+from playhead.world.training.pipeline import write_config
+from playhead.world.training.run import Run
+from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
 from tests.world.game import film, write_footage
 from tests.world.training.runs import CONFIG, metrics, same
-from world.action import Action
-from world.checkpoint import read_weights, save_weights
-from world.config import load_config
-from world.context import Context
-from world.training import pipeline
-from world.training.distill import distill
-from world.training.generator import train_generator
-from world.training.pipeline import write_config
-from world.training.run import Run
-from world.world import World
 
 
 class Commands:

@@ -18,29 +18,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import make_tiny_world
-from tests.world.game import write_footage
-from tests.world.training.runs import CONFIG, CPU, ROOT, metrics, read_checkpoint, same
-from world.checkpoint import read_weights, save_weights
-from world.errors import PlayheadError
-from world.lighttae import LightTAE
-from world.training import distributed
-from world.training.autoencoder import (
+from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.errors import PlayheadError
+from playhead.world.lighttae import LightTAE
+from playhead.world.training import distributed
+from playhead.world.training.autoencoder import (
     AutoencoderTraining,
     encode_frames,
     latent_statistics,
     train_autoencoder,
 )
-from world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
-from world.training.dreams import Dreams
-from world.training.footage import Footage
-from world.training.generator import GeneratorTraining, Trainer, train_generator
-from world.training.inverse import InverseTraining, train_inverse
-from world.training.run import Run, trapezoid
-from world.training.scorer import ScorerTraining, train_scorer
-from world.training.sequence import play_levels
-from world.training.sharpen import SharpenTraining, train_sharpness
-from world.training.steady import FREE
+from playhead.world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
+from playhead.world.training.dreams import Dreams
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import GeneratorTraining, Trainer, train_generator
+from playhead.world.training.inverse import InverseTraining, train_inverse
+from playhead.world.training.run import Run, trapezoid
+from playhead.world.training.scorer import ScorerTraining, train_scorer
+from playhead.world.training.sequence import play_levels
+from playhead.world.training.sharpen import SharpenTraining, train_sharpness
+from playhead.world.training.steady import FREE
+from tests.conftest import make_tiny_world
+from tests.world.game import write_footage
+from tests.world.training.runs import CONFIG, CPU, ROOT, metrics, read_checkpoint, same
 
 STEPS, STOP = 14, 6
 

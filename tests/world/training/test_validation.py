@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from playhead.world.experts import Experts
+from playhead.world.sampler import Schedule
+from playhead.world.training.footage import Footage
+from playhead.world.training.generator import led_actions
+from playhead.world.training.validation import Validation
 from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
 from tests.world.training.runs import CONFIG, CPU
-from world.experts import Experts
-from world.sampler import Schedule
-from world.training.footage import Footage
-from world.training.generator import led_actions
-from world.training.validation import Validation
 
 
 def model(seed: int) -> Experts:
@@ -59,6 +59,6 @@ def test_measuring_takes_a_twentieth_of_a_run_at_most(
 ) -> None:
     clock = iter((0.0, 30.0))  # a slow machine: half a minute a validation
     assert validation.is_due(1000.0)
-    monkeypatch.setattr("world.training.validation.time", SimpleNamespace(monotonic=clock.__next__))
+    monkeypatch.setattr("playhead.world.training.validation.time", SimpleNamespace(monotonic=clock.__next__))
     validation.measure(model(0).state_dict())
     assert not validation.is_due(1000.0 + 599.0) and validation.is_due(1000.0 + 600.5)
