@@ -5,6 +5,7 @@ every buffer, allocated once; nothing else here changes while a world is played.
 together, F latents a tick.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -133,6 +134,8 @@ class World:
             attention=attention,
         )  # fmt: skip
         world._loaded = folder.resolve(), device, dtype, steps, attention, memory
+        kind = str(dtype).removeprefix("torch.")
+        logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
         return world
 
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
