@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -29,13 +28,11 @@ def here(code: str, folder: Path | None = None) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=240)
 
 
-def test_the_import_takes_no_torch_and_no_window_and_a_moment():
-    began = time.perf_counter()
+def test_the_import_takes_no_torch_no_numpy_and_no_window():
     done = here(
         "import sys, playhead; print(playhead.__version__, {'torch', 'numpy', 'pygame'} & set(sys.modules))"
     )
     assert (done.stdout, done.stderr) == (f"{playhead.__version__} set()\n", "")
-    assert time.perf_counter() - began < 10  # 0.2 s where nothing else runs
 
 
 def test_every_public_name_is_there_and_on_the_page():
