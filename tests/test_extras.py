@@ -52,6 +52,7 @@ def test_installed_from_a_wheel_it_names_the_packages(monkeypatch, tmp_path):
     needs = ["av", 'gymnasium; extra == "agents"', "triton>=3; sys_platform == 'linux' and extra == \"gpu\""]
     monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: needs)
     assert install("agents") == "pip install 'gymnasium'" and install("gpu") == "pip install 'triton>=3'"
+    assert extras.program() == "playhead"
     monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: None)
     assert install("agents") == "pip install -e '.[agents]' in a checkout of Playhead"
 

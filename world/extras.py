@@ -1,4 +1,4 @@
-"""How the packages of an extra are installed."""
+"""What to type: to install the packages of an extra, and to call the program."""
 
 import importlib.metadata
 from pathlib import Path
@@ -22,3 +22,12 @@ def install(extra: str) -> str:
     if not wanted:
         return f"pip install -e '.[{extra}]' in a checkout of Playhead"
     return "pip install " + " ".join(f"'{need}'" for need in wanted)
+
+
+def program() -> str:
+    """How the command line is called here, for sentences that name a command."""
+    return (
+        "python main.py"
+        if (ROOT / "main.py").is_file() and (ROOT / "pyproject.toml").is_file()
+        else "playhead"
+    )
