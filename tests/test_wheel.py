@@ -1,6 +1,7 @@
 """A wheel takes one name, so that it shares an environment with what else has an `engine` or a `main`."""
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def call(*words: object, folder: Path | None = None) -> str:
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=folder, timeout=240)
+def call(*words: object, folder: Path | None = None, **variables: str) -> str:
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
+    done = subprocess.run(
+        [*map(str, words)], capture_output=True, text=True, cwd=folder, env=env, timeout=240
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
@@ -42,6 +46,16 @@ def build(source: Path, out: Path) -> Path:
     call(sys.executable, "-m", "pip", "wheel", *words)
     (wheel,) = out.glob("*.whl")
     return wheel
+
+
+def make_venv(folder: Path) -> tuple[Path, Path]:
+    """An environment with what Playhead needs and without Playhead: its Python, its packages' folder."""
+    call(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python" if sys.platform != "win32" else folder / "Scripts" / "python.exe"
+    packages = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"))
+    # What it needs is taken from here; an editable install's hook is not.
+    (packages / "needs.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python, packages
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +108,7 @@ def test_beside_a_package_of_the_same_folders_both_work_and_either_can_go(
     )
     (source / "pyproject.toml").write_text(OTHER)
     other = build(source, tmp_path / "other")
-    venv = tmp_path / "venv"
-    call(sys.executable, "-m", "venv", "--without-pip", venv)
-    python = venv / "bin" / "python" if sys.platform != "win32" else venv / "Scripts" / "python.exe"
-    packages = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"))
-    # What Playhead needs is taken from here; an editable install's hook is not.
-    (packages / "needs.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    python, packages = make_venv(tmp_path / "venv")
 
     def pip(*words: object) -> None:
         call(sys.executable, "-m", "pip", "--python", python, "--quiet", *words)
@@ -128,3 +137,29 @@ def test_beside_a_package_of_the_same_folders_both_work_and_either_can_go(
         other_works()
         assert not (packages / "playhead").exists()
         pip("uninstall", "--yes", "other-engine")
+
+
+SPAWNS = """
+import multiprocessing, sys
+from playhead.world.action import ActionSpace
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(ActionSpace(("forward",)).decode, ([1],)).buttons)
+"""
+
+
+def test_a_folder_of_any_name_plays_where_nothing_is_installed(tmp_path: Path) -> None:
+    python, _ = make_venv(tmp_path / "venv")
+    folder = tmp_path / "any name-1"
+    rooms = ("controls", "engine", "playhead", "render", "scenes", "world")
+    for name in rooms:
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
+        )
+    shutil.copy(ROOT / "main.py", folder)
+    assert (
+        call(python, folder / "main.py", "--version", folder=tmp_path) == f"playhead {playhead.__version__}"
+    )
+    assert "red-circle" in call(python, folder / "main.py", "scenes", "--json", folder=tmp_path)
+    (tmp_path / "spawns.py").write_text(SPAWNS)
+    assert call(python, "spawns.py", folder=tmp_path, PYTHONPATH=str(folder)) == "frozenset({'forward'})"
