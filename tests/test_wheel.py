@@ -124,19 +124,19 @@ def test_beside_a_package_of_the_same_folders_both_work_and_either_can_go(
     def other_works() -> None:
         assert call(python.with_name("other")) == "other True True"
 
-    install = ("install", "--no-deps", "--no-index")
+    install, remove = ("install", "--no-deps", "--no-index"), ("uninstall", "--yes")
     for first, second in ((wheel, other), (other, wheel)):
         pip(*install, first)
         pip(*install, second)
         plays()
         other_works()
-        pip("uninstall", "--yes", "other-engine")
+        pip(*remove, "other-engine")
         plays()
         pip(*install, other)
-        pip("uninstall", "--yes", "playhead")
+        pip(*remove, "playhead")
         other_works()
         assert not (packages / "playhead").exists()
-        pip("uninstall", "--yes", "other-engine")
+        pip(*remove, "other-engine")
 
 
 SPAWNS = """
