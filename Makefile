@@ -24,13 +24,18 @@ test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 mutants: $(VENV)/.mutants
+	mkdir -p mutants
+	find mutants -mindepth 1 -maxdepth 1 ! -name mutants -exec rm -rf {} +
+	cp -Rp $(filter-out build dist mutants data runs,$(wildcard *)) mutants
+	cd mutants && mv controls engine render scenes world playhead
 	$(foreach module,$(or $(ARGS),$(LAWS)),$(call break,$(module)))
 
+# mutmut knows a module by its path alone, so the rooms of its copy lie where a wheel has them.
 # Which tests reach a function is found anew for each module, since they are other tests.
 define break
-	rm -f mutants/mutmut-stats.json
-	OMP_NUM_THREADS=1 PYTEST_ADDOPTS="-k '$(or $(TESTS_$(1)),test_$(1))'" \
-		$(VENV)/bin/mutmut run --max-children $(CHILDREN) '*.$(1).*'
+	rm -f mutants/mutants/mutmut-stats.json
+	cd mutants && OMP_NUM_THREADS=1 PYTEST_ADDOPTS="-k '$(or $(TESTS_$(1)),test_$(1))'" \
+		../$(VENV)/bin/mutmut run --max-children $(CHILDREN) '*.$(1).*'
 
 endef
 

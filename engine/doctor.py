@@ -8,10 +8,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from playhead import __path__, __version__
 from playhead.world.acceleration import pick_device, pick_dtype
 from playhead.world.catalogue import scan_worlds
 from playhead.world.extras import install
@@ -49,7 +51,7 @@ def _version(package: str) -> str | None:
 
 def _python() -> Iterable[Finding]:
     yield Finding("Python", f"{platform.python_version()} on {platform.platform()}")
-    yield Finding("Playhead", _version("playhead") or "run from its folder, not installed")
+    yield Finding("Playhead", f"{__version__} in {Path(__path__[0]).parent}")
     yield Finding("torch", torch.__version__)
 
 

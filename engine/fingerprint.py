@@ -8,13 +8,14 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from weakref import WeakKeyDictionary
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
+from playhead import __version__
 from playhead.world.world import COMMIT, World
 
 SIZE = 16
@@ -73,7 +74,7 @@ def environment(world: World) -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": version("numpy"),
         "python": platform.python_version(),
-        "playhead": _own_version(),
+        "playhead": __version__,
         "system": f"{platform.system()} {platform.machine()}",
     }
     if world.device.type == "cuda":
@@ -114,10 +115,3 @@ def _digest_tensor(tensor: Tensor) -> str:
 
 def _digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=SIZE).hexdigest()
-
-
-def _own_version() -> str:
-    try:
-        return version("playhead")
-    except PackageNotFoundError:  # run from a tree that was never installed
-        return "unknown"

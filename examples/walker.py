@@ -20,7 +20,6 @@ from playhead.render.sheet import write_png
 
 WALK = [(["forward"], 12), (["forward", "turn_right"], 8), (["strafe_left"], 4), ([], 2), (["attack"], 1)]
 """Buttons and for how many ticks they are held."""
-MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
 
 class Bridge:
@@ -57,7 +56,7 @@ def main() -> None:
     wanted = parser.parse_args()
     server = None
     if wanted.connect is None:
-        command = [sys.executable, str(MAIN), "serve", "--bind", "tcp://127.0.0.1:*"]
+        command = [sys.executable, "-m", "playhead", "serve", "--bind", "tcp://127.0.0.1:*"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         wanted.connect = server.stdout.readline().rpartition(" at ")[2].strip()
         if not wanted.connect:

@@ -42,7 +42,15 @@ def __getattr__(name: str) -> object:
     """Loads a public name when it is first used."""
     if name not in _PUBLIC:
         raise AttributeError(f"module `playhead` has no attribute `{name}`")
-    found = getattr(import_module(_PUBLIC[name]), name)
+    try:
+        found = getattr(import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "gymnasium":
+            raise
+        from playhead.world.errors import PlayheadError
+        from playhead.world.extras import install
+
+        raise PlayheadError(f"environments need Gymnasium: {install('agents')}") from None
     globals()[name] = found
     return found
 

@@ -1,6 +1,7 @@
 """Playhead's command line: parses, composes, nothing else."""
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from playhead import __version__
 from playhead.engine.bridge.commands import ADDRESS, serve
 from playhead.engine.bridge.commands import app as keys_app
 from playhead.engine.commands import rollout
@@ -22,7 +24,7 @@ from playhead.scenes.worlds_commands import app as worlds_app
 from playhead.world import interrupts
 from playhead.world.errors import PlayheadError
 from playhead.world.home import expand_arguments
-from playhead.world.terminal import lost_output, show_anything
+from playhead.world.terminal import lost_output, show_anything, tell
 from playhead.world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
@@ -50,6 +52,28 @@ INTERRUPTED = 130
 # those take, then sleep (libgomp; other libraries sleep). Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"playhead {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell what is done, and where errors come from.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Neither warnings nor progress.")] = False,
+) -> None:
+    """Play a neural world."""
+    if verbose and quiet:
+        raise PlayheadError("--verbose and --quiet contradict each other; leave one out")
+    tell(verbose, quiet)
 
 
 @app.command()
@@ -175,6 +199,7 @@ def _run() -> int:
             return status
         print(_LOST.format(lost), file=sys.stderr)
     except PlayheadError as error:
+        logging.getLogger("playhead").debug("where the error comes from:", exc_info=True)
         print(f"playhead: {error}", file=sys.stderr)
     except TyperException as error:
         context = getattr(error, "ctx", None)

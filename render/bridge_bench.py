@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
+import playhead
 from playhead.engine.bridge import protocol as p
 from playhead.engine.bridge.client import Client
 from playhead.engine.stats import WINDOW
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(playhead.__file__).parents[1]
+"""Where `python -m playhead` finds itself, installed or not."""
 SETTLE = 20
 """Steps that are not counted: the first ones find cold caches."""
 
@@ -46,7 +48,7 @@ class Phase:
 @contextlib.contextmanager
 def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
     """A server in a process of its own. Yields its address."""
-    command = [sys.executable, "main.py", "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
+    command = [sys.executable, "-m", "playhead", "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
     process = subprocess.Popen(
         [*command, "--device", device, *(["--scene", str(scene)] if scene is not None else [])],
         cwd=ROOT,

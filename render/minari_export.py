@@ -76,7 +76,7 @@ def write_minari(
     size, spec = (config.frame_height, config.frame_width), registered(config.name)
     described = f"Played in the neural world {config.name} ({config.title}) with Playhead."
     if spec is not None:
-        described += f" A checkout of it has the environment, by {install('agents').partition(' in ')[0]}."
+        described += " A checkout of it has the environment, by pip install -e '.[agents]'."
     counts: list[int] = []
     try:
         with warnings.catch_warnings():

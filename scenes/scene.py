@@ -18,6 +18,7 @@ import numpy as np
 
 from playhead.world.context import Context, check_context
 from playhead.world.errors import PlayheadError, WorldError, warn_once
+from playhead.world.extras import program
 from playhead.world.home import if_any, scenes_folder
 from playhead.world.tomlfile import read_toml
 
@@ -127,7 +128,7 @@ def scenes_of(config: "WorldConfig") -> list[Scene]:
     if ready:
         raise SceneError(
             f"the scenes of the world `{config.name}` have to be prepared once ({ready}): "
-            f"python main.py scenes prepare --world {config.name}"
+            f"{program()} scenes prepare --world {config.name}"
         )
     raise SceneError(
         f"there is no scene of the world `{config.name}`; give the folder of one by --scene, or make one by "
@@ -178,7 +179,7 @@ def load_scene(name: str | Path) -> Scene:
     fields = read_fields(folder / SCENE_FILE)
     if folder.parent == READY:
         raise SceneError(
-            f"the scene `{fields.name}` has to be prepared once: python main.py scenes prepare "
+            f"the scene `{fields.name}` has to be prepared once: {program()} scenes prepare "
             f"{fields.name} --world WORLD"
         )
     context = _read_arrays(folder / fields.context)

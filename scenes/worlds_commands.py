@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playhead.world.extras import program
+
 if TYPE_CHECKING:
     from playhead.world.catalogue import Entry
     from playhead.world.importing import Progress
@@ -47,7 +49,7 @@ def list_all(as_json: Json = False) -> None:
         here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
     for name, why in broken.items():
         here.add_row(name, f"cannot be used: {why}")
-    public = Table("name", "what it is", title="Public: python main.py worlds get NAME")
+    public = Table("name", "what it is", title=f"Public: {program()} worlds get NAME")
     for name, known in PUBLIC.items():
         size = (
             f"{known.config.frame_width} x {known.config.frame_height}, to download about "
@@ -159,7 +161,7 @@ def _prepare(name: str) -> None:
             made = prepare_scenes(load_frame_encoder(name), Encoders(), progress=tell)
     except SceneError as error:
         typer.echo(f"its scenes are not prepared yet: {error}", err=True)
-        typer.echo(f"then: python main.py scenes prepare --world {name}", err=True)
+        typer.echo(f"then: {program()} scenes prepare --world {name}", err=True)
     else:
         typer.echo(f"scenes to play: {', '.join(made)}")
 

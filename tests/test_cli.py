@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from playhead import __version__
 from playhead.main import main
 from playhead.scenes.scene import scene_names
 from playhead.world.checkpoint import read_weights, save_weights
@@ -163,6 +164,31 @@ def test_help_answers_without_loading_torch() -> None:
     assert done.returncode == 0
     for command in ("rollout", "scenes", "worlds", "doctor", "train"):
         assert command in done.stdout
+
+
+def test_the_version_is_one_line_however_it_is_asked_for() -> None:
+    for program in (MAIN, [sys.executable, "-m", "playhead"]):
+        done = subprocess.run([*program, "--version"], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"playhead {__version__}\n", "")
+
+
+def test_more_is_told_and_less_and_the_frames_are_the_same(start: Start, tmp_path: Path) -> None:
+    told = {}
+    for option in ("--verbose", "--quiet"):
+        done = run(option, *start.rollout("w*2", tmp_path / f"{option}.npz"))
+        assert done.returncode == 0, done.stderr
+        told[option] = done.stderr
+    assert "loaded the world tiny from" in told["--verbose"] and "dreaming" in told["--verbose"]
+    assert told["--quiet"] == ""
+    assert (tmp_path / "--verbose.npz").read_bytes() == (tmp_path / "--quiet.npz").read_bytes()
+
+
+def test_an_error_is_said_when_quiet_and_told_whole_when_verbose(tmp_path: Path) -> None:
+    wrong = ("rollout", "--scene", "nowhere", "--actions", "w", "--out", "a.npz")
+    assert "no scene `nowhere`" in refusal("--quiet", *wrong, folder=tmp_path)
+    told = run("--verbose", *wrong, folder=tmp_path).stderr
+    assert "Traceback" in told and told.splitlines()[-1].startswith("playhead: there is no scene")
+    assert "contradict" in refusal("--verbose", "--quiet", "worlds")
 
 
 def test_scenes_are_listed_and_pictured(tmp_path: Path) -> None:

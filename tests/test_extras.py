@@ -11,6 +11,7 @@ from playhead.engine import doctor
 from playhead.main import main
 from playhead.render.minari_export import _import_minari
 from playhead.scenes.encoders import _need
+from playhead.world import extras
 from playhead.world.errors import PlayheadError
 from playhead.world.extras import ROOT, install
 from playhead.world.hub import fetch
@@ -44,6 +45,16 @@ def test_every_extra_that_is_named_exists():
 def test_the_command_works_where_it_says_that_it_does():
     command, where = install("agents").split(" in ", 1)
     assert command == "pip install -e '.[agents]'" and (Path(where) / "pyproject.toml").is_file()
+
+
+def test_installed_from_a_wheel_it_names_the_packages(monkeypatch, tmp_path):
+    monkeypatch.setattr(extras, "ROOT", tmp_path)
+    needs = ["av", 'gymnasium; extra == "agents"', "triton>=3; sys_platform == 'linux' and extra == \"gpu\""]
+    monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: needs)
+    assert install("agents") == "pip install 'gymnasium'" and install("gpu") == "pip install 'triton>=3'"
+    assert extras.program() == "playhead"
+    monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: None)
+    assert install("agents") == "pip install -e '.[agents]' in a checkout of Playhead"
 
 
 def test_whoever_lacks_a_package_is_told_of_the_checkout(monkeypatch, tmp_path):

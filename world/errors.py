@@ -5,7 +5,7 @@ from functools import cache
 
 
 class PlayheadError(ValueError):
-    """Bad input. `main.py` prints the message alone and exits with status 2."""
+    """Bad input. The command line prints the message alone and exits with status 2."""
 
 
 class WorldError(PlayheadError):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import sys
@@ -13,19 +14,39 @@ if TYPE_CHECKING:
 
 UNLIMITED = 2**20
 """Columns of an output that is no terminal."""
+_quiet = False
+_teller = logging.Handler()
+
+
+def tell(verbose: bool = False, quiet: bool = False) -> None:
+    """From now on tells more on the error side, or less.
+
+    All rooms log to one logger, `playhead`. Its warnings are shown as they are unless `quiet`, which leaves
+    out remarks and progress too. `verbose` shows all that is logged, with the time.
+    """
+    global _quiet, _teller
+    log = logging.getLogger("playhead")
+    log.removeHandler(_teller)
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.NOTSET)
+    if verbose:
+        _teller = logging.StreamHandler()
+        _teller.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+        log.addHandler(_teller)
+    _quiet = quiet
 
 
 def console(error: bool = False) -> "Console":
     """A console on the output, or on the error side, that shows all text as it is.
 
     Names and titles come from outside: `[/]` in one is no markup, and `:smile:` no picture. In a pipe lines
-    are as long as they have to be, so that whoever searches them finds what there is.
+    are as long as they have to be, so that whoever searches them finds what there is. The error side may be
+    quiet (`tell`).
     """
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
     width = None if stream is not None and stream.isatty() else UNLIMITED
-    return Console(stderr=error, markup=False, emoji=False, width=width)
+    return Console(stderr=error, markup=False, emoji=False, width=width, quiet=error and _quiet)
 
 
 def show(table: "Table") -> None:

@@ -5,6 +5,7 @@
 else here changes while a world is played. Shapes: B sessions stepped together, F latents a tick.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,6 +131,8 @@ class World:
             attention=attention,
         )  # fmt: skip
         world._loaded = folder.resolve(), device, dtype, steps, attention, memory
+        kind = str(dtype).removeprefix("torch.")
+        logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
         return world
 
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:

@@ -7,11 +7,12 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from playhead.engine.agents.env import RemoteWorldEnv, WorldEnv
+from playhead.engine.agents.making import make
 from playhead.engine.agents.vector import RemoteVectorEnv, WorldVectorEnv
 
 ENTRY = "playhead.engine.agents.env:WorldEnv"
 
-__all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv", "registered"]
+__all__ = ["RemoteVectorEnv", "RemoteWorldEnv", "WorldEnv", "WorldVectorEnv", "make", "registered"]
 
 gymnasium.register(
     "playhead/Freedoom-v0",
