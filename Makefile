@@ -20,6 +20,7 @@ play: $(VENV)/.play
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
+	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/playhead
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest $(ARGS)
 
@@ -27,7 +28,8 @@ mutants: $(VENV)/.mutants
 	mkdir -p mutants
 	find mutants -mindepth 1 -maxdepth 1 ! -name mutants -exec rm -rf {} +
 	cp -Rp $(filter-out build dist mutants data runs,$(wildcard *)) mutants
-	cd mutants && mv controls engine render scenes world playhead
+	cd mutants && mkdir playhead && cp main.py playhead && \
+		mv controls engine render scenes world __init__.py __main__.py py.typed playhead
 	$(foreach module,$(or $(ARGS),$(LAWS)),$(call break,$(module)))
 
 # mutmut knows a module by its path alone, so the rooms of its copy lie where a wheel has them.

@@ -19,7 +19,8 @@ def at_once(work: "Work[Answer]") -> Answer:
         try:
             next(work)
         except StopIteration as ended:
-            return ended.value
+            answer: Answer = ended.value
+            return answer
 
 
 def pieces(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:

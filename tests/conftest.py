@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+# Threads that wait by spinning take the core from each other on a busy machine; see main.py. Read with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Tests that are about recordings name a folder of their own.
+os.environ["PLAYHEAD_RECORDINGS"] = "off"
+
 import msgspec
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ def test_every_public_name_is_there_and_on_the_page():
 
 
 def test_type_checkers_are_told_the_same_names_as_programs():
-    tree = ast.parse((ROOT / "playhead" / "__init__.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "__init__.py").read_text("utf-8"))
     told = {
         name.name: node.module
         for node in ast.walk(tree)
@@ -54,7 +54,7 @@ def test_type_checkers_are_told_the_same_names_as_programs():
         if name.asname == name.name
     }
     assert told == playhead._PUBLIC
-    assert (ROOT / "playhead" / "py.typed").is_file()
+    assert (ROOT / "py.typed").is_file()
 
 
 @pytest.mark.skipif(
@@ -96,7 +96,7 @@ def test_no_file_imports_a_room_by_itself():
     )
     found = [
         (str(path.relative_to(ROOT)), match[0])
-        for folder in (*ROOMS, "playhead", "tests", "examples", "docs")
+        for folder in (*ROOMS, "tests", "examples", "docs")
         for path in (ROOT / folder).rglob("*.*")
         if path.suffix in (".py", ".md")
         for match in alone.finditer(path.read_text("utf-8"))
@@ -112,4 +112,4 @@ def test_the_wheel_has_every_package_and_every_room_lies_where_it_says():
         for p in (ROOT / r).rglob("__init__.py")
     }
     assert set(said["packages"]) == {"playhead"} | there
-    assert said["package-dir"] == {"playhead": "playhead"} | {f"playhead.{room}": room for room in ROOMS}
+    assert said["package-dir"] == {"playhead": "."}

@@ -18,20 +18,20 @@ ARROWS = {
 """Which rooms a room may import: the arrows of ARCHITECTURE.md. Commands belong to `main`."""
 BACK = {
     (
-        "playhead.engine.recording.recorder",
-        "playhead.engine.recording.reader",
+        "engine.recording.recorder",
+        "engine.recording.reader",
     ): "a recorder goes on from what was read",
     (
-        "playhead.engine.bridge.opener",
-        "playhead.engine.bridge.server",
+        "engine.bridge.opener",
+        "engine.bridge.server",
     ): "the server hands itself to its parts",
     (
-        "playhead.engine.bridge.requests",
-        "playhead.engine.bridge.server",
+        "engine.bridge.requests",
+        "engine.bridge.server",
     ): "the server hands itself to its parts",
     (
-        "playhead.world.training.judge",
-        "playhead.world.training.distill",
+        "world.training.judge",
+        "world.training.distill",
     ): "the settings of a run stand beside the run",
 }
 """Imports that close a circle today, each for types only, and why. They are to go; none is to come."""
@@ -90,20 +90,20 @@ def late():
     import tests.conftest
     lambda: __import__("never")
 """
-    known = {"world", "playhead.world.errors", "playhead.world.noise", "playhead.engine.session", "main"}
+    known = {"world", "world.errors", "world.noise", "engine.session", "main"}
     found = [(one.imported, one.late) for one in rooms.read_imports("main", source, known)]
     assert found == [
-        ("playhead.world.errors", False),
-        ("playhead.world.noise", False),
-        ("playhead.world.noise", False),
-        ("playhead.world.noise", False),
-        ("playhead.engine.session", False),
+        ("world.errors", False),
+        ("world.noise", False),
+        ("world.noise", False),
+        ("world.noise", False),
+        ("engine.session", False),
         ("tests.conftest", True),
     ]
 
 
 def test_commands_belong_to_the_command_line() -> None:
-    names = ("main", "playhead.engine.commands", "playhead.render.export_commands", "playhead.engine.loop")
+    names = ("main", "engine.commands", "render.export_commands", "engine.loop")
     assert [rooms.room(name) for name in names] == ["main", "main", "main", "engine"]
 
 

@@ -58,15 +58,25 @@ def make_venv(folder: Path) -> tuple[Path, Path]:
     return python, packages
 
 
+ROOMS = ("controls", "engine", "render", "scenes", "world")
+FILES = ("__init__.py", "__main__.py", "main.py", "py.typed")
+
+
+def copy_package(folder: Path) -> None:
+    """Copies all that the package is made of, but weights."""
+    for name in ROOMS:
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of a copy of this tree; in the place of weights there are files of a few bytes."""
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("controls", "engine", "playhead", "render", "scenes", "world"):
-        shutil.copytree(
-            ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
-        )
-    for name in ("LICENSE", "README.md", "main.py", "pyproject.toml"):
+    copy_package(tree)
+    for name in ("LICENSE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tree)
     for file in (ROOT / "world" / "shipped").rglob("*.safetensors"):
         (tree / file.relative_to(ROOT)).write_bytes(b"few")
@@ -84,10 +94,10 @@ def test_it_has_all_that_is_shipped_and_no_other_name(wheel: Path) -> None:
         if (ROOT / ".git").exists()
         else []
     )
-    rooms = {"controls", "engine", "render", "scenes", "world"}
-    shipped = {Path("playhead") / n for n in tracked if n.parts[0] in rooms and n.suffix in kinds}
-    shipped |= {n for n in tracked if n.parts[0] == "playhead"}
-    assert shipped <= names
+    shipped = {Path("playhead") / n for n in tracked if n.parts[0] in ROOMS and n.suffix in kinds}
+    assert shipped | {Path("playhead") / name for name in FILES} <= names
+    others = {name.parts[1] for name in names if name.parts[0] == "playhead"} - {*ROOMS, *FILES}
+    assert not others, "the wheel has more of the checkout than the package"
     for said in (
         "Version: " + playhead.__version__,
         "Description-Content-Type: text/markdown",
@@ -140,7 +150,8 @@ def test_beside_a_package_of_the_same_folders_both_work_and_either_can_go(
 
 
 SPAWNS = """
-import multiprocessing, sys
+import multiprocessing
+import main  # in the checkout's folder, to which it gives its name
 from playhead.world.action import ActionSpace
 if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -151,12 +162,7 @@ if __name__ == "__main__":
 def test_a_folder_of_any_name_plays_where_nothing_is_installed(tmp_path: Path) -> None:
     python, _ = make_venv(tmp_path / "venv")
     folder = tmp_path / "any name-1"
-    rooms = ("controls", "engine", "playhead", "render", "scenes", "world")
-    for name in rooms:
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
-        )
-    shutil.copy(ROOT / "main.py", folder)
+    copy_package(folder)
     assert (
         call(python, folder / "main.py", "--version", folder=tmp_path) == f"playhead {playhead.__version__}"
     )

@@ -358,8 +358,9 @@ class Server:
         for part in (self.opener, self.saver, self.publisher):
             part.close()
         until = time.monotonic() + ENDING
-        for part in (*self._ending, self.opener, self.saver, self.publisher):  # a tick may not be torn down
-            part.wait(max(0.0, until - time.monotonic()))
+        waits = [loop.wait for loop in self._ending]  # a tick may not be torn down
+        for wait in (*waits, self.opener.wait, self.saver.wait, self.publisher.wait):
+            wait(max(0.0, until - time.monotonic()))
         for loop in self._ending:
             if loop.timeline is not None:
                 self.keeping.discard(loop.timeline)

@@ -3,7 +3,6 @@
 Nothing is loaded before it is asked for: `import playhead` takes neither torch nor a window.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
     from playhead.world.world import World as World
 
 __version__ = "0.1.0"
-
-# Installed, the rooms lie in this folder. In a checkout they lie beside it, and are found there.
-if not os.path.isdir(os.path.join(__path__[0], "engine")):
-    __path__.append(os.path.dirname(os.path.abspath(__path__[0])))
 
 _PUBLIC = {
     "Action": "playhead.world.action",
