@@ -84,6 +84,13 @@ def test_other_addresses_than_loopback_need_keys(address, tmp_path):
     check_address(address, ServerKeys(b"", b"", tmp_path))
 
 
+@pytest.mark.parametrize("host", ["X127.0.0.1", "127.0.0.1X", "127.0.0.1.example.org", "localhost.org"])
+def test_a_name_that_only_holds_a_loopback_address_needs_keys(host):
+    """Whoever owns the name says which machine it is."""
+    with pytest.raises(PlayheadError, match="keys new"):
+        check_address(f"tcp://{host}:7770", None)
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:7770\n", "tcp://127.0.0.1:\u0661", "tcp://127.0.0.1:"])
 def test_an_address_is_matched_to_its_last_letter(address):
     for check in (check_target, lambda address: check_address(address, None)):
