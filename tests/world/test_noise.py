@@ -184,26 +184,32 @@ def test_one_tick_is_drawn_ahead_nothing_twice_and_three_ticks_are_kept(monkeypa
     """The last one for worlds that are a tick behind; what is equal for them is drawn once."""
     begun: list[int] = []
 
-    def begin(seeds, tick, step, shape):
-        begun.append(tick)
-        return real(seeds, tick, step, shape)
+    class Watched(module._Begun):
+        def __init__(self, seeds, tick, *others) -> None:
+            begun.append(tick)
+            super().__init__(seeds, tick, *others)
 
-    real = module._begin
-    monkeypatch.setattr(module, "_begin", begin)
+    monkeypatch.setattr(module, "_Begun", Watched)
     ahead = Ahead()
     for tick, new in ((5, [5, 6]), (5, []), (6, [7]), (5, []), (6, [7]), (7, [8]), (5, [5]), (9, [9, 10])):
         begun.clear()
         assert torch.equal(ahead([3], tick, 0, (4,)), noise(3, tick, 0, (1, 4)))
         assert begun == new, f"at tick {tick}"
-        assert {key[0] for key in (*ahead._begun, *ahead._drawn)} <= {tick - 1, tick, tick + 1}
+        assert {key[0] for key in ahead._begun} <= {tick - 1, tick, tick + 1}
 
 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_noise_is_pinned_for_a_gpu_alone(monkeypatch, pinned: bool) -> None:
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda drawn: seen.append(drawn) or drawn)
-    drawn = Ahead(pinned)([3], 5, 0, (4,))
-    assert [found is drawn for found in seen] == [True] * pinned
+    seen: list[bool] = []
+    empty = torch.empty
+
+    def watched(*shape, pin_memory: bool = False, **others) -> torch.Tensor:
+        seen.append(pin_memory)
+        return empty(*shape, **others)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    Ahead(pinned)([3], 5, 0, (4,))
+    assert seen == [pinned] * 2  # of this tick and the next
     assert not Ahead()._pinned
 
 
