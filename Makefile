@@ -20,6 +20,7 @@ play: $(VENV)/.play
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/playhead
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from playhead.engine import session as session_module
 from playhead.engine.session import Session
 from playhead.world.action import Action, ActionSpace
 from playhead.world.context import Context
@@ -56,9 +57,7 @@ def test_a_snapshot_can_be_restored_again_and_again(session: Session) -> None:
     assert not np.array_equal(runs[0], runs[1])
 
 
-def test_what_was_foreseen_is_what_would_have_been(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_foreseen_is_what_would_have_been(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     world, snapshot = session.world, session.snapshot()
     alone = np.split(play(session, WALK, 6), 6)
     drawn: list[int] = []
@@ -386,7 +385,9 @@ def test_prompts_are_switched_in_their_order_and_after_a_return(
     commanded: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[object] = []
-    monkeypatch.setattr(commanded.world, "switch_prompt", lambda state, number: done.append((state, number)))
+    monkeypatch.setattr(
+        session_module, "switch_prompt", lambda _, state, number: done.append((state, number))
+    )
     state = commanded._state
     monkeypatch.setattr(state, "load_state", lambda kept: done.append("back"))
     commanded.step(WALK)

@@ -55,9 +55,7 @@ def remembering(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     relive = world.relive
     seen: list[Tensor] = []
 
-    def see(
-        state: WorldState, actions: Tensor, latents: Tensor, seeds: Sequence[int], tick: int
-    ) -> None:
+    def see(state: WorldState, actions: Tensor, latents: Tensor, seeds: Sequence[int], tick: int) -> None:
         seen[:] = [latents]
         relive(state, actions, latents, seeds, tick)
 
