@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from playhead.world.terminal import plural
+
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 
 
@@ -43,7 +45,7 @@ def bench_play(
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")
     typer.echo(
         f"world         {config.name}, {config.frame_width} x {config.frame_height}, "
-        f"{loaded.steps} steps a tick, {str(loaded.dtype).removeprefix('torch.')}"
+        f"{plural(loaded.steps, 'step')} a tick, {str(loaded.dtype).removeprefix('torch.')}"
     )
     typer.echo(f"measured      {len(measured.apart)} ticks, decode, commit and display included")
     typer.echo(f"rate          {measured.rate:.1f} ticks/s (the world's own: {config.ticks_per_second:g})")
@@ -97,7 +99,7 @@ def bench_seek(
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     found = run(loaded, start, ticks, seeks)
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")
-    typer.echo(f"world         {loaded.config.name}, {loaded.steps} steps a tick")
+    typer.echo(f"world         {loaded.config.name}, {plural(loaded.steps, 'step')} a tick")
     longest = max(found.seeks) * 1000
     typer.echo(f"played        {ticks} ticks, {bench.spread(found.ticks)} ms p50 / p95 / p99 a tick")
     typer.echo(f"seek          {bench.spread(found.seeks)} ms, {longest:.0f} ms at most, from the disk")
@@ -159,7 +161,10 @@ def bench_batch(
 
         torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")
-    typer.echo(f"world         {loaded.config.name}, {loaded.steps} steps a tick, decode and commit included")
+    typer.echo(
+        f"world         {loaded.config.name}, {plural(loaded.steps, 'step')} a tick, "
+        "decode and commit included"
+    )
     table = Table("sessions", "ticks/s, together", "ms a tick, p50", "p95", "p99")
     for speed in batch.bench_batch(loaded, sizes, ticks):
         times = (f"{speed.percentile(part):.1f}" for part in (0.5, 0.95, 0.99))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from playhead.world.terminal import plural
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -155,7 +157,7 @@ def _measured(
                 saved = job.out / "evaluation.pt"
             works.append(evaluation.each_tick(ticks, watch, saved))
             evaluations.append(evaluation)
-            bar.add_task(escape(f"{job.run.name}, {job.steps} steps"), total=ticks)
+            bar.add_task(escape(f"{job.run.name}, {plural(job.steps, 'step')}"), total=ticks)
         try:
             for number, tick in in_turns(works, evaluations[0].world.device):
                 bar.start()  # with the first tick: what cannot be measured has said so by then
@@ -220,7 +222,9 @@ def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table
     from rich.table import Table
 
     overall = scores["all"]
-    error = Table(title=f"PSNR in dB at {steps} steps a tick: dreamed / copy of the last real frame")
+    error = Table(
+        title=f"PSNR in dB at {plural(steps, 'step')} a tick: dreamed / copy of the last real frame"
+    )
     for name in ("place", "clips", "ceiling", *(f"+{h}" for h in overall.dreamed)):
         error.add_column(name, justify="right")
     looks = Table(title="Against real footage: sharpness ratio / colour distance / contrast ratio")

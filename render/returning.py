@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from playhead.world.terminal import plural
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,7 +31,7 @@ def measure(world: str, episodes: Path, clips: int, steps: int | None, device: s
     whole = worlds[0]
     returning = Returning(whole, worlds[1] if more else None, read_trips(whole, episodes, clips))
     with Progress(console=console(error=True)) as bar:
-        task = bar.add_task(f"there and back, {whole.steps} steps", total=returning.ticks)
+        task = bar.add_task(f"there and back, {plural(whole.steps, 'step')}", total=returning.ticks)
         return returning.run(lambda done: bar.update(task, completed=done))
 
 

@@ -91,3 +91,8 @@ def lost_output(try_again: bool = False) -> str:
 def printable(text: str, most: int = 200) -> str:
     """Text from outside as it may be shown: without what a terminal would obey, and not without end."""
     return re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", " ", text)[:most]
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things in words: `1 step`, `2 steps`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -42,7 +42,7 @@ def test_bench_play_prints_every_line_with_numbers_that_agree() -> None:
         "memory",
     ]
     assert re.search(r"\d+ threads?, torch \d+\.\d+", lines["hardware"])
-    assert lines["world"].startswith("freedoom, 256 x 160, 2 steps a tick, ")
+    assert lines["world"].startswith("freedoom, 256 x 160, 1 step a tick, ")
     assert number(lines["measured"]) == TICKS - 1  # times between frames: one fewer than frames
     assert "the world's own: 17.5" in lines["rate"]
 
