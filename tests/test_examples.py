@@ -127,3 +127,11 @@ def test_ppo_learns_in_freedoom_wherever_a_server_has_it(tmp_path, of_two_worlds
     said = run("ppo_green.py", tmp_path, "--connect", of_two_worlds, "--ticks", "32", "--rollout", "32",
                "--episode", "8")  # fmt: skip
     assert "after" in said
+
+
+def test_all_scenes_draws_a_row_a_scene(tmp_path):
+    said = run("all_scenes.py", tmp_path, "--scene", "acid-maze", "--still", "0", "--out", "rows.png")
+    assert "1 of the scenes of freedoom in rows.png" in said
+    assert pygame.image.load(tmp_path / "rows.png").get_size() == (4 * 256, 160)
+    done = start("all_scenes.py", tmp_path, "--scene", "nowhere")
+    assert done.returncode == 1 and "nowhere" in done.stderr and len(done.stderr.splitlines()) == 1
