@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,7 +50,7 @@ def _version(package: str) -> str | None:
 
 def _python() -> Iterable[Finding]:
     yield Finding("Python", f"{platform.python_version()} on {platform.platform()}")
-    yield Finding("Playhead", f"{__version__} in {Path(__path__[0]).parent}")
+    yield Finding("Playhead", f"{__version__} in {__path__[0]}")
     yield Finding("torch", torch.__version__)
 
 

@@ -20,8 +20,8 @@ from playhead.engine.stats import WINDOW
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
 
-ROOT = Path(playhead.__file__).parents[1]
-"""Where `python -m playhead` finds itself, installed or not."""
+MAIN = Path(playhead.__file__).with_name("main.py")
+"""What starts Playhead, installed or not."""
 SETTLE = 20
 """Steps that are not counted: the first ones find cold caches."""
 
@@ -48,10 +48,9 @@ class Phase:
 @contextlib.contextmanager
 def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
     """A server in a process of its own. Yields its address."""
-    command = [sys.executable, "-m", "playhead", "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
+    command = [sys.executable, str(MAIN), "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
     process = subprocess.Popen(
         [*command, "--device", device, *(["--scene", str(scene)] if scene is not None else [])],
-        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from playhead import __version__
+from playhead import __version__
 from playhead.main import main
 from playhead.scenes.scene import scene_names
 from playhead.world.checkpoint import read_weights, save_weights
@@ -304,6 +305,7 @@ def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
         assert part in done.stdout
     for part in ("display", "rollout", "PyAV", "ViZDoom", "Minari", "hub", "encoders", "freedoom"):
         assert part in done.stdout
+    assert f"{__version__} in {ROOT} " in done.stdout
 
 
 def test_a_scene_is_cut_from_an_episode_and_played(start: Start, tmp_path: Path) -> None:
