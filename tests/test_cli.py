@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from playhead import __version__
-from playhead import __version__
 from playhead.main import main
 from playhead.scenes.scene import scene_names
 from playhead.world.checkpoint import read_weights, save_weights
