@@ -524,6 +524,18 @@ def test_after_a_flush_and_a_restart_nothing_of_the_flush_is_left() -> None:
     assert [memory.slot(frame) for frame in range(8)] == [fresh.slot(frame) for frame in range(8)]
 
 
+def test_a_copy_after_a_flush_holds_what_is_left_and_no_more() -> None:
+    memory = new_cache(4, 1)
+    play(memory, [1] * 7, 1)
+    tokens = memory.tokens
+    assert memory.state()["k"].shape[3] == 4 * tokens
+    memory.flush(7)
+    assert memory.state()["k"].shape[3] == tokens  # the sink
+    play(memory, [1], 2)
+    kept = memory.state()
+    assert kept["k"].shape[3] == kept["v"].shape[3] == 2 * tokens
+
+
 def test_a_new_cache_is_empty_and_of_the_size_and_kind_that_were_asked_for() -> None:
     far = Far(2, 3, (1,))
     sizes = {"layers": 2, "batch": 3, "heads": 4, "frames": 5, "tokens": 6, "head_dim": 8}
