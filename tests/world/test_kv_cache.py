@@ -524,6 +524,13 @@ def test_after_a_flush_and_a_restart_nothing_of_the_flush_is_left() -> None:
     assert [memory.slot(frame) for frame in range(8)] == [fresh.slot(frame) for frame in range(8)]
 
 
+def test_a_cache_with_a_backend_of_its_own_attends_to_the_same() -> None:
+    plain, chosen = new_cache(4, 1), new_cache(4, 1)
+    chosen.backend = "torch"
+    for x in noises([1] * 6, 3):
+        torch.testing.assert_close(play_block(chosen, x), play_block(plain, x))
+
+
 def test_a_copy_after_a_flush_holds_what_is_left_and_no_more() -> None:
     memory = new_cache(4, 1)
     play(memory, [1] * 7, 1)
