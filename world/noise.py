@@ -160,7 +160,7 @@ def gaussian(library: ModuleType, first: Array, second: Array) -> tuple[Array, A
     """Two arrays of standard normal float64 numbers of two of independent ones in (0, 1] (Box-Muller).
 
     Arrays of `library`: numpy, or torch on a GPU, to the same bits, as they have the same names for what is
-    used here. (On a CPU torch takes square roots from MKL, which does not round all of them right.) One operation
+    used here. (On a CPU torch takes square roots from MKL, which does not round all of them right.) One step
     after the other: a compiler that joined a multiplication and an addition would round once where this
     rounds twice.
     """
