@@ -54,18 +54,24 @@ def repair(path: Path, out: Path) -> Recording:
 
     Raises RecordingError where nothing can be read at all.
     """
+    return at_once(repairing(path, out))
+
+
+def repairing(path: Path, out: Path) -> Work[Recording]:
+    """`repair`, a piece at a time; given up, it leaves nothing or the whole file."""
     try:
-        found = Recording.read(path, whole=False)
+        found = yield from Recording.reading(path, whole=False)
     except RecordingError:
-        found = _read_beheaded(path)
+        found = yield from _reading_beheaded(path)
     if not found.tree.branches:
         why = "; ".join(found.problems) or "nothing was played in it"
         raise RecordingError(f"{path} holds nothing that could be saved: {why}")
-    write(out, draft_of(found, lambda branch: branch.last))
+    draft = yield from drafting(found, lambda branch: branch.last)
+    yield from writing(out, draft)
     return found
 
 
-def _read_beheaded(path: Path) -> Recording:
+def _reading_beheaded(path: Path) -> Work[Recording]:
     """Reads a file whose first bytes are damaged, in a copy that has those of any recording."""
     data = path.read_bytes()
     head = struct.pack(">16sH6B", b"SQLite format 3\0", PAGE, 1, 1, 0, 64, 32, 32)
@@ -73,11 +79,11 @@ def _read_beheaded(path: Path) -> Recording:
         headed = Path(folder) / path.name
         headed.write_bytes(head + data[len(head) : 28] + (len(data) // PAGE).to_bytes(4, "big") + data[32:])
         try:
-            found = Recording.read(headed, whole=False)
+            found = yield from Recording.reading(headed, whole=False)
         except RecordingError as error:  # names the copy
             raise RecordingError(str(error).replace(str(headed), str(path), 1)) from None
         found.problems.append("its first bytes are damaged")
-        found.pictures = found.thumbnails()
+        found.pictures = yield from found.picturing()
     found.path = path
     return found
 

@@ -4,8 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -14,7 +13,7 @@ import pytest
 from playhead.engine.bridge import protocol as p
 from playhead.engine.bridge.client import Client
 from playhead.world.action import Action
-from tests.engine.bridge.conftest import ROOT, serve_process, until, wants
+from tests.engine.bridge.conftest import ROOT, serve_process, until, wait_for, wants
 from tests.engine.bridge.soak import soak
 
 FORWARD = Action(frozenset({"forward"}))
@@ -52,14 +51,6 @@ def doomed(address: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_for(look: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if look():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def test_a_client_killed_mid_step_leaves_a_session_that_its_successor_goes_on_with(served):
