@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,17 @@ class Server:
         self._work.put(work)
         with contextlib.suppress(BlockingIOError, OSError):  # it is being woken already, or gone
             self._waker.send(b".")
+
+    def rescue(self) -> None:
+        """Has what killed servers have left among the recordings saved, while clients are served."""
+        log = logging.getLogger("playhead")
+
+        def ended(future: "Future[None]") -> None:
+            error = future.exception()
+            if error is not None and not isinstance(error, BridgeError):
+                log.error("what a server that was killed has left could not be saved", exc_info=error)
+
+        self.saver.submit("", self.keeping.rescuing(log.warning)).add_done_callback(ended)
 
     def add(self, hosted: Hosted) -> None:
         """Takes in a session whose loop runs, or will."""
