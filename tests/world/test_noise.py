@@ -165,17 +165,17 @@ def test_seeds_are_taken_as_their_last_128_bits() -> None:
     assert not torch.equal(noise(5, 7, 1, (4,)), noise(5 + 2**127, 7, 1, (4,)))
 
 
-@pytest.mark.parametrize(("bits", "radius"), [(0, math.sqrt(2 * 54 * math.log(2))), (2**64 - 1, 0.0)])
-def test_the_rarest_bits_give_numbers_too(monkeypatch, bits: int, radius: float) -> None:
+@pytest.mark.parametrize(("drawn", "radius"), [(0.0, math.sqrt(2 * 54 * math.log(2))), (1 - 2.0**-53, 0.0)])
+def test_the_rarest_bits_give_numbers_too(monkeypatch, drawn: float, radius: float) -> None:
     """All zeros are not the logarithm of zero, all ones not that of more than one."""
 
     class Rare:
-        def __init__(self, key, counter) -> None: ...
+        def __init__(self, bits: np.random.Philox) -> None: ...
 
-        def random_raw(self, count: int) -> np.ndarray:
-            return np.full(count, bits, np.uint64)
+        def random(self, out: np.ndarray) -> None:
+            out[:] = drawn
 
-    monkeypatch.setattr(np.random, "Philox", Rare)
+    monkeypatch.setattr(np.random, "Generator", Rare)
     values = noise(1, 2, 3, (2,)).tolist()
     assert values == pytest.approx([radius, 0.0], abs=1e-6)  # the angle is that of zero or a whole turn
 
