@@ -196,7 +196,7 @@ class SnapshotStore:
             path = self._folder / f"{place.branch}-{place.tick}-{played.seal.hex()}.safetensors"
             draft = path.with_suffix(f".{os.getpid()}.tmp")
             try:
-                plain = {name: t.contiguous().cpu() for name, t in tensors.items()}
+                plain = {name: _contiguous(t.cpu()) for name, t in tensors.items()}
                 save_file(plain, draft, {"said": msgspec.json.encode(said).decode()})
                 draft.replace(path)
             finally:
@@ -278,6 +278,18 @@ def _unflatten(tensors: dict[str, Tensor], rest: Any, path: str = "") -> Any:  #
     if isinstance(rest, list):
         return [_unflatten(tensors, part, f"{path}/{i}") for i, part in enumerate(rest)]
     return rest
+
+
+def _contiguous(tensor: Tensor) -> Tensor:
+    """A CPU tensor as it lies in a file, copied by numpy.
+
+    Torch would copy it by several threads, other ones for each thread that asks; and where OpenMP has more
+    threads than there are cores, those that a tick is computed by sleep whenever they wait.
+    """
+    if tensor.is_contiguous():
+        return tensor
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]
+    return torch.from_numpy(np.ascontiguousarray(tensor.view(whole).numpy())).view(tensor.dtype)
 
 
 def _budget(name: str, default: int) -> int:
