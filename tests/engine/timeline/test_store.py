@@ -24,8 +24,8 @@ from playhead.engine.timeline.store import _contiguous
 count = lambda: len(os.listdir("/proc/self/task"))
 torch.set_num_threads(2)
 torch.ones(4_000_000).mul_(2)
-before, found = count(), []
-writer = threading.Thread(target=lambda: (_contiguous(torch.ones(2000, 2000).t()), found.append(count())))
+across, before, found = torch.ones(2000, 2000).t(), count(), []
+writer = threading.Thread(target=lambda: (_contiguous(across), found.append(count())))
 writer.start()
 writer.join()
 print(found[0] - before)
