@@ -24,7 +24,8 @@ from playhead.engine.timeline.store import _contiguous
 count = lambda: len(os.listdir("/proc/self/task"))
 torch.set_num_threads(2)
 torch.ones(4_000_000).mul_(2)
-across, before, found = torch.ones(2000, 2000).t(), count(), []
+across = torch.ones(1, 64, 160, 256).to(memory_format=torch.channels_last)
+before, found = count(), []
 writer = threading.Thread(target=lambda: (_contiguous(across), found.append(count())))
 writer.start()
 writer.join()
