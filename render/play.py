@@ -10,9 +10,9 @@ import pygame
 
 from playhead.controls.keymap import Keymap, find_keymap, load_keymap
 from playhead.controls.player import Player
-from playhead.engine.bridge.line import Line
-from playhead.engine.bridge.remote import RemoteLoop
-from playhead.engine.bridge.shared import SharedPlay
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import Line
+from playhead.engine.bridge.server.shared import SharedPlay
 from playhead.engine.clock import check_speed
 from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox

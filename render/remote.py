@@ -6,11 +6,11 @@ from concurrent.futures import Future
 import pygame
 
 from playhead.controls.keymap import Keymap
-from playhead.engine.bridge.auth import load_client_keys
-from playhead.engine.bridge.lease import LOCAL
-from playhead.engine.bridge.line import Line, Wanted
-from playhead.engine.bridge.protocol import CODECS, Controlled, SceneInfo
-from playhead.engine.bridge.remote import RemoteLoop
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import Line, Wanted
+from playhead.engine.bridge.server.lease import LOCAL
+from playhead.engine.bridge.wire.auth import load_client_keys
+from playhead.engine.bridge.wire.protocol import CODECS, Controlled, SceneInfo
 from playhead.render.screens import draw_loading
 from playhead.render.settings import PlaySettings
 from playhead.render.sharing import NEEDS_CONTROL

@@ -99,9 +99,9 @@ def thorough(*files: str) -> None:
 
 def line(breaks: int = 200) -> None:
     """A line that breaks again and again under a player: one session, no frame wrong, nothing left behind."""
-    from playhead.engine.bridge import remote
-    from playhead.engine.bridge.hall import Hall
-    from playhead.engine.bridge.server import Server, serve_in_background
+    from playhead.engine.bridge.client import remote_loop as remote
+    from playhead.engine.bridge.server.registry import Hall
+    from playhead.engine.bridge.server.server import Server, serve_in_background
     from playhead.scenes.scene import load_scene
     from tests.engine.bridge.seat import play_over_a_breaking_line
 

@@ -22,12 +22,12 @@ BACK = {
         "engine.recording.reader",
     ): "a recorder goes on from what was read",
     (
-        "engine.bridge.opener",
-        "engine.bridge.server",
+        "engine.bridge.server.opener",
+        "engine.bridge.server.server",
     ): "the server hands itself to its parts",
     (
-        "engine.bridge.requests",
-        "engine.bridge.server",
+        "engine.bridge.server.requests",
+        "engine.bridge.server.server",
     ): "the server hands itself to its parts",
     (
         "world.training.judge",

@@ -12,9 +12,9 @@ import numpy as np
 from gymnasium.utils import EzPickle
 
 from playhead.engine.agents import checks, spaces
-from playhead.engine.bridge import protocol
-from playhead.engine.bridge.auth import ClientKeys
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol
+from playhead.engine.bridge.wire.auth import ClientKeys
 from playhead.engine.display import lacks_display
 from playhead.engine.session import Session
 from playhead.scenes.scene import Scene, belongs, load_scene, scenes_of

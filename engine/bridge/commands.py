@@ -22,7 +22,7 @@ def new(
     out: Annotated[Path, typer.Option(help="Folder for both files.")] = Path(),
 ) -> None:
     """Make a key pair: NAME.key to give away, NAME.key_secret to keep."""
-    from playhead.engine.bridge.auth import new_keys
+    from playhead.engine.bridge.wire.auth import new_keys
 
     public, secret = new_keys(name, out)
     typer.echo(f"public key (give it away)  {public}")
@@ -47,10 +47,10 @@ def serve(
     import logging
     import signal
 
-    from playhead.engine.bridge.auth import check_address, load_server_keys
-    from playhead.engine.bridge.connections import Limits
-    from playhead.engine.bridge.hall import Hall
-    from playhead.engine.bridge.server import MOMENT, Server
+    from playhead.engine.bridge.server.connections import Limits
+    from playhead.engine.bridge.server.registry import Hall
+    from playhead.engine.bridge.server.server import MOMENT, Server
+    from playhead.engine.bridge.wire.auth import check_address, load_server_keys
     from playhead.world import interrupts
 
     trusted = load_server_keys(key, clients)

@@ -10,7 +10,7 @@ import pytest
 
 from playhead import main as command_line
 from playhead.engine.agents import WorldEnv
-from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.server.registry import Hall
 from playhead.scenes.scene import SceneError, load_scene, scan_scenes, scene_names, scenes_of
 from playhead.world import attention_check
 from playhead.world.catalogue import scan_worlds

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import zmq
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.auth import ServerKeys, new_keys
-from playhead.engine.bridge.client import Client
-from playhead.engine.bridge.connections import Limits
-from playhead.engine.bridge.hall import Hall
-from playhead.engine.bridge.server import Server, serve_in_background
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.server.connections import Limits
+from playhead.engine.bridge.server.registry import Hall
+from playhead.engine.bridge.server.server import Server, serve_in_background
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.auth import ServerKeys, new_keys
 from playhead.scenes.scene import load_scene
 
 ROOT = Path(__file__).parents[3]

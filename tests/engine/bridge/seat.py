@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from playhead.engine.bridge.line import Line, Wanted
-from playhead.engine.bridge.remote import RemoteLoop
-from playhead.engine.bridge.server import Server
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import Line, Wanted
+from playhead.engine.bridge.server.server import Server
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
 from playhead.world.action import Action
