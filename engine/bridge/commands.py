@@ -47,22 +47,22 @@ def serve(
     import logging
     import signal
 
-    from playhead.engine.bridge.server.connections import Limits
-    from playhead.engine.bridge.server.registry import Hall
+    from playhead.engine.bridge.server.limits import Limits
+    from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import MOMENT, Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
     from playhead.world import interrupts
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
-    hall = Hall.load(world or ["freedoom"], scene or [], device)
+    registry = Registry.load(world or ["freedoom"], scene or [], device)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
-    server = Server(hall, bind, trusted, limits, frames_port, recordings)
+    server = Server(registry, bind, trusted, limits, frames_port, recordings)
     for number in interrupts.ending():
         signal.signal(number, lambda *_: server.stop())
-    for sentence in server.keeping.rescue():
+    for sentence in server.recordings.rescue():
         logging.getLogger("playhead").warning(sentence)
-    typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")
+    typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
     import sys
 
     sys.stdout.flush()

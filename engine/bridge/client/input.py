@@ -1,4 +1,4 @@
-"""The player at one end of a line: what is held, what of it the server was told, and a script before that."""
+"""What a player on another machine does: what is held, what the server was told, and a script before that."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ Tell = Callable[[Action, bool], int | None]
 """Sends an act (and whether it is a tap). Returns its id, None if it could not be sent."""
 
 
-class Hand:
+class HeldInput:
     """What a source holds, and what the server was told last."""
 
     def __init__(self, source: ActionSource, key_time: Callable[[], float | None]) -> None:

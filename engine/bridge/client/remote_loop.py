@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import zmq
 
-from playhead.engine.bridge.client.input import HOLD, Hand, Script
-from playhead.engine.bridge.client.remote_session import GONE, Line
-from playhead.engine.bridge.client.remote_stats import FarStats
+from playhead.engine.bridge.client.input import HOLD, HeldInput, Script
+from playhead.engine.bridge.client.remote_session import GONE, RemoteSession
+from playhead.engine.bridge.client.remote_stats import RemoteStats
 from playhead.engine.bridge.client.watcher import Watcher
 from playhead.engine.bridge.wire import protocol
 from playhead.engine.bridge.wire.protocol import FrameHeader, SceneInfo
@@ -44,7 +44,7 @@ class _Lost(Exception):
 
 
 class RemoteLoop:
-    """Plays the session of a `line` with the actions of `source`, after those of a `script`.
+    """Plays a `remote` session with the actions of `source`, after those of a `script`.
 
     `poke` has to be called when `source` may have changed. `last` ends the loop after so many ticks.
     `control` says who controls the session.
@@ -53,7 +53,7 @@ class RemoteLoop:
 
     def __init__(
         self,
-        line: Line,
+        remote: RemoteSession,
         source: ActionSource,
         *,
         key_time: Callable[[], float | None] = lambda: None,
@@ -61,19 +61,19 @@ class RemoteLoop:
         last: int | None = None,
         complain: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self._line, self._last, self._complain = line, last, complain
-        self._hand, self._script = Hand(source, key_time), Script(script)
+        self._remote, self._last, self._complain = remote, last, complain
+        self._held, self._script = HeldInput(source, key_time), Script(script)
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._answers: dict[int, Callable[[Any, np.ndarray | None], None]] = {}
         self._poking = threading.Lock()
-        self._far = FarStats(line.wanted.codec)
+        self._stats = RemoteStats(remote.wanted.codec)
         self._tick: int | None = None
         self._played = 0
         self._stopping = False
         self._error: BaseException | None = None
         self.timeline: None = None  # what is lived there is kept there
-        self.control = line.control
+        self.control = remote.control
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -81,7 +81,7 @@ class RemoteLoop:
 
     @property
     def stats(self) -> Stats | None:
-        return self._far.stats
+        return self._stats.stats
 
     def subscribe(self, receive: Callable[[Tick], None]) -> None:
         """Has `receive` called with every tick, on a thread of this class; may not block."""
@@ -101,7 +101,7 @@ class RemoteLoop:
             raise self._error
         if self._error is not None:
             reason = f"{type(self._error).__name__}: {self._error}"
-            raise LoopError(f"the connection to {self._line.address} broke off: {reason}") from self._error
+            raise LoopError(f"the connection to {self._remote.address} broke off: {reason}") from self._error
 
     def stop(self) -> None:
         """Ends the loop, and the session if it is this player's own."""
@@ -111,9 +111,9 @@ class RemoteLoop:
     def poke(self) -> None:
         """Sends what is held up at once, if that has changed; may be called by any thread."""
         with self._poking:  # so that what is held goes up in the order in which it was
-            found, client = self._hand.look(), self._line.client
+            found, client = self._held.look(), self._remote.client
             if found is not None:
-                self._command(lambda: self._act(*found) if client is self._line.client else None)
+                self._command(lambda: self._act(*found) if client is self._remote.client else None)
 
     def toggle_pause(self) -> None:
         self._tune(lambda s: {"paused": not s.paused})
@@ -136,12 +136,12 @@ class RemoteLoop:
 
     def toggle_hold(self) -> None:
         """Stands still while nothing is held, or goes on all the time."""
-        self._line.wanted = replace(self._line.wanted, hold=not self._line.wanted.hold)
-        self._tune(lambda s: {"hold": self._line.wanted.hold})
+        self._remote.wanted = replace(self._remote.wanted, hold=not self._remote.wanted.hold)
+        self._tune(lambda s: {"hold": self._remote.wanted.hold})
 
     def restart(self, seed: int | None = None) -> None:
         """Begins the scene again, with the same seed or with another."""
-        self._command(lambda: self._reset(self._line.scene, seed))
+        self._command(lambda: self._reset(self._remote.scene, seed))
 
     def switch(self, choose: Callable[[], SceneInfo]) -> None:
         """Goes on in another scene; if that cannot be had, in this one."""
@@ -178,21 +178,21 @@ class RemoteLoop:
             changes = change(self.stats)
             self._ask(protocol.Tune(session=self._session, **changes))
             stands = {"paused": True} if "single_step" in changes else {}
-            self._far.expect(**{k: v for k, v in changes.items() if k in ("paused", "speed")}, **stands)
+            self._stats.expect(**{k: v for k, v in changes.items() if k in ("paused", "speed")}, **stands)
 
         self._command(tune)
 
     def _reset(self, scene: SceneInfo, seed: int | None) -> None:
-        before, wanted = self._line.scene, self._line.wanted
+        before, wanted = self._remote.scene, self._remote.wanted
         name = "" if scene.name == before.name else scene.name
-        present = self._line.opened.seed if self.stats is None else self.stats.seed
-        self._line.go_to(scene, present if seed is None else seed)
+        present = self._remote.opened.seed if self.stats is None else self.stats.seed
+        self._remote.go_to(scene, present if seed is None else seed)
 
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
             if isinstance(reply, protocol.Error):
-                self._line.scene, self._line.wanted = before, wanted
+                self._remote.scene, self._remote.wanted = before, wanted
 
-        self._far.receipts.forget()
+        self._stats.receipts.forget()
         self._ask(protocol.Reset(session=self._session, scene=name, seed=seed), answered)
 
     def _run(self) -> None:
@@ -205,7 +205,7 @@ class RemoteLoop:
         except BaseException as error:
             self._error = error
         finally:
-            self._line.close()
+            self._remote.close()
             self._waker.close()
             self._woken.close()
 
@@ -214,38 +214,38 @@ class RemoteLoop:
 
     def _play(self) -> None:
         """Plays until the end. Raises _Lost where the connection or the session is lost."""
-        line, opened = self._line, self._line.opened
-        self._session, self.control = opened.session, line.control
+        remote, opened = self._remote, self._remote.opened
+        self._session, self.control = opened.session, remote.control
         self._axes = bool(opened.world.axes)
-        self._far.state = ""
+        self._stats.state = ""
         self._answers.clear()
-        self._far.receipts.forget()
-        self._far.update(line.figures)
+        self._stats.receipts.forget()
+        self._stats.update(remote.figures)
         self._script.go_on_from(opened.tick)
         now = time.perf_counter()
         timing = Timing(now, now, 0.0, 1 / opened.world.ticks_per_second, None)
-        action = Action() if line.same else None
-        self._show(Tick(opened.tick, opened.seed, opened.steps, action, line.frames, timing))
-        client, codec = line.client, line.wanted.codec
-        self._far.watcher = Watcher(lambda: client.watch(opened.session, codec), self._see)
+        action = Action() if remote.same else None
+        self._show(Tick(opened.tick, opened.seed, opened.steps, action, remote.frames, timing))
+        client, codec = remote.client, remote.wanted.codec
+        self._stats.watcher = Watcher(lambda: client.watch(opened.session, codec), self._see)
         try:
             if self._script.over and opened.clock == "lockstep":
                 self._go_live()
             self._talk()
         finally:
-            self._far.watcher.close()
+            self._stats.watcher.close()
 
     def _come_back(self, lost: str) -> None:
         """Dials until there is a connection again."""
         self._complain(lost)
-        self._far.state = "no connection: trying again"
-        self._far.update()
-        self._line.come_back(lambda: self._stopping, self._complain)
+        self._stats.state = "no connection: trying again"
+        self._stats.update()
+        self._remote.come_back(lambda: self._stopping, self._complain)
 
     def _go_live(self) -> None:
-        wanted = self._line.wanted
+        wanted = self._remote.wanted
         self._script.end()
-        self._far.expect(paused=False)
+        self._stats.expect(paused=False)
         self._ask(
             protocol.Tune(
                 session=self._session,
@@ -258,17 +258,17 @@ class RemoteLoop:
 
     def _talk(self) -> None:
         """Sends acts and commands as they come, and hears what the server says."""
-        client = self._line.client
+        client = self._remote.client
         poller = zmq.Poller()
         poller.register(client.socket, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
         self._heard = time.perf_counter()
-        self._hand.tell_anew(self._tell)
+        self._held.tell_anew(self._tell)
         asked = 0.0
         while not self._finished():
             now = time.perf_counter()
-            if self._far.watcher is not None and self._far.watcher.error is not None:
-                raise self._far.watcher.error
+            if self._stats.watcher is not None and self._stats.watcher.error is not None:
+                raise self._stats.watcher.error
             if client.lost or now - self._heard > SILENCE:
                 raise _Lost("the connection is lost; trying to come back")
             if now >= asked + ASK_EVERY:
@@ -286,29 +286,29 @@ class RemoteLoop:
                 self._woken.recv(4096)
             while not self._commands.empty():
                 self._commands.get()()
-            self._hand.hold_on(self._tell)
+            self._held.hold_on(self._tell)
             while (found := client.receive(0)) is not None:
                 self._hear(*found)
 
     @property
     def _period(self) -> float:
-        return 1 / (self._line.opened.world.ticks_per_second * self._line.wanted.speed)
+        return 1 / (self._remote.opened.world.ticks_per_second * self._remote.wanted.speed)
 
     def _ask(
         self,
         request: protocol.Message,
         answered: Callable[[Any, np.ndarray | None], None] = lambda reply, frames: None,
     ) -> int:
-        id = self._line.client.send(request)
+        id = self._remote.client.send(request)
         self._answers[id] = answered
         return id
 
     def _ask_how_it_does(self, sent: float) -> None:
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
-            self._far.answered(time.perf_counter() - sent)
+            self._stats.answered(time.perf_counter() - sent)
             if not isinstance(reply, protocol.Figures):
                 return
-            self._far.update(reply.stats)
+            self._stats.update(reply.stats)
             if self.stats is not None and self.stats.paused and self.stats.tick != self._tick:
                 self._ask(protocol.Observe(session=self._session), self._observed)
 
@@ -331,15 +331,15 @@ class RemoteLoop:
             self._script.answered()
             if self._script.over:
                 self._go_live()
-                self._hand.tell_anew(self._tell)
+                self._held.tell_anew(self._tell)
 
         self._ask(protocol.Step(session=self._session, actions=[action], frames="none"), answered)
 
     def _act(self, action: Action, key: float | None) -> None:
         """Has the server hold an action; `key` is when a key was pressed for it."""
-        id = self._hand.tell(action, self._tell)
+        id = self._held.tell(action, self._tell)
         if id is not None and key is not None:
-            self._far.receipts.sent(id, key)
+            self._stats.receipts.sent(id, key)
 
     def _tell(self, action: Action, tap: bool) -> int | None:
         if not self.control.in_control or not self._script.over:
@@ -349,7 +349,7 @@ class RemoteLoop:
     def _hear(self, message: protocol.Message, frames: np.ndarray | None) -> None:
         self._heard = time.perf_counter()
         if isinstance(message, protocol.Applied):
-            self._far.receipts.applied(message.id, message.tick)
+            self._stats.receipts.applied(message.id, message.tick)
             return
         if isinstance(message, protocol.Ended):
             raise _Lost(f"the session has ended: {message.reason}")
@@ -366,18 +366,18 @@ class RemoteLoop:
     def _note_control(self, control: protocol.Controlled) -> None:
         before, self.control = self.control, control
         if control.in_control and not before.in_control:
-            self._hand.tell_anew(self._tell)
-        self._far.update()
+            self._held.tell_anew(self._tell)
+        self._stats.update()
 
     def _see(self, header: FrameHeader, frames: np.ndarray) -> None:
         """On the watcher's thread: a tick is due to be shown."""
         now = time.perf_counter()
-        self._far.receipts.shown(header.tick, now)
-        self._far.update(header.stats)
+        self._stats.receipts.shown(header.tick, now)
+        self._stats.update(header.stats)
         steps = self.stats.steps if self.stats else 0
         timing = Timing(now, now, 0.0, header.period, None)
         action = None if header.begins else header.action or Action()
-        if header.begins and self._line.public:
+        if header.begins and self._remote.public:
             self._command(self._ask_for_the_scene)
         self._show(Tick(header.tick, header.seed, steps, action, frames, timing))
 
@@ -386,7 +386,7 @@ class RemoteLoop:
 
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
             if isinstance(reply, protocol.Opened):
-                self._line.scene = reply.scene
+                self._remote.scene = reply.scene
 
         self._ask(protocol.Attach(session=self._session), answered)
 

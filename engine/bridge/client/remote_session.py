@@ -1,4 +1,4 @@
-"""The line to one session on another machine: dialled, and dialled again when it was lost."""
+"""The connection to one session on another machine: dialled, and dialled again when it was lost."""
 
 import platform
 import time
@@ -40,7 +40,7 @@ class SessionEnded(PlayheadError):
     """The one session that a server had is over."""
 
 
-class Line:
+class RemoteSession:
     """A connection and the session at its end. Raises PlayheadError where there is none to be had.
 
     `opened`, `frames` and `figures` are the session as it was found; `same` says whether it is the one from

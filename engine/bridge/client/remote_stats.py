@@ -16,7 +16,7 @@ EXPECTED = 0.5
 """Seconds for which a change is believed to have happened before the figures have to show it."""
 
 
-class FarStats:
+class RemoteStats:
     """Puts the figures together; `stats` is None until the server has sent some. For several threads.
 
     `state` says in a few words what is amiss with the connection, `receipts` time keys to frames.

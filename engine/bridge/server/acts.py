@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from playhead.engine.bridge.server.lease import LOCAL, Lease
-from playhead.engine.bridge.wire.protocol import Act
+from playhead.engine.bridge.server.lease import Lease
+from playhead.engine.bridge.wire.protocol import LOCAL, Act
 from playhead.engine.tick import ActionSource
 from playhead.world.action import Action
 

@@ -7,47 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from playhead.engine.bridge.wire.protocol import BridgeError, Hello
+from playhead.engine.bridge.server.limits import Allowance, Limits
+from playhead.engine.bridge.wire import protocol
+from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError, Hello
 from playhead.world.terminal import printable
 
-
-@dataclass(frozen=True)
-class Limits:
-    """At the most: sessions, megabytes of caches and snapshots, requests a second of one connection.
-
-    `idle`: seconds after which a session ends that nobody uses. `unread`: bytes of frames that a connection
-    may leave unread before it is cut. `waiting`: those of all connections, of which then the worst is cut.
-    """
-
-    sessions: int = 16
-    memory: int = 4096
-    rate: int = 5000
-    idle: float = 600.0
-    snapshots: int = 64
-    clients: int = 1000
-    unread: int = 64 * 2**20
-    waiting: int = 512 * 2**20
-
-
-class Allowance:
-    """How often something may be done: `rate` times a second, and as many at once."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = self._left = float(rate)
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether it may be done once more now."""
-        now = time.monotonic()
-        self._left = min(self._rate, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+COPIED = 256 * 1024
+"""Bytes of frames up to which they are copied as they are sent. Larger ones are sent from where they lie: a
+thread of pyzmq's has to give these back, which costs milliseconds now and then."""
 
 
 @dataclass
@@ -91,6 +62,8 @@ class Connections:
         self.clients: dict[str, Client] = {}
         self.monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._router = router
+        router.router_mandatory = True
+        router.copy_threshold = COPIED
 
     def find(self, route: bytes, fd: int) -> Connection:
         """The connection that a request came by."""
@@ -124,7 +97,37 @@ class Connections:
             client.connection, client.last_used = None, time.monotonic()
             self._lost(client)
 
-    def cut(self, connection: Connection) -> None:
+    def send(self, client: Client, message: protocol.Message, frames: np.ndarray | None = None) -> None:
+        """Sends a message and, behind it, frames. A client that reads nothing is cut off."""
+        if client.connection is not None:
+            self.answer(client.connection, message, frames)
+
+    def tell(self, token: str, message: protocol.Message) -> None:
+        """Sends a message to a client, if there still is one of that token."""
+        if token in self.clients:
+            self.send(self.clients[token], message)
+
+    def answer(
+        self, connection: Connection, message: protocol.Message, frames: np.ndarray | None = None
+    ) -> None:
+        """As `send`, to whoever a request came from."""
+        parts = [connection.route, protocol.encode(message)]
+        try:
+            if frames is None:
+                self._router.send_multipart(parts, zmq.NOBLOCK)
+                return
+            self._check_unread(connection)
+            self._router.send_multipart(parts, zmq.NOBLOCK | zmq.SNDMORE)
+            data = np.ascontiguousarray(frames).data
+            connection.sent(self._router.send(data, zmq.NOBLOCK, copy=False, track=True), frames.nbytes)
+        except zmq.ZMQError:  # its queue is full, or it is gone
+            self._cut(connection)
+
+    def name(self, token: str) -> str:
+        """What a holder of the control is called."""
+        return self.clients[token].name if token in self.clients else token and LOCAL
+
+    def _cut(self, connection: Connection) -> None:
         """Ends a connection, and with it all that waits to be read there."""
         self.watch()
         if self._by_route.get(connection.route) is connection:
@@ -132,13 +135,13 @@ class Connections:
         if connection.client is not None:
             self.lose(connection.client)
 
-    def check_unread(self, connection: Connection) -> None:
+    def _check_unread(self, connection: Connection) -> None:
         """Cuts a connection that leaves too much unread, or the worst where all together do."""
         unread = connection.unread
         if unread > self._limits.unread:
-            self.cut(connection)
+            self._cut(connection)
         elif unread and sum(c.unread for c in self._by_route.values()) > self._limits.waiting:
-            self.cut(max(self._by_route.values(), key=lambda c: c.unread))
+            self._cut(max(self._by_route.values(), key=lambda c: c.unread))
 
     def watch(self) -> None:
         """Takes note at once of connections that have ended."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from playhead.engine.bridge.server.acts import ActSource
 from playhead.engine.bridge.server.lease import Lease
 from playhead.engine.bridge.server.past import Past, Ticks
-from playhead.engine.bridge.wire.protocol import Clock
+from playhead.engine.bridge.wire.protocol import BridgeError, Clock
 from playhead.engine.loop import Loop
 from playhead.engine.session import Session, Snapshot
 from playhead.engine.tick import Tick
@@ -15,6 +15,7 @@ from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
     from playhead.engine.recording.tree import Place
+    from playhead.world.world import World
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Kept:
 
 
 @dataclass
-class Hosted:
+class HostedSession:
     """A session on the server. The loop's thread owns the session and its past, the server's the rest.
 
     `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
@@ -53,6 +54,13 @@ class Hosted:
     def concerned(self) -> set[str]:
         """The tokens of the clients who own the session, control it, ask for that or look at it."""
         return self.lease.concerned | self.attached
+
+    @property
+    def world(self) -> "World":
+        """Its world. Raises BridgeError as long as it is being opened."""
+        if self.loop.world is None:
+            raise BridgeError("busy", "the session is still being opened; try again in a moment")
+        return self.loop.world
 
     def set_clock(self, clock: Clock) -> None:
         if clock != self.clock:

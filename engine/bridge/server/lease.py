@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-LOCAL = "window"
-"""The holder that is the person at this machine; never a client's token."""
+from playhead.engine.bridge.wire.protocol import LOCAL
 
 
 @dataclass(frozen=True)

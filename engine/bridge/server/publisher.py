@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from playhead.engine.bridge.server.connections import Allowance, cut, ended
-from playhead.engine.bridge.server.hosted import Hosted
+from playhead.engine.bridge.server.connections import cut, ended
+from playhead.engine.bridge.server.hosted import HostedSession
+from playhead.engine.bridge.server.limits import Allowance
 from playhead.engine.bridge.wire.protocol import CODECS, Codec, FrameHeader, encode, topic
 from playhead.engine.bridge.wire.video import Encoder, make_encoder
 from playhead.engine.tick import Tick
@@ -35,7 +36,7 @@ class Stream:
         """Begins anew with the next tick."""
         self._encoder, self.key_wanted = None, True
 
-    def encode(self, hosted: Hosted, tick: Tick) -> list[bytes]:
+    def encode(self, hosted: HostedSession, tick: Tick) -> list[bytes]:
         """On the encoder's thread: the message of a tick."""
         height, width = tick.frames.shape[1:3]
         if self._encoder is None or self._size != (height, width):
@@ -54,7 +55,7 @@ class Stream:
 
 
 @dataclass
-class Watcher:
+class Subscriber:
     """A connection to the stream: the topics it has asked for, and how often it may ask."""
 
     topics: set[bytes] = field(default_factory=set)
@@ -80,9 +81,9 @@ class Publisher:
         socket.sndhwm = QUEUED
         socket.sndbuf = 256 * 1024
         self.monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._watchers: dict[int, Watcher] = {}
+        self._subscribers: dict[int, Subscriber] = {}
         self._streams: dict[bytes, Stream] = {}
-        self._newest: dict[str, tuple[Hosted, Tick]] = {}
+        self._newest: dict[str, tuple[HostedSession, Tick]] = {}
         self._condition = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
@@ -112,7 +113,7 @@ class Publisher:
     def watched(self, session: str) -> bool:
         return any(topic(session, codec) in self._streams for codec in CODECS)
 
-    def take(self, hosted: Hosted, tick: Tick) -> None:
+    def take(self, hosted: HostedSession, tick: Tick) -> None:
         """On a loop's thread: leaves a tick to be encoded, in place of one that still waits."""
         if self.watched(hosted.id):
             with self._condition:
@@ -138,13 +139,13 @@ class Publisher:
     def _take(self, event: bytes, fd: int) -> bool:
         """One subscription, or its end. Returns whether it was in order."""
         kind, name = event[:1], event[1:]
-        watcher = self._watchers.setdefault(fd, Watcher())
+        subscriber = self._subscribers.setdefault(fd, Subscriber())
         if kind == b"\0":
-            watcher.topics.discard(name)
+            subscriber.topics.discard(name)
             self._leave(name, fd)
             return True
-        watcher.topics.add(name)
-        if kind != b"\1" or len(watcher.topics) > SUBSCRIPTIONS or not watcher.allowance.take():
+        subscriber.topics.add(name)
+        if kind != b"\1" or len(subscriber.topics) > SUBSCRIPTIONS or not subscriber.allowance.take():
             return False
         session, _, codec = name.decode("utf-8", "replace").rpartition("/")
         if codec in CODECS and self._exists(session):
@@ -156,7 +157,7 @@ class Publisher:
 
     def _forget_ended(self) -> None:
         for fd in ended(self.monitor):
-            for name in self._watchers.pop(fd, Watcher()).topics:
+            for name in self._subscribers.pop(fd, Subscriber()).topics:
                 self._leave(name, fd)
 
     def _leave(self, name: bytes, fd: int) -> None:
@@ -178,7 +179,7 @@ class Publisher:
                 if stream is not None:
                     self._encode(stream, hosted, tick)
 
-    def _encode(self, stream: Stream, hosted: Hosted, tick: Tick) -> None:
+    def _encode(self, stream: Stream, hosted: HostedSession, tick: Tick) -> None:
         try:
             parts = stream.encode(hosted, tick)
         except Exception:  # of one stream, and no reason to leave all others without theirs

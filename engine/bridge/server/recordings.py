@@ -34,7 +34,7 @@ class Recorded:
     tick: int
 
 
-class Keeping:
+class Recordings:
     """The folder that clients may save recordings to, by a name; None where they may not.
 
     What is not saved goes with its session; of a server that was killed, `rescue` saves it.

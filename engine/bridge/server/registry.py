@@ -22,7 +22,7 @@ LARGEST_START = 64 * 2**20
 """Bytes of the largest cache that is kept as a start."""
 
 
-class Hall:
+class Registry:
     """Worlds by name and, for each, its scenes by name; fixed once it is made."""
 
     def __init__(self, worlds: Sequence[World], scenes: Sequence[Scene]) -> None:
@@ -39,7 +39,7 @@ class Hall:
         self.companies = {name: Company() for name in self.worlds}
 
     @classmethod
-    def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Hall":
+    def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
         loaded = [World.load(name, device) for name in worlds]
         for world in loaded:
@@ -127,6 +127,13 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise BridgeError("bad_value", f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
     return seed
+
+
+def check_steps(world: World, steps: int) -> None:
+    try:
+        world.schedule(steps)
+    except PlayheadError as error:
+        raise BridgeError("bad_value", str(error)) from None
 
 
 def session_bytes(world: World) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playhead.engine.bridge.server.acts import ActSource, SharedSource
-from playhead.engine.bridge.server.lease import LOCAL, Control, Lease
+from playhead.engine.bridge.server.lease import Control, Lease
 from playhead.engine.bridge.wire.auth import check_address, load_server_keys
+from playhead.engine.bridge.wire.protocol import LOCAL
 from playhead.engine.loop import Loop
 from playhead.engine.tick import ActionSource
 
@@ -57,21 +58,21 @@ class SharedPlay:
         """
         import secrets
 
-        from playhead.engine.bridge.server.hosted import Hosted
-        from playhead.engine.bridge.server.registry import Hall
+        from playhead.engine.bridge.server.hosted import HostedSession
+        from playhead.engine.bridge.server.registry import Registry
         from playhead.engine.bridge.server.server import Server, serve_in_background
 
         id = secrets.token_urlsafe(12)
-        hosted = Hosted(id, scene(), loop, self._acts, self._lease, "live", public=True)
+        hosted = HostedSession(id, scene(), loop, self._acts, self._lease, "live", public=True)
 
         def follow(tick: "Tick") -> None:
             if tick.action is None:
                 hosted.scene = scene()
 
         loop.subscribe(follow)
-        self._server = Server(Hall([], []), self.address, self._keys, recordings=self._recordings)
-        self._server.controls = self._note
-        self._server.add(hosted)
+        self._server = Server(Registry([], []), self.address, self._keys, recordings=self._recordings)
+        self._server.sessions.controls = self._note
+        self._server.sessions.add(hosted)
         self.address = self._server.address
         self._hosted = hosted
         self._thread = serve_in_background(self._server, loop.fail)
@@ -80,7 +81,7 @@ class SharedPlay:
         """Takes the control back from a program or, where one asks for it, gives it to that."""
         server = self._server
         if server is not None:
-            server.post(lambda: server.requests.hand_over(self._hosted))
+            server.post(lambda: server.sessions.hand_over(self._hosted))
 
     def close(self) -> None:
         """Ends the serving; those who play or ask are told."""

@@ -21,6 +21,8 @@ MAX_REPLY = 2**30
 """Bytes of a part of what a server says; a client hangs up on one that sends more."""
 MAX_ACTIONS = 256
 """Actions of one `step`."""
+LOCAL = "window"
+"""The holder of the control that is the person at the server's own window; never a client's token."""
 
 Code = Literal[
     "malformed", "protocol", "hello_first", "unknown_world", "unknown_scene", "unknown_session",

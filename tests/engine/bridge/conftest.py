@@ -15,8 +15,8 @@ import pytest
 import zmq
 
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.connections import Limits
-from playhead.engine.bridge.server.registry import Hall
+from playhead.engine.bridge.server.limits import Limits
+from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.auth import ServerKeys, new_keys
@@ -30,7 +30,7 @@ Pushed = TypeVar("Pushed", bound=p.Message)
 def serving(
     world, scene, limits: Limits | None = None, trusted: ServerKeys | None = None, bind="tcp://127.0.0.1:*"
 ) -> Iterator[Server]:
-    server = Server(Hall([world], [load_scene(scene)]), bind, trusted, limits)
+    server = Server(Registry([world], [load_scene(scene)]), bind, trusted, limits)
     thread = serve_in_background(server)
     try:
         yield server

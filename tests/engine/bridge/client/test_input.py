@@ -6,7 +6,7 @@ import pytest
 
 from playhead.controls.keymap import find_keymap
 from playhead.controls.look import Look
-from playhead.engine.bridge.client.input import HOLD, HOLD_AGAIN, UNDER_WAY, Hand, Script
+from playhead.engine.bridge.client.input import HOLD, HOLD_AGAIN, UNDER_WAY, HeldInput, Script
 from playhead.engine.bridge.server.acts import ActSource
 from playhead.engine.bridge.wire.protocol import Act
 from playhead.world.action import Action
@@ -38,7 +38,7 @@ def test_a_mouse_moves_the_view_there_as_far_as_it_would_here():
     time, keymap, draws = Time(), find_keymap("matrix-game-2"), np.random.default_rng(5)
     here, there = Look(keymap, time), Look(keymap, time)
     there.tick = PERIOD
-    hand, acts = Hand(Mouse(there), lambda: None), ActSource()
+    hand, acts = HeldInput(Mouse(there), lambda: None), ActSource()
 
     def tell(action: Action, tap: bool) -> int:
         acts.act("a", Act(session="s", action=action, hold=HOLD, tap=tap))
@@ -76,7 +76,7 @@ def test_what_is_held_is_told_once_and_again_before_the_server_lets_it_go(monkey
         told.append((action, tap))
         return len(told)
 
-    hand = Hand(Source(), lambda: 7.5)
+    hand = HeldInput(Source(), lambda: 7.5)
     assert hand.look() == (FORWARD, 7.5) and hand.look() is None
     hand.tell(FORWARD, tell)
     for _ in range(10):

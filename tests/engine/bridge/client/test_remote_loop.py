@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.bridge.client.receipts import Receipts
-from playhead.engine.bridge.client.remote_session import Line, Wanted
+from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
@@ -35,7 +35,7 @@ def test_what_is_held_is_what_the_session_there_dreams(server, tiny_world):
         seen += [player.step() for _ in range(2)]
         assert player.loop.stats.key_p50 > 0
     assert np.array_equal(seen, dreamed(tiny_world, [RIGHT, RIGHT, RIGHT, LEFT, NONE]))
-    assert not server.hosted  # it ended with its player
+    assert not server.sessions  # it ended with its player
 
 
 def test_every_frame_of_a_tick_comes_down_in_its_order(tiny_scene):
@@ -53,7 +53,7 @@ def test_a_script_is_played_tick_by_tick_and_then_the_keys_count(server, tiny_wo
     with seat(server.address, script=script, last=12) as player:
         player.hold(RIGHT)
         player.loop._thread.join(30)
-        history = next(iter(server.hosted.values()), None)
+        history = next(iter(server.sessions), None)
         assert history is None  # the last tick was the end of it
     shown = {t.number: t.frames for t in player.ticks if t.action is not None}
     wanted = dict(enumerate(dreamed(tiny_world, script), 1))
@@ -71,7 +71,7 @@ def test_a_script_whose_connection_is_lost_goes_on_where_it_was(server):
         player.wait(lambda: "no connection" in player.state, "the state")
         cable.mend()
         player.wait(lambda: player.ticks[-1].number > len(script), "the end of the script")
-        (hosted,) = server.hosted.values()
+        (hosted,) = server.sessions
         played = hosted.loop.ask(lambda session: hosted.ticks()).result()
         assert [action for action, _ in played[: len(script)]] == script
     cable.close()
@@ -108,7 +108,7 @@ def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypat
         getattr(cable, end)()
         player.wait(lambda: "no connection" in player.state, "the state")
         cable.cut()  # a cable that dangles is noticed by the server too, later
-        (hosted,) = server.hosted.values()
+        (hosted,) = server.sessions
         player.wait(lambda: not hosted.lease.holder, "the server's notice")
         stood = hosted.loop.ask(lambda session: session.tick).result()
         time.sleep(0.2)
@@ -149,8 +149,8 @@ def test_a_server_that_was_restarted_plays_the_same_scene_anew(tiny_world_folder
 def test_a_session_that_ends_there_is_said_to_have_ended_and_begins_anew(server):
     with seat(server.address) as player:
         player.wait(lambda: player.ticks[-1].number > 2, "some ticks")
-        (hosted,) = server.hosted.values()
-        server.post(lambda: server.end(hosted, "it was in the way"))
+        (hosted,) = server.sessions
+        server.post(lambda: server.sessions.end(hosted, "it was in the way"))
         player.wait(lambda: "the session has ended: it was in the way" in player.said, "the reason")
         player.wait(lambda: player.said[-1] == "the server lost the session: it begins anew", "a new one")
         player.wait(lambda: player.begun == 2 and player.ticks[-1].number > 2, "ticks")
@@ -183,8 +183,8 @@ def test_what_the_server_does_not_have_is_said_before_anything_opens(server):
         ({"scene": "x"}, "no scene `x`"),
     ):
         with pytest.raises(PlayheadError, match=sentence):
-            Line(server.address, None, Wanted(**wanted))
-    assert not server.hosted
+            RemoteSession(server.address, None, Wanted(**wanted))
+    assert not server.sessions
 
 
 def test_a_key_is_timed_to_the_frame_that_obeys_it_whichever_comes_first():

@@ -3,9 +3,9 @@
 import pytest
 
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.lease import LOCAL, Lease
+from playhead.engine.bridge.server.lease import Lease
 from playhead.engine.bridge.wire import protocol as p
-from playhead.engine.bridge.wire.protocol import BridgeError
+from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError
 from playhead.world.action import Action
 from tests.engine.bridge.conftest import until, wants
 

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.connections import Allowance, Limits
+from playhead.engine.bridge.server.limits import Allowance, Limits
 from playhead.engine.bridge.server.past import INTERVAL
 from playhead.engine.bridge.server.registry import session_bytes
 from playhead.engine.bridge.wire import protocol as p
@@ -44,7 +44,7 @@ def test_sessions_end_somewhere_and_closing_one_makes_room(limited):
         assert error.value.code == "limit"
     client.ask(p.Close(session=first), p.Done)
     client.ask(p.Open(), p.Opened)
-    assert len(server.hosted) == 2
+    assert len(server.sessions) == 2
 
 
 @limits(sessions=1, idle=1.5)
@@ -60,7 +60,7 @@ def test_a_session_waits_for_its_client_as_long_as_it_was_promised_and_then_make
     back = Client(server.address, "gone", patience=20, resume=gone.welcome.token)
     back.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
     back.close()
-    while server.hosted:
+    while server.sessions:
         client.wait(0.05)
     client.ask(p.Open(), p.Opened)
 
@@ -74,7 +74,7 @@ def test_what_a_session_holds_goes_with_it_at_once(limited):
         session = client.ask(p.Open(), p.Opened)[0].session
         client.ask(p.Step(session=session, actions=[Action()] * 2), p.Stepped)
         client.ask(p.Snapshot(session=session), p.Snapshotted)
-        held = weakref.ref(server.hosted[session])
+        held = weakref.ref(server.sessions.find(session))
         client.ask(p.Close(session=session), p.Done)
         for _ in range(1000):
             if held() is None:
@@ -128,7 +128,7 @@ def test_unused_sessions_end_and_their_clients_are_told(limited):
     server, client = limited
     session = client.ask(p.Open(), p.Opened)[0].session
     busy = client.ask(p.Open(), p.Opened)[0].session
-    loop = server.hosted[session].loop
+    loop = server.sessions.find(session).loop
     told = None
     while told is None:
         client.ask(p.Observe(session=busy), p.Observed)  # this one is used
@@ -272,10 +272,10 @@ def test_what_was_asked_for_is_given_up_when_whoever_asked_is_gone(server, conne
     greedy.close()
     other = connect("other")
     other.ask(p.Open(), p.Opened)
-    while server.opener._opening:
+    while server.opener.opening:
         other.ask(p.Ping(), p.Pong)
     assert slow.played < 100  # of 350
-    assert len(server.hosted) == 2
+    assert len(server.sessions) == 2
 
 
 def test_a_server_ends_at_once_in_the_middle_of_a_long_branch(tiny_world, tiny_scene, monkeypatch):

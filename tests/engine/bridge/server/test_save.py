@@ -11,7 +11,7 @@ import pytest
 
 from playhead.engine import work
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.registry import Hall
+from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
@@ -28,8 +28,8 @@ from tests.engine.bridge.conftest import serve_process
 @pytest.fixture
 def server_of_recordings(tiny_world, tiny_scene, tmp_path) -> Iterator[Server]:
     """It saves to the folder `kept`."""
-    hall = Hall([tiny_world], [load_scene(tiny_scene)])
-    server = Server(hall, "tcp://127.0.0.1:*", recordings=tmp_path / "kept")
+    registry = Registry([tiny_world], [load_scene(tiny_scene)])
+    server = Server(registry, "tcp://127.0.0.1:*", recordings=tmp_path / "kept")
     thread = serve_in_background(server)
     yield server
     server.stop()
@@ -186,7 +186,7 @@ def test_copies_are_given_up_with_nothing_left_when_whoever_asked_is_gone(
     wait_for(lambda: not files(folder, "draft"))
     assert disk.rows < 100  # of 700
     other.ask(p.Open(), p.Opened)
-    wait_for(lambda: not server_of_recordings.opener._opening)
+    wait_for(lambda: not server_of_recordings.opener.opening)
     assert len(files(folder)) == 2  # of the session that was left, and of this one
 
 

@@ -9,7 +9,7 @@ import zmq
 import zmq.auth
 
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.registry import Hall
+from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.auth import (
@@ -125,8 +125,8 @@ def two_free_ports() -> int:
 
 def test_frames_have_the_next_port_or_the_one_that_is_chosen_or_any(tiny_world, tiny_scene):
     def ports(address: str, frames_port: int | None = None) -> tuple[int, int]:
-        hall = Hall([tiny_world], [load_scene(tiny_scene)])
-        server = Server(hall, address, frames_port=frames_port)
+        registry = Registry([tiny_world], [load_scene(tiny_scene)])
+        server = Server(registry, address, frames_port=frames_port)
         made.append((server, serve_in_background(server)))
         return int(server.address.rpartition(":")[2]), server.frames_port
 

@@ -83,7 +83,7 @@ def test_the_client_walks_in_a_process_that_has_pyzmq_and_msgpack_only(server, t
         frames = session.step(Action(frozenset(buttons)))
     picture = (tmp_path / "walk.ppm").read_bytes()
     assert picture == b"P6 64 64 255\n" + np.ascontiguousarray(frames[-1]).tobytes()
-    assert not server.hosted
+    assert not server.sessions
 
 
 def test_bytes_of_another_library_are_understood():
