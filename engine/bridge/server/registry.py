@@ -1,14 +1,12 @@
 """What a server has to offer: its worlds, loaded, and their scenes. Messages name these and nothing else."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from playhead.engine.bridge.wire.protocol import BridgeError, SceneInfo, WorldInfo
 from playhead.engine.company import Company
-from playhead.engine.session import Session, Snapshot
+from playhead.engine.session import Session
+from playhead.engine.starts import Starts
 from playhead.scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
@@ -17,7 +15,7 @@ from playhead.world.terminal import printable
 from playhead.world.world import World
 
 STARTS = 16
-"""Starts that are kept ready, so that a reset need not go through the context again."""
+"""Starts of scenes that are kept ready."""
 LARGEST_START = 64 * 2**20
 """Bytes of the largest cache that is kept as a start."""
 
@@ -34,8 +32,7 @@ class Registry:
         for name, found in self._scenes.items():
             if not found:
                 raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
-        self._starts: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
-        self._lock = threading.Lock()
+        self._starts = Starts(STARTS, LARGEST_START)
         self.companies = {name: Company() for name in self.worlds}
 
     @classmethod
@@ -69,39 +66,13 @@ class Registry:
 
     def start(self, session: Session, scene: Scene, seed: int) -> None:
         """Puts a session of this world at the start of a scene; its steps stay."""
-        key = session.world.config.name, scene.name
-        with self._lock:
-            start = self._starts.get(key)
-        if start is not None:
-            session.context, session.scene = scene.context, scene
-            session.restore(replace(start, seed=seed, steps=session.steps))
-            return
-        session.enter(scene.context, seed, scene)
-        if session_bytes(session.world) <= LARGEST_START and Session.share_start(session.world):
-            with self._lock:
-                self._starts[key] = session.snapshot()
-                while len(self._starts) > STARTS:
-                    self._starts.popitem(last=False)
+        self._starts.enter(session, scene, seed)
 
     def open(self, world: World, scene: Scene, seed: int) -> Session:
         """A session at the start of a scene, as ready as it can be made."""
-        session = self._new(world, scene, seed)
-        if (
-            world.device.type == "cuda"
-        ):  # where ticks are recorded as graphs, which the first ones would pay for
+        session = self._starts.session(world, scene, seed)
+        if world.device.type == "cuda":  # ticks are recorded as graphs, which the first ones would pay for
             session.warm_up()
-        return session
-
-    def _new(self, world: World, scene: Scene, seed: int) -> Session:
-        with self._lock:
-            start = self._starts.get((world.config.name, scene.name))
-        if start is None:
-            session = Session(world, scene.context, seed, scene)
-            if Session.share_start(world):
-                self.start(session, scene, seed)
-            return session
-        session = Session.unstarted(world, scene.context, scene)
-        session.restore(replace(start, seed=seed, steps=world.steps))
         return session
 
     def list(self) -> list[WorldInfo]:
