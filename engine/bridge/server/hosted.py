@@ -9,12 +9,13 @@ from playhead.engine.bridge.server.lease import Lease
 from playhead.engine.bridge.server.past import Past, Ticks
 from playhead.engine.bridge.wire.protocol import BridgeError, Clock
 from playhead.engine.loop import Loop
+from playhead.engine.recording.tree import Place, PlayedTick
 from playhead.engine.session import Session, Snapshot
 from playhead.engine.tick import Tick
 from playhead.scenes.scene import Scene
+from playhead.world.action import Action
 
 if TYPE_CHECKING:
-    from playhead.engine.recording.tree import Place
     from playhead.world.world import World
 
 
@@ -24,7 +25,7 @@ class Kept:
 
     snapshot: Snapshot
     ticks: Ticks | None
-    place: "Place | None" = None
+    place: Place | None = None
 
 
 @dataclass
@@ -77,11 +78,17 @@ class HostedSession:
         Returns whether a snapshot of it is due.
         """
         if tick.action is not None:
-            return self.past.add(tick.action, tick.steps)
+            return self.past.add(self._played(tick, tick.action))
         if not self.restored:
             self.past.begin([] if tick.number == 0 else None)
         self.restored = False
         return False
+
+    def _played(self, tick: Tick, action: Action) -> PlayedTick:
+        """A tick as the session's timeline has it, which may be written; or as it is to be played again."""
+        timeline = self.loop.timeline
+        played = timeline.tree.tick(tick.place) if timeline is not None and tick.place is not None else None
+        return played or PlayedTick(action, tick.steps, tick.source, time=0.0, took=0.0)
 
     def keep_past(self, session: Session) -> None:
         """On the loop's thread: keeps a snapshot of the present for branches."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from playhead.engine.bridge.server.connections import Client
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.opener import Beginning, Opener
-from playhead.engine.bridge.server.past import Ticks
+from playhead.engine.bridge.server.past import Ticks, play_again
 from playhead.engine.bridge.server.recordings import Recorded
 from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps
 from playhead.engine.bridge.server.replies import Replies
@@ -22,18 +22,18 @@ from playhead.world.world import World
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a second session begins: one that stands there, or (None) the scene's start with a `seed`.
+    """Where a second session begins: at the end of `ticks`, which began at a scene's start with a `seed`.
 
-    `way` is what is to be played from there on, `past` all since the start, `snapshots` those of the way by
-    their tick, `recorded` where it is recorded.
+    `twin` stands there already, if it is not None; `snapshots` are those of the ticks by their number,
+    `recorded` is where they are recorded.
     """
 
-    session: Session | None
-    way: Ticks
-    past: Ticks | None
+    twin: Session | None
+    scene: Scene
+    seed: int
+    ticks: Ticks | None
     snapshots: dict[int, Snapshot]
     recorded: Recorded | None
-    seed: int = 0
 
 
 class OpenRequests:
@@ -89,29 +89,23 @@ class OpenRequests:
             ticks, timeline = hosted.ticks(), hosted.loop.timeline
             if tick and (ticks is None or tick > len(ticks)):
                 raise BridgeError("bad_value", f"tick {tick} is not in this session's past")
-            recorded = recordings.origin(timeline, session.tick if tick is None else tick)
-            known = hosted.past.until(session.tick if tick is None else tick)
-            if tick is None:
-                return _Origin(session.fork(), [], ticks, known, recorded)
-            ticks, near = (ticks or [])[:tick], max(known, default=0)
-            if not near:
-                return _Origin(None, ticks, ticks, known, recorded, session.seed)
-            twin = Session.unstarted(world, session.context, session.scene)
-            twin.restore(known[near])
-            return _Origin(twin, ticks[near:], ticks, known, recorded)
+            at = session.tick if tick is None else tick
+            twin = session.fork() if tick is None else None
+            ticks = ticks if tick is None else (ticks or [])[:tick]
+            recorded = recordings.origin(timeline, at)
+            return _Origin(twin, session.scene or scene, session.seed, ticks, hosted.past.until(at), recorded)
 
         def make(origin: _Origin) -> Work[Beginning]:
-            session = origin.session
+            session, recorded, begins = origin.twin, origin.recorded, origin.scene
             if session is None:
-                session = self._registry.open(world, scene, origin.seed)
-            for action, steps in origin.way:
-                session.steps = steps
-                session.step(action)
-                yield
-            session.finish()
-            recorded = origin.recorded
+                session = (
+                    Session.unstarted(world, begins.context, begins)
+                    if origin.snapshots
+                    else self._registry.open(world, begins, origin.seed)
+                )
+                yield from play_again(session, begins, origin.seed, origin.ticks or [], origin.snapshots)
             timeline = (yield from recordings.twin(recorded, world, scene)) if recorded else None
-            return Beginning(session, timeline, origin.past, origin.snapshots)
+            return Beginning(session, timeline, origin.ticks, origin.snapshots)
 
         def host(origin: _Origin) -> None:
             self._host(client, id, world, scene, hosted.clock, lambda: make(origin))

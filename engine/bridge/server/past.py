@@ -1,13 +1,16 @@
-"""The past of a hosted session: what was held at every tick since its start, and a few snapshots of the way.
+"""The past of a hosted session: every tick since its start, recorded or not, and a few snapshots of the way.
 
-A branch begins at the last snapshot before its tick and plays on from there, so that it does not cost the
-whole past, however long that is.
+A branch goes the way that `engine.timeline` goes to any moment: from the last snapshot before it, so that it
+does not cost the whole past, however long that is.
 """
 
 from collections.abc import Mapping
 
-from playhead.engine.session import Snapshot
-from playhead.world.action import Action
+from playhead.engine.recording.tree import Branch, Place, PlayedTick, Tree
+from playhead.engine.session import Session, Snapshot
+from playhead.engine.timeline.way import Way
+from playhead.engine.work import Work
+from playhead.scenes.scene import Scene
 
 LONGEST = 1_000_000
 """Ticks after which a session's past is no longer kept for branching."""
@@ -16,8 +19,8 @@ INTERVAL = 64
 MOST, MEMORY = 32, 128 * 2**20
 """Snapshots that are kept at the most, and bytes of them."""
 
-Ticks = list[tuple[Action, int]]
-"""The action and the steps of every tick since the start."""
+Ticks = list[PlayedTick]
+"""Every tick since the start."""
 
 
 class Past:
@@ -34,11 +37,11 @@ class Past:
         self._interval = INTERVAL
         self._next = len(self.ticks or ()) + INTERVAL
 
-    def add(self, action: Action, steps: int) -> bool:
+    def add(self, played: PlayedTick) -> bool:
         """Adds a tick; returns whether a snapshot of it is due."""
         if self.ticks is None:
             return False
-        self.ticks.append((action, steps))
+        self.ticks.append(played)
         if len(self.ticks) > LONGEST:
             self.begin(None)
             return False
@@ -77,3 +80,17 @@ class Past:
     def __len__(self) -> int:
         """Snapshots that are kept."""
         return len(self._snapshots)
+
+
+def play_again(
+    session: Session, scene: Scene, seed: int, ticks: Ticks, snapshots: Mapping[int, Snapshot]
+) -> Work[None]:
+    """Takes a session to the end of ticks that began at a scene's start, from the last of their snapshots on.
+
+    Where there is none the session has to stand at that start.
+    """
+    tree = Tree()
+    tree.branches[1] = Branch(1, None, scene=1, seed=seed, play=0, ticks=ticks)
+    given = {Place(1, tick): snapshot for tick, snapshot in snapshots.items()}
+    head = None if given else Place(1, 0)
+    yield from Way(tree, {1: scene}, given=given).going(session, Place(1, len(ticks)), head)

@@ -127,8 +127,8 @@ def play_over_a_breaking_line(server: Server, world: World, breaks: int, seed: i
     numbers = [tick.number for tick in player.ticks]
     assert numbers == sorted(numbers) and player.begun == 1
     alone, dreamed = Session(world, make_tiny_context(), SEED), {}
-    for tick, (action, _) in enumerate(past, 1):
-        dreamed[tick] = alone.step(action)
+    for tick, played in enumerate(past, 1):
+        dreamed[tick] = alone.step(played.action)
     seen = [tick for tick in player.ticks if 0 < tick.number <= len(past)]
     assert len(seen) > breaks
     assert all(np.array_equal(tick.frames, dreamed[tick.number]) for tick in seen)

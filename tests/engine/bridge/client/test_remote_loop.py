@@ -73,7 +73,7 @@ def test_a_script_whose_connection_is_lost_goes_on_where_it_was(server):
         player.wait(lambda: player.ticks[-1].number > len(script), "the end of the script")
         (hosted,) = server.sessions
         played = hosted.loop.ask(lambda session: hosted.ticks()).result()
-        assert [action for action, _ in played[: len(script)]] == script
+        assert [tick.action for tick in played[: len(script)]] == script
     cable.close()
 
 
