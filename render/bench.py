@@ -20,6 +20,7 @@ from playhead.engine.mailbox import Mailbox
 from playhead.engine.session import Session
 from playhead.engine.stats import percentile
 from playhead.engine.tick import Tick
+from playhead.engine.timeline.timeline import Timeline
 from playhead.render.hud import draw_hud
 from playhead.render.picture import draw_picture
 from playhead.render.window import Window, wake
@@ -79,8 +80,13 @@ class Measured:
         return len(self.apart) / sum(self.apart)
 
 
-def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured:
-    """Plays `ticks` ticks as fast as they come. `began`: when the process started to load, for `start`."""
+def bench_play(
+    world: World, scene: Scene, ticks: int, began: float, timeline: Timeline | None = None
+) -> Measured:
+    """Plays `ticks` ticks as fast as they come; with a `timeline` at the world's own pace, into that.
+
+    `began`: when the process started to load, for `start`.
+    """
     config = world.config
     measured, uncounted = Measured(), settle(world)
     previous: float | None = None
@@ -97,11 +103,19 @@ def bench_play(world: World, scene: Scene, ticks: int, began: float) -> Measured
         previous = tick.timing.ready
 
     def open_session() -> Session:
-        session = Session(world, scene.context, scene.seed)
+        session = Session(world, scene.context, scene.seed, scene)
         session.warm_up()
+        if timeline is not None:
+            timeline.begin(session)
         return session
 
-    loop = Loop(open_session, Wanderer(config.action), last=ticks + uncounted, make_clock=Unpaced)
+    loop = Loop(
+        open_session,
+        Wanderer(config.action),
+        last=ticks + uncounted,
+        make_clock=Unpaced if timeline is None else Clock,
+        timeline=timeline,
+    )
     loop.subscribe(count)
 
     def time_display(tick: Tick, shown: float) -> None:

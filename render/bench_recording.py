@@ -5,7 +5,7 @@ import random
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -40,6 +40,18 @@ class Cost:
     def ratio(self, part: float) -> float:
         """Recorded over not recorded, at a percentile."""
         return (percentile(self.recorded, part) or 0.0) / (percentile(self.plain, part) or float("inf"))
+
+
+@contextlib.contextmanager
+def recorded(world: World, scene: Scene) -> Iterator[Timeline]:
+    """A timeline as `play` has one, written to a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "play.playhead"
+        timeline = Timeline(Recorder(path, world, scene.title), SnapshotStore(Path(folder) / "seek" / "play"))
+        try:
+            yield timeline
+        finally:
+            timeline.close()
 
 
 def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,14 @@ def bench_play(
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
     recording: Annotated[bool, typer.Option("--recording", help="Also compare with recorded play.")] = False,
+    paced: Annotated[
+        bool, typer.Option("--paced", help="At the world's own pace and recorded, as `play` does it.")
+    ] = False,
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
     from playhead.render import bench, flops
+    from playhead.render.bench_recording import bench_recording, recorded
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.world import World
 
@@ -40,14 +45,16 @@ def bench_play(
         loaded = loading.submit(World.load, world, device, steps=steps, attention=attention).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
-    measured = bench.bench_play(loaded, start, ticks, began)
+    with recorded(loaded, start) if paced else nullcontext() as timeline:
+        measured = bench.bench_play(loaded, start, ticks, began, timeline)
     config = loaded.config
     typer.echo(f"hardware      {bench.hardware(loaded.device)}")
     typer.echo(
         f"world         {config.name}, {config.frame_width} x {config.frame_height}, "
         f"{plural(loaded.steps, 'step')} a tick, {str(loaded.dtype).removeprefix('torch.')}"
     )
-    typer.echo(f"measured      {len(measured.apart)} ticks, decode, commit and display included")
+    how = "at its own pace, recorded" if paced else "as fast as they come"
+    typer.echo(f"measured      {len(measured.apart)} ticks {how}, decode, commit and display included")
     typer.echo(f"rate          {measured.rate:.1f} ticks/s (the world's own: {config.ticks_per_second:g})")
     typer.echo(f"tick          {bench.spread(measured.apart)} ms p50 / p95 / p99, from frame to frame")
     typer.echo(f"key to frame  {bench.spread(measured.to_frame)} ms, from the input's sample to the frame")
@@ -62,8 +69,6 @@ def bench_play(
         each = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in counted.items())
         typer.echo(f"GFLOP a tick  {sum(counted.values()) / 1e9:.2f}: {each}, counted")
     if recording:
-        from playhead.render.bench_recording import bench_recording
-
         cost = bench_recording(loaded, start, ticks)
         typer.echo(f"not recorded  {bench.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
         typer.echo(f"recorded      {bench.spread(cost.recorded)} ms")

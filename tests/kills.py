@@ -24,7 +24,7 @@ from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
 from playhead.world.world import World
 from tests.conftest import BUTTONS
-from tests.engine.bridge.conftest import serve_process
+from tests.engine.bridge.conftest import serve_process, wait_for
 from tests.played import record_play
 from tests.render.desktop import ROOT, playing
 from tests.render.live import go_back, play_a_little
@@ -237,6 +237,7 @@ def kill_servers(world: Path, scene: Path, folder: Path, times: int, seed: int =
         left = {path.name for path in home.glob("*.playhead")}
         assert guest.saved.keys() <= left
         with serve_process(world, scene, *options) as (process, _):
+            wait_for(lambda home=home: not list(home.glob(".unsaved-*/")))
             process.terminate()
             assert process.wait(20) == 0
         files = {path: _simulated(Recording.read(path), loaded) for path in sorted(home.iterdir())}

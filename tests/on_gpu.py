@@ -1,7 +1,8 @@
 """Proofs that need a GPU: `python -m tests.on_gpu`. Full-size worlds of random weights take 10 GB of disk.
 
-Small worlds, whose tick path is recorded as CUDA graphs, dream what the CPU dreams in float32; full-size ones
-dream recorded what they dream unrecorded; and snapshots and forks of all of them go on bit for bit.
+The noise of many sessions is the CPU's. Small worlds, whose tick path is recorded as CUDA graphs, dream what
+the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots and forks
+of all of them go on bit for bit.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from playhead.world.checkpoint import save_weights
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
 from playhead.world.home import worlds_folder
+from playhead.world.noise import noises
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
@@ -55,6 +57,20 @@ def exact(session: Session, ticks: int) -> bool:
     forked = all(np.array_equal(frames, twin.step(Action())) for frames in first)
     session.restore(kept)
     return forked and all(np.array_equal(frames, session.step(Action())) for frames in first)
+
+
+def same_noise(device: str) -> None:
+    """The noise of many sessions is made on a GPU of the bits that the CPU draws: the same numbers."""
+    seeds, shape = range(64), (1, 64, 10, 16)
+    wrong = [
+        tick
+        for tick in range(0, 20_000, 200)
+        if not torch.equal(
+            noises(seeds, tick, 1, shape, torch.device(device)).cpu(), noises(seeds, tick, 1, shape)
+        )
+    ]
+    assert not wrong, f"the noise of ticks {wrong} is another"
+    print("noise: 100 ticks of 64 sessions are the CPU's, bit for bit")
 
 
 def small(name: str, device: str) -> None:
@@ -112,6 +128,7 @@ def main() -> None:
         acceleration.pick_device(given.device)
     except PlayheadError as error:
         sys.exit(f"tests.on_gpu: {error}")
+    same_noise(given.device)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PLAYHEAD_HOME"] = folder
         for name in SMALL:

@@ -1,12 +1,17 @@
 """The only randomness there is: `noise(seed, tick, step)`.
 
 Counter based (Philox 4x64: key = seed, counter = (tick, step)), so any tick's noise can be drawn without the
-ticks before it; drawn on the CPU from raw bits, so it is the same on every device.
+ticks before it. Raw bits become normal numbers by additions, multiplications, divisions and square roots of
+float64 alone, which IEEE 754 fixes to the last bit: it is the same on every processor and on every GPU. A
+library's logarithm and cosine are not: they differ in their last bits from one processor to the next.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +19,7 @@ from torch import Tensor
 
 from playhead.world import acceleration
 
+CPU = torch.device("cpu")
 GROUP = 4
 """Sessions whose noise one thread draws at a time."""
 
@@ -23,16 +29,19 @@ def noise(seed: int, tick: int, step: int, shape: Sequence[int]) -> Tensor:
     return noises([seed], tick, step, shape)[0]
 
 
-def noises(seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> Tensor:
+def noises(
+    seeds: Sequence[int], tick: int, step: int, shape: Sequence[int], device: torch.device = CPU
+) -> Tensor:
     """The `noise` of many sessions at once, `(len(seeds), *shape)`: the same numbers, bit for bit.
 
-    Logarithms and cosines take the time and let other threads run, so many sessions share the cores.
+    Many sessions share the cores; for a GPU as `device` those draw bits alone, and what is made of them lies
+    there. Of few sessions it lies in main memory.
     """
     if len(seeds) <= GROUP:
         out = torch.empty((len(seeds), *shape), dtype=torch.float32)
         _fill(seeds, tick, step, out)
         return out
-    return _Begun(seeds, tick, step, shape).wait()
+    return _Begun(seeds, tick, step, shape, device).wait()
 
 
 _Draw = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -41,19 +50,19 @@ _Draw = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 class Ahead:
     """`noises`, with those of the next tick drawn by other threads while this one is played.
 
-    Several worlds may share one, at about the same tick; what is equal for them is then drawn once. `pinned`:
-    into memory that a GPU fetches while the caller goes on.
+    Several worlds may share one, at about the same tick; what is equal for them is then drawn once. `device`:
+    where it is needed; a GPU makes the noise of the bits that those threads draw.
     """
 
-    def __init__(self, pinned: bool = False) -> None:
-        self._pinned = pinned
+    def __init__(self, device: torch.device = CPU) -> None:
+        self._device = device
         self._begun: dict[_Draw, _Begun] = {}
 
     def __call__(self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int]) -> Tensor:
         now, following = ((t, step, tuple(seeds), tuple(shape)) for t in (tick, tick + 1))
         for key in (now, following):
             if key not in self._begun:
-                self._begun[key] = _Begun(seeds, key[0], step, shape, self._pinned)
+                self._begun[key] = _Begun(seeds, key[0], step, shape, self._device)
         for key in [k for k in self._begun if not tick - 1 <= k[0] <= tick + 1]:
             del self._begun[key]
         return self._begun[now].wait()
@@ -74,20 +83,36 @@ class OnDevice:
 
 
 class _Begun:
-    """The noise of many sessions while threads draw it."""
+    """The noise of many sessions while threads draw it: on a CPU all of it, for a GPU its bits."""
 
     def __init__(
-        self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int], pinned: bool = False
+        self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int], device: torch.device = CPU
     ) -> None:
-        self._noise = torch.empty((len(seeds), *shape), dtype=torch.float32, pin_memory=pinned)
+        self._shape = (len(seeds), *shape)
+        self._device = device
+        self._noise: Tensor | None = None
+        gpu = device.type == "cuda"
+        if gpu:  # memory that it fetches while the caller goes on
+            pairs = 2 * _half(math.prod(shape))
+            self._drawn = torch.empty((len(seeds), pairs), dtype=torch.float64, pin_memory=True)
+        else:
+            self._drawn = torch.empty(self._shape, dtype=torch.float32)
+        fill: Callable[..., None] = _fill_uniform if gpu else _fill
+        drawn: Any = self._drawn.numpy() if gpu else self._drawn
         self._parts = [
-            _threads().submit(_fill, seeds[i : i + GROUP], tick, step, self._noise[i : i + GROUP])
+            _threads().submit(fill, seeds[i : i + GROUP], tick, step, drawn[i : i + GROUP])
             for i in range(0, len(seeds), GROUP)
         ]
 
     def wait(self) -> Tensor:
-        for part in self._parts:
-            part.result()
+        if self._noise is None:
+            for part in self._parts:
+                part.result()
+            self._noise = self._drawn
+            if self._device.type == "cuda":
+                uniform = self._drawn.to(self._device, non_blocking=True)
+                made = torch.cat(gaussian(torch, *uniform.chunk(2, 1)), 1).float()
+                self._noise = made[:, : math.prod(self._shape[1:])].reshape(self._shape)
         return self._noise
 
 
@@ -97,32 +122,96 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _fill(seeds: Sequence[int], tick: int, step: int, noise: Tensor) -> None:
-    for seed, row in zip(seeds, noise.flatten(1).numpy(), strict=True):
-        _normal(seed, tick, step, row)
+    """Fills float32 `noise` `(len(seeds), *shape)`, session by session: what is in the making stays in a
+    core's own cache."""
+    rows = noise.flatten(1).numpy()
+    uniform = np.empty((1, 2 * _half(rows.shape[1])))
+    for seed, row in zip(seeds, rows, strict=True):
+        _fill_uniform([seed], tick, step, uniform)
+        cos, sin = gaussian(np, *np.split(uniform[0], 2))
+        row[: len(cos)], row[len(cos) :] = cos, sin[: len(row) - len(cos)]
 
 
-def _normal(seed: int, tick: int, step: int, out: np.ndarray) -> None:
-    """Fills float32 `out` `(count)` with the noise of one session.
+def _half(count: int) -> int:
+    """Pairs of numbers that hold `count` of them."""
+    return (count + 1) // 2
 
-    In place, and by the session: what is in the making stays in a core's own cache. Larger arrays, fetched
-    from the system and given back by many threads at once, cost more than the arithmetic.
+
+def _fill_uniform(seeds: Sequence[int], tick: int, step: int, uniform: np.ndarray) -> None:
+    """Fills float64 `uniform` `(len(seeds), numbers)` with numbers in (0, 1], never 0.
+
+    Those of the 53 highest bits, and half of the lowest one of them more. Other threads go on meanwhile.
     """
-    count = len(out)
-    half = (count + 1) // 2
-    # The first counter word is the stream's own position; ours start above it.
-    bits = np.random.Philox(key=seed % 2**128, counter=[0, step, tick, 0]).random_raw(2 * half)
-    bits >>= np.uint64(11)
-    uniform = bits.astype(np.float64)
-    uniform += 0.5
-    uniform *= 2.0**-53  # in (0, 1], never 0
-    radius, angle = uniform[:half], uniform[half:]
-    np.log(radius, out=radius)  # Box-Muller
+    for seed, row in zip(seeds, uniform, strict=True):
+        # The first counter word is the stream's own position; ours start above it.
+        philox = np.random.Philox(key=seed % 2**128, counter=[0, step, tick, 0])
+        np.random.Generator(philox).random(out=row)
+        row += 2.0**-54
+
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+LOG = [1 / (2 * k + 1) for k in reversed(range(10))]
+"""Of artanh(s) / s in powers of s squared; at most 0.03 here, so what is left out is below the last bit."""
+SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in reversed(range(8))]
+COS = [(-1) ** k / math.factorial(2 * k) for k in reversed(range(9))]
+"""Of sin(x) / x and cos(x) in powers of x squared, for an eighth of a turn at most."""
+
+
+def gaussian(library: ModuleType, first: Array, second: Array) -> tuple[Array, Array]:
+    """Two arrays of standard normal float64 numbers of two of independent ones in (0, 1] (Box-Muller).
+
+    Arrays of `library`: numpy, or torch on a GPU, to the same bits, as they have the same names for what is
+    used here. (On a CPU torch takes square roots from MKL, which does not round all of them right.) One step
+    after the other: a compiler that joined a multiplication and an addition would round once where this
+    rounds twice.
+    """
+    radius = _log(library, first)
     radius *= -2.0
-    np.sqrt(radius, out=radius)
-    angle *= 2.0 * np.pi
-    first = np.cos(angle)
-    first *= radius
-    out[:half] = first
-    np.sin(angle, out=angle)
-    angle *= radius
-    out[half:] = angle[: count - half]
+    radius = library.sqrt(radius)
+    cos, sin = _cos_sin(library, second)
+    cos *= radius
+    sin *= radius
+    return cos, sin
+
+
+def _polynomial(library: ModuleType, z: Array, coefficients: Sequence[float]) -> Array:
+    """By Horner's rule, the highest power's coefficient first."""
+    found: Array = library.full_like(z, coefficients[0])
+    for coefficient in coefficients[1:]:
+        found *= z
+        found += coefficient
+    return found
+
+
+def _log(library: ModuleType, x: Array) -> Array:
+    """The natural logarithm of float64 in (0, 1], to about the last bit."""
+    part, exponent = library.frexp(x)
+    small = part < math.sqrt(0.5)
+    part = library.where(small, part + part, part)  # from sqrt(1/2) to sqrt(2)
+    s = part - 1.0
+    part += 1.0
+    s /= part
+    found: Array = _polynomial(library, s * s, LOG)
+    found *= s
+    found *= 2.0
+    whole = library.full_like(x, math.log(2))
+    whole *= exponent - 1 * small
+    found += whole
+    return found
+
+
+def _cos_sin(library: ModuleType, turns: Array) -> tuple[Array, Array]:
+    """Cosine and sine of an angle in turns, float64 in [0, 1]: the nearest quarter, and what is beyond it."""
+    quarter = 4.0 * turns
+    quarter += 0.5
+    quarter = library.floor(quarter)  # 0 to 4
+    x = turns - 0.25 * quarter
+    x *= 2.0 * math.pi
+    z = x * x
+    cos, sin = _polynomial(library, z, COS), _polynomial(library, z, SIN)
+    sin *= x
+    odd = (quarter == 1.0) | (quarter == 3.0)
+    cos, sin = library.where(odd, sin, cos), library.where(odd, cos, sin)
+    cos *= library.where((quarter == 1.0) | (quarter == 2.0), -1.0, 1.0)
+    sin *= library.where((quarter == 2.0) | (quarter == 3.0), -1.0, 1.0)
+    return cos, sin

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ class World:
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.turn = threading.Lock()
         self.commits = ThreadPoolExecutor(1, "commit")
-        self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = noises
+        self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = partial(
+            noises, device=self.device
+        )
         self._loaded: tuple[Any, ...] | None = None
         self.steps = steps if steps is not None else len(config.sampling.steps)
         self.schedule(self.steps)

@@ -11,6 +11,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,30 +54,36 @@ def repair(path: Path, out: Path) -> Recording:
 
     Raises RecordingError where nothing can be read at all.
     """
+    return at_once(repairing(path, out))
+
+
+def repairing(path: Path, out: Path) -> Work[Recording]:
+    """`repair`, a piece at a time; given up, it leaves nothing or the whole file."""
     try:
-        found = Recording.read(path, whole=False)
+        found = yield from Recording.reading(path, whole=False)
     except RecordingError:
-        found = _read_beheaded(path)
+        found = yield from _reading_beheaded(path)
     if not found.tree.branches:
         why = "; ".join(found.problems) or "nothing was played in it"
         raise RecordingError(f"{path} holds nothing that could be saved: {why}")
-    write(out, draft_of(found, lambda branch: branch.last))
+    draft = yield from drafting(found, lambda branch: branch.last)
+    yield from writing(out, draft)
     return found
 
 
-def _read_beheaded(path: Path) -> Recording:
+def _reading_beheaded(path: Path) -> Work[Recording]:
     """Reads a file whose first bytes are damaged, in a copy that has those of any recording."""
     data = path.read_bytes()
     head = struct.pack(">16sH6B", b"SQLite format 3\0", PAGE, 1, 1, 0, 64, 32, 32)
     with tempfile.TemporaryDirectory(prefix="playhead-") as folder:
-        copy = Path(folder) / path.name
-        copy.write_bytes(head + data[len(head) : 28] + (len(data) // PAGE).to_bytes(4, "big") + data[32:])
+        headed = Path(folder) / path.name
+        headed.write_bytes(head + data[len(head) : 28] + (len(data) // PAGE).to_bytes(4, "big") + data[32:])
         try:
-            found = Recording.read(copy, whole=False)
+            found = yield from Recording.reading(headed, whole=False)
         except RecordingError as error:  # names the copy
-            raise RecordingError(str(error).replace(str(copy), str(path), 1)) from None
+            raise RecordingError(str(error).replace(str(headed), str(path), 1)) from None
         found.problems.append("its first bytes are damaged")
-        found.pictures = found.thumbnails()
+        found.pictures = yield from found.picturing()
     found.path = path
     return found
 
@@ -139,7 +146,7 @@ def drafting(source: Recording, last: Callable[[Branch], int]) -> Work[Draft]:
         draft.scenes[branch.scene] = source.scenes[branch.scene]
         ticks: list[PlayedTick] = []
         for played, ends in pieces(branch.ticks[: end - branch.first]):
-            ticks.append(replace(played))
+            ticks.append(copy(played))
             if ends:
                 yield
         draft.tree.branches[branch.id] = replace(branch, ticks=ticks)
@@ -175,13 +182,13 @@ def _add(draft: Draft, other: Recording) -> None:
             None,
         )
         if known is not None:
-            known.ticks += [replace(played) for played in branch.ticks[len(known.ticks) :]]
+            known.ticks += [copy(played) for played in branch.ticks[len(known.ticks) :]]
             places[branch.id] = known.id
             continue
         draft.plays[plays[branch.play]] = other.plays[branch.play]
         number = max(tree.branches, default=0) + 1
         places[branch.id] = number
-        ticks = [replace(played) for played in branch.ticks]
+        ticks = [copy(played) for played in branch.ticks]
         tree.branches[number] = replace(
             branch, id=number, parent=parent, scene=scenes[branch.scene], play=plays[branch.play], ticks=ticks
         )

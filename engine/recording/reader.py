@@ -31,7 +31,7 @@ from playhead.engine.recording.schema import (
 from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from playhead.engine.work import Work, at_once, pieces
 from playhead.scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
-from playhead.world.action import ActionSpace
+from playhead.world.action import Action, ActionSpace
 from playhead.world.context import Context
 from playhead.world.home import if_any, recordings_folder
 from playhead.world.size import MAX_STEPS
@@ -230,6 +230,7 @@ class _Reader:
         self._facts_seal = b""
         self._room = LARGEST_SCENES
         self._end: bytes | None = None
+        self._actions: dict[str, Action] = {}  # of all ticks that held the same, one
 
     def read(self) -> Work[None]:
         self._check_kind()
@@ -407,7 +408,9 @@ class _Reader:
         if not 1 <= steps <= MAX_STEPS or tick > MOST_TICKS:
             raise _Wrong(f"tick {tick} of branch {number} has {steps} steps, which cannot be", ends=True)
         try:
-            action = decode_action(said)
+            action = self._actions.get(said)
+            if action is None:
+                action = self._actions[said] = decode_action(said)
         except DAMAGE:
             raise _Wrong(f"tick {tick} of branch {number} has no action", ends=True) from None
         branch.ticks.append(

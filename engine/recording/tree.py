@@ -7,6 +7,8 @@ begins at a scene with a seed. Nothing in a tree is ever taken back: it only gro
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from playhead.engine.recording.schema import RecordingError
 from playhead.world.action import Action
 
@@ -21,9 +23,9 @@ class Place(NamedTuple):
         return f"{self.branch}:{self.tick}"
 
 
-@dataclass(slots=True)
-class PlayedTick:
-    """A tick as it was played.
+class PlayedTick(msgspec.Struct, gc=False):
+    """A tick as it was played. A recording holds a million of them: Python's collector, which holds up all
+    threads while it looks at what there is, does not look at these.
 
     `source`: who played it (`keyboard`, `script`, `bridge`, `replay`). `time`: when, in seconds since 1970.
     `took`: seconds from the input to the frames. `hash`: of the frames, chained, and `seal`, of its row:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from playhead.world.kv_cache import Far, KVCache
 
-LAYERS, HEADS, TOKENS, WIDTH = 2, 1, 2, 4
+LAYERS, HEADS, TOKENS, WIDTH = 2, 1, 3, 4
 modest = settings(max_examples=60, deadline=None)
 fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
 

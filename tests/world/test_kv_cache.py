@@ -14,7 +14,7 @@ from torch import Tensor
 from playhead.world import rope
 from playhead.world.attention import Attend
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Far, KVCache
+from playhead.world.kv_cache import Caches, Far, KVCache
 
 SIDE, TOKENS, HEADS, HEAD_DIM = 4, 4, 2, 12  # latents of 4 x 4 in patches of 2 x 2
 modest = settings(max_examples=30, deadline=None)
@@ -574,3 +574,17 @@ def test_attention_is_asked_for_by_the_name_of_the_backend() -> None:
             memory.begin(1)
             memory.attend(0, *torch.randn(3, 1, 1, 2, 4))
         assert asked == [{} if backend is None else {"backend": backend}]
+
+
+def test_caches_that_share_a_pass_answer_each_its_own() -> None:
+    blocks = [torch.randn(3, 2, 1, 1, 2, 4) for _ in range(3)]  # q, k and v of two states
+    sizes = {"layers": 1, "batch": 1, "heads": 1, "frames": 2, "sink": 0, "tokens": 2, "head_dim": 4}
+    alone, together = ([KVCache(**sizes) for _ in range(2)] for _ in range(2))
+    for block in blocks:
+        for memory in (*alone, *together):
+            memory.begin(1)
+        each = [m.attend(0, *block[:, i : i + 1, 0]) for i, m in enumerate(alone)]
+        assert torch.equal(Caches(together).attend(0, *block[:, :, 0]), torch.cat(each))
+        for memory in (*alone, *together):
+            memory.end()
+    assert all(torch.equal(a.k, b.k) for a, b in zip(alone, together, strict=True))

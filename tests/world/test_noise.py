@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playhead.world import noise as module
-from playhead.world.noise import GROUP, Ahead, OnDevice, noise, noises
+from playhead.world.noise import GROUP, Ahead, OnDevice, _cos_sin, _log, gaussian, noise, noises
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -165,17 +165,17 @@ def test_seeds_are_taken_as_their_last_128_bits() -> None:
     assert not torch.equal(noise(5, 7, 1, (4,)), noise(5 + 2**127, 7, 1, (4,)))
 
 
-@pytest.mark.parametrize(("bits", "radius"), [(0, math.sqrt(2 * 54 * math.log(2))), (2**64 - 1, 0.0)])
-def test_the_rarest_bits_give_numbers_too(monkeypatch, bits: int, radius: float) -> None:
+@pytest.mark.parametrize(("drawn", "radius"), [(0.0, math.sqrt(2 * 54 * math.log(2))), (1 - 2.0**-53, 0.0)])
+def test_the_rarest_bits_give_numbers_too(monkeypatch, drawn: float, radius: float) -> None:
     """All zeros are not the logarithm of zero, all ones not that of more than one."""
 
     class Rare:
-        def __init__(self, key, counter) -> None: ...
+        def __init__(self, bits: np.random.Philox) -> None: ...
 
-        def random_raw(self, count: int) -> np.ndarray:
-            return np.full(count, bits, np.uint64)
+        def random(self, out: np.ndarray) -> None:
+            out[:] = drawn
 
-    monkeypatch.setattr(np.random, "Philox", Rare)
+    monkeypatch.setattr(np.random, "Generator", Rare)
     values = noise(1, 2, 3, (2,)).tolist()
     assert values == pytest.approx([radius, 0.0], abs=1e-6)  # the angle is that of zero or a whole turn
 
@@ -198,19 +198,27 @@ def test_one_tick_is_drawn_ahead_nothing_twice_and_three_ticks_are_kept(monkeypa
         assert {key[0] for key in ahead._begun} <= {tick - 1, tick, tick + 1}
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_noise_is_pinned_for_a_gpu_alone(monkeypatch, pinned: bool) -> None:
-    seen: list[bool] = []
-    empty = torch.empty
+eighths = st.sampled_from([0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0])
 
-    def watched(*shape, pin_memory: bool = False, **others) -> torch.Tensor:
-        seen.append(pin_memory)
-        return empty(*shape, **others)
 
-    monkeypatch.setattr(torch, "empty", watched)
-    Ahead(pinned)([3], 5, 0, (4,))
-    assert seen == [pinned] * 2  # of this tick and the next
-    assert not Ahead()._pinned
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.floats(2.0**-54, 1.0), eighths), min_size=1), st.integers(0, 2**32))
+def test_two_libraries_make_the_same_bits_of_the_same_uniform_numbers(rare: list[float], seed: int) -> None:
+    """Only what IEEE 754 fixes is used: what numpy makes on one processor, torch makes on any device."""
+    uniform = np.concatenate([rare, 1 - np.random.default_rng(seed).random(500)])
+    tensor = torch.from_numpy(uniform)
+    pairs = [(_log(np, uniform), _log(torch, tensor))]
+    pairs += zip(_cos_sin(np, uniform), _cos_sin(torch, tensor), strict=True)
+    for one, other in pairs:
+        assert other.dtype == torch.float64 and one.tobytes() == other.numpy().tobytes()
+
+
+@given(st.floats(2.0**-54, 1.0), st.floats(0.0, 1.0))
+def test_it_is_the_transformation_of_box_and_muller(first: float, second: float) -> None:
+    cos, sin = gaussian(np, np.array([first]), np.array([second]))
+    radius = math.sqrt(-2 * math.log(first))
+    assert cos[0] == pytest.approx(radius * math.cos(2 * math.pi * second), abs=4e-15 * max(1.0, radius))
+    assert sin[0] == pytest.approx(radius * math.sin(2 * math.pi * second), abs=4e-15 * max(1.0, radius))
 
 
 def test_a_devices_own_noise_is_normal_and_a_function_of_tick_and_step() -> None:

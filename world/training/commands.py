@@ -226,6 +226,10 @@ def distill(
     anchor: Annotated[
         float, typer.Option(help="What flow matching on footage counts beside it.", min=0)
     ] = 0.0,
+    truth: Annotated[
+        float,
+        typer.Option(help="Weight of the error against what followed in footage, in a dream's first ticks."),
+    ] = 0.0,
     long: Annotated[
         float, typer.Option(help="How often the anchor's clips are of 160, for a far memory.", min=0, max=1)
     ] = 0.25,
@@ -254,6 +258,7 @@ def distill(
         critic_steps=critic_steps,
         shift=shift,
         anchor=anchor,
+        truth=truth,
         long=long,
         steady=steady,
         rest=rest,

@@ -46,7 +46,7 @@ from playhead.world.generator import Generator, GeneratorConfig
 from playhead.world.sampler import Schedule
 from playhead.world.training.chains import Chain, Window
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, Trainer, led_actions
+from playhead.world.training.generator import GeneratorTraining, Trainer
 from playhead.world.training.judge import Judge
 from playhead.world.training.learner import Learner
 from playhead.world.training.run import Run, trapezoid
@@ -69,10 +69,11 @@ class DistillTraining(msgspec.Struct, frozen=True):
     discriminator's penalties, taken every `penalty_every`-th update (as in StyleGAN2, Karras et al. 2020),
     `penalty_noise` the size of the step they are estimated by. `shift` warps the
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
-    flow matching loss on footage beside the objective. `steady`: the share of sessions that hold one set of
-    buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that does
-    (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw last,
-    in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
+    flow matching loss on footage beside the objective. `truth` weighs the squared error of a chain's first
+    ticks against what followed in footage, while that is known. `steady`: the share of sessions that hold one
+    set of buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that
+    does (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw
+    last, in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
     `long`: how often the anchor's clips are long ones, which a far memory is kept by (`GeneratorTraining`).
     `experts`: the student is a mixture of experts, one for each denoise step.
     """
@@ -90,6 +91,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     penalty_noise: float = 0.1
     shift: float = 3.0
     anchor: float = 0.0
+    truth: float = 0.0
     long: float = 0.25
     steady: float = 0.3
     rest: float = 2.0
@@ -204,6 +206,9 @@ class Distiller:
             assert self.origin is not None
             with torch.no_grad():
                 found = window.stretch.estimates - self._replayed(self.origin, window)
+        if self.settings.truth and window.real:
+            followed = real[0][:, self.settings.past :]
+            found = found + self.settings.truth * (window.stretch.estimates - followed)
         if self.settings.rest:
             wrong = self.settings.rest * (window.stretch.estimates - window.still())
             if (
@@ -277,7 +282,7 @@ def distill(
     shape = channels, height, width
     distiller = Distiller(config, sampling, settings, shape, device, start, teacher)
     run.resume(distiller.load_state)
-    led = led_actions(footage, device)
+    led = footage.led().to(device)
     past = settings.past
     steady, rest = SteadyWindows(footage, settings.length), 1.0 if settings.objective == "rest" else 0.5
     if settings.objective == "rest" and not (steady.rests and settings.steady and settings.rest):

@@ -1,9 +1,9 @@
 """Filming while training: idle cores film new episodes, which join the footage as they come.
 
-Processes of their own film one episode after the other into a folder. Between two steps of the training the
-next file there is read, encoded and deleted, and its latents are laid behind the others: clips are drawn from
-a set that grows. Nothing of it runs beside the training in its own process: a thread that encoded there while
-the training compiled its blocks brought both to a standstill on a GPU.
+Processes of their own film one episode after the other into a folder. The next file there is read, and
+deleted, by a thread; between two steps of the training it is encoded, and its latents are laid behind the
+others: clips are drawn from a set that grows. They are encoded by the thread that trains: one that encoded
+while the training compiled its blocks brought both to a standstill on a GPU.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from playhead.world.errors import PlayheadError
 from playhead.world.training.collect import CollectError, check_steady, film_run, import_vizdoom, start_worker
-from playhead.world.training.footage import Footage, read_episode
+from playhead.world.training.footage import Episode, Footage, read_episode
 from playhead.world.training.places import HELD_OUT, PLACES
 
 FIRST_SEED = 100_000
@@ -38,13 +39,13 @@ PATIENCE = 60.0  # seconds in which a game ends with its episode, before it is e
 class Filming:
     """Films with `workers` games episodes of `length` frames, until `close`.
 
-    `encode`: frames uint8 `(T, H, W, 3)` to normalised latents `(T, C, h, w)`. `most`: filmed frames after
-    which no more are taken. `salt`: of another one come other episodes; None: of every filming others.
+    `encode`: an episode to normalised latents `(T, C, h, w)`. `most`: filmed frames after which no more are
+    taken. `salt`: of another one come other episodes; None: of every filming others.
     """
 
     def __init__(
         self,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Episode], Tensor],
         workers: int,
         length: int = 512,
         steady: float = 0.25,
@@ -58,6 +59,8 @@ class Filming:
         self._encode, self._most = encode, most
         self._folder = Path(tempfile.mkdtemp(prefix="playhead-filming-"))
         self._filmed = 0
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="films")
+        self._next: Future[Episode] | None = None
         self._buffers: dict[str, Tensor] = {}
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
@@ -78,20 +81,23 @@ class Filming:
         if self._filmed >= self._most:
             self._stop.set()
             return latents, told
-        film = next(iter(sorted(self._folder.glob("*.npz"))), None)
-        if film is None:
-            if not all(game.is_alive() for game in self._games):
+        if self._next is None:
+            film = next(iter(sorted(self._folder.glob("*.npz"))), None)
+            if film is not None:
+                self._next = self._reader.submit(_take, film)
+            elif not all(game.is_alive() for game in self._games):
                 raise PlayheadError(
                     "a game that was filming has ended (out of memory?): run the same command again to go "
                     "on, with fewer games"
                 )
+        if self._next is None or not self._next.done():
             return latents, told
-        episode = read_episode(film)
-        film.unlink()
+        episode, self._next = self._next.result(), None
         with torch.no_grad():
-            new = self._encode(torch.from_numpy(episode.frames))
+            new = self._encode(episode)
         self._filmed += len(new)
-        led = footage.extend(episode)
+        footage.join([Footage.of(episode)])
+        led = footage.led(len(footage.starts) - 1)
         return self._longer("latents", latents, new), self._longer("told", told, led)
 
     def _longer(self, name: str, rows: Tensor, new: Tensor) -> Tensor:
@@ -108,6 +114,7 @@ class Filming:
     def close(self) -> None:
         """Stops the games and takes away what they have left."""
         self._stop.set()
+        self._reader.shutdown(cancel_futures=True)
         for game in self._games:
             game.join(PATIENCE)
             game.terminate()
@@ -120,6 +127,12 @@ class Filming:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _take(film: Path) -> Episode:
+    episode = read_episode(film)
+    film.unlink()
+    return episode
 
 
 def _film_on(salt: int, length: int, steady: float, folder: Path, stop: Event) -> None:

@@ -92,6 +92,14 @@ class Footage:
         self.starts, self.places = list(starts), list(places)
         ends = [*self.starts[1:], len(actions)]
         self.lengths = [e - s for s, e in zip(self.starts, ends, strict=True)]
+        self.held_back: frozenset[int] = frozenset()
+        """Numbers of the episodes that nothing is drawn from but validation."""
+
+    @classmethod
+    def of(cls, episode: Episode) -> "Footage":
+        """One episode, without its frames."""
+        frames = torch.from_numpy(episode.frames[:0])
+        return cls(frames, torch.from_numpy(episode.actions), [0], [episode.place])
 
     @classmethod
     def load(
@@ -140,35 +148,58 @@ class Footage:
                 filled = need
         return cls(frames[:filled], torch.cat(actions).to(device), starts, places, labelled)
 
-    def labels(self) -> Tensor:
-        """The label of every frame, float32 `(N, labels)`: one-hot, or 0 for a place that has none."""
-        rows = [[float(name == place) for name in self.labelled] for place in self.places]
-        each = torch.tensor(rows, device=self.actions.device).view(len(rows), -1)
-        return each.repeat_interleave(torch.tensor(self.lengths, device=each.device), 0)
+    def led(self, first: int = 0) -> Tensor:
+        """What the generator is told of each frame from episode `first` on, float32 `(N, told)`.
 
-    def extend(self, episode: Episode) -> Tensor:
-        """Adds an episode whose latents its caller keeps.
-
-        Returns what the generator is told of it, `(T, told)`, as `led_actions` has it of all.
+        That is the action held on the frame before, which led to it, then the place's label. To an episode's
+        first frame, as to the first frame of a context in play, none led.
         """
-        rows = torch.from_numpy(episode.actions).to(self.actions)
-        self.starts.append(len(self.actions))
-        self.lengths.append(len(rows))
-        self.places.append(episode.place)
-        self.actions = torch.cat([self.actions, rows])
-        led = torch.cat([torch.zeros_like(rows[:1]), rows[:-1]]).float()
-        label = led.new_tensor([[float(name == episode.place) for name in self.labelled]])
-        return torch.cat([led, label.expand(len(led), -1)], 1)
+        begin = self.starts[first]
+        actions = self.actions[begin:]
+        led = torch.cat([actions[:1], actions[:-1]]).float()
+        led[torch.tensor(self.starts[first:]) - begin] = 0
+        rows = [[float(name == place) for name in self.labelled] for place in self.places[first:]]
+        each = torch.tensor(rows, device=led.device).view(len(rows), -1)
+        lengths = torch.tensor(self.lengths[first:], device=led.device)
+        return torch.cat([led, each.repeat_interleave(lengths, 0)], 1)
+
+    def join(self, others: Sequence["Footage"]) -> None:
+        """Adds the episodes of others, whose latents its caller keeps, behind its own."""
+        for other in others:
+            begin = self.starts[-1] + self.lengths[-1]
+            self.starts += [begin + start for start in other.starts]
+            self.lengths += other.lengths
+            self.places += other.places
+        self.actions = torch.cat([self.actions, *(other.actions.to(self.actions) for other in others)])
+
+    def hold_back(self, most: int) -> None:
+        """Keeps episodes from being drawn, for validation: every tenth or fewer, `most` at most."""
+        count = min(most, len(self.starts) // 10)
+        self.held_back = frozenset(len(self.starts) * i // count for i in range(count))
+
+    def longest(self, held_back: bool = False) -> int:
+        """Frames of the longest episode of those that are drawn from, or of those `held_back`."""
+        return max(n for i, n in enumerate(self.lengths) if (i in self.held_back) == held_back)
 
     def check_length(self, length: int) -> None:
         """Raises FootageError if no episode holds a clip of `length` frames."""
-        if max(self.lengths) < length:
+        if self.longest() < length:
             raise FootageError(f"no episode is {length} frames long; collect longer ones")
 
-    def clip_index(self, count: int, length: int, generator: torch.Generator) -> Tensor:
-        """Frame indices `(count, length)` of clips drawn uniformly from all that fit, on the CPU."""
-        self.check_length(length)
-        room = torch.tensor([max(0, n - length + 1) for n in self.lengths])
+    def clip_index(
+        self, count: int, length: int, generator: torch.Generator, held_back: bool = False
+    ) -> Tensor:
+        """Frame indices `(count, length)` of clips drawn uniformly from all that fit, on the CPU.
+
+        `held_back`: from the episodes that are held back, else from all others. Raises FootageError where
+        none is long enough.
+        """
+        if not held_back:
+            self.check_length(length)
+        drawn = [(i in self.held_back) == held_back for i in range(len(self.lengths))]
+        room = torch.tensor(
+            [max(0, n - length + 1) * here for n, here in zip(self.lengths, drawn, strict=True)]
+        )
         total = int(room.sum())
         pick = torch.randint(total, (count,), generator=generator)
         ends = room.cumsum(0)

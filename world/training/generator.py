@@ -69,7 +69,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
 
     def long_clips(self, footage: Footage, draw: torch.Generator) -> Tensor:
         """Frame indices `(count, length)` of a batch of long clips, as long as there are, on the CPU."""
-        length = min(self.long_length, max(footage.lengths))
+        length = min(self.long_length, footage.longest())
         return footage.clip_index(max(1, self.clips * self.length // length), length, draw)
 
 
@@ -176,17 +176,6 @@ class Trainer:
         return error[:, 1:].mean(), clean.detach()
 
 
-def led_actions(footage: Footage, device: torch.device) -> Tensor:
-    """What the generator is told of each frame `(N, told)`: what led to it, then the place's label.
-
-    That action is the one held on the frame before. To an episode's first frame, as to the first frame of a
-    context in play, none led.
-    """
-    led = torch.cat([footage.actions[:1], footage.actions[:-1]]).float()
-    led[footage.starts] = 0
-    return torch.cat([led, footage.labels()], 1).to(device)
-
-
 def unlabelled(told: Tensor, labels: int, chance: float, draw: torch.Generator) -> Tensor:
     """Takes the label from some clips of `told` `(B, F, inputs + labels)`, each with the same `chance`."""
     kept = torch.rand((len(told), 1, 1), generator=draw, device=told.device) >= chance
@@ -260,10 +249,10 @@ def train_generator(
             clips, found = state["clips"].to(device), state["found"].to(device)
 
     run.resume(load)
-    led = led_actions(footage, device)
+    led = footage.led().to(device)
     alone = Experts([trainer.model], Schedule.from_steps(sampling.steps, sampling.shift))
     validation = Validation(alone, sampling, latents, led, footage, device)
-    long = bool(settings.long) and max(footage.lengths) >= settings.long_length
+    long = bool(settings.long) and footage.longest() >= settings.long_length
 
     def save() -> dict[str, Any]:
         if run.rank == 0:

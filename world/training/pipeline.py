@@ -28,14 +28,19 @@ from playhead.world.training.autoencoder import (
 )
 from playhead.world.training.distill import DistillTraining, distill
 from playhead.world.training.dreams import Dreams
-from playhead.world.training.encoded import keep_encoded, key_of, read_encoded
+from playhead.world.training.encoded import keep_encoded, keep_film, key_of, read_encoded, read_films
 from playhead.world.training.filming import Filming
-from playhead.world.training.footage import Footage, episode_files
+from playhead.world.training.footage import Episode, Footage, episode_files
 from playhead.world.training.generator import GeneratorTraining, train_generator
 from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
+
+FRAMES = 2_000_000
+"""Frames of footage of a process up to which more are filmed (40 GB of latents of the shipped recipe)."""
+VALIDATED = 16
+"""Episodes that are held back for validation, at most."""
 
 
 def _device(name: str) -> torch.device:
@@ -112,13 +117,15 @@ def make_generator(
     if not film:
         train_generator(run, latents, frames, *given)
         return folder
-    encoder = _load_autoencoder(config, checkpoint.read_float(autoencoder), autoencoder, target)
+    weights = checkpoint.read_float(autoencoder)
+    encoder, key = _load_autoencoder(config, weights, autoencoder, target), key_of((), weights)
 
-    def encode(film: Tensor) -> Tensor:
-        z = encode_frames(encoder, film, target)
+    def encode(film: Episode) -> Tensor:
+        z = encode_frames(encoder, torch.from_numpy(film.frames), target)
+        keep_film(footage, key, Footage.of(film), z)
         return ((z - mean[:, None, None]) / std[:, None, None]).to(latents.dtype)
 
-    with Filming(encode, film) as filming:
+    with Filming(encode, film, most=max(0, FRAMES - len(frames.actions))) as filming:
         train_generator(run, latents, frames, *given, filming)
     return folder
 
@@ -256,21 +263,29 @@ def _encoded(
 ) -> tuple[Footage, Tensor]:
     """Footage of `length` frames at least, and its raw latents `(N, C, h, w)`; its frames are let go.
 
-    They are encoded by the autoencoder's `weights`, unless an earlier run left them in the folder.
+    They are encoded by the autoencoder's `weights`, unless an earlier run left them in the folder. What runs
+    before filmed meanwhile is behind it; some of the episodes are held back for validation.
     """
     encoder = checkpoint.read_float(weights)
-    key = key_of(episode_files(folder)[run.rank :: run.world_size], encoder)
+    part = slice(run.rank, None, run.world_size)
+    key = key_of(episode_files(folder)[part], encoder)
     kept = read_encoded(folder, key, device, config.places)
     footage = kept[0] if kept is not None else _footage(folder, run, device, config)
     _check_size(config, footage)
     footage.check_length(length)
     if kept is not None:
-        return kept
-    model = _load_autoencoder(config, encoder, weights, device)
-    latents = encode_frames(model, footage.frames, device)
-    keep_encoded(folder, key, footage, latents)
-    footage.frames = footage.frames[:0].clone()
-    torch.cuda.empty_cache()
+        latents = kept[1]
+    else:
+        model = _load_autoencoder(config, encoder, weights, device)
+        latents = encode_frames(model, footage.frames, device)
+        keep_encoded(folder, key, footage, latents)
+        footage.frames = footage.frames[:0].clone()
+        torch.cuda.empty_cache()
+    footage.hold_back(VALIDATED)
+    films = read_films(folder, key_of((), encoder), device, part)
+    if films:
+        footage.join([film for film, _ in films])
+        latents = torch.cat([latents, *(z for _, z in films)])
     return footage, latents
 
 

@@ -18,7 +18,7 @@ from playhead.world import acceleration, checkpoint
 from playhead.world.attention import attention
 from playhead.world.generator import Generator, GeneratorConfig
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, initialise, led_actions, noised, optimizers
+from playhead.world.training.generator import GeneratorTraining, initialise, noised, optimizers
 from playhead.world.training.learner import Learner
 from playhead.world.training.run import Run, trapezoid
 
@@ -124,7 +124,7 @@ def train_scorer(
     scorer = Scorer(config, settings, (height, width), device, start)
     learner = scorer.learner
     run.resume(learner.load_state)
-    led = led_actions(footage, device)
+    led = footage.led().to(device)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:

@@ -26,7 +26,6 @@ from playhead.world.metrics import laplacian
 from playhead.world.training.autoencoder import L1_WEIGHT, conv_optimizers, encode_each, picture_errors
 from playhead.world.training.dreams import Dreams
 from playhead.world.training.footage import Footage, pixels
-from playhead.world.training.generator import led_actions
 from playhead.world.training.learner import Learner
 from playhead.world.training.run import Run, trapezoid
 
@@ -217,7 +216,7 @@ def train_sharpness(
         return sharpener.state()
 
     past = dreams.past if dreams is not None else 0
-    led = led_actions(footage, device) if dreams is not None else None
+    led = footage.led().to(device) if dreams is not None else None
     for step in run.loop("sharpening", save, device):
         draw = torch.manual_seed(step * run.world_size + run.rank)
         index = footage.clip_index(settings.clips, past + settings.length, draw)

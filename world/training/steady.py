@@ -37,7 +37,8 @@ class SteadyWindows:
             ::-1
         ]  # of those alike from here on
         # An action leads to the frame after it: so many alike lead to as many frames.
-        before = here[(last - here + 1 >= length) & (here + length < ends)]
+        drawn = np.repeat([i not in footage.held_back for i in range(len(starts))], footage.lengths)
+        before = here[(last - here + 1 >= length) & (here + length < ends) & drawn]
         chords, number = np.unique(actions[before], axis=0, return_inverse=True)
         groups = [torch.from_numpy(before[number.reshape(-1) == i] + 1) for i in range(len(chords))]
         kept = [i for i, group in enumerate(groups) if len(group) >= least]

@@ -1,7 +1,9 @@
 """Validation while a generator trains: fixed contexts, dreamed on by the averaged weights.
 
-The contexts are the same throughout a run and its resumptions, and the noise is too, so that the figures of
-two moments differ by the weights alone. Nothing here touches what training draws.
+They are of episodes that are held back from training (`Footage.hold_back`), where there are enough: what
+training has seen a hundred times it knows by heart, and is measured too well on it. The contexts are the same
+throughout a run and its resumptions, and the noise is too, so that the figures of two moments differ by the
+weights alone. Nothing here touches what training draws.
 """
 
 import time
@@ -17,7 +19,7 @@ from playhead.world.sampler import Schedule
 from playhead.world.training.footage import Footage
 from playhead.world.training.self_rollout import SelfRollout, make_player
 
-CLIPS, PAST = 16, 8
+CLIPS, PAST = 32, 8
 HORIZONS = (1, 8, 16, 32)
 EVERY = 60.0  # seconds of a run between two validations, at least
 SHARE = 0.05  # of a run's time that validations take, at most
@@ -38,14 +40,14 @@ class Validation:
         footage: Footage,
         device: torch.device,
     ) -> None:
-        room = max(footage.lengths) - 1
+        aside = bool(footage.held_back)
+        room = footage.longest(aside) - 1
         if room < 2:
             raise PlayheadError("no episode is long enough to validate on; collect longer ones")
         self.past = min(PAST, room - 1)
         self.ticks = min(max(HORIZONS), room - self.past)
-        clips = footage.clip_index(CLIPS, self.past + self.ticks, torch.Generator().manual_seed(2**31)).to(
-            device
-        )
+        pick = torch.Generator().manual_seed(2**31)
+        clips = footage.clip_index(CLIPS, self.past + self.ticks, pick, aside).to(device)
         self.truth, self.actions = latents[clips].float(), led[clips]
         schedule = Schedule.from_steps(sampling.steps, sampling.shift)
         self.model = model.twin()

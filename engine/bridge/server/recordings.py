@@ -1,11 +1,12 @@
 """Recordings of a server's sessions: each is recorded from its start on, and kept if a client saves it."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from playhead.engine.bridge.server.unsaved import Unsaved, rescue
+from playhead.engine.bridge.server.unsaved import WHOLE, Unsaved, rescuing
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.recording.edit import Draft, drafting, splitting, writing
 from playhead.engine.recording.reader import Recording
@@ -37,7 +38,7 @@ class Recorded:
 class Recordings:
     """The folder that clients may save recordings to, by a name; None where they may not.
 
-    What is not saved goes with its session; of a server that was killed, `rescue` saves it.
+    What is not saved goes with its session; of a server that was killed, `rescuing` saves it.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -50,9 +51,10 @@ class Recordings:
         self._folder = folder
         self._unsaved: Unsaved | None = None
 
-    def rescue(self) -> list[str]:
-        """Saves what servers have left in the folder that were killed. Returns a sentence for each."""
-        return [] if self._folder is None else rescue(self._folder, SAVED)
+    def rescuing(self, tell: Callable[[str], None]) -> Work[None]:
+        """Saves what servers have left in the folder that were killed. Tells a sentence for each."""
+        if self._folder is not None:
+            yield from rescuing(self._folder, SAVED, tell)
 
     def timeline(self, world: "World", scene: "Scene") -> Timeline | None:
         """Where a new session is recorded; None: nowhere."""
@@ -124,7 +126,7 @@ class Recordings:
         if self._unsaved is None or not self._unsaved.saves_here:
             yield from writing(out, draft)
             return
-        whole = self._unsaved.path / f"{secrets.token_hex(8)}.whole"
+        whole = self._unsaved.path / f"{secrets.token_hex(8)}{WHOLE}"
         yield from writing(whole, draft)
         try:
             put_in_place(whole, out)

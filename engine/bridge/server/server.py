@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -133,6 +134,17 @@ class Server:
         """Ends `run`; may be called by any thread."""
         self._stopping = True
         self.post(lambda: None)
+
+    def rescue(self) -> None:
+        """Has what killed servers have left among the recordings saved, while clients are served."""
+        log = logging.getLogger("playhead")
+
+        def ended(future: "Future[None]") -> None:
+            error = future.exception()
+            if error is not None and not isinstance(error, BridgeError):
+                log.error("what a server that was killed has left could not be saved", exc_info=error)
+
+        self._saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
 
     def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)

@@ -8,16 +8,21 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from playhead.engine.recording.edit import repair
+from playhead.engine.recording.edit import repairing
 from playhead.engine.recording.reader import Summary
+from playhead.engine.recording.recorder import put_in_place
 from playhead.engine.recording.schema import RecordingError
+from playhead.engine.work import Work
 from playhead.world.home import own_folder
 
 PREFIX = ".unsaved-"
+WHOLE = ".whole"
+"""The ending of a file there that is to be saved under its name once it is written."""
 
 
 class Unsaved:
@@ -46,51 +51,62 @@ class Unsaved:
             _give_back(self._lock)
 
 
-def rescue(folder: Path, most: int) -> list[str]:
+def rescuing(folder: Path, most: int, tell: Callable[[str], None]) -> Work[None]:
     """Saves what servers that were killed have left in a folder, where `most` recordings may be.
 
-    Returns a sentence for each. What there is no room for and what cannot be read stays where it is.
+    Tells a sentence for each. What there is no room for and what cannot be read stays where it is; so does,
+    where this is given up, all that was not saved yet.
     """
-    said: list[str] = []
     for left in sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir()):
         lock = _take(left)
         if lock is None:  # its server lives
             continue
         try:
-            found = [_save(file, folder, most) for file in sorted(left.glob("*.playhead"))]
-            said += [sentence for sentence, _ in found if sentence]
-            if all(done for _, done in found):
+            for path in [*left.glob("*.draft"), *left.glob(f"*{WHOLE}")]:  # what was being written then
+                path.unlink(missing_ok=True)
+            kept = 0
+            for file in sorted(left.glob("*.playhead")):
+                said, done = yield from _saving(file, folder, most)
+                kept += not done
+                if said:
+                    tell(said)
+            if not kept:
                 shutil.rmtree(left, ignore_errors=True)
         finally:
             _give_back(lock)
-    return said
 
 
-def _save(file: Path, folder: Path, most: int) -> tuple[str, bool]:
+def _saving(file: Path, folder: Path, most: int) -> Work[tuple[str, bool]]:
     """Saves one file; what there is to say of it, and whether it is not needed any more."""
+    whole = file.with_suffix(WHOLE)  # half of one, of a server that is killed again, is not saved
     try:
         summary = Summary.read(file)
         if not summary.ticks:
             return "", True
         if sum(1 for _ in folder.glob("*.playhead")) >= most:
             return f"{most} recordings are in {folder}, which is all: {file} stays unsaved", False
-        out = _free(folder, summary.time)
-        repair(file, out)
+        yield from repairing(file, whole)
+        out = _put(whole, folder, summary.time)
         for part in file.parent.glob(f"*{file.name}*"):  # with its log and its lock
             part.unlink(missing_ok=True)
     except (RecordingError, OSError) as error:
         return f"{file}, which a server that was killed has left, cannot be saved: {error}", False
+    finally:
+        whole.unlink(missing_ok=True)
     return f"a server was killed before this was saved, so it is now: {out}", True
 
 
-def _free(folder: Path, when: float) -> Path:
-    """A name for what was begun at that time."""
+def _put(whole: Path, folder: Path, when: float) -> Path:
+    """Gives what was begun at that time a name that is free, clients save there too."""
     stem = f"rescued-{time.strftime('%Y%m%d-%H%M%S', time.localtime(when))}"
     path, number = folder / f"{stem}.playhead", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.playhead"
-    return path
+    while True:
+        try:
+            put_in_place(whole, path)
+            return path
+        except FileExistsError:
+            number += 1
+            path = folder / f"{stem}-{number}.playhead"
 
 
 def _take(path: Path) -> FileLock | None:

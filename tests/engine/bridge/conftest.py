@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 import zmq
 
+from playhead.engine import work
 from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.auth import ServerKeys, new_keys
+from playhead.engine.recording import edit
+from playhead.engine.recording.recorder import tick_row
 from playhead.scenes.scene import load_scene
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +61,29 @@ def connect(server) -> Iterator[Callable[..., Client]]:
     yield connect
     for client in made:
         client.close()
+
+
+def wait_for(look: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+class SlowDisk:
+    """Has every row of a copy take its time, and counts them; each is a piece of its own."""
+
+    def __init__(self, monkeypatch, seconds: float) -> None:
+        self.rows = 0
+
+        def slowly(*row):
+            self.rows += 1
+            time.sleep(seconds)
+            return tick_row(*row)
+
+        monkeypatch.setattr(edit, "tick_row", slowly)
+        monkeypatch.setattr(work, "PIECE", 1)
 
 
 def wants(session: str, want: str) -> p.Control:

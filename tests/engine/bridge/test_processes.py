@@ -1,20 +1,23 @@
 """Clients that die, hang or come and go by the hundred: real processes, and what a server makes of them."""
 
+import gc
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.commands import serve
+from playhead.engine.bridge.server.server import Server
 from playhead.engine.bridge.wire import protocol as p
+from playhead.world import interrupts
 from playhead.world.action import Action
-from tests.engine.bridge.conftest import ROOT, serve_process, until, wants
+from tests.engine.bridge.conftest import ROOT, serve_process, until, wait_for, wants
 from tests.engine.bridge.soak import soak
 
 FORWARD = Action(frozenset({"forward"}))
@@ -52,14 +55,6 @@ def doomed(address: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_for(look: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if look():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def test_a_client_killed_mid_step_leaves_a_session_that_its_successor_goes_on_with(served):
@@ -124,6 +119,31 @@ def test_requests_of_every_kind_in_no_order_leave_nothing_behind(tiny_world_fold
     """The short form of `python -m tests.long bridge-soak`: nothing fails, and the folder is empty."""
     soak(tiny_world_folder, tiny_scene, tmp_path / "kept", count=80, every=250)
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_what_a_server_has_loaded_is_not_gone_through_again_while_it_serves(
+    tiny_world_folder, tiny_scene, monkeypatch
+):
+    """By Python's collector, which holds up everybody's ticks meanwhile."""
+    seen: list[int] = []
+
+    def run(server: Server) -> None:
+        seen.append(len(gc.get_objects()))
+        server.stop()
+        serving(server)
+
+    serving = Server.run
+    monkeypatch.setattr(Server, "run", run)
+    handlers = {number: signal.getsignal(number) for number in interrupts.ending()}
+    moment = sys.getswitchinterval()
+    try:
+        serve(bind="tcp://127.0.0.1:*", world=[str(tiny_world_folder)], scene=[tiny_scene], device="cpu")
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(moment)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert seen[0] < len(gc.get_objects()) / 20
 
 
 def test_a_server_told_to_stop_says_so_to_its_clients_and_ends_well(tiny_world_folder, tiny_scene):

@@ -1,13 +1,16 @@
 """What a recording promises: it comes back bit for bit, or says in a sentence why it cannot."""
 
+import gc
 import os
 import sqlite3
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from playhead.engine.recording.edit import draft_of, write
 from playhead.engine.recording.reader import Recording, Summary
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import replay, verify
@@ -45,6 +48,21 @@ def test_a_recording_replays_bit_for_bit(any_world: World, tmp_path: Path) -> No
     recording = Recording.read(play(any_world, tmp_path))
     assert recording.tree.count == TICKS
     assert verify(recording, any_world) is None
+
+
+def test_pythons_collector_does_not_look_at_every_tick(tiny_world: World, tmp_path: Path) -> None:
+    """It holds up all threads while it does: seconds, where a server saves a recording of a million ticks."""
+    draft = draft_of(Recording.read(play(tiny_world, tmp_path)), lambda branch: branch.last)
+    draft.tree.branch(1).ticks *= 100
+    draft = draft_of(replace(draft.source, tree=draft.tree), lambda branch: branch.last)
+    write(tmp_path / "long.playhead", draft)
+    gc.collect()
+    before = len(gc.get_objects())
+    recording = Recording.read(tmp_path / "long.playhead")
+    copied = draft_of(recording, lambda branch: branch.last)
+    gc.collect()
+    assert recording.tree.count == copied.tree.count == 100 * TICKS
+    assert len(gc.get_objects()) - before < TICKS * 10
 
 
 def test_everything_that_was_played_is_there(file: Path, tiny_world: World) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from playhead.world.checkpoint import read_weights, save_weights
+from playhead.world.checkpoint import read_float, read_weights, save_weights
 from playhead.world.training import pipeline
+from playhead.world.training.encoded import keep_film, key_of
 from playhead.world.training.footage import Footage
 from playhead.world.training.pipeline import _encoded
 from playhead.world.training.run import Run
@@ -85,3 +86,16 @@ def test_footage_that_cannot_be_written_beside_is_used_all_the_same(
     monkeypatch.setattr("playhead.world.training.encoded.save_file", full)
     assert torch.equal(encoded(folder)[1], encoded(folder)[1])
     assert len(encodings) == 2 and not list((folder / "footage").glob(".latents*"))
+
+
+def test_films_are_there_again_behind_the_footage(folder: Path) -> None:
+    footage, latents = encoded(folder)
+    key = key_of((), read_float(folder / "autoencoder.safetensors"))
+    film = Footage(footage.frames, footage.actions[:9] + 1, [0], ["cellar"])
+    keep_film(folder / "footage", key, film, latents[:9] * 2)
+    keep_film(folder / "footage", "another", film, latents[:9] * 2)  # of another encoder
+    (folder / "footage" / f".film-{key}-1.safetensors").write_bytes(b"cut short")
+    again, both = encoded(folder)
+    assert torch.equal(both, torch.cat([latents, latents[:9] * 2]))
+    assert torch.equal(again.actions, torch.cat([footage.actions, film.actions]))
+    assert again.starts == [*footage.starts, len(latents)] and again.places == [*footage.places, "cellar"]

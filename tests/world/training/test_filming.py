@@ -19,7 +19,7 @@ from torch import Tensor
 from playhead.world.checkpoint import save_weights
 from playhead.world.errors import PlayheadError
 from playhead.world.training.filming import Filming
-from playhead.world.training.footage import Footage
+from playhead.world.training.footage import Episode, Footage
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, ROOT, metrics
 
@@ -27,9 +27,9 @@ LENGTH, BEFORE = 24, 10
 KNOWN = ("my_way_home", "deathmatch")
 
 
-def mean_colour(frames: Tensor) -> Tensor:
+def mean_colour(film: Episode) -> Tensor:
     """An encoder of three channels and one position."""
-    return frames.float().mean((1, 2))[:, :, None, None]
+    return torch.from_numpy(film.frames).float().mean((1, 2))[:, :, None, None]
 
 
 def footage() -> Footage:
@@ -103,23 +103,20 @@ class Training:
 
     def __init__(self, folder: Path) -> None:
         self.out, self.temporary = folder / "out", folder / "temporary"
+        self.footage = folder / "footage"
         self.temporary.mkdir()
         self.torchs = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "torch")}  # not in the temporary folder
-        recipe, footage, weights = (
-            folder / "recipe.toml",
-            folder / "footage",
-            folder / "autoencoder.safetensors",
-        )
+        recipe, weights = folder / "recipe.toml", folder / "autoencoder.safetensors"
         latent = msgspec.structs.replace(CONFIG.latent, height=10, width=16)
         config = msgspec.structs.replace(CONFIG, frame_height=160, frame_width=256, latent=latent)
         built = msgspec.to_builtins(config)
         del built["latent"]["mean"], built["latent"]["std"]
         recipe.write_text(tomli_w.dumps(built), "utf-8")
         save_weights(weights, make_tiny_world(one_pass=True).autoencoder.state_dict())
-        footage.mkdir()
+        self.footage.mkdir()
         draws = np.random.default_rng(0)
         np.savez(
-            footage / "wall-000000.npz",
+            self.footage / "wall-000000.npz",
             frames=draws.integers(0, 256, (BEFORE, 160, 256, 3), dtype=np.uint8),
             actions=draws.integers(0, 2, (BEFORE, 8), dtype=np.uint8),
             place="wall",
@@ -127,8 +124,12 @@ class Training:
         )
         self.given = [sys.executable, "main.py", "train", "generator", "--film", "1", "--device", "cpu"]
         self.given += ["--clips", "2", "--length", "6"]
-        for option, path in (("footage", footage), ("autoencoder", weights), ("recipe", recipe)):
+        for option, path in (("footage", self.footage), ("autoencoder", weights), ("recipe", recipe)):
             self.given += [f"--{option}", str(path)]
+
+    def films(self) -> list[Path]:
+        """What has been filmed and encoded."""
+        return sorted(self.footage.glob(".film-*.safetensors"))
 
     def start(self, steps: int) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -144,12 +145,15 @@ class Training:
     def start_and_film(self) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
         """Begins a long run; returns once it has taken in a film, with the processes that it started."""
         training = self.start(10**7)
-        seen: set[Path] = set()
-        while not any(not film.exists() for film in seen):
+        while not self.films():
             assert training.poll() is None, training.communicate()
-            seen |= set(self.temporary.glob("playhead-filming-*/*.npz"))
             time.sleep(0.02)
         return training, psutil.Process(training.pid).children(recursive=True)
+
+
+def taken_in(out: Path) -> float:
+    """Frames of footage when that was last told."""
+    return [row["frames"] for row in metrics(out) if "frames" in row][-1]
 
 
 @pytest.fixture
@@ -165,13 +169,15 @@ def test_ctrl_c_ends_the_games_too_and_the_same_command_goes_on(training: Traini
     assert not psutil.wait_procs(started, timeout=30)[1]
     assert not list(training.temporary.iterdir())
     step = torch.load(training.out / "checkpoint.pt", weights_only=True)["step"]
-    assert metrics(training.out)[-1]["frames"] > BEFORE
+    films, frames = training.films(), taken_in(training.out)
+    assert films and frames >= BEFORE
 
     again = training.start(step + 5)
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert f"the world is in {training.out / 'world'}" in out.replace("\n", " ")
     assert metrics(training.out)[-1]["step"] == step + 5
+    assert taken_in(training.out) >= BEFORE + 512 * len(films), "films are there again"
     assert not list(training.temporary.iterdir())
 
 

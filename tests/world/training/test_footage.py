@@ -54,6 +54,38 @@ def test_a_clip_stays_in_its_episode(lengths: list[int], length: int, seed: int)
 
 
 @modest
+@given(st.lists(st.integers(4, 9), min_size=20, max_size=40), st.integers(1, 5), st.integers(0, 2**32))
+def test_what_is_held_back_is_drawn_for_validation_alone(lengths: list[int], most: int, seed: int) -> None:
+    footage = footage_of(lengths)
+    footage.hold_back(most)
+    assert 1 <= len(footage.held_back) <= min(most, len(lengths) // 10)
+    episode = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    for aside in (False, True):
+        drawn = footage.clip_index(200, 4, draws(seed), held_back=aside)
+        assert {int(i) in footage.held_back for i in episode[drawn].flatten()} == {aside}
+
+
+def test_little_footage_is_all_trained_on() -> None:
+    footage = footage_of([5] * 9)
+    footage.hold_back(16)
+    assert not footage.held_back
+
+
+@modest
+@given(lengths_of, lengths_of)
+def test_joined_footage_is_that_of_all_episodes(one: list[int], other: list[int]) -> None:
+    joined, whole = footage_of(one), footage_of([*one, *other])
+    rest = footage_of(other)
+    rest.actions = rest.actions + sum(one)
+    rest.places = whole.places[len(one) :]
+    joined.join([rest])
+    assert torch.equal(joined.actions, whole.actions) and joined.places == whole.places
+    assert (joined.starts, joined.lengths) == (whole.starts, whole.lengths)
+    assert torch.equal(joined.led(), whole.led())
+    assert torch.equal(joined.led(len(one)), whole.led()[sum(one) :])
+
+
+@modest
 @given(lengths_of, st.integers(1, 6))
 def test_every_clip_that_fits_is_drawn_as_often_as_any_other(lengths: list[int], length: int) -> None:
     starts = {

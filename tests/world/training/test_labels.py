@@ -5,7 +5,7 @@ import torch
 from playhead.world.checkpoint import save_weights
 from playhead.world.training.distill import Distiller, DistillTraining
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import led_actions, unlabelled
+from playhead.world.training.generator import unlabelled
 from playhead.world.training.steady import FREE
 from tests.conftest import make_tiny_world
 
@@ -21,7 +21,7 @@ def footage() -> Footage:
 
 
 def test_every_frame_is_told_what_led_to_it_and_where_it_is():
-    led = led_actions(footage(), CPU)
+    led = footage().led()
     assert led[:, 2:].tolist() == [[0, 1]] * 4 + [[0, 0]] * 2 + [[1, 0]] * 3
     assert led[:, :2].tolist() == [
         [0, 0], [0, 1], [2, 3], [4, 5], [0, 0], [8, 9], [0, 0], [12, 13], [14, 15]

@@ -201,12 +201,12 @@ def test_a_gradient_passes_through_the_exit_step_alone(setting):
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-4, rtol=1e-3)
 
 
-def distiller(world, tmp_path, objective="dmd", anchor=0.0, rest=0.0) -> Distiller:
+def distiller(world, tmp_path, objective="dmd", anchor=0.0, rest=0.0, truth=0.0) -> Distiller:
     start = tmp_path / "generator.safetensors"
     save_weights(start, world.generator.state_dict(), torch.float32)
     settings = DistillTraining(
         objective=objective, clips=BATCH, length=PAST + TICKS, past=PAST, learning_rate=2e-3, anchor=anchor,
-        rest=rest, compile=False,
+        rest=rest, truth=truth, compile=False,
     )  # fmt: skip
     config = world.config
     return Distiller(
@@ -267,6 +267,17 @@ def test_a_chain_is_scored_from_its_real_past_and_then_from_its_own_frames(setti
     second = three.dream(three.chains[0], actions[:, PAST:], torch.Generator().manual_seed(1), False)
     assert second.real == 0 and torch.equal(second.latents[:, :PAST], first.latents[:, -PAST:])
     assert three.chains[0].rollout.cache.length == PAST + 2 * TICKS
+
+
+def test_first_ticks_are_held_to_what_followed_in_footage_and_later_ones_are_not(setting, tmp_path):
+    world, _, past, actions = setting
+    three = distiller(world, tmp_path, truth=2.0)
+    window = dream(three, past, actions)
+    followed = torch.randn(window.latents.shape, generator=draw(3))
+    direction = three.direction(window, (followed, actions), draw())
+    assert torch.equal(direction, 2.0 * (window.stretch.estimates - followed[:, PAST:]))
+    later = three.dream(three.chains[0], actions[:, PAST:], draw(1), False)
+    assert torch.count_nonzero(three.direction(later, (followed, actions), draw())) == 0
 
 
 def test_a_student_moves_against_the_direction(setting, tmp_path):

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import led_actions
 from playhead.world.training.player import HABITS, STEADY, Player, Sense, habits
 from playhead.world.training.steady import FREE, SteadyWindows
 
@@ -33,7 +32,7 @@ def test_a_steady_session_gets_windows_that_its_own_chord_led_to(episodes, seed)
     chords = steady.choose(12, 1.0, draw)
     clips = torch.zeros(12, LENGTH, dtype=torch.int64)
     found = steady.replace(clips, chords, draw)
-    led, held = led_actions(filmed, torch.device("cpu")), steady.held(chords)
+    led, held = filmed.led(), steady.held(chords)
     assert torch.equal(found[chords == FREE], clips[chords == FREE])
     assert not held[chords == FREE].any()
     for chord, window, buttons in zip(chords.tolist(), found, held, strict=True):
@@ -41,6 +40,16 @@ def test_a_steady_session_gets_windows_that_its_own_chord_led_to(episodes, seed)
             assert torch.equal(led[window], buttons.expand(LENGTH, -1))
             episode = torch.searchsorted(torch.tensor(filmed.starts), window, right=True)
             assert len(episode.unique()) == 1 and torch.equal(window, window[0] + torch.arange(LENGTH))
+
+
+def test_no_window_is_of_an_episode_that_is_held_back():
+    filmed = footage(*[[i % 3] * 9 for i in range(30)])
+    filmed.hold_back(3)
+    steady = SteadyWindows(filmed, LENGTH, least=1)
+    draw = torch.Generator().manual_seed(0)
+    chords = steady.choose(400, 1.0, draw)
+    found = steady.replace(torch.zeros(400, LENGTH, dtype=torch.int64), chords, draw)
+    assert set((found // 9).flatten().tolist()) == set(range(30)) - filmed.held_back
 
 
 @given(played)

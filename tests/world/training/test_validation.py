@@ -9,7 +9,6 @@ import torch
 from playhead.world.experts import Experts
 from playhead.world.sampler import Schedule
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import led_actions
 from playhead.world.training.validation import Validation
 from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
@@ -26,7 +25,7 @@ def model(seed: int) -> Experts:
 def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
     footage = Footage.load(write_footage(tmp_path_factory.mktemp("footage"), 3, 24), CPU)
     latents = torch.randn(len(footage.frames), 8, 4, 4, generator=torch.Generator().manual_seed(1))
-    return Validation(model(0), CONFIG.sampling, latents, led_actions(footage, CPU), footage, CPU)
+    return Validation(model(0), CONFIG.sampling, latents, footage.led(), footage, CPU)
 
 
 def test_equal_weights_measure_equal_and_others_differ(validation: Validation) -> None:
@@ -48,7 +47,7 @@ def test_training_draws_are_left_alone(validation: Validation) -> None:
 def test_a_run_is_measured_at_once_and_then_every_minute(tmp_path: Path) -> None:
     footage = Footage.load(write_footage(tmp_path, 1, 24), CPU)
     latents = torch.zeros(len(footage.frames), 8, 4, 4)
-    fresh = Validation(model(0), CONFIG.sampling, latents, led_actions(footage, CPU), footage, CPU)
+    fresh = Validation(model(0), CONFIG.sampling, latents, footage.led(), footage, CPU)
     assert [fresh.is_due(seconds) for seconds in (0.0, 1.0, 59.0, 60.5, 100.0, 120.4, 121.0)] == [
         True, False, False, True, False, False, True
     ]  # fmt: skip

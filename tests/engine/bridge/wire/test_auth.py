@@ -158,6 +158,7 @@ def test_keys_are_loaded_as_they_were_made_or_not_at_all(keys):
     secret, server, clients = keys / "laptop.key_secret", keys / "server.key", keys / "allowed"
     trusted = load_server_keys(keys / "server.key_secret", clients)
     assert (trusted.public, trusted.secret) == zmq.auth.load_certificate(keys / "server.key_secret")
+    assert trusted.clients == clients
     mine = load_client_keys(secret, server)
     assert (mine.public, mine.secret) == zmq.auth.load_certificate(secret)
     assert mine.server == trusted.public
