@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from playhead.engine.agents import make as make
-    from playhead.engine.bridge.client import Client as Client
+    from playhead.engine.bridge.client.client import Client as Client
     from playhead.engine.recording.reader import Recording as Recording
     from playhead.engine.session import Session as Session
     from playhead.scenes.scene import load_scene as load_scene
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Action": "playhead.world.action",
-    "Client": "playhead.engine.bridge.client",
+    "Client": "playhead.engine.bridge.client.client",
     "PlayheadError": "playhead.world.errors",
     "Recording": "playhead.engine.recording.reader",
     "Session": "playhead.engine.session",

@@ -14,8 +14,8 @@ from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 import playhead
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.stats import WINDOW
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError

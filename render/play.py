@@ -10,9 +10,9 @@ import pygame
 
 from playhead.controls.keymap import Keymap, find_keymap, load_keymap
 from playhead.controls.player import Player
-from playhead.engine.bridge.line import Line
-from playhead.engine.bridge.remote import RemoteLoop
-from playhead.engine.bridge.shared import SharedPlay
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import RemoteSession
+from playhead.engine.bridge.server.shared import SharedPlay
 from playhead.engine.clock import check_speed
 from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox
@@ -56,7 +56,7 @@ def play(settings: PlaySettings) -> "Timeline | None":
         if bridge is not None
         else None
     )
-    line: Line | None = None
+    line: RemoteSession | None = None
     window = Window(ASPECT, settings.fullscreen)
     try:
         if settings.connect is not None:
@@ -91,7 +91,7 @@ class Play:
         window: Window,
         settings: PlaySettings,
         keymap: Keymap,
-        line: Line | None = None,
+        line: RemoteSession | None = None,
         shared: SharedPlay | None = None,
     ) -> None:
         """With a `line`, the session at its other end is played; what is `shared`, programs play too."""
@@ -156,7 +156,7 @@ class Play:
         )
         return opening, loop
 
-    def _there(self, line: Line) -> tuple[RemoteOpening, RemoteLoop]:
+    def _there(self, line: RemoteSession) -> tuple[RemoteOpening, RemoteLoop]:
         """What is played at the other end of a line."""
         self._keymap.check(line.opened.world.buttons, line.opened.world.axes)
         loop = RemoteLoop(

@@ -6,11 +6,10 @@ from concurrent.futures import Future
 import pygame
 
 from playhead.controls.keymap import Keymap
-from playhead.engine.bridge.auth import load_client_keys
-from playhead.engine.bridge.lease import LOCAL
-from playhead.engine.bridge.line import Line, Wanted
-from playhead.engine.bridge.protocol import CODECS, Controlled, SceneInfo
-from playhead.engine.bridge.remote import RemoteLoop
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
+from playhead.engine.bridge.wire.auth import load_client_keys
+from playhead.engine.bridge.wire.protocol import CODECS, LOCAL, Controlled, SceneInfo
 from playhead.render.screens import draw_loading
 from playhead.render.settings import PlaySettings
 from playhead.render.sharing import NEEDS_CONTROL
@@ -20,7 +19,7 @@ from playhead.world.errors import PlayheadError
 from playhead.world.home import if_any, recordings_folder
 
 
-def dial(settings: PlaySettings) -> Line:
+def dial(settings: PlaySettings) -> RemoteSession:
     """Connects to the server that is to be played on. Raises PlayheadError for whatever prevents that."""
     assert settings.connect is not None
     for option, given in (("--device", settings.device != "auto"), ("--attention", settings.attention)):
@@ -41,15 +40,15 @@ def dial(settings: PlaySettings) -> Line:
         hold=settings.hold,
         codec=settings.codec,
     )
-    return Line(settings.connect, keys, wanted)
+    return RemoteSession(settings.connect, keys, wanted)
 
 
-def dial_in(window: Window, settings: PlaySettings) -> Line | None:
+def dial_in(window: Window, settings: PlaySettings) -> RemoteSession | None:
     """As `dial`, while the window says so; None if it is closed before there is an answer.
 
     Keys that are pressed meanwhile count for the play.
     """
-    answer: Future[Line] = Future()
+    answer: Future[RemoteSession] = Future()
 
     def run() -> None:
         try:
@@ -74,7 +73,7 @@ def dial_in(window: Window, settings: PlaySettings) -> Line | None:
 class RemoteOpening:
     """What is played at the other end of a line, as `Opening` says it of a session here."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RemoteSession) -> None:
         self._line = line
 
     @property
@@ -142,7 +141,7 @@ def _who(control: Controlled) -> str:
     return "the person there" if control.holder == LOCAL else control.holder or "nobody"
 
 
-def script_of(settings: PlaySettings, line: Line, aliases: dict[str, str]) -> list[Action]:
+def script_of(settings: PlaySettings, line: RemoteSession, aliases: dict[str, str]) -> list[Action]:
     """The actions of `--script`, in the words of the world at the other end."""
     if settings.script is None:
         return []

@@ -1,7 +1,7 @@
 """What the window knows of programs that play its session along: what is shown, and what has to wait."""
 
 from playhead.controls.keymap import Keymap
-from playhead.engine.bridge.shared import SharedPlay
+from playhead.engine.bridge.server.shared import SharedPlay
 
 NEEDS_CONTROL = {
     "pause", "single_step", "slower", "faster", "restart", "new_seed", "next_scene", "previous_scene",

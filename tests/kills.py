@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.recording.reader import Recording, Summary
 from playhead.engine.recording.replay import replay_all, verify
 from playhead.world.action import Action

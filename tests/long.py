@@ -99,16 +99,18 @@ def thorough(*files: str) -> None:
 
 def line(breaks: int = 200) -> None:
     """A line that breaks again and again under a player: one session, no frame wrong, nothing left behind."""
-    from playhead.engine.bridge import remote
-    from playhead.engine.bridge.hall import Hall
-    from playhead.engine.bridge.server import Server, serve_in_background
+    from playhead.engine.bridge.client import remote_loop
+    from playhead.engine.bridge.server.registry import Registry
+    from playhead.engine.bridge.server.server import Server, serve_in_background
     from playhead.scenes.scene import load_scene
     from tests.engine.bridge.seat import play_over_a_breaking_line
 
-    remote.SILENCE = 0.6
+    remote_loop.SILENCE = 0.6
     world = make_tiny_world()
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Hall([world], [load_scene(save_scene(Path(folder) / "scene"))]), "tcp://127.0.0.1:*")
+        server = Server(
+            Registry([world], [load_scene(save_scene(Path(folder) / "scene"))]), "tcp://127.0.0.1:*"
+        )
     thread = serve_in_background(server)
     play_over_a_breaking_line(server, world, breaks)
     server.stop()

@@ -154,7 +154,9 @@ def picture() -> str:
             for module, file in known.items()
             if file.name == "__init__.py" and module.startswith(f"{name}.")
         ]
-        lines += [_line("  ", module.rpartition(".")[2], known[module]) for module in inside]
+        lines += [
+            _line("  " * module.count("."), module.rpartition(".")[2], known[module]) for module in inside
+        ]
     return "\n".join(lines)
 
 

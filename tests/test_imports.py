@@ -22,14 +22,6 @@ BACK = {
         "engine.recording.reader",
     ): "a recorder goes on from what was read",
     (
-        "engine.bridge.opener",
-        "engine.bridge.server",
-    ): "the server hands itself to its parts",
-    (
-        "engine.bridge.requests",
-        "engine.bridge.server",
-    ): "the server hands itself to its parts",
-    (
         "world.training.judge",
         "world.training.distill",
     ): "the settings of a run stand beside the run",

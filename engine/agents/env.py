@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ import numpy as np
 from gymnasium.utils import EzPickle
 
 from playhead.engine.agents import checks, spaces
-from playhead.engine.bridge import protocol
-from playhead.engine.bridge.auth import ClientKeys
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol
+from playhead.engine.bridge.wire.auth import ClientKeys
 from playhead.engine.display import lacks_display
 from playhead.engine.session import Session
+from playhead.engine.starts import Starts
 from playhead.scenes.scene import Scene, belongs, load_scene, scenes_of
 from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
@@ -164,12 +164,13 @@ class WorldEnv(FrameEnv):
         self._steps = self._world.steps if steps is None else steps
         self._world.schedule(self._steps)
         self._scene = scene
-        self._starts = Starts(self._world)
+        self._starts = Starts(most=1)
+        self._loaded: tuple[str, Scene] | None = None
         self._session: Session | None = None
         config = self._world.config
         size, space = (config.frame_height, config.frame_width), config.action
         if space.commands:  # whether there are prompts depends on the scene
-            space = space.with_prompts(len(self._starts.scene(scene).context.prompts))
+            space = space.with_prompts(len(self._load(scene).context.prompts))
         rate, frames = config.ticks_per_second, config.frames_per_tick
         super().__init__(size, space, rate, frames, render_mode, max_ticks, reward)
 
@@ -186,8 +187,23 @@ class WorldEnv(FrameEnv):
         return copied
 
     def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
-        self._session = self._starts.session(self._session, scene or self._scene, seed, self._steps)
+        found = self._load(scene or self._scene)
+        if self._session is None:
+            self._session = self._starts.session(self._world, found, seed)
+        else:
+            self._starts.enter(self._session, found, seed)
+        self._session.steps = self._steps
         return self._session.frames
+
+    def _load(self, scene: str | Path | None) -> Scene:
+        """A scene of the world (None: its first), read once. Raises PlayheadError for another world's."""
+        name = str(scene or "")
+        if self._loaded is None or self._loaded[0] != name:
+            found = load_scene(name) if scene else scenes_of(self._world.config)[0]
+            if not belongs(found.world, self._world.config):
+                raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
+            self._loaded = name, found
+        return self._loaded[1]
 
     @property
     def session(self) -> Session:
@@ -198,39 +214,6 @@ class WorldEnv(FrameEnv):
 
     def _advance(self, action: Action) -> np.ndarray:
         return self.session.step(action)
-
-
-class Starts:
-    """Where episodes of a world begin; the last start is kept, so that a reset costs a copy where it may."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._name: str | None = None
-        self._kept: Any = None
-
-    def scene(self, scene: str | Path | None) -> Scene:
-        """A scene of the world (None: its first). Raises PlayheadError for another world's."""
-        found = load_scene(str(scene)) if scene else scenes_of(self._world.config)[0]
-        if not belongs(found.world, self._world.config):
-            raise PlayheadError(f"the scene `{found.name}` is one of the world `{found.world}`")
-        return found
-
-    def session(self, session: Session | None, scene: str | Path | None, seed: int, steps: int) -> Session:
-        """`session` (None: a new one) at the start of a scene (None: the world's first)."""
-        name, share = str(scene or ""), Session.share_start(self._world)
-        if self._kept is None or name != self._name:
-            context = self.scene(scene).context
-            self._kept = context, Session(self._world, context, seed).snapshot() if share else None
-            self._name = name
-        context, snapshot = self._kept
-        session = session or Session.unstarted(self._world, context)
-        if snapshot is None:
-            session.enter(context, seed)
-            session.steps = steps
-        else:
-            session.context = context
-            session.restore(replace(snapshot, seed=seed, steps=steps))
-        return session
 
 
 class RemoteWorldEnv(FrameEnv):

@@ -22,7 +22,7 @@ def new(
     out: Annotated[Path, typer.Option(help="Folder for both files.")] = Path(),
 ) -> None:
     """Make a key pair: NAME.key to give away, NAME.key_secret to keep."""
-    from playhead.engine.bridge.auth import new_keys
+    from playhead.engine.bridge.wire.auth import new_keys
 
     public, secret = new_keys(name, out)
     typer.echo(f"public key (give it away)  {public}")
@@ -47,23 +47,23 @@ def serve(
     import gc
     import signal
 
-    from playhead.engine.bridge.auth import check_address, load_server_keys
-    from playhead.engine.bridge.connections import Limits
-    from playhead.engine.bridge.hall import Hall
-    from playhead.engine.bridge.server import MOMENT, Server
+    from playhead.engine.bridge.server.limits import Limits
+    from playhead.engine.bridge.server.registry import Registry
+    from playhead.engine.bridge.server.server import MOMENT, Server
+    from playhead.engine.bridge.wire.auth import check_address, load_server_keys
     from playhead.world import interrupts
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
-    hall = Hall.load(world or ["freedoom"], scene or [], device)
+    registry = Registry.load(world or ["freedoom"], scene or [], device)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
-    server = Server(hall, bind, trusted, limits, frames_port, recordings)
+    server = Server(registry, bind, trusted, limits, frames_port, recordings)
     for number in interrupts.ending():
         signal.signal(number, lambda *_: server.stop())
     gc.collect()
     gc.freeze()  # to go through what was loaded takes the collector 0.1 s, in which nobody has a tick
     server.rescue()
-    typer.echo(f"serving {', '.join(hall.worlds)} at {server.address}")
+    typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
     import sys
 
     sys.stdout.flush()

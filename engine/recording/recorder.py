@@ -42,7 +42,7 @@ from playhead.world.home import own_folder
 from playhead.world.world import World
 
 if TYPE_CHECKING:
-    from playhead.engine.bridge.video import Jpeg
+    from playhead.engine.bridge.wire.video import Jpeg
     from playhead.engine.recording.reader import Recording
 
 Job = Callable[[sqlite3.Connection], None]
@@ -430,7 +430,9 @@ class Thumbnails:
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
         height, width = size = picture.shape[:2]
-        from playhead.engine.bridge.video import Jpeg  # and PyAV with it, which nothing but thumbnails needs
+        from playhead.engine.bridge.wire.video import (
+            Jpeg,  # and PyAV with it, which nothing but thumbnails needs
+        )
 
         if size not in self._encoders:
             self._encoders[size] = Jpeg(height, width, coarse=True)

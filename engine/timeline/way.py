@@ -12,10 +12,11 @@ import numpy as np
 
 from playhead.engine.recording.schema import chain
 from playhead.engine.recording.tree import Place, PlayedTick, Tree
+from playhead.engine.work import Work, at_once
 from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from playhead.engine.session import Session
+    from playhead.engine.session import Session, Snapshot
     from playhead.engine.timeline.store import SnapshotStore
 
 INTERVAL = 32
@@ -30,11 +31,18 @@ Progress = Callable[[int, int], None]
 class Way:
     """Keeps what makes the moments of a tree quick to reach, and takes a session there.
 
-    All of it on the thread that owns the session. `store` None: every way begins at the start.
+    All of it on the thread that owns the session. A way begins at a snapshot of the `store`'s or at one that
+    is `given`; where there is none, at the start. `store` None: nothing is kept.
     """
 
-    def __init__(self, tree: Tree, scenes: Mapping[int, Scene], store: "SnapshotStore | None") -> None:
-        self._tree, self._scenes, self._store = tree, scenes, store
+    def __init__(
+        self,
+        tree: Tree,
+        scenes: Mapping[int, Scene],
+        store: "SnapshotStore | None" = None,
+        given: "Mapping[Place, Snapshot] | None" = None,
+    ) -> None:
+        self._tree, self._scenes, self._store, self._given = tree, scenes, store, given or {}
         self.interval = INTERVAL
         self._since = 0  # ticks since the last snapshot on the way to where the session stands
         self._elsewhere: set[int] = set()
@@ -81,13 +89,13 @@ class Way:
         each play of another machine.
         """
         began = time.perf_counter()
-        count = self._go(session, place, head, progress)
+        count = at_once(self.going(session, place, head, progress))
         exact = self.is_exact(place, session.frames)
         play = self._tree.branches[place.branch].play
         if not exact and play not in self._elsewhere:
             if self._store is not None:
                 self._store.clear()
-            self._go(session, place, None, progress)
+            at_once(self.going(session, place, None, progress))
             exact = self.is_exact(place, session.frames)
             if not exact:
                 self._elsewhere.add(play)  # another machine's numbers: trying again would not help
@@ -96,8 +104,10 @@ class Way:
             self.interval = int(min(max(REACH / each, 8), 1024))
         return exact
 
-    def _go(self, session: "Session", place: Place, head: Place | None, progress: Progress | None) -> int:
-        """Takes the session to a place; returns how many ticks it played for that."""
+    def going(
+        self, session: "Session", place: Place, head: Place | None, progress: Progress | None = None
+    ) -> Work[int]:
+        """Takes the session, which stands at `head`, to a place. Returns how many ticks it played."""
         base = self._base(session, place, head)
         decoded = place.tick - session.world.decoder_span
         for number in range(base + 1, place.tick + 1):
@@ -114,6 +124,7 @@ class Way:
                 self.keep(session, here)
             if progress is not None:
                 progress(number - base, place.tick - base)
+            yield
         session.finish()
         return place.tick - base
 
@@ -126,12 +137,12 @@ class Way:
             head = None
         for i, branch in reversed(list(enumerate(line))):
             last = place.tick if branch is line[-1] else min(place.tick, line[i + 1].first)
-            found = self._store.nearest(branch.id, branch.first + 1, last) if self._store else None
+            found = self._nearest(branch.id, branch.first + 1, last)
             here = head is not None and head.branch == branch.id and head.tick <= last
             if head is not None and here and (found is None or head.tick >= found.tick):
                 return head.tick
-            if found is not None and self._store is not None:
-                snapshot = self._store.get(found, self._tick(found)[1], session.world.device)
+            if found is not None:
+                snapshot = self._snapshot(session, found)
                 if snapshot is not None:
                     if session.context is not scene.context:
                         session.enter(scene.context, root.seed, scene)
@@ -141,6 +152,18 @@ class Way:
         self._since = 0
         session.enter(scene.context, root.seed, scene)
         return 0
+
+    def _nearest(self, branch: int, first: int, last: int) -> Place | None:
+        """The last snapshot of a branch's ticks `first` to `last`, if there is one."""
+        found = [place for place in self._given if place.branch == branch and first <= place.tick <= last]
+        stored = self._store.nearest(branch, first, last) if self._store is not None else None
+        return max(found if stored is None else [*found, stored], default=None)
+
+    def _snapshot(self, session: "Session", place: Place) -> "Snapshot | None":
+        """The snapshot of a place that was found; None if it cannot be had after all."""
+        if place in self._given or self._store is None:
+            return self._given.get(place)
+        return self._store.get(place, self._tick(place)[1], session.world.device)
 
     def _tick(self, place: Place) -> tuple[int, PlayedTick]:
         """Where the branch of a place begins, and the tick that led there; not for a start."""

@@ -120,11 +120,11 @@ def test_a_window_that_waits_for_a_server_is_there_and_can_be_closed():
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         code = f"""
 import threading, time, pygame
-from playhead.engine.bridge import line
+from playhead.engine.bridge.client import remote_session
 from playhead.render.play import play
 from playhead.render.settings import PlaySettings
 
-line.FIRST = 600
+remote_session.FIRST = 600
 
 def close():
     while not pygame.display.get_init():

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
-from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.recording.reader import Recording
 from playhead.engine.session import Session
 from playhead.world.action import Action
@@ -130,8 +130,8 @@ def test_a_program_that_dies_gives_the_control_back(screen, tmp_path, options, t
         player.press("p", "r")
         code = f"""
 import sys
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 client = Client({address!r}, "doomed")
 client.ask(p.Control(session={id!r}, want="take"), p.Controlled)

@@ -10,7 +10,7 @@ import pytest
 
 from playhead import main as command_line
 from playhead.engine.agents import WorldEnv
-from playhead.engine.bridge.hall import Hall
+from playhead.engine.bridge.server.registry import Registry
 from playhead.scenes.scene import SceneError, load_scene, scan_scenes, scene_names, scenes_of
 from playhead.world import attention_check
 from playhead.world.catalogue import scan_worlds
@@ -92,7 +92,7 @@ def test_a_broken_scene_is_left_out_and_named(
     env = WorldEnv(tiny_world)
     env.reset(seed=1)
     env.close()
-    assert len(Hall.load([str(tiny_world_folder)], [], "cpu").list()[0].scenes) == 1
+    assert len(Registry.load([str(tiny_world_folder)], [], "cpu").list()[0].scenes) == 1
     found, broken = scan_scenes()
     assert {scene.name for scene in found} >= set(scene_names()) and set(broken) == {"a-broken"}
     shown = run("scenes")

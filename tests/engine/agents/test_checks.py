@@ -140,7 +140,7 @@ def test_an_episode_of_no_length_is_refused_and_no_session_is_left_open(make, ma
             make(num_envs, max_ticks=max_ticks)
         with pytest.raises(PlayheadError, match="no render mode `ansi`"):
             make(num_envs, render_mode="ansi")
-    assert make.server is None or not make.server.hosted
+    assert make.server is None or not make.server.sessions
 
 
 @pytest.mark.parametrize("num_envs", [0, -1, 1.5])

@@ -113,7 +113,7 @@ def test_a_copy_of_a_remote_environment_has_a_session_of_its_own(options):
         env = RemoteWorldEnv(server.address)
         wanted = dream(env)
         twins = [pickle.loads(pickle.dumps(env)), copy.deepcopy(env)]
-        assert len(server.hosted) == 3
+        assert len(server.sessions) == 3
         assert all(np.array_equal(dream(twin), wanted) for twin in twins)
         for one in (env, *twins):
             one.close()

@@ -16,12 +16,12 @@ import pytest
 import zmq
 
 from playhead.engine import work
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.auth import ServerKeys, new_keys
-from playhead.engine.bridge.client import Client
-from playhead.engine.bridge.connections import Limits
-from playhead.engine.bridge.hall import Hall
-from playhead.engine.bridge.server import Server, serve_in_background
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.server.limits import Limits
+from playhead.engine.bridge.server.registry import Registry
+from playhead.engine.bridge.server.server import Server, serve_in_background
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.auth import ServerKeys, new_keys
 from playhead.engine.recording import edit
 from playhead.engine.recording.recorder import tick_row
 from playhead.scenes.scene import load_scene
@@ -34,7 +34,7 @@ Pushed = TypeVar("Pushed", bound=p.Message)
 def serving(
     world, scene, limits: Limits | None = None, trusted: ServerKeys | None = None, bind="tcp://127.0.0.1:*"
 ) -> Iterator[Server]:
-    server = Server(Hall([world], [load_scene(scene)]), bind, trusted, limits)
+    server = Server(Registry([world], [load_scene(scene)]), bind, trusted, limits)
     thread = serve_in_background(server)
     try:
         yield server

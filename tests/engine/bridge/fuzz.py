@@ -16,7 +16,7 @@ import msgpack
 import psutil
 import zmq
 
-from playhead.engine.bridge import protocol as p
+from playhead.engine.bridge.wire import protocol as p
 from playhead.world.action import Action
 from tests.engine.bridge.conftest import ROOT, serve_process
 from tests.engine.bridge.raw import Raw

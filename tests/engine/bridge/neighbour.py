@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
 from playhead.world.action import Action
 
 

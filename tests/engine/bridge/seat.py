@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from playhead.engine.bridge.line import Line, Wanted
-from playhead.engine.bridge.remote import RemoteLoop
-from playhead.engine.bridge.server import Server
+from playhead.engine.bridge.client.remote_loop import RemoteLoop
+from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
+from playhead.engine.bridge.server.server import Server
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
 from playhead.world.action import Action
@@ -38,7 +38,7 @@ class Seat:
     def __init__(self, address: str, **options) -> None:
         wanted = Wanted(**{"codec": "raw", **options.pop("wanted", {})})
         self.hand, self.ticks, self.said = Hand(), list[Tick](), list[str]()
-        self.line = Line(address, None, wanted)
+        self.line = RemoteSession(address, None, wanted)
         self.loop = RemoteLoop(
             self.line, self.hand, key_time=time.perf_counter, complain=self.said.append, **options
         )
@@ -121,14 +121,14 @@ def play_over_a_breaking_line(server: Server, world: World, breaks: int, seed: i
         assert threads is None or threading.active_count() <= threads + 2
         player.loop.toggle_pause()
         player.wait(lambda: player.loop.stats.paused, "the pause")
-        (hosted,) = server.hosted.values()
+        (hosted,) = server.sessions
         past = hosted.loop.ask(lambda _: hosted.ticks()).result()
     cable.close()
     numbers = [tick.number for tick in player.ticks]
     assert numbers == sorted(numbers) and player.begun == 1
     alone, dreamed = Session(world, make_tiny_context(), SEED), {}
-    for tick, (action, _) in enumerate(past, 1):
-        dreamed[tick] = alone.step(action)
+    for tick, played in enumerate(past, 1):
+        dreamed[tick] = alone.step(played.action)
     seen = [tick for tick in player.ticks if 0 < tick.number <= len(past)]
     assert len(seen) > breaks
     assert all(np.array_equal(tick.frames, dreamed[tick.number]) for tick in seen)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
-from playhead.engine.bridge.protocol import BridgeError
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.world.action import Action
 from tests.conftest import BUTTONS
 from tests.engine.bridge.conftest import serve_process

@@ -129,7 +129,7 @@ def test_a_vector_of_worlds_dreams_what_each_alone_would(request, where, tiny_wo
         assert over.tolist() == [w[3] for w in wanted] == [tick == 12] * 3
         assert not ended.any() and not rewards.any()
     vector.close()
-    assert where == "here" or not request.getfixturevalue("server").hosted
+    assert where == "here" or not request.getfixturevalue("server").sessions
 
 
 def test_the_shipped_world_is_made_by_its_name():

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.commands import serve
-from playhead.engine.bridge.server import Server
+from playhead.engine.bridge.server.server import Server
+from playhead.engine.bridge.wire import protocol as p
 from playhead.world import interrupts
 from playhead.world.action import Action
 from tests.engine.bridge.conftest import ROOT, serve_process, until, wait_for, wants
@@ -23,8 +23,8 @@ from tests.engine.bridge.soak import soak
 FORWARD = Action(frozenset({"forward"}))
 DOOMED = """
 import sys
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 
 client = Client(sys.argv[1], "doomed")

@@ -3,9 +3,9 @@
 import pytest
 import zmq
 
-from playhead.engine.bridge import protocol as p
-from playhead.engine.bridge.auth import load_client_keys, load_server_keys
-from playhead.engine.bridge.client import Client
+from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.auth import load_client_keys, load_server_keys
 from playhead.world.action import Action
 from tests.engine.bridge.cable import Cable
 from tests.engine.bridge.conftest import frames_of, serving

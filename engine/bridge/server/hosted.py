@@ -1,0 +1,112 @@
+"""A session that clients play: its loop, who controls it, and what they hold."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from playhead.engine.bridge.server.acts import ActSource
+from playhead.engine.bridge.server.lease import Lease
+from playhead.engine.bridge.server.past import Past, Ticks
+from playhead.engine.bridge.wire.protocol import BridgeError, Clock
+from playhead.engine.loop import Loop
+from playhead.engine.recording.tree import Place, PlayedTick
+from playhead.engine.session import Session, Snapshot
+from playhead.engine.tick import Tick
+from playhead.scenes.scene import Scene
+from playhead.world.action import Action
+
+if TYPE_CHECKING:
+    from playhead.world.world import World
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot on the server and the past that led to it."""
+
+    snapshot: Snapshot
+    ticks: Ticks | None
+    place: Place | None = None
+
+
+@dataclass
+class HostedSession:
+    """A session on the server. The loop's thread owns the session and its past, the server's the rest.
+
+    `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
+    `restored`: `past` is that of the state which the loop begins with, or goes on from next.
+    """
+
+    id: str
+    scene: Scene
+    loop: Loop
+    acts: ActSource
+    lease: Lease
+    clock: Clock
+    past: Past = field(default_factory=lambda: Past(0))
+    public: bool = False
+    last_used: float = field(default_factory=time.monotonic)
+    waiting_steps: int = 0
+    snapshots: dict[str, Kept] = field(default_factory=dict)
+    attached: set[str] = field(default_factory=set)
+    keeping: int = 0
+    restored: bool = False
+
+    @property
+    def concerned(self) -> set[str]:
+        """The tokens of the clients who own the session, control it, ask for that or look at it."""
+        return self.lease.concerned | self.attached
+
+    @property
+    def world(self) -> "World":
+        """Its world. Raises BridgeError as long as it is being opened."""
+        if self.loop.world is None:
+            raise BridgeError("busy", "the session is still being opened; try again in a moment")
+        return self.loop.world
+
+    def set_clock(self, clock: Clock) -> None:
+        if clock != self.clock:
+            self.clock = clock
+            self.follow_control()
+
+    def follow_control(self) -> None:
+        """A live session stands still while nobody controls it: whoever comes back finds it as it was."""
+        self.loop.set_lockstep(self.clock == "lockstep" or not self.lease.holder)
+
+    def remember(self, tick: Tick) -> bool:
+        """On the loop's thread: adds a tick to the past, or begins it anew.
+
+        Returns whether a snapshot of it is due.
+        """
+        if tick.action is not None:
+            return self.past.add(self._played(tick, tick.action))
+        if not self.restored:
+            self.past.begin([] if tick.number == 0 else None)
+        self.restored = False
+        return False
+
+    def _played(self, tick: Tick, action: Action) -> PlayedTick:
+        """A tick as the session's timeline has it, which may be written; or as it is to be played again."""
+        timeline = self.loop.timeline
+        played = timeline.tree.tick(tick.place) if timeline is not None and tick.place is not None else None
+        return played or PlayedTick(action, tick.steps, tick.source, time=0.0, took=0.0)
+
+    def keep_past(self, session: Session) -> None:
+        """On the loop's thread: keeps a snapshot of the present for branches."""
+        self.past.keep(session.snapshot())
+
+    def keep(self, session: Session) -> Kept:
+        """On the loop's thread: the present state and its past."""
+        timeline = self.loop.timeline
+        return Kept(session.snapshot(), self.ticks(), timeline.head if timeline is not None else None)
+
+    def ticks(self) -> Ticks | None:
+        """On the loop's thread: a copy of the past, None where it is not known."""
+        return None if self.past.ticks is None else list(self.past.ticks)
+
+    def restore(self, session: Session, kept: Kept) -> None:
+        """On the loop's thread: goes back to a kept state."""
+        session.restore(kept.snapshot)
+        if self.loop.timeline is not None and kept.place is not None:
+            self.loop.timeline.moved(kept.place)
+        self.past.begin(None if kept.ticks is None else list(kept.ticks))
+        self.restored = True

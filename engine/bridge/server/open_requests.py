@@ -1,0 +1,133 @@
+"""Requests by which sessions begin and end: at a scene's start, or going on from another one's past."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from playhead.engine.bridge.server.connections import Client
+from playhead.engine.bridge.server.hosted import HostedSession
+from playhead.engine.bridge.server.opener import Beginning, Opener
+from playhead.engine.bridge.server.past import Ticks, play_again
+from playhead.engine.bridge.server.recordings import Recorded
+from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps
+from playhead.engine.bridge.server.replies import Replies
+from playhead.engine.bridge.server.sessions import Sessions
+from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire.protocol import BridgeError
+from playhead.engine.session import Session, Snapshot
+from playhead.engine.work import Work
+from playhead.scenes.scene import Scene
+from playhead.world.world import World
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a second session begins: at the end of `ticks`, which began at a scene's start with a `seed`.
+
+    `twin` stands there already, if it is not None; `snapshots` are those of the ticks by their number,
+    `recorded` is where they are recorded.
+    """
+
+    twin: Session | None
+    scene: Scene
+    seed: int
+    ticks: Ticks | None
+    snapshots: dict[int, Snapshot]
+    recorded: Recorded | None
+
+
+class OpenRequests:
+    """Their handlers, each by the name of its request. Lives on the server's thread."""
+
+    def __init__(self, registry: Registry, sessions: Sessions, opener: Opener, replies: Replies) -> None:
+        self._registry, self._sessions, self._opener, self._replies = registry, sessions, opener, replies
+
+    def open(self, client: Client, request: p.Open) -> None:
+        registry, recordings = self._registry, self._sessions.recordings
+        if not registry.worlds:
+            raise BridgeError("refused", "this server has one session only; attach to it")
+        world = registry.world(request.world)
+        scene = registry.scene(world, request.scene)
+        seed = check_seed(scene.seed if request.seed is None else request.seed)
+        steps = world.steps if request.steps is None else request.steps
+        check_steps(world, steps)
+
+        def make() -> Work[Beginning]:
+            session = registry.open(world, scene, seed)
+            yield
+            session.steps = steps
+            return Beginning(session, recordings.timeline(world, scene))
+
+        self._host(client, request.id, world, scene, request.clock, make)
+
+    def attach(self, client: Client, request: p.Attach) -> None:
+        hosted = self._sessions.find(request.session)
+        hosted.attached.add(client.token)
+        self._replies.opened(client, request.id, hosted)
+
+    def close(self, client: Client, request: p.Close) -> None:
+        hosted = self._sessions.controlled(client, request.session)
+        if hosted.public:
+            raise BridgeError("refused", "this session is ended by closing its window")
+        self._sessions.end(hosted, f"{client.name} closed it", but=client.token)
+        self._replies.send(client, p.Done(id=request.id))
+
+    def fork(self, client: Client, request: p.Fork) -> None:
+        self._double(client, request.id, request.session, None)
+
+    def branch(self, client: Client, request: p.Branch) -> None:
+        self._double(client, request.id, request.session, request.tick)
+
+    def _double(self, client: Client, id: int, name: str, tick: int | None) -> None:
+        """Opens a second session that goes on from a tick of this one's past; None: from the present."""
+        hosted = self._sessions.controlled(client, name)
+        if hosted.public:
+            raise BridgeError("refused", "the session of a window cannot be doubled; serve has its own")
+        world, scene, recordings = hosted.world, hosted.scene, self._sessions.recordings
+
+        def look(session: Session) -> _Origin:
+            ticks, timeline = hosted.ticks(), hosted.loop.timeline
+            if tick and (ticks is None or tick > len(ticks)):
+                raise BridgeError("bad_value", f"tick {tick} is not in this session's past")
+            at = session.tick if tick is None else tick
+            twin = session.fork() if tick is None else None
+            ticks = ticks if tick is None else (ticks or [])[:tick]
+            recorded = recordings.origin(timeline, at)
+            return _Origin(twin, session.scene or scene, session.seed, ticks, hosted.past.until(at), recorded)
+
+        def make(origin: _Origin) -> Work[Beginning]:
+            session, recorded, begins = origin.twin, origin.recorded, origin.scene
+            if session is None:
+                session = (
+                    Session.unstarted(world, begins.context, begins)
+                    if origin.snapshots
+                    else self._registry.open(world, begins, origin.seed)
+                )
+                yield from play_again(session, begins, origin.seed, origin.ticks or [], origin.snapshots)
+            timeline = (yield from recordings.twin(recorded, world, scene)) if recorded else None
+            return Beginning(session, timeline, origin.ticks, origin.snapshots)
+
+        def host(origin: _Origin) -> None:
+            self._host(client, id, world, scene, hosted.clock, lambda: make(origin))
+
+        self._replies.then(client, id, hosted.loop.ask(look), host)
+
+    def _host(
+        self,
+        client: Client,
+        id: int,
+        world: World,
+        scene: Scene,
+        clock: p.Clock,
+        make: Callable[[], Work[Beginning]],
+    ) -> None:
+        """Opens a session of a client's, and answers with what it is."""
+
+        def opened(future: "Future[HostedSession]") -> None:
+            error = future.exception()
+            if error is not None:
+                self._replies.refuse(client, id, error)
+            else:
+                self._replies.opened(client, id, future.result())
+
+        self._opener.open(client.token, world, scene, clock, make, opened)

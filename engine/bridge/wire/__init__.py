@@ -1,0 +1,1 @@
+"""What both ends of the bridge share: the messages, the keys, the encodings of frames."""
