@@ -32,9 +32,9 @@ from playhead.engine.bridge.commands import app as keys_app
 from playhead.engine.commands import rollout
 from playhead.engine.recording.commands import app as recordings_app
 from playhead.engine.recording.commands import replay
-from playhead.render.commands import app as bench_app
-from playhead.render.evaluate import evaluate, train_report
-from playhead.render.export_commands import export
+from playhead.render.bench.commands import app as bench_app
+from playhead.render.evaluate.commands import evaluate, train_report
+from playhead.render.export.commands import export
 from playhead.scenes.commands import app as scenes_app
 from playhead.scenes.worlds_commands import app as worlds_app
 from playhead.world import interrupts
@@ -122,8 +122,8 @@ def play(
     codec: Annotated[str, typer.Option(help="How a server sends frames: h264, jpeg or raw.")] = "h264",
 ) -> None:
     """Play a world in a window."""
-    from playhead.render.play import play as run
-    from playhead.render.settings import PlaySettings, parse_steps
+    from playhead.render.window.play import play as run
+    from playhead.render.window.settings import PlaySettings, parse_steps
     from playhead.world.home import NoHome, recordings_folder
 
     if continued and (scene is not None or seed is not None or no_record or record is not None):

@@ -29,7 +29,7 @@ def rollout(
     from playhead.engine.rollout import rollout as run
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
-    from playhead.render.export import Clip, check_export, exporting
+    from playhead.render.export.export import Clip, check_export, exporting
     from playhead.scenes.scene import check_seed, load_scene, read_context
     from playhead.world.errors import ActionError, PlayheadError, WorldError
     from playhead.world.terminal import console

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from playhead import Action, PlayheadError, Session, World, load_scene
-from playhead.render.sheet import write_png
+from playhead.render.export.sheet import write_png
 from playhead.scenes.scene import Scene, scenes_of
 
 WALK = [Action(frozenset({"forward"}))] * 14 + [Action(frozenset({"forward", "turn_right"}))] * 10

@@ -14,7 +14,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from playhead.render.video import VideoWriter
+from playhead.render.export.video import VideoWriter
 from playhead.world.errors import PlayheadError
 
 KEEP = 0.85

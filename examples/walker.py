@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import zmq
 
-from playhead.render.sheet import write_png
+from playhead.render.export.sheet import write_png
 
 WALK = [(["forward"], 12), (["forward", "turn_right"], 8), (["strafe_left"], 4), ([], 2), (["attack"], 1)]
 """Buttons and for how many ticks they are held."""

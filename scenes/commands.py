@@ -46,7 +46,7 @@ def scenes(
             known = {"name": ready.name, "title": ready.title, "world": ready.world, "seed": ready.seed}
             rows.append({**known, "state": "to be prepared"})
     if thumbnails is not None:
-        from playhead.render.sheet import write_png
+        from playhead.render.export.sheet import write_png
         from playhead.scenes.scene import SceneError
 
         try:

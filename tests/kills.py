@@ -32,8 +32,8 @@ from tests.render.live import go_back, play_a_little
 PLAY = """
 import os, sys
 from pathlib import Path
-from playhead.render import play
-from playhead.render.settings import PlaySettings
+from playhead.render.window import play
+from playhead.render.window.settings import PlaySettings
 
 show = play.Play._receive
 

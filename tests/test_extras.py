@@ -9,7 +9,7 @@ import pytest
 
 from playhead.engine import doctor
 from playhead.main import main
-from playhead.render.minari_export import _import_minari
+from playhead.render.export.minari import _import_minari
 from playhead.scenes.encoders import _need
 from playhead.world import extras
 from playhead.world.errors import PlayheadError

@@ -95,7 +95,7 @@ def late():
 
 
 def test_commands_belong_to_the_command_line() -> None:
-    names = ("main", "engine.commands", "render.export_commands", "engine.loop")
+    names = ("main", "engine.commands", "render.export.commands", "engine.loop")
     assert [rooms.room(name) for name in names] == ["main", "main", "main", "engine"]
 
 

@@ -135,7 +135,7 @@ class FrameEnv(gymnasium.Env[np.ndarray, np.ndarray], EzPickle):
         if self.render_mode != "human" or self._frames is None:
             return
         if self._viewer is None:
-            from playhead.render.viewer import Viewer  # the only need of a window here
+            from playhead.render.window.viewer import Viewer  # the only need of a window here
 
             self._viewer = Viewer(self._frames.shape[2:0:-1], self.metadata["ticks_per_second"])
         self._viewer.show(self._frames)

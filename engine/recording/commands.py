@@ -77,8 +77,8 @@ def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
     world: str | None, device: str,
 ) -> None:  # fmt: skip
-    from playhead.render.play import play
-    from playhead.render.settings import PlaySettings, Watched
+    from playhead.render.window.play import play
+    from playhead.render.window.settings import PlaySettings, Watched
 
     timeline = play(
         PlaySettings(

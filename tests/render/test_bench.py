@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from playhead.main import main
-from playhead.render.bench import Wanderer
+from playhead.render.bench.play import Wanderer
 from playhead.world.action import Action, ActionSpace
 from tests.conftest import BUTTONS, make_tiny_world, save_world
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.session import Session
-from playhead.render.text import WARNING
+from playhead.render.window.text import WARNING
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
@@ -121,8 +121,8 @@ def test_a_window_that_waits_for_a_server_is_there_and_can_be_closed():
         code = f"""
 import threading, time, pygame
 from playhead.engine.bridge.client import remote_session
-from playhead.render.play import play
-from playhead.render.settings import PlaySettings
+from playhead.render.window.play import play
+from playhead.render.window.settings import PlaySettings
 
 remote_session.FIRST = 600
 

@@ -13,10 +13,10 @@ import torch
 from playhead import main as command_line
 from playhead.engine.agents import WorldEnv
 from playhead.engine.session import Session
-from playhead.render import minari_export
-from playhead.render.episodes import Moment, check_episodes, without_cuts, write_episode
-from playhead.render.export import ExportError
-from playhead.render.minari_export import check_minari, write_minari
+from playhead.render.export import minari as minari_export
+from playhead.render.export.episodes import Moment, check_episodes, without_cuts, write_episode
+from playhead.render.export.export import ExportError
+from playhead.render.export.minari import check_minari, write_minari
 from playhead.world.action import RE_ANCHOR, Action, ActionSpace
 from playhead.world.checkpoint import save_weights
 from playhead.world.training.footage import Footage, read_episode

@@ -8,8 +8,8 @@ import numpy as np
 import pygame
 import pytest
 
-from playhead.render.export import Clip, ExportError, check_export, exporting
-from playhead.render.sheet import write_png
+from playhead.render.export.export import Clip, ExportError, check_export, exporting
+from playhead.render.export.sheet import write_png
 
 TICKS, HEIGHT, WIDTH = 40, 48, 64
 CLIP = Clip(

@@ -12,7 +12,7 @@ import pytest
 
 from playhead import main as command_line
 from playhead.engine.recording.reader import Recording
-from playhead.render.film import GAP
+from playhead.render.export.film import GAP
 from playhead.scenes.scene import load_scene
 from playhead.world.training.footage import read_episode
 from playhead.world.world import World

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from playhead.render.film import GAP, Pane, Style, draw_film, said
+from playhead.render.export.film import GAP, Pane, Style, draw_film, said
 from playhead.world.action import Action
 
 FRAME = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)

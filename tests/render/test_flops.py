@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from playhead.render import flops
+from playhead.render.bench import flops
 from playhead.scenes.scene import load_scene
 from playhead.world import packed
 from playhead.world.world import World

@@ -10,8 +10,8 @@ import pytest
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.tree import Place
 from playhead.engine.session import Session
-from playhead.render.scrub import DOUBLES, FASTEST, HESITATION, distance
-from playhead.render.text import ACCENT, GREY
+from playhead.render.window.scrub import DOUBLES, FASTEST, HESITATION, distance
+from playhead.render.window.text import ACCENT, GREY
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playhead.render.pacer import Pacer
+from playhead.render.window.pacer import Pacer
 
 
 def frames(count: int, first: int = 0) -> np.ndarray:

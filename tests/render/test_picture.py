@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playhead.render.picture import draw_picture, fit
+from playhead.render.window.picture import draw_picture, fit
 
 windows = st.tuples(st.integers(40, 4000), st.integers(40, 2500))
 frames = st.sampled_from([(256, 160), (64, 64), (832, 480), (480, 832)])

@@ -89,8 +89,8 @@ def test_closing_the_window_ends_at_any_time(tiny_world_folder, tiny_scene):
     code = f"""
 import threading, time, pygame
 from pathlib import Path
-from playhead.render.play import play
-from playhead.render.settings import PlaySettings
+from playhead.render.window.play import play
+from playhead.render.window.settings import PlaySettings
 
 def close():
     while not pygame.display.get_init():

@@ -8,7 +8,7 @@ import pytest
 
 from playhead.controls.keymap import find_keymap
 from playhead.engine.recording.reader import Recording
-from playhead.render.prompts import prompt_note
+from playhead.render.window.prompts import prompt_note
 from playhead.scenes.build import save_scene
 from playhead.scenes.scene import Scene, SceneFields
 from playhead.world.action import Action

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from playhead.main import main
-from playhead.render.batch import bench_batch
-from playhead.render.report import LINE, plot
+from playhead.render.bench.batch import bench_batch
+from playhead.render.evaluate.report import LINE, plot
 
 
 def inked(picture: np.ndarray) -> np.ndarray:

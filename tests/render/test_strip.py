@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playhead.engine.recording.tree import Branch, Place, PlayedTick, Tree
-from playhead.render.strip import LANES, assign_lanes, way_to
+from playhead.render.window.strip import LANES, assign_lanes, way_to
 from playhead.world.action import Action
 
 TICK = PlayedTick(Action(), 1, "script", 0.0, 0.0)

@@ -12,10 +12,10 @@ import pytest
 
 from playhead.controls.keymap import find_keymap
 from playhead.engine.stats import Link, Stats
-from playhead.render.hud import draw_hud, draw_note, draw_state, figures
-from playhead.render.screens import draw_help, draw_loading
-from playhead.render.settings import parse_steps
-from playhead.render.window import save_screenshot
+from playhead.render.window.hud import draw_hud, draw_note, draw_state, figures
+from playhead.render.window.screens import draw_help, draw_loading
+from playhead.render.window.settings import parse_steps
+from playhead.render.window.window import save_screenshot
 from playhead.world.errors import PlayheadError, WorldError
 
 ROOT = Path(__file__).parents[2]
@@ -154,5 +154,7 @@ def test_options_out_of_range_are_refused_before_a_window_opens(option, value, s
 
 
 def test_the_window_and_the_help_need_no_torch():
-    ended = run("-c", "import sys, playhead.main, playhead.render.play; sys.exit('torch' in sys.modules)")
+    ended = run(
+        "-c", "import sys, playhead.main, playhead.render.window.play; sys.exit('torch' in sys.modules)"
+    )
     assert ended.returncode == 0, ended.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from playhead import main as command_line
-from playhead.render.sheet import write_png
+from playhead.render.export.sheet import write_png
 from playhead.scenes.encoders import Encoders, make_context
 from playhead.scenes.picture import read_picture
 from playhead.scenes.scene import SceneError, load_scene, scenes_of

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from playhead.engine.session import Session
-from playhead.render.sheet import write_png
+from playhead.render.export.sheet import write_png
 from playhead.scenes.commands import app
 from playhead.scenes.scene import SceneError, load_scene, scene_names
 from playhead.scenes.settle import settle_picture

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from playhead.main import main
-from playhead.render.evaluate import comparison
+from playhead.render.evaluate.commands import comparison
 from playhead.world import evaluation
 from playhead.world.action import ActionSpace
 from playhead.world.clips import cut_clips

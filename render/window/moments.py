@@ -8,11 +8,11 @@ import numpy as np
 import pygame
 
 from playhead.engine.loop import Loop
-from playhead.render.glimpse import Glimpse
-from playhead.render.panels import MomentList, NameLine
-from playhead.render.scrub import REFRESH, Scrub
-from playhead.render.standstill import Standstill
-from playhead.render.strip import Strip
+from playhead.render.window.glimpse import Glimpse
+from playhead.render.window.panels import MomentList, NameLine
+from playhead.render.window.scrub import REFRESH, Scrub
+from playhead.render.window.standstill import Standstill
+from playhead.render.window.strip import Strip
 from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from playhead.engine.stats import percentile
 from playhead.engine.tick import Tick
 from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
-from playhead.render.bench import SETTLE, Unpaced, Wanderer, show
+from playhead.render.bench.play import SETTLE, Unpaced, Wanderer, show
 from playhead.scenes.scene import Scene
 from playhead.world.world import World
 

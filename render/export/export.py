@@ -18,8 +18,8 @@ from typing import IO
 
 import numpy as np
 
-from playhead.render.sheet import contact_sheet, write_png
-from playhead.render.video import VideoWriter
+from playhead.render.export.sheet import contact_sheet, write_png
+from playhead.render.export.video import VideoWriter
 from playhead.world.action import Action
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError

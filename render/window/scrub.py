@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from playhead.engine.loop import Loop
-from playhead.render.glimpse import Glimpse
-from playhead.render.standstill import Standstill
+from playhead.render.window.glimpse import Glimpse
+from playhead.render.window.standstill import Standstill
 
 if TYPE_CHECKING:
     from playhead.engine.recording.tree import Place

@@ -9,7 +9,7 @@ from pathlib import Path
 import pygame
 
 from playhead.engine.display import lacks_display
-from playhead.render.text import ACCENT, BACKGROUND, forget_fonts
+from playhead.render.window.text import ACCENT, BACKGROUND, forget_fonts
 from playhead.world.errors import PlayheadError
 
 TITLE = "Playhead"

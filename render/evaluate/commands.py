@@ -46,7 +46,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a world against real footage that it has never seen, or compare training runs."""
-    from playhead.render import returning
+    from playhead.render.evaluate import returning
     from playhead.world.errors import PlayheadError
     from playhead.world.evaluation import PLAYERS, as_numbers
     from playhead.world.found import find_world
@@ -148,7 +148,7 @@ def _measured(
             evaluation = prepare(world, inverse, episodes, cut, player)
             watch = saved = None
             if job.out is not None:
-                from playhead.render.album import Album
+                from playhead.render.evaluate.album import Album
 
                 album = Album(job.out, evaluation.clips, ticks)
                 watch = album.watch
@@ -262,7 +262,7 @@ def tables(scores: "dict[str, Scores]", steps: int, judged: bool) -> "list[Table
 
 def train_report(run: Annotated[Path, typer.Argument(help="Folder of a training run.")]) -> None:
     """Draw a run's metrics, a PNG each, into its folder."""
-    from playhead.render.report import report
+    from playhead.render.evaluate.report import report
 
     for file in report(run):
         typer.echo(str(file))

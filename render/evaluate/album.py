@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playhead.render.sheet import contact_sheet, write_png
-from playhead.render.video import VideoWriter, can_film
+from playhead.render.export.sheet import contact_sheet, write_png
+from playhead.render.export.video import VideoWriter, can_film
 from playhead.world.clips import CONTEXT, Clip
 from playhead.world.evaluation import LOOKS
 

@@ -11,10 +11,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from playhead.render.episodes import Moment
-    from playhead.render.film import Pane, Style
-    from playhead.render.minari_export import Credits
-    from playhead.render.take import Take
+    from playhead.render.export.episodes import Moment
+    from playhead.render.export.film import Pane, Style
+    from playhead.render.export.minari import Credits
+    from playhead.render.export.take import Take
 
     Watch = Callable[[Iterator[Moment]], Iterator[Moment]]
 
@@ -47,10 +47,10 @@ def export(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
-    from playhead.render.export import ExportError, check_export
-    from playhead.render.film import Style
-    from playhead.render.minari_export import Credits
-    from playhead.render.take import Shelf
+    from playhead.render.export.export import ExportError, check_export
+    from playhead.render.export.film import Style
+    from playhead.render.export.minari import Credits
+    from playhead.render.export.take import Shelf
     from playhead.world.terminal import console
 
     credited = author or author_email or code_permalink
@@ -80,8 +80,8 @@ def _export_film(takes: "list[Take]", to: Path, style: "Style", console: "Consol
     import numpy as np
     from rich.progress import track
 
-    from playhead.render.export import Clip, ExportError, exporting
-    from playhead.render.film import draw_film
+    from playhead.render.export.export import Clip, ExportError, exporting
+    from playhead.render.export.film import draw_film
 
     clips = [Clip.of(take.world.config, take.actions, take.first) for take in takes]
     if len({clip.rate for clip in clips}) > 1:
@@ -114,8 +114,8 @@ def _side_by_side(takes: "list[Iterator[list[Pane]]]") -> "Iterator[list[list[Pa
 def _export_episodes(takes: "list[Take]", to: str, console: "Console") -> str:
     import glob
 
-    from playhead.render.episodes import check_episodes, without_cuts, write_episode
-    from playhead.render.export import ExportError
+    from playhead.render.export.episodes import check_episodes, without_cuts, write_episode
+    from playhead.render.export.export import ExportError
 
     folder = Path(to)
     stems = {take.recording.path.stem for take in takes}
@@ -142,9 +142,9 @@ def _export_episodes(takes: "list[Take]", to: str, console: "Console") -> str:
 
 
 def _export_minari(takes: "list[Take]", to: str, credits: "Credits", console: "Console") -> str:
-    from playhead.render.episodes import without_cuts
-    from playhead.render.export import ExportError
-    from playhead.render.minari_export import check_minari, write_minari
+    from playhead.render.export.episodes import without_cuts
+    from playhead.render.export.export import ExportError
+    from playhead.render.export.minari import check_minari, write_minari
 
     check_minari(to)
     config = takes[0].world.config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from playhead.controls.keymap import Keymap
 from playhead.controls.player import Player
-from playhead.render.settings import PlaySettings
+from playhead.render.window.settings import PlaySettings
 from playhead.world.errors import PlayheadError
 from playhead.world.home import if_any, worlds_folder
 

@@ -18,17 +18,17 @@ from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox
 from playhead.engine.stats import Stats
 from playhead.engine.tick import Tick
-from playhead.render.hud import draw_hud, draw_note, draw_state
-from playhead.render.moments import Moments
-from playhead.render.opening import Opening, family_of, keymap_world
-from playhead.render.pacer import Pacer
-from playhead.render.picture import draw_picture
-from playhead.render.prompts import prompt_note
-from playhead.render.remote import RemoteOpening, RemoteSharing, dial_in, script_of
-from playhead.render.screens import draw_help, draw_loading
-from playhead.render.settings import PlaySettings
-from playhead.render.sharing import Sharing
-from playhead.render.window import WAKE, Window, save_screenshot, wake
+from playhead.render.window.hud import draw_hud, draw_note, draw_state
+from playhead.render.window.moments import Moments
+from playhead.render.window.opening import Opening, family_of, keymap_world
+from playhead.render.window.pacer import Pacer
+from playhead.render.window.picture import draw_picture
+from playhead.render.window.prompts import prompt_note
+from playhead.render.window.remote import RemoteOpening, RemoteSharing, dial_in, script_of
+from playhead.render.window.screens import draw_help, draw_loading
+from playhead.render.window.settings import PlaySettings
+from playhead.render.window.sharing import Sharing
+from playhead.render.window.window import WAKE, Window, save_screenshot, wake
 from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:

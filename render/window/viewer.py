@@ -4,8 +4,8 @@ import numpy as np
 import pygame
 
 from playhead.engine.clock import Clock
-from playhead.render.picture import draw_picture
-from playhead.render.window import Window
+from playhead.render.window.picture import draw_picture
+from playhead.render.window.window import Window
 
 
 class Viewer:

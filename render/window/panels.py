@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pygame
 
-from playhead.render.text import (
+from playhead.render.window.text import (
     ACCENT,
     GREY,
     SHADE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pygame
 
-from playhead.render.text import (
+from playhead.render.window.text import (
     ACCENT,
     GREY,
     SHADE,

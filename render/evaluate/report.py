@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pygame
 
-from playhead.render.sheet import write_png
+from playhead.render.export.sheet import write_png
 from playhead.world.errors import PlayheadError
 
 WIDTH, HEIGHT, MARGIN = 640, 260, 48

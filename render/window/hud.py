@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pygame
 
 from playhead.engine.stats import Stats
-from playhead.render.text import (
+from playhead.render.window.text import (
     ACCENT,
     GREY,
     SHADE,

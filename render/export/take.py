@@ -7,9 +7,9 @@ from pathlib import Path
 
 from playhead.engine.recording.reader import Recording, find_recording
 from playhead.engine.recording.replay import Replayed, load_world, replay, telling
-from playhead.render.episodes import Moment
-from playhead.render.export import ExportError
-from playhead.render.film import Pane, said
+from playhead.render.export.episodes import Moment
+from playhead.render.export.export import ExportError
+from playhead.render.export.film import Pane, said
 from playhead.world.action import Action
 from playhead.world.world import World
 

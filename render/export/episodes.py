@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from playhead.render.export import ExportError, npz, whole
+from playhead.render.export.export import ExportError, npz, whole
 from playhead.world.action import RE_ANCHOR, Action, ActionSpace
 
 

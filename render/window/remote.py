@@ -10,10 +10,10 @@ from playhead.engine.bridge.client.remote_loop import RemoteLoop
 from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
 from playhead.engine.bridge.wire.auth import load_client_keys
 from playhead.engine.bridge.wire.protocol import CODECS, LOCAL, Controlled, SceneInfo
-from playhead.render.screens import draw_loading
-from playhead.render.settings import PlaySettings
-from playhead.render.sharing import NEEDS_CONTROL
-from playhead.render.window import Window, wake
+from playhead.render.window.screens import draw_loading
+from playhead.render.window.settings import PlaySettings
+from playhead.render.window.sharing import NEEDS_CONTROL
+from playhead.render.window.window import Window, wake
 from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
 from playhead.world.home import if_any, recordings_folder

@@ -4,10 +4,8 @@ Every tick is drawn with its HUD and shown, on the display or, where there is no
 """
 
 import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,12 +16,11 @@ from playhead.engine.clock import Clock
 from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox
 from playhead.engine.session import Session
-from playhead.engine.stats import percentile
 from playhead.engine.tick import Tick
 from playhead.engine.timeline.timeline import Timeline
-from playhead.render.hud import draw_hud
-from playhead.render.picture import draw_picture
-from playhead.render.window import Window, wake
+from playhead.render.window.hud import draw_hud
+from playhead.render.window.picture import draw_picture
+from playhead.render.window.window import Window, wake
 from playhead.scenes.scene import Scene
 from playhead.world.action import Action, ActionSpace
 from playhead.world.past import enter
@@ -181,40 +178,3 @@ def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float
         timed("copy", lambda: state.frames.cpu())
         timed("commit", lambda: world.commit(state))
     return {name: values[warm:] for name, values in times.items()}
-
-
-def device_memory(device: torch.device) -> float | None:
-    """The most memory that torch has had on a CUDA device since play began, in MB; None elsewhere."""
-    return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
-
-
-def hardware(device: torch.device) -> str:
-    """The machine in a line."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return f"{len(names)} x {names[0]}"
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def resident_memory() -> float | None:
-    """The most memory that this process has had in main memory, in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def spread(times: Sequence[float], digits: int = 1) -> str:
-    """p50 / p95 / p99 in milliseconds."""
-    found = (percentile(times, p) for p in (50, 95, 99))
-    return " / ".join("-" if t is None else f"{1000 * t:.{digits}f}" for t in found)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from playhead.render.episodes import Moment
-from playhead.render.export import ExportError
+from playhead.render.export.episodes import Moment
+from playhead.render.export.export import ExportError
 from playhead.world.config import WorldConfig
 from playhead.world.extras import install
 

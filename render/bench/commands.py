@@ -34,8 +34,9 @@ def bench_play(
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
-    from playhead.render import bench, flops
-    from playhead.render.bench_recording import bench_recording, recorded
+    from playhead.render.bench import flops, machine
+    from playhead.render.bench import play as bench
+    from playhead.render.bench.recording import bench_recording, recorded
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.world import World
 
@@ -48,7 +49,7 @@ def bench_play(
     with recorded(loaded, start) if paced else nullcontext() as timeline:
         measured = bench.bench_play(loaded, start, ticks, began, timeline)
     config = loaded.config
-    typer.echo(f"hardware      {bench.hardware(loaded.device)}")
+    typer.echo(f"hardware      {machine.hardware(loaded.device)}")
     typer.echo(
         f"world         {config.name}, {config.frame_width} x {config.frame_height}, "
         f"{plural(loaded.steps, 'step')} a tick, {str(loaded.dtype).removeprefix('torch.')}"
@@ -56,31 +57,31 @@ def bench_play(
     how = "at its own pace, recorded" if paced else "as fast as they come"
     typer.echo(f"measured      {len(measured.apart)} ticks {how}, decode, commit and display included")
     typer.echo(f"rate          {measured.rate:.1f} ticks/s (the world's own: {config.ticks_per_second:g})")
-    typer.echo(f"tick          {bench.spread(measured.apart)} ms p50 / p95 / p99, from frame to frame")
-    typer.echo(f"key to frame  {bench.spread(measured.to_frame)} ms, from the input's sample to the frame")
-    typer.echo(f"key to screen {bench.spread(measured.to_display)} ms, to the end of the window's flip")
+    typer.echo(f"tick          {machine.spread(measured.apart)} ms p50 / p95 / p99, from frame to frame")
+    typer.echo(f"key to frame  {machine.spread(measured.to_frame)} ms, from the input's sample to the frame")
+    typer.echo(f"key to screen {machine.spread(measured.to_display)} ms, to the end of the window's flip")
     typer.echo(f"start         {measured.start:.1f} s from loading to the first dreamed frame on screen")
     if loaded.attention is not None:
         typer.echo(f"attention     {loaded.attention}, of {'; '.join(loaded.attention_findings)}")
     if stages:
         for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
-            typer.echo(f"{name:13} {bench.spread(times)} ms p50 / p95 / p99, waited for")
+            typer.echo(f"{name:13} {machine.spread(times)} ms p50 / p95 / p99, waited for")
         counted = flops.count(loaded, start)
         each = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in counted.items())
         typer.echo(f"GFLOP a tick  {sum(counted.values()) / 1e9:.2f}: {each}, counted")
     if recording:
         cost = bench_recording(loaded, start, ticks)
-        typer.echo(f"not recorded  {bench.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
-        typer.echo(f"recorded      {bench.spread(cost.recorded)} ms")
+        typer.echo(f"not recorded  {machine.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
+        typer.echo(f"recorded      {machine.spread(cost.recorded)} ms")
         typer.echo(f"ratio         {' / '.join(f'{cost.ratio(p):.3f}' for p in (50, 95, 99))}")
         ticks_kb, thumbnails_kb = cost.ticks_a_minute / 1e3, cost.thumbnails_a_minute / 1e3
         typer.echo(
             f"a minute      {ticks_kb:.0f} kB of actions and hashes, {thumbnails_kb:.0f} kB of thumbnails"
         )
-    peak = bench.device_memory(loaded.device)
+    peak = machine.device_memory(loaded.device)
     if peak is not None:
         typer.echo(f"device memory {peak:.0f} MB at most")
-    memory = bench.resident_memory()
+    memory = machine.resident_memory()
     if memory is not None:
         typer.echo(f"memory        {memory:.0f} MB resident at most")
 
@@ -94,8 +95,8 @@ def bench_seek(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play with recording, then go to random moments of that and print how long it takes."""
-    from playhead.render import bench
-    from playhead.render.bench_recording import bench_seek as run
+    from playhead.render.bench import machine
+    from playhead.render.bench.recording import bench_seek as run
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.world import World
 
@@ -103,12 +104,12 @@ def bench_seek(
     loaded.share_cores()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     found = run(loaded, start, ticks, seeks)
-    typer.echo(f"hardware      {bench.hardware(loaded.device)}")
+    typer.echo(f"hardware      {machine.hardware(loaded.device)}")
     typer.echo(f"world         {loaded.config.name}, {plural(loaded.steps, 'step')} a tick")
     longest = max(found.seeks) * 1000
-    typer.echo(f"played        {ticks} ticks, {bench.spread(found.ticks)} ms p50 / p95 / p99 a tick")
-    typer.echo(f"seek          {bench.spread(found.seeks)} ms, {longest:.0f} ms at most, from the disk")
-    typer.echo(f"picture       {bench.spread(found.pictures)} ms, to look at a moment without going there")
+    typer.echo(f"played        {ticks} ticks, {machine.spread(found.ticks)} ms p50 / p95 / p99 a tick")
+    typer.echo(f"seek          {machine.spread(found.seeks)} ms, {longest:.0f} ms at most, from the disk")
+    typer.echo(f"picture       {machine.spread(found.pictures)} ms, to look at a moment without going there")
     typer.echo(f"snapshots     {found.snapshot / 1e6:.2f} MB each")
     typer.echo(f"disk          {found.disk_an_hour / 1e9:.2f} GB an hour, snapshots and latents")
 
@@ -119,7 +120,7 @@ def bench_attention(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
-    from playhead.render import bench
+    from playhead.render.bench import machine
     from playhead.world import acceleration, attention_check
     from playhead.world.config import load_config
     from playhead.world.found import find_world
@@ -129,7 +130,7 @@ def bench_attention(
     dtype = acceleration.pick_dtype(target)
     patches = config.latent.height * config.latent.width // config.generator.patch**2
     heads, queries, keys, size = attention_check.shapes(config, patches)
-    typer.echo(f"hardware      {bench.hardware(target)}")
+    typer.echo(f"hardware      {machine.hardware(target)}")
     typer.echo(
         f"world         {config.name}, {heads} heads of {size}, {queries} queries, {keys} keys, "
         f"{str(dtype).removeprefix('torch.')}"
@@ -151,7 +152,7 @@ def bench_batch(
     """Step many sessions together and print ticks a second against their number."""
     from rich.table import Table
 
-    from playhead.render import batch, bench
+    from playhead.render.bench import batch, machine
     from playhead.world import acceleration
     from playhead.world.errors import PlayheadError
     from playhead.world.terminal import show
@@ -165,7 +166,7 @@ def bench_batch(
         import torch
 
         torch.set_num_threads(acceleration.cores())  # nothing runs beside it, as the window does in play
-    typer.echo(f"hardware      {bench.hardware(loaded.device)}")
+    typer.echo(f"hardware      {machine.hardware(loaded.device)}")
     typer.echo(
         f"world         {loaded.config.name}, {plural(loaded.steps, 'step')} a tick, "
         "decode and commit included"
@@ -190,16 +191,16 @@ def bench_bridge(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Play through a server on this machine, and print what that costs beyond the ticks."""
-    from playhead.render import bench
-    from playhead.render.bridge_bench import bench_steps, bench_watchers, served
+    from playhead.render.bench import machine
+    from playhead.render.bench.bridge import bench_steps, bench_watchers, served
     from playhead.world.acceleration import pick_device
 
-    typer.echo(f"hardware      {bench.hardware(pick_device(device))}")
+    typer.echo(f"hardware      {machine.hardware(pick_device(device))}")
     with served(world, scene, device) as address:
         found = bench_steps(address, steps)
         typer.echo(f"lockstep      {len(found.ticks)} steps, one action and its raw frames each")
-        typer.echo(f"tick          {bench.spread(found.ticks)} ms p50 / p95 / p99")
-        typer.echo(f"bridge        {bench.spread(found.beyond, 3)} ms p50 / p95 / p99, beyond the tick")
+        typer.echo(f"tick          {machine.spread(found.ticks)} ms p50 / p95 / p99")
+        typer.echo(f"bridge        {machine.spread(found.beyond, 3)} ms p50 / p95 / p99, beyond the tick")
         missed: dict[int, list[int]] = {}
         for phase in bench_watchers(address, [0, watchers, 0, watchers], ticks):
             seen = missed.setdefault(phase.watchers, [0, 0])

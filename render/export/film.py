@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pygame
 
-from playhead.render.hud import draw_held
-from playhead.render.text import GREY, draw_label, text_size
+from playhead.render.window.hud import draw_held
+from playhead.render.window.text import GREY, draw_label, text_size
 from playhead.world.action import Action
 
 GAP = 4

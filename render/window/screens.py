@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pygame
 
 from playhead.controls.keymap import FUNCTIONS, Keymap
-from playhead.render.text import ACCENT, BACKGROUND, GREY, SHADE, WHITE, panel, render_text, text_size
+from playhead.render.window.text import ACCENT, BACKGROUND, GREY, SHADE, WHITE, panel, render_text, text_size
 
 GROOVE = (44, 48, 58)
 

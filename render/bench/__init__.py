@@ -1,0 +1,1 @@
+"""Measuring speed: play, batches, recording, the bridge."""

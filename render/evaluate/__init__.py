@@ -1,0 +1,1 @@
+"""Measuring worlds and training runs: `evaluate`, its pictures and plots."""

@@ -1,0 +1,1 @@
+"""What was played, kept: films, pictures, footage and data sets."""
