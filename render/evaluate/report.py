@@ -1,17 +1,15 @@
-"""The plots of a training run, drawn from its `metrics.jsonl` with what draws the window."""
+"""The plots of a training run, drawn from its `metrics.jsonl` by matplotlib (extra `train`)."""
 
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pygame
-
-from playhead.render.export.sheet import write_png
 from playhead.world.errors import PlayheadError
+from playhead.world.extras import install
 
-WIDTH, HEIGHT, MARGIN = 640, 260, 48
-INK, FAINT, PAPER, LINE = (225, 225, 225), (70, 70, 78), (24, 24, 28), (110, 190, 255)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
@@ -29,7 +27,10 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 
 
 def report(run: Path) -> list[Path]:
-    """Draws each metric against the steps into `run/report/NAME.png`; returns the files."""
+    """Draws each metric against the steps into `run/report/NAME.png`; returns the files.
+
+    Raises PlayheadError where there are no metrics, or no matplotlib.
+    """
     rows = read_metrics(run)
     names = sorted({name for row in rows for name in row} - {"step", "seconds"})
     folder = run / "report"
@@ -38,42 +39,25 @@ def report(run: Path) -> list[Path]:
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         files.append(folder / f"{name}.png")
-        write_png(files[-1], plot(f"{run.name}: {name}", points))
+        plot(f"{run.name}: {name}", points).savefig(files[-1])
     return files
 
 
-def plot(title: str, points: list[tuple[float, float]]) -> np.ndarray:
-    """A curve with the smallest and largest values of both axes, uint8 `(HEIGHT, WIDTH, 3)`.
+def plot(title: str, points: Sequence[tuple[float, float]]) -> "Figure":
+    """A curve of values against steps.
 
     Values are on a logarithmic axis where all are above 0 and span more than a factor of ten.
     """
-    surface = pygame.Surface((WIDTH, HEIGHT))
-    surface.fill(PAPER)
-    pygame.font.init()
-    font = pygame.font.Font(None, 18)
+    try:
+        from matplotlib.figure import Figure  # without pyplot, which would look for a display
+    except ImportError:
+        raise PlayheadError(f"plots need matplotlib: {install('train')}") from None
+    figure = Figure((6.4, 2.8), layout="constrained")
+    axes = figure.add_subplot()
     steps, values = zip(*points, strict=True)
-    logarithmic = min(values) > 0 and max(values) / min(values) > 10
-    scaled = [math.log(v) for v in values] if logarithmic else list(values)
-    left, right, top, bottom = MARGIN + 20, WIDTH - 16, 30, HEIGHT - 30
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - steps[0]) / max(steps[-1] - steps[0], 1)
-        up = (y - min(scaled)) / ((max(scaled) - min(scaled)) or 1)
-        return left + across * (right - left), bottom - up * (bottom - top)
-
-    for i in range(5):
-        y = top + i * (bottom - top) / 4
-        pygame.draw.line(surface, FAINT, (left, y), (right, y))
-        level = max(scaled) - i * (max(scaled) - min(scaled)) / 4
-        shown = f"{math.exp(level) if logarithmic else level:.3g}"
-        surface.blit(font.render(shown, True, INK), (6, y - 6))
-    curve = [at(x, y) for x, y in zip(steps, scaled, strict=True)]
-    if len(curve) > 1:
-        pygame.draw.aalines(surface, LINE, False, curve)
-    for point in curve if len(curve) < 40 else ():
-        pygame.draw.circle(surface, LINE, point, 2)
-    surface.blit(font.render(title + (" (logarithmic)" if logarithmic else ""), True, INK), (left, 8))
-    surface.blit(font.render(f"step {steps[0]:g}", True, INK), (left, bottom + 8))
-    last = font.render(f"{steps[-1]:g}", True, INK)
-    surface.blit(last, (right - last.get_width(), bottom + 8))
-    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+    axes.plot(steps, values, marker="." if len(points) < 40 else "")
+    if min(values) > 0 and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.3)
+    return figure
