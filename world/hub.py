@@ -84,9 +84,11 @@ def fetch_all(
 
 
 def download(file: HubFile, folder: Path, progress: Progress) -> Path:
-    """Fetches a file into a folder. What an interruption leaves of it is gone on with the next time.
+    """Fetches a file into a folder, if the cache of the hub's client, which other programs fill, lacks it.
 
-    Raises ImportProblem without the hub's client, OSError with a short reason for all other trouble.
+    What an interruption leaves of it is gone on with the next time. The client does not do that by itself:
+    its parts have names that no later process knows. Raises ImportProblem without the client, OSError with a
+    short reason for all other trouble.
     """
     try:
         hub = importlib.import_module("huggingface_hub")
@@ -94,6 +96,9 @@ def download(file: HubFile, folder: Path, progress: Progress) -> Path:
     except ImportError:
         raise ImportProblem(f"fetching needs huggingface_hub: {install('hub')}") from None
     hub.logging.set_verbosity_error()  # its retries would be printed across the bar
+    cached = hub.try_to_load_from_cache(file.repo, file.path)
+    if isinstance(cached, str):  # not None, nor the mark of a file that is known not to be there
+        return Path(cached)
     stage = f"fetching {file.name}"
     progress(stage, 0.0)
     try:

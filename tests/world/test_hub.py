@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 from playhead import main as command_line
 from playhead.world import public
@@ -148,6 +148,15 @@ def test_a_download_that_broke_off_is_gone_on_with_by_the_next_command(
     assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
     hub.files.clear()
     assert fetch("hub:them/weights/sub/model.pt") == path
+
+
+def test_what_another_program_fetched_is_taken_from_the_cache_of_the_hubs_client(hub: Hub) -> None:
+    hub.files["/them/weights/resolve/main/sub/model.pt"] = b"weights"
+    theirs = Path(hf_hub_download("them/weights", "sub/model.pt"))
+    hub.files.clear()
+    assert fetch("hub:them/weights/sub/model.pt") == theirs
+    with pytest.raises(ImportProblem, match="cannot be fetched"):
+        fetch("hub:them/weights/sub/other.pt")
 
 
 def test_a_world_is_got_from_the_hub_and_plays(
