@@ -29,10 +29,6 @@ BACK = {
         "engine.bridge.requests",
         "engine.bridge.server",
     ): "the server hands itself to its parts",
-    (
-        "world.training.judge",
-        "world.training.distill",
-    ): "the settings of a run stand beside the run",
 }
 """Imports that close a circle today, each for types only, and why. They are to go; none is to come."""
 HAVE = [one for one in rooms.imports() if one.imported.split(".")[0] not in rooms.OUTSIDE]
