@@ -18,10 +18,6 @@ ARROWS = {
 """Which rooms a room may import: the arrows of ARCHITECTURE.md. Commands belong to `main`."""
 BACK = {
     (
-        "engine.recording.recorder",
-        "engine.recording.reader",
-    ): "a recorder goes on from what was read",
-    (
         "engine.bridge.opener",
         "engine.bridge.server",
     ): "the server hands itself to its parts",

@@ -32,7 +32,8 @@ def replay(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
-    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.finding import find_recording
+    from playhead.engine.recording.reader import Recording
 
     path, place = find_recording(recording)
     kept = Recording.read(path)
@@ -122,7 +123,7 @@ def list_recordings(
 
     from rich.table import Table
 
-    from playhead.engine.recording.reader import Summary
+    from playhead.engine.recording.finding import Summary
     from playhead.engine.recording.schema import RecordingError
     from playhead.world.home import recordings_folder
     from playhead.world.terminal import show, show_json
@@ -156,7 +157,8 @@ def info(recording: File) -> None:
 
     from rich.table import Table
 
-    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.finding import find_recording
+    from playhead.engine.recording.reader import Recording
     from playhead.world.terminal import show
 
     path, _ = find_recording(recording)
@@ -192,7 +194,7 @@ def info(recording: File) -> None:
 def repair(recording: File, out: Out = None) -> None:
     """Save what is whole of a damaged recording to a new file; the old one stays as it is."""
     from playhead.engine.recording.edit import repair as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "repaired")
@@ -212,7 +214,7 @@ def trim(
 ) -> None:
     """Write a recording without what comes after a moment, to a new file."""
     from playhead.engine.recording.edit import trim as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "trimmed")
@@ -227,7 +229,7 @@ def split(
 ) -> None:
     """Write one branch, from its start on, to a file of its own."""
     from playhead.engine.recording.edit import split as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, f"branch-{branch}")
@@ -241,7 +243,7 @@ def merge(
 ) -> None:
     """Write several recordings of one world to one file; what they share is there once."""
     from playhead.engine.recording.edit import merge as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
     from playhead.engine.recording.schema import RecordingError
 
     if len(recordings) < 2:
