@@ -4,17 +4,16 @@ Each tick waits for its deadline, samples the input as late as possible, steps t
 over and only then commits. The thread owns the session; others see `Tick`s, `Stats` and the end.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from playhead.engine.clock import Clock
+from playhead.engine.inbox import Answer, Inbox
 from playhead.engine.pace import Pace
 from playhead.engine.stats import Stats
 from playhead.engine.tick import ActionSource, Alone, Stepper, Tick, Timing
@@ -27,9 +26,6 @@ if TYPE_CHECKING:  # both import torch, and a window opens before that
     from playhead.engine.timeline.timeline import Timeline
     from playhead.world.action import Action
     from playhead.world.world import World
-
-
-Answer = TypeVar("Answer")
 
 
 class LoopError(PlayheadError):
@@ -69,8 +65,8 @@ class Loop:
         self._pace = Pace(speed, hold, lockstep, auto_steps, make_clock)
         self._last, self._complain = last, complain
         self._receivers: list[Callable[[Tick], None]] = []
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stopping, self._ended = False, False
+        self._inbox = Inbox(lambda: LoopError("the session ended"))
+        self._stopping = False
         self._played = 0
         self._finished_at = 0.0
         self._held: tuple[str, ...] = ()
@@ -110,7 +106,7 @@ class Loop:
     def stop(self) -> None:
         """Ends the loop after the tick under way."""
         self._stopping = True
-        self._commands.put(lambda: None)  # wakes a pause
+        self._inbox.wake()
 
     def fail(self, error: PlayheadError) -> None:
         """Ends the loop after the tick under way, with an error of what it cannot do without."""
@@ -126,7 +122,7 @@ class Loop:
 
     def single_step(self) -> None:
         """Plays one tick and then stands still."""
-        self._commands.put(self._pace.single_step)
+        self._inbox.put(self._pace.single_step)
 
     def change_speed(self, factor: float) -> None:
         """Multiplies the speed, within the clock's range."""
@@ -145,38 +141,33 @@ class Loop:
         self._change(lambda: Tuning(auto_steps=not self._pace.auto))
 
     def _change(self, change: Callable[[], Tuning]) -> None:
-        self._commands.put(lambda: self._pace.tune(change()))
+        self._inbox.put(lambda: self._pace.tune(change()))
 
     def restart(self, seed: int | None = None) -> None:
         """Begins the scene again, with the same seed or with another."""
-        self._commands.put(lambda: self._restart(seed))
+        self._inbox.put(lambda: self._restart(seed))
 
     def switch(self, open_session: "Callable[[], Session]") -> None:
         """Goes on with another session; if that cannot be opened, with this one."""
-        self._commands.put(lambda: self._switch(open_session))
+        self._inbox.put(lambda: self._switch(open_session))
 
     def ask(self, work: "Callable[[Session], Answer]", begins: bool = False) -> "Future[Answer]":
         """Has `work` called with the session between two ticks. Its answer or error comes in the future.
 
         With `begins` the session goes on from elsewhere: the frames that it then shows are handed over.
         """
-        answer: Future[Answer] = Future()
 
-        def obey() -> None:
+        def obey() -> Answer:
             try:
                 found = work(self._session)
                 if begins:
                     self._begin()
-            except Exception as error:
-                answer.set_exception(error)
+            except Exception:
                 self._pace.rest()
-            else:
-                answer.set_result(found)
+                raise
+            return found
 
-        self._commands.put(_Asked(obey, answer))
-        if self._ended:
-            self._refuse_asked()
-        return answer
+        return self._inbox.ask(obey)
 
     def seek(self, place: "Place") -> "Future[np.ndarray]":
         """Goes on from a moment of the timeline, whose frames are handed over. LoopError without one."""
@@ -241,16 +232,6 @@ class Loop:
     def set_auto_steps(self, auto: bool) -> None:
         self.tune(Tuning(auto_steps=auto))
 
-    def _refuse_asked(self) -> None:
-        """Lets nobody wait for a loop that has ended."""
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(command, _Asked) and not command.answer.done():
-                command.answer.set_exception(LoopError("the session ended"))
-
     def _run(self) -> None:
         try:
             self._enter(self._open())
@@ -262,8 +243,7 @@ class Loop:
         except BaseException as error:
             self._error = error
         finally:
-            self._ended = True
-            self._refuse_asked()
+            self._inbox.close()
             self._receivers.clear()  # they know this loop: what a session holds shall go with it, at once
 
     def _finished(self) -> bool:
@@ -272,11 +252,11 @@ class Loop:
     def _obey(self) -> None:
         """Carries out the commands that have come in; while the world stands still, waits for one."""
         waiting = self._pace.halted and not self._stopping
-        count = max(self._commands.qsize(), waiting)  # what comes meanwhile may not hold up a tick
+        count = max(len(self._inbox), waiting)  # what comes meanwhile may not hold up a tick
         while count and not self._pace.single_steps:
             count -= 1
             try:
-                self._commands.get()()
+                self._inbox.take()()
             except PlayheadError as error:
                 self._complain(str(error))
             self._publish()
@@ -362,14 +342,3 @@ class Loop:
 
     def _publish(self) -> None:
         self.stats = self._pace.stats(self._session.tick, self._session.seed, self._held)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A command that somebody waits for."""
-
-    obey: Callable[[], None]
-    answer: Future[Any]
-
-    def __call__(self) -> None:
-        self.obey()
