@@ -4,20 +4,20 @@ Each tick waits for its deadline, samples the input as late as possible, steps t
 over and only then commits. The thread owns the session; others see `Tick`s, `Stats` and the end.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from playhead.engine.auto_steps import AutoSteps
-from playhead.engine.clock import FASTEST, SLOWEST, Clock, check_speed
-from playhead.engine.stats import Meter, Stats, percentile
+from playhead.engine.clock import Clock
+from playhead.engine.inbox import Answer, Inbox
+from playhead.engine.pace import Pace
+from playhead.engine.stats import Stats
 from playhead.engine.tick import ActionSource, Alone, Stepper, Tick, Timing
+from playhead.engine.tuning import Tuning
 from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
@@ -26,9 +26,6 @@ if TYPE_CHECKING:  # both import torch, and a window opens before that
     from playhead.engine.timeline.timeline import Timeline
     from playhead.world.action import Action
     from playhead.world.world import World
-
-
-Answer = TypeVar("Answer")
 
 
 class LoopError(PlayheadError):
@@ -65,13 +62,11 @@ class Loop:
         self.timeline = timeline
         self._stepper = stepper or Alone()
         self._open, self._source, self._key_time = open_session, source, key_time
-        self._speed, self._start_auto, self._last = check_speed(speed), auto_steps, last
-        self._complain, self._make_clock = complain, make_clock
+        self._pace = Pace(speed, hold, lockstep, auto_steps, make_clock)
+        self._last, self._complain = last, complain
         self._receivers: list[Callable[[Tick], None]] = []
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stopping, self._paused, self._ended = False, False, False
-        self._hold, self._lockstep, self._waiting = hold, lockstep, False
-        self._single_steps = 0
+        self._inbox = Inbox(lambda: LoopError("the session ended"))
+        self._stopping = False
         self._played = 0
         self._finished_at = 0.0
         self._held: tuple[str, ...] = ()
@@ -111,66 +106,68 @@ class Loop:
     def stop(self) -> None:
         """Ends the loop after the tick under way."""
         self._stopping = True
-        self._commands.put(lambda: None)  # wakes a pause
+        self._inbox.wake()
 
     def fail(self, error: PlayheadError) -> None:
         """Ends the loop after the tick under way, with an error of what it cannot do without."""
         self._error = error
         self.stop()
 
+    def tune(self, to: Tuning) -> None:
+        """Has the session run otherwise; steps that its world has not are complained about."""
+        self._change(lambda: to)
+
     def toggle_pause(self) -> None:
-        self._commands.put(self._toggle_pause)
+        self._change(lambda: Tuning(paused=not self._pace.paused))
 
     def single_step(self) -> None:
         """Plays one tick and then stands still."""
-        self._commands.put(self._single_step)
+        self._inbox.put(self._pace.single_step)
 
     def change_speed(self, factor: float) -> None:
         """Multiplies the speed, within the clock's range."""
-        self._commands.put(lambda: self._change_speed(factor))
+        self._change(lambda: Tuning(speed=self._pace.speed * factor))
 
     def change_steps(self, by: int) -> None:
         """Adds to the denoise steps a tick, and holds them there."""
-        self._commands.put(lambda: self._set_steps(self._session.steps + by))
+        self._change(lambda: Tuning(steps=self._session.steps + by))
 
     def toggle_hold(self) -> None:
         """Stands still while nothing is held, or goes on all the time."""
-        self._commands.put(self._toggle_hold)
+        self._change(lambda: Tuning(hold=not self._pace.hold))
 
     def toggle_auto_steps(self) -> None:
         """Lets the machine's speed choose the denoise steps, at most the world's own; or gives those back."""
-        self._commands.put(self._toggle_auto_steps)
+        self._change(lambda: Tuning(auto_steps=not self._pace.auto))
+
+    def _change(self, change: Callable[[], Tuning]) -> None:
+        self._inbox.put(lambda: self._pace.tune(change()))
 
     def restart(self, seed: int | None = None) -> None:
         """Begins the scene again, with the same seed or with another."""
-        self._commands.put(lambda: self._restart(seed))
+        self._inbox.put(lambda: self._restart(seed))
 
     def switch(self, open_session: "Callable[[], Session]") -> None:
         """Goes on with another session; if that cannot be opened, with this one."""
-        self._commands.put(lambda: self._switch(open_session))
+        self._inbox.put(lambda: self._switch(open_session))
 
     def ask(self, work: "Callable[[Session], Answer]", begins: bool = False) -> "Future[Answer]":
         """Has `work` called with the session between two ticks. Its answer or error comes in the future.
 
         With `begins` the session goes on from elsewhere: the frames that it then shows are handed over.
         """
-        answer: Future[Answer] = Future()
 
-        def obey() -> None:
+        def obey() -> Answer:
             try:
                 found = work(self._session)
                 if begins:
                     self._begin()
-            except Exception as error:
-                answer.set_exception(error)
-                self._rest()
-            else:
-                answer.set_result(found)
+            except Exception:
+                self._pace.rest()
+                raise
+            return found
 
-        self._commands.put(_Asked(obey, answer))
-        if self._ended:
-            self._refuse_asked()
-        return answer
+        return self._inbox.ask(obey)
 
     def seek(self, place: "Place") -> "Future[np.ndarray]":
         """Goes on from a moment of the timeline, whose frames are handed over. LoopError without one."""
@@ -204,118 +201,94 @@ class Loop:
             for action in actions:
                 if self._finished():
                     raise LoopError("the session ended")
-                self._tick(0.0, action, lambda tick: each(tick, time.perf_counter() - began), source)
+                self._play(
+                    action,
+                    source,
+                    self._pace.clock.now(),
+                    receive=lambda tick: each(tick, time.perf_counter() - began),
+                )
 
         return self.ask(play)
 
     def set_lockstep(self, lockstep: bool) -> None:
         """Has the world stand still but for `step`, or go on by the clock."""
-        self._commands.put(lambda: self._set_lockstep(lockstep))
+        self.tune(Tuning(lockstep=lockstep))
 
     def set_paused(self, paused: bool) -> None:
         """Has the world stand still, or go on."""
-        self._commands.put(lambda: None if self._paused == paused else self._toggle_pause())
+        self.tune(Tuning(paused=paused))
 
     def set_hold(self, hold: bool) -> None:
         """Has the world stand still while nothing is held, or go on all the time."""
-        self._commands.put(lambda: None if self._hold == hold else self._toggle_hold())
+        self.tune(Tuning(hold=hold))
 
     def set_speed(self, speed: float) -> None:
-        self._commands.put(lambda: self._change_speed(speed / self._speed))
+        self.tune(Tuning(speed=speed))
 
     def set_steps(self, steps: int) -> None:
         """Holds the denoise steps a tick at `steps`."""
-        self._commands.put(lambda: self._set_steps(steps))
+        self.tune(Tuning(steps=steps))
 
     def set_auto_steps(self, auto: bool) -> None:
-        self._commands.put(lambda: None if (self._auto is not None) == auto else self._toggle_auto_steps())
-
-    def _refuse_asked(self) -> None:
-        """Lets nobody wait for a loop that has ended."""
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(command, _Asked) and not command.answer.done():
-                command.answer.set_exception(LoopError("the session ended"))
+        self.tune(Tuning(auto_steps=auto))
 
     def _run(self) -> None:
         try:
-            self._enter(self._open(), self._start_auto)
+            self._enter(self._open())
             while not self._finished():
-                late = 0.0 if self._stands else self._clock.wait()
+                late = self._pace.wait()
                 self._obey()
-                if self._may_tick():
+                if not self._stopping and self._pace.take_turn():
                     self._tick(late)
         except BaseException as error:
             self._error = error
         finally:
-            self._ended = True
-            self._refuse_asked()
+            self._inbox.close()
             self._receivers.clear()  # they know this loop: what a session holds shall go with it, at once
 
     def _finished(self) -> bool:
         return self._stopping or (self._last is not None and self._played >= self._last)
 
-    @property
-    def _stands(self) -> bool:
-        """Whether the world stands still but for what is asked."""
-        return self._paused or self._lockstep
-
     def _obey(self) -> None:
         """Carries out the commands that have come in; while the world stands still, waits for one."""
-        waiting = self._stands and not self._single_steps and not self._stopping
-        count = max(self._commands.qsize(), waiting)  # what comes meanwhile may not hold up a tick
-        while count and not (self._single_steps and self._paused):
+        waiting = self._pace.halted and not self._stopping
+        count = max(len(self._inbox), waiting)  # what comes meanwhile may not hold up a tick
+        while count and not self._pace.single_steps:
             count -= 1
             try:
-                self._commands.get()()
+                self._inbox.take()()
             except PlayheadError as error:
                 self._complain(str(error))
             self._publish()
 
-    def _may_tick(self) -> bool:
-        if self._stopping or self._lockstep:
-            return False
-        if not self._paused:
-            return True
-        if not self._single_steps:
-            return False
-        self._single_steps -= 1
-        return True
+    def _tick(self, late: float) -> None:
+        """Plays a tick with the source's action, unless the world waits for something to be held."""
+        pace, sampled = self._pace, self._pace.clock.now()
+        action, waited = self._source.sample(), pace.waiting
+        if pace.idles(action):
+            self._held = ()
+            if not waited:
+                self._publish()
+            return
+        key = pace.key(self._key_time())
+        self._play(action, getattr(self._source, "source", "script"), sampled, late, key)
 
-    def _tick(
+    def _play(
         self,
-        late: float,
-        given: "Action | None" = None,
+        action: "Action",
+        source: str,
+        sampled: float,
+        late: float = 0.0,
+        key: float | None = None,
         receive: Callable[[Tick], None] | None = None,
-        source: str = "",
     ) -> None:
-        """Plays a tick with the source's action, or with one that is given; `receive` gets it first."""
-        session, clock, meter = self._session, self._clock, self._meter
-        sampled = clock.now()
-        key = None
-        if given is None:
-            action = self._source.sample()
-            if self._hold and not self._paused and not action.buttons and not action.axes:
-                meter.interrupt()  # the world stands still: nothing is dreamed, so nothing drifts
-                self._held = ()
-                if not self._waiting:
-                    self._waiting = True
-                    self._publish()
-                return
-            key, source = self._key_time(), getattr(self._source, "source", "script")
-            if key is not None and key < self._moving_since:
-                key = None  # it did not wait for a tick: the world stood still
-        else:
-            action = given
-        self._waiting = False
+        """Plays a tick with an action; `receive` gets it before others do."""
+        session, pace = self._session, self._pace
+        pace.waiting = False
         steps = session.steps
         frames = self._stepper.step(session, action)
-        ready = clock.now()
-        period = max(clock.period, percentile(meter.tick_times, 50) or 0.0)
-        timing = Timing(sampled, ready, late, period, key)
+        ready = pace.clock.now()
+        timing = Timing(sampled, ready, late, pace.expected, key)
         tick = Tick(session.tick, session.seed, steps, action, frames, timing, source)
         if self.timeline is not None:
             tick = self.timeline.receive(tick)
@@ -328,72 +301,30 @@ class Loop:
         self._finished_at = time.perf_counter()
         self._played += 1
         self._held = action.words
-        tick_time = clock.now() - sampled
-        meter.add(ready, tick_time, clock.period, None if key is None else ready - key)
-        if self._auto is not None and not self._stands:
-            session.steps = self._auto.update(tick_time, clock.period)
+        pace.add(sampled, ready, key)
         self._publish()
 
-    def _enter(self, session: "Session", auto_steps: bool) -> None:
+    def _enter(self, session: "Session") -> None:
         self._session, self.world = session, session.world
-        self._clock = self._make_clock(session.world.config.ticks_per_second, self._speed)
-        self._meter = Meter()
-        self._auto = AutoSteps(session.steps) if auto_steps else None
+        self._pace.enter(session, session.world.config.ticks_per_second, session.world.steps)
         self._begin()
 
     def _begin(self) -> None:
         """Hands over the last frames of the past from which the session goes on."""
-        session, now = self._session, self._clock.now()
-        timing = Timing(now, now, 0.0, self._clock.period, None)
+        session, now = self._session, self._pace.clock.now()
+        timing = Timing(now, now, 0.0, self._pace.clock.period, None)
         tick = Tick(session.tick, session.seed, session.steps, None, session.frames, timing)
         if self.timeline is not None:
             self.timeline.begin(session)
             tick = self.timeline.receive(tick)
         self._hand_over(tick)
         self._held = ()
-        self._rest()
+        self._pace.rest()
         self._publish()
 
     def _hand_over(self, tick: Tick) -> None:
         for receive in self._receivers:
             receive(tick)
-
-    def _rest(self) -> None:
-        """Makes up for no time that was spent on something else than ticks."""
-        self._clock.restart()
-        self._meter.interrupt()
-        self._moving_since = self._clock.now()
-
-    def _toggle_pause(self) -> None:
-        self._paused = not self._paused
-        self._single_steps = 0
-        self._rest()
-
-    def _set_lockstep(self, lockstep: bool) -> None:
-        self._lockstep, self._single_steps = lockstep, 0
-        self._rest()
-
-    def _single_step(self) -> None:
-        self._paused = True
-        self._single_steps += not self._lockstep
-        self._rest()
-
-    def _change_speed(self, factor: float) -> None:
-        self._speed = self._clock.speed = min(max(self._speed * factor, SLOWEST), FASTEST)
-        self._meter.interrupt()
-
-    def _set_steps(self, steps: int) -> None:
-        self._session.steps = steps
-        self._auto = None
-
-    def _toggle_hold(self) -> None:
-        self._hold, self._waiting = not self._hold, False
-        self._rest()
-
-    def _toggle_auto_steps(self) -> None:
-        most = self._session.world.steps
-        self._session.steps = most
-        self._auto = AutoSteps(most) if self._auto is None else None
 
     def _restart(self, seed: int | None) -> None:
         self._session.reset(self._session.seed if seed is None else seed)
@@ -403,43 +334,11 @@ class Loop:
         try:
             session = open_session()
         except PlayheadError:
-            self._rest()
+            self._pace.rest()
             raise
-        if session.world is self._session.world and self._auto is None:
+        if session.world is self._session.world and not self._pace.auto:
             session.steps = self._session.steps
-        self._enter(session, self._auto is not None)
+        self._enter(session)
 
     def _publish(self) -> None:
-        session, clock, meter = self._session, self._clock, self._meter
-        wanted_rate = 1 / clock.period
-        self.stats = Stats(
-            tick=session.tick,
-            seed=session.seed,
-            steps=session.steps,
-            auto=self._auto is not None,
-            paused=self._paused,
-            speed=clock.speed,
-            held=self._held,
-            budget=clock.period,
-            rate=meter.rate,
-            wanted_rate=wanted_rate,
-            tick_p50=percentile(meter.tick_times, 50),
-            tick_p99=percentile(meter.tick_times, 99),
-            key_p50=percentile(meter.key_times, 50),
-            key_p99=percentile(meter.key_times, 99),
-            missed=meter.missed,
-            counted=len(meter.tick_times),
-            slow=not self._lockstep and meter.slow(wanted_rate),
-            waiting=self._waiting,
-        )
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A command that somebody waits for."""
-
-    obey: Callable[[], None]
-    answer: Future[Any]
-
-    def __call__(self) -> None:
-        self.obey()
+        self.stats = self._pace.stats(self._session.tick, self._session.seed, self._held)

@@ -131,8 +131,9 @@ def _save_moment(
     from msgspec.structs import replace
     from rich.progress import track
 
+    from playhead.engine.recording.finding import find_recording
     from playhead.engine.recording.moment import moment_scene
-    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.reader import Recording
     from playhead.engine.recording.replay import load_world, telling
     from playhead.scenes.build import save_scene
     from playhead.world.terminal import console

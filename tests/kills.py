@@ -18,7 +18,8 @@ import numpy as np
 
 from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.wire import protocol as p
-from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import replay_all, verify
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError

@@ -16,17 +16,6 @@ ARROWS = {
     "world": set(),
 }
 """Which rooms a room may import: the arrows of ARCHITECTURE.md. Commands belong to `main`."""
-BACK = {
-    (
-        "engine.recording.recorder",
-        "engine.recording.reader",
-    ): "a recorder goes on from what was read",
-    (
-        "world.training.judge",
-        "world.training.distill",
-    ): "the settings of a run stand beside the run",
-}
-"""Imports that close a circle today, each for types only, and why. They are to go; none is to come."""
 HAVE = [one for one in rooms.imports() if one.imported.split(".")[0] not in rooms.OUTSIDE]
 
 
@@ -42,16 +31,8 @@ def test_no_import_goes_against_the_arrows() -> None:
 
 
 def test_no_import_closes_a_circle() -> None:
-    found = rooms.circles(one for one in HAVE if (one.module, one.imported) not in BACK)
+    found = rooms.circles(HAVE)
     assert not found, "import circles: " + "; ".join(" -> ".join([*way, way[0]]) for way in found)
-
-
-@pytest.mark.parametrize("known", BACK, ids="->".join)
-def test_a_known_exception_is_still_one(known: tuple[str, str]) -> None:
-    """Else it is to be taken off the list."""
-    names = BACK.keys() - {known}
-    others = [one for one in HAVE if (one.module, one.imported) not in names]
-    assert rooms.circles(others), "this import closes no circle any more: take it off BACK"
 
 
 def test_what_may_look_across_still_does() -> None:

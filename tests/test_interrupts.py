@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import verify
 from playhead.world import interrupts
 from playhead.world.checkpoint import save_weights

@@ -9,7 +9,7 @@ from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.replay import Divergence
     from playhead.world.world import World
 
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
@@ -32,7 +32,8 @@ def replay(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
-    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.finding import find_recording
+    from playhead.engine.recording.reader import Recording
 
     path, place = find_recording(recording)
     kept = Recording.read(path)
@@ -54,17 +55,16 @@ def _verify(
 ) -> None:
     from rich.progress import track
 
-    from playhead.engine.recording.replay import replay as run
-    from playhead.engine.recording.replay import replay_all
+    from playhead.engine.recording.replay import verify
     from playhead.world.terminal import console
 
-    if branch is None:
-        moments, count = replay_all(kept, world, steps), kept.tree.count
-    else:
-        moments, count = run(kept, world, branch, first, last, steps), last - max(first, 1) + 1
-    for moment in track(moments, "replaying", count, console=console(error=True)):
-        if not moment.equal:
-            raise _difference(kept, world, moment.place, steps)
+    count = kept.tree.count if branch is None else last - max(first, 1) + 1
+    found = verify(
+        kept, world, branch, steps, first=first, last=last,
+        track=lambda moments: track(moments, "replaying", count, console=console(error=True)),
+    )  # fmt: skip
+    if found is not None:
+        raise _difference(kept, found)
     branches = (
         f" of {len(kept.tree.branches)} branches" if branch is None and len(kept.tree.branches) > 1 else ""
     )
@@ -89,20 +89,19 @@ def _watch(
     if timeline is None or timeline.head is None:
         return
     if timeline.differs is not None:
-        from playhead.engine.recording.replay import load_world
+        from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        raise _difference(kept, load_world(kept, world, device), timeline.differs, steps)
+        why = causes(kept, load_world(kept, world, device), timeline.differs, steps)
+        raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
 
 
-def _difference(kept: "Recording", world: "World", place: "Place", steps: int | None) -> PlayheadError:
+def _difference(kept: "Recording", found: "Divergence") -> PlayheadError:
     """The sentence that names the first tick that differs, and why."""
-    from playhead.engine.recording.replay import causes
     from playhead.engine.recording.schema import RecordingError
 
-    why = "; ".join(causes(kept, world, place, steps))
-    why = why or "nothing that is known of differs, so a hash was changed"
-    return RecordingError(f"{kept.path} differs from tick {place.tick} on: {why}")
+    why = "; ".join(found.causes) or "nothing that is known of differs, so a hash was changed"
+    return RecordingError(f"{kept.path} differs from tick {found.place.tick} on: {why}")
 
 
 @app.callback()
@@ -122,7 +121,7 @@ def list_recordings(
 
     from rich.table import Table
 
-    from playhead.engine.recording.reader import Summary
+    from playhead.engine.recording.finding import Summary
     from playhead.engine.recording.schema import RecordingError
     from playhead.world.home import recordings_folder
     from playhead.world.terminal import show, show_json
@@ -156,7 +155,8 @@ def info(recording: File) -> None:
 
     from rich.table import Table
 
-    from playhead.engine.recording.reader import Recording, find_recording
+    from playhead.engine.recording.finding import find_recording
+    from playhead.engine.recording.reader import Recording
     from playhead.world.terminal import show
 
     path, _ = find_recording(recording)
@@ -192,7 +192,7 @@ def info(recording: File) -> None:
 def repair(recording: File, out: Out = None) -> None:
     """Save what is whole of a damaged recording to a new file; the old one stays as it is."""
     from playhead.engine.recording.edit import repair as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "repaired")
@@ -212,7 +212,7 @@ def trim(
 ) -> None:
     """Write a recording without what comes after a moment, to a new file."""
     from playhead.engine.recording.edit import trim as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, "trimmed")
@@ -227,7 +227,7 @@ def split(
 ) -> None:
     """Write one branch, from its start on, to a file of its own."""
     from playhead.engine.recording.edit import split as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
 
     path, _ = find_recording(recording)
     out = out or _beside(path, f"branch-{branch}")
@@ -241,7 +241,7 @@ def merge(
 ) -> None:
     """Write several recordings of one world to one file; what they share is there once."""
     from playhead.engine.recording.edit import merge as run
-    from playhead.engine.recording.reader import find_recording
+    from playhead.engine.recording.finding import find_recording
     from playhead.engine.recording.schema import RecordingError
 
     if len(recordings) < 2:

@@ -5,7 +5,6 @@ The files that are read are never changed. Frame hashes are taken over, seals ar
 
 import contextlib
 import itertools
-import secrets
 import sqlite3
 import struct
 import tempfile
@@ -15,22 +14,15 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from playhead.engine.fingerprint import differences
+from playhead.engine.recording.file import create, put_in_place
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.recorder import (
-    Thumbnails,
-    branch_row,
-    create,
-    put_in_place,
-    scene_row,
-    seal_end,
-    tick_row,
-)
-from playhead.engine.recording.schema import Cell, RecordingError, facts_seal, seal
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.engine.recording.rows import Rows, Seals, facts_of, scene_row
+from playhead.engine.recording.schema import RecordingError, facts_seal
+from playhead.engine.recording.thumbnails import Thumbnails
+from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Sealed, Tree
 from playhead.engine.work import Work, at_once, pieces
 from playhead.scenes.scene import Scene
 
@@ -217,15 +209,7 @@ def write(path: Path, draft: Draft) -> None:
 def writing(path: Path, draft: Draft) -> Work[None]:
     """`write`, a piece at a time; given up, it leaves nothing."""
     source = draft.source
-    facts = {
-        "id": secrets.token_hex(8).encode(),
-        "title": source.title.encode(),
-        "world": source.world.encode(),
-        "fingerprint": msgspec.json.encode(source.fingerprint),
-        "rate": repr(source.rate).encode(),
-        "space": msgspec.json.encode(source.space),
-        "time": repr(source.time).encode(),
-    }
+    facts = facts_of(source.title, source.world, source.fingerprint, source.rate, source.space, source.time)
     beside = path.with_name(f".{path.name}.{time.time_ns()}.draft")
     if path.exists():
         raise RecordingError(f"{path} is there already; name another file by --out")
@@ -233,8 +217,9 @@ def writing(path: Path, draft: Draft) -> Work[None]:
     try:
         with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as base:
             base.execute("BEGIN")
-            yield from _write_rows(base, draft, facts_seal(facts))
-            seal_end(base)
+            rows = Rows(base, Seals(facts_seal(facts)))
+            yield from _write_rows(rows, draft)
+            rows.seal_end()
             base.execute("COMMIT")
         put_in_place(beside, path)
     except FileExistsError:
@@ -245,37 +230,22 @@ def writing(path: Path, draft: Draft) -> Work[None]:
         beside.unlink(missing_ok=True)
 
 
-def _write_rows(base: sqlite3.Connection, draft: Draft, sealed: bytes) -> Work[None]:
-    def put(table: str, row: Sequence[Cell]) -> None:
-        base.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-
+def _write_rows(rows: Rows, draft: Draft) -> Work[None]:
     for number, (when, environment) in draft.plays.items():
-        put("plays", (number, when, msgspec.json.encode(environment).decode()))
-    seals: dict[int, bytes] = {}
+        rows.add_play(number, when, environment)
     for number, scene in draft.scenes.items():
-        row = scene_row(number, scene)
-        seals[number] = seal(sealed, row)
-        put("scenes", (*row, seals[number]))
-    tree = draft.tree
-    for branch in tree.branches.values():
-        above = tree.check(branch.parent) if branch.parent is not None else None
-        before: PlayedTick | Branch | None = None
-        if above is not None:
-            before = tree.tick(above) or tree.branches[above.branch]
-        row = branch_row(branch)
-        branch.seal = seal(seals[branch.scene] if before is None else before.seal, row)
-        put("branches", (*row, branch.seal))
-        before = branch
+        rows.add_scene(number, scene)
+    for branch in draft.tree.branches.values():
+        rows.add_branch(branch, None if branch.parent is None else draft.tree.sealed(branch.parent))
+        before: Sealed = branch
         for number, (played, ends) in enumerate(pieces(branch.ticks), branch.first + 1):
             if ends:
                 yield
-            row = tick_row(Place(branch.id, number), played)
-            played.seal = seal(before.seal, row)
-            put("ticks", (*row, played.seal))
+            rows.add_tick(Place(branch.id, number), played, before)
             before = played
-    for mark in tree.bookmarks:
-        put("bookmarks", (mark.id, *mark.place, mark.name, mark.time))
+    for mark in draft.tree.bookmarks:
+        rows.add_bookmark(mark)
     thumbnails = Thumbnails()
     for place, picture in draft.thumbnails.items():
         yield
-        put("thumbnails", (*place, thumbnails.encode(picture)))
+        rows.add_thumbnail(place, thumbnails.encode(picture))

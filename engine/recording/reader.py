@@ -2,12 +2,8 @@
 
 import contextlib
 import io
-import os
-import shutil
 import sqlite3
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +11,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from playhead.engine.recording.file import DAMAGE, open_base
+from playhead.engine.recording.rows import Seals
 from playhead.engine.recording.schema import (
     APPLICATION_ID,
     HASH_BYTES,
+    LATEST,
     READ,
     SEAL_BYTES,
     TABLES,
@@ -26,41 +25,20 @@ from playhead.engine.recording.schema import (
     decode_action,
     end_seal,
     facts_seal,
-    seal,
 )
+from playhead.engine.recording.thumbnails import decode_jpeg
 from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
 from playhead.engine.work import Work, at_once, pieces
 from playhead.scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
 from playhead.world.action import Action, ActionSpace
 from playhead.world.context import Context
-from playhead.world.home import if_any, recordings_folder
 from playhead.world.size import MAX_STEPS
 from playhead.world.terminal import printable
 
-DAMAGE = (
-    sqlite3.Error,
-    msgspec.MsgspecError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    zlib.error,
-)
-"""What damaged values raise, here and in the libraries that read them."""
-LARGEST_VALUE = 2**29
-"""Bytes of one value in a file, at the most."""
 LARGEST_SCENES = 2**28
 """Bytes that the contexts in a file may unpack to, all together."""
 MOST_TICKS = 50_000_000
 """Ticks of a recording, at the most: a month of play."""
-LATEST = 2**37
-"""Seconds since 1970: the year 6325. Calendars end somewhere."""
 
 
 @dataclass
@@ -132,8 +110,6 @@ class Recording:
             return self.pictures
         import av
 
-        from playhead.engine.recording.recorder import decode_jpeg
-
         found: list[tuple[Place, np.ndarray]] = []
         with contextlib.suppress(*DAMAGE), open_base(self.path) as base:
             for branch, tick, data in base.execute("SELECT branch, tick, jpeg FROM thumbnails"):
@@ -143,91 +119,12 @@ class Recording:
         return found
 
 
-def find_recording(text: str) -> tuple[Path, str]:
-    """`FILE@PLACE` as a file and a place, which is empty where none is named.
-
-    A file is a path, or the name of one in the recordings folder, with or without its ending. Raises
-    RecordingError where there is none.
-    """
-    name, at, place = text.rpartition("@")
-    folder = next(iter(if_any(recordings_folder)), None)
-    for said, where in ((text, ""), (name, place)) if at else ((text, ""),):
-        here = [Path(said)]
-        if folder is not None and said:
-            here += [folder / said, folder / f"{said}.playhead"]
-        for path in here:
-            if path.is_file():
-                return path, where
-    raise RecordingError(
-        f"there is no recording `{name if at else text}`; `recordings list` names those there are"
-    )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A recording at a glance: what it says of itself, unchecked."""
-
-    title: str
-    world: str
-    time: float
-    rate: float
-    ticks: int
-    branches: int
-    bookmarks: int
-
-    @classmethod
-    def read(cls, path: Path) -> "Summary":
-        """Raises RecordingError as `Recording.read` does, but does not look at every tick."""
-        try:
-            with open_base(path) as base:
-                facts = dict(base.execute("SELECT key, value FROM recording"))
-                numbers = [float(facts[key]) for key in ("time", "rate")]
-                if not (0 <= numbers[0] < LATEST and 0 < numbers[1] <= 1000):
-                    raise ValueError("its time or rate is none")
-                counts = [
-                    base.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                    for table in ("ticks", "branches", "bookmarks")
-                ]
-                title, world = (printable(facts[key].decode()) for key in ("title", "world"))
-                time, rate = numbers
-                ticks, branches, bookmarks = counts
-                return cls(title, world, time, rate, ticks, branches, bookmarks)
-        except RecordingError:
-            raise
-        except DAMAGE as error:
-            raise RecordingError(f"{path} is damaged or no recording ({printable(str(error))})") from None
-
-
-@contextlib.contextmanager
-def open_base(path: Path) -> Iterator[sqlite3.Connection]:
-    """A file's database, for reading. Raises RecordingError for a file that is missing or of another kind."""
-    if not path.is_file():
-        raise RecordingError(f"{path} is missing: it has to be a .playhead file")
-    with tempfile.TemporaryDirectory(prefix="playhead-") as folder:
-        copy = Path(folder) / "copy.playhead"
-        if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-            # A log beside the file could not be read where nothing may be written.
-            shutil.copyfile(path, copy)
-            log = path.with_name(path.name + "-wal")
-            if log.is_file():
-                shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
-            path = copy
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as base:
-            base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
-            base.execute("PRAGMA trusted_schema = OFF")
-            base.execute("PRAGMA cell_size_check = ON")
-            base.execute("PRAGMA query_only = ON")
-            base.execute("BEGIN")
-            yield base
-
-
 class _Reader:
     """Fills a recording from a database."""
 
     def __init__(self, recording: Recording, base: sqlite3.Connection, whole: bool) -> None:
         self._to, self._base, self._whole = recording, base, whole
-        self._facts_seal = b""
+        self._seals = Seals(b"")
         self._room = LARGEST_SCENES
         self._end: bytes | None = None
         self._actions: dict[str, Action] = {}  # of all ticks that held the same, one
@@ -311,8 +208,9 @@ class _Reader:
             "SELECT key, value FROM recording",
             lambda key, value: facts.update({key: memoryview(value).tobytes()}),
         )
-        self._facts_seal, self._end = facts.get("seal", b""), facts.get("end")
-        if facts_seal(facts) != self._facts_seal:
+        sealed, self._end = facts.get("seal", b""), facts.get("end")
+        self._seals = Seals(sealed)
+        if facts_seal(facts) != sealed:
             self._complain("what it says of itself was changed")
         to, words = self._to, dict[str, str]
         read: dict[str, Callable[[bytes], Any]] = {
@@ -339,7 +237,7 @@ class _Reader:
         self._to.plays[number] = _time(when), msgspec.json.decode(said, type=dict[str, str])
 
     def _read_scene(self, number: int, said: str, data: bytes, sealed: bytes) -> None:
-        if seal(self._facts_seal, (number, said, data)) != sealed:
+        if self._seals.of_scene((number, said, data)) != sealed:
             self._complain(f"scene {number} was changed")
         fields = msgspec.json.decode(said, type=dict[str, str | int | list[str]])
         try:
@@ -361,7 +259,7 @@ class _Reader:
             text["name"], text["title"], text["description"], text["world"], _seed(fields["seed"]),
             context, tuple(map(printable, prompts)),
         )  # fmt: skip
-        self._to.scene_seals[number] = sealed
+        self._seals.scenes[number] = self._to.scene_seals[number] = sealed
 
     def _read_branch(
         self, number: int, parent: int | None, first: int, scene: int, seed: str, play: int, start: bytes,
@@ -378,12 +276,9 @@ class _Reader:
         branch = Branch(number, place, scene, _seed(int(seed)), play, start, _time(when), sealed)
         if scene not in to.scenes or play not in to.plays or len(start) != HASH_BYTES:
             raise _Wrong(f"branch {number} lacks its scene, its play or its first hash")
-        before: PlayedTick | Branch | None = None
-        if place is not None:
-            place = tree.check(place)
-            before = tree.tick(place) or tree.branches[place.branch]
+        before = tree.sealed(place) if place is not None else None
         row = (number, parent, first, scene, seed, play, start, when)
-        if seal(to.scene_seals[scene] if before is None else before.seal, row) != sealed:
+        if self._seals.of_branch(row, scene, before) != sealed:
             self._complain(f"branch {number} was changed")
         tree.branches[number] = branch
         return self._each(
@@ -401,8 +296,8 @@ class _Reader:
         expected = branch.last + 1
         if tick != expected:
             raise _Wrong(f"branch {number} lacks tick {expected}", ends=True)
-        before = branch.ticks[-1] if branch.ticks else branch
-        whole = seal(before.seal, (number, tick, said, steps, source, when, took, digest)) == sealed
+        row = (number, tick, said, steps, source, when, took, digest)
+        whole = self._seals.of_tick(row, branch.tip) == sealed
         if not whole or len(digest) != HASH_BYTES or len(sealed) != SEAL_BYTES:
             raise _Wrong(f"tick {tick} of branch {number} was changed", ends=True)
         if not 1 <= steps <= MAX_STEPS or tick > MOST_TICKS:

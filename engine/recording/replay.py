@@ -166,14 +166,23 @@ def telling(
 
 
 def verify(
-    recording: Recording, world: World, branch: int | None = None, steps: int | None = None
+    recording: Recording,
+    world: World,
+    branch: int | None = None,
+    steps: int | None = None,
+    *,
+    first: int = 0,
+    last: int | None = None,
+    track: Callable[[Iterable[Replayed]], Iterable[Replayed]] = iter,
 ) -> Divergence | None:
-    """The first tick of a branch, or of all, that differs when simulated again; None if none does."""
+    """The first tick of a branch (from `first` to `last`), or of all, that differs when simulated again; None
+    if none does. `track` passes on the moments that are looked at, to show how far it is.
+    """
     if branch is None:
         moments = replay_all(recording, world, steps)
     else:
-        moments = replay(recording, world, branch, steps=steps)
-    for moment in moments:
+        moments = replay(recording, world, branch, first, last, steps)
+    for moment in track(moments):
         if not moment.equal:
             return Divergence(moment.place, causes(recording, world, moment.place, steps))
     return None

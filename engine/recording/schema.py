@@ -22,6 +22,8 @@ READ = (2, 3)
 """Schemas that are read: in the second, a recording's end had no seal."""
 HASH_BYTES = 16
 SEAL_BYTES = 8
+LATEST = 2**37
+"""Seconds since 1970: the year 6325. Calendars end somewhere."""
 TABLES = {
     "recording": "CREATE TABLE recording (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "plays": "CREATE TABLE plays (id INTEGER PRIMARY KEY, time REAL NOT NULL, environment TEXT NOT NULL)",

@@ -69,6 +69,20 @@ class Branch:
         """The number of its last tick."""
         return self.first + len(self.ticks)
 
+    @property
+    def hash(self) -> bytes:
+        """The hash that the next tick's is chained to, as long as it has none."""
+        return self.start
+
+    @property
+    def tip(self) -> "Sealed":
+        """What its next tick follows: its last one, or itself."""
+        return self.ticks[-1] if self.ticks else self
+
+
+Sealed = PlayedTick | Branch
+"""What ticks and branches follow: by its `hash` and `seal`, theirs are chained."""
+
 
 @dataclass(frozen=True)
 class Bookmark:
@@ -154,10 +168,13 @@ class Tree:
         branch = self.branches[place.branch]
         return branch.ticks[place.tick - branch.first - 1] if place.tick else None
 
+    def sealed(self, place: Place) -> Sealed:
+        """What a branch from a place follows: the tick that led there; at the start, the root."""
+        return self.tick(place) or self.branches[self.check(place).branch]
+
     def hash_at(self, place: Place) -> bytes:
         """The chained hash of the frames of a place; empty where it is not known."""
-        tick = self.tick(place)
-        return tick.hash if tick is not None else self.branches[self.check(place).branch].start
+        return self.sealed(place).hash
 
     def children(self, number: int) -> list[Branch]:
         """The branches that begin from this one."""

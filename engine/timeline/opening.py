@@ -10,8 +10,9 @@ import msgspec
 
 from playhead.engine.fingerprint import differences, environment, fingerprint
 from playhead.engine.recording.edit import draft_of, write
+from playhead.engine.recording.file import InUseError
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.recorder import ChangedError, InUseError, Recorder
+from playhead.engine.recording.recorder import ChangedError, Recorder
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Place
 from playhead.engine.session import Session

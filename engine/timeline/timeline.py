@@ -180,7 +180,7 @@ class Timeline:
             branch = self.tree.branches[self._head.branch]
             if self._head.tick < branch.last or branch.play != self._play:
                 branch = self._fork(self._head)
-            before = branch.ticks[-1] if branch.ticks else branch
+            before = branch.tip
             branch.ticks.append(played)
             self._head = Place(branch.id, branch.last)
             if self.recorder is not None:
@@ -216,7 +216,7 @@ class Timeline:
         return True
 
     def _fork(self, place: Place) -> Branch:
-        before = self.tree.tick(place) or self.tree.branches[place.branch]
+        before = self.tree.sealed(place)
         root = self.tree.root(place.branch)
         branch = Branch(self._next_branch(), place, root.scene, root.seed, self._play, time=time.time())
         self.tree.branches[branch.id] = branch

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from playhead.engine.recording.reader import Recording, find_recording
+from playhead.engine.recording.finding import find_recording
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import Replayed, load_world, replay, telling
 from playhead.render.export.episodes import Moment
 from playhead.render.export.export import ExportError

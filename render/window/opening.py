@@ -27,7 +27,7 @@ FIRST_WORLD = "freedoom"
 
 def keymap_world(settings: PlaySettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
-    from playhead.engine.recording.reader import Summary, find_recording
+    from playhead.engine.recording.finding import Summary, find_recording
     from playhead.engine.recording.schema import RecordingError
     from playhead.scenes.scene import SCENE_FILE, SceneError, find_scene, read_fields
 
@@ -114,7 +114,8 @@ class Opening:
         """The recording that is to be gone on with, and the moment in it, if there is to be one."""
         if not self._settings.continued:
             return None, None
-        from playhead.engine.recording.reader import Recording, find_recording
+        from playhead.engine.recording.finding import find_recording
+        from playhead.engine.recording.reader import Recording
         from playhead.engine.recording.tree import Place
 
         path, place = find_recording(self._settings.continued)

@@ -10,6 +10,7 @@ import pytest
 from playhead.engine.loop import Loop, LoopError
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
+from playhead.engine.tuning import Tuning
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError, WorldError
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
@@ -265,6 +266,16 @@ def test_steps_that_no_world_has_are_refused_and_the_session_goes_on(session):
     )
     assert len(complaints) == 1 and "1 to 8 denoise steps, not 0" in complaints[0]
     assert [tick.steps for tick in ticks] == [2] * 5
+
+
+def test_a_tuning_counts_from_the_next_tick_on(session):
+    def then(loop, tick):
+        if tick.number == 2:
+            loop.tune(Tuning(steps=3, speed=0.5))
+
+    ticks = play(lambda: session, Holding(), 5, then=then)
+    assert [tick.steps for tick in ticks] == [2, 2, 2, 3, 3, 3]
+    assert np.diff([tick.timing.sampled for tick in ticks[3:]]) == pytest.approx(2 / 17.5)
 
 
 def test_automatic_steps_hold_the_rate_of_a_slow_machine(tiny_world, tiny_context):

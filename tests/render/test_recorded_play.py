@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.tree import Place
 from playhead.world.world import World

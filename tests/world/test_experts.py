@@ -16,7 +16,8 @@ from playhead.world.experts import Experts
 from playhead.world.generator import Generator
 from playhead.world.past import PAST, prefill
 from playhead.world.sampler import Schedule
-from playhead.world.training.distill import Distiller, DistillTraining
+from playhead.world.training.distill import Distiller
+from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.self_rollout import SelfRollout, make_player
 from playhead.world.training.steady import FREE
 from playhead.world.world import World

@@ -244,7 +244,7 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Teach a world's generator to live on its own frames (Self Forcing); the result is in OUT/world."""
-    from playhead.world.training.distill import OBJECTIVES, DistillTraining, Objective
+    from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Objective
     from playhead.world.training.pipeline import make_distilled
     from playhead.world.training.run import Run
 

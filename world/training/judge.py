@@ -1,11 +1,10 @@
 """Who judges a student's windows while it is distilled: a frozen teacher and a critic, or a discriminator.
 
 Both learn beside the student, on what it dreams. What they say of a window is a direction: where each of its
-latents has to move against to look more like footage. The objectives are told in `world.training.distill`.
+latents has to move against to look more like footage. The objectives are told in `world.training.objectives`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,8 @@ from playhead.world.training.chains import Window
 from playhead.world.training.discriminator import Discriminator, relativistic_loss
 from playhead.world.training.generator import noised
 from playhead.world.training.learner import Learner
+from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.scorer import Scorer, ScorerTraining
-
-if TYPE_CHECKING:
-    from playhead.world.training.distill import DistillTraining
 
 
 class Judge:
@@ -31,7 +28,7 @@ class Judge:
     def __init__(
         self,
         config: GeneratorConfig,
-        settings: "DistillTraining",
+        settings: DistillTraining,
         shape: tuple[int, int, int],
         device: torch.device,
         teacher: Path,

@@ -26,13 +26,14 @@ from playhead.world.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
-from playhead.world.training.distill import DistillTraining, distill
+from playhead.world.training.distill import distill
 from playhead.world.training.dreams import Dreams
 from playhead.world.training.encoded import keep_encoded, keep_film, key_of, read_encoded, read_films
 from playhead.world.training.filming import Filming
 from playhead.world.training.footage import Episode, Footage, episode_files
 from playhead.world.training.generator import GeneratorTraining, train_generator
 from playhead.world.training.inverse import InverseTraining, train_inverse
+from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness

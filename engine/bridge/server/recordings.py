@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from playhead.engine.bridge.server.unsaved import WHOLE, Unsaved, rescuing
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.recording.edit import Draft, drafting, splitting, writing
+from playhead.engine.recording.file import put_in_place
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.recorder import Recorder, put_in_place
+from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Place
 from playhead.engine.timeline.timeline import Timeline

@@ -14,8 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from playhead.engine.recording.edit import repairing
-from playhead.engine.recording.reader import Summary
-from playhead.engine.recording.recorder import put_in_place
+from playhead.engine.recording.file import put_in_place
+from playhead.engine.recording.finding import Summary
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.work import Work
 from playhead.world.home import own_folder

@@ -1,11 +1,12 @@
 """The encodings of the stream: raw, JPEG, and H.264 without delay. One packet a frame."""
 
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Protocol
 
 import av
 import numpy as np
+
+from playhead.engine.jpeg import Jpeg, open_encoder
 
 KEY_EVERY = 18
 """Frames of H.264 from one key frame to the next: a second of freedoom."""
@@ -22,27 +23,12 @@ class Raw:
         return frame.tobytes(), True
 
 
-class Jpeg:
-    """Baseline JPEG, of high quality unless `coarse`; every frame for itself."""
-
-    def __init__(self, height: int, width: int, coarse: bool = False) -> None:
-        quality = {"qmin": "6", "qmax": "8"} if coarse else {"qmin": "2", "qmax": "4"}
-        self._codec = _codec("mjpeg", height, width, "yuvj420p", quality)
-        self._count = 0
-
-    def encode(self, frame: np.ndarray, key: bool) -> tuple[bytes, bool]:
-        self._count += 1
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuvj420p")
-        picture.pts = self._count
-        return b"".join(bytes(p) for p in self._codec.encode(picture)), True
-
-
 class H264:
     """H.264 in which every frame goes out at once: no frame refers to a later one, no encoder looks ahead."""
 
     def __init__(self, height: int, width: int) -> None:
         options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20", "forced-idr": "1"}
-        self._codec = _codec("libx264", height, width, "yuv420p", options)
+        self._codec = open_encoder("libx264", height, width, "yuv420p", options)
         self._codec.gop_size = KEY_EVERY
         self._count = 0
 
@@ -79,13 +65,3 @@ def make_decoder(codec: str, height: int, width: int) -> Callable[[bytes], np.nd
         return frames[-1].to_ndarray(format="rgb24") if frames else None
 
     return decode
-
-
-def _codec(name: str, height: int, width: int, pixels: str, options: dict[str, str]) -> av.VideoCodecContext:
-    codec = av.CodecContext.create(name, "w")
-    assert isinstance(codec, av.VideoCodecContext)
-    codec.height, codec.width, codec.pix_fmt = height, width, pixels
-    codec.time_base, codec.framerate = Fraction(1, 30), Fraction(30)
-    codec.thread_count = 1
-    codec.options = options
-    return codec

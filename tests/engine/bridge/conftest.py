@@ -23,7 +23,7 @@ from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.auth import ServerKeys, new_keys
 from playhead.engine.recording import edit
-from playhead.engine.recording.recorder import tick_row
+from playhead.engine.recording.rows import Rows
 from playhead.scenes.scene import load_scene
 
 ROOT = Path(__file__).parents[3]
@@ -77,12 +77,13 @@ class SlowDisk:
     def __init__(self, monkeypatch, seconds: float) -> None:
         self.rows = 0
 
-        def slowly(*row):
-            self.rows += 1
-            time.sleep(seconds)
-            return tick_row(*row)
+        class SlowRows(Rows):
+            def add_tick(rows, *row):
+                self.rows += 1
+                time.sleep(seconds)
+                super().add_tick(*row)
 
-        monkeypatch.setattr(edit, "tick_row", slowly)
+        monkeypatch.setattr(edit, "Rows", SlowRows)
         monkeypatch.setattr(work, "PIECE", 1)
 
 

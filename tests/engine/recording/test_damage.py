@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playhead.engine.recording.edit import repair
-from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError

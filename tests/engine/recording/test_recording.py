@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from playhead.engine.recording.edit import draft_of, write
-from playhead.engine.recording.reader import Recording, Summary
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import replay, verify
 from playhead.engine.recording.schema import RecordingError, seal

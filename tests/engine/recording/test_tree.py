@@ -54,6 +54,15 @@ def test_every_moment_has_its_tick_and_its_hash():
     assert tree.hash_at(Place(5, 0)) == b"start 5"
 
 
+def test_what_comes_next_follows_a_tick_or_the_branch_that_has_none_yet():
+    tree = grown()
+    sealed = [tree.sealed(Place(3, tick)) for tick in range(6)]
+    assert sealed == [tree.branches[1], *tree.path(3)] and tree.sealed(Place(5, 0)) is tree.branches[5]
+    assert [branch.tip.hash for branch in tree.branches.values()] == [b"1:4", b"2:5", b"3:5", b"start 5"]
+    tree.branches[6] = Branch(6, Place(2, 3), 1, 7, 1, start=b"2:3")
+    assert tree.branches[6].tip is tree.branches[6] and tree.sealed(Place(6, 3)) is tree.tick(Place(2, 3))
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from playhead.engine.recording.edit import draft_of, write
+from playhead.engine.recording.file import InUseError
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.recorder import ChangedError, InUseError, Recorder
+from playhead.engine.recording.recorder import ChangedError, Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Place

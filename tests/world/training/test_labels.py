@@ -3,9 +3,10 @@
 import torch
 
 from playhead.world.checkpoint import save_weights
-from playhead.world.training.distill import Distiller, DistillTraining
+from playhead.world.training.distill import Distiller
 from playhead.world.training.footage import Footage
 from playhead.world.training.generator import unlabelled
+from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.steady import FREE
 from tests.conftest import make_tiny_world
 

@@ -14,7 +14,8 @@ from playhead.world.past import PAST as BEFORE_ALL
 from playhead.world.past import prefill
 from playhead.world.sampler import Schedule
 from playhead.world.training.chains import LOST
-from playhead.world.training.distill import OBJECTIVES, Distiller, DistillTraining
+from playhead.world.training.distill import Distiller
+from playhead.world.training.objectives import OBJECTIVES, DistillTraining
 from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
 from playhead.world.training.steady import EMPTY, FREE
 from tests.conftest import make_tiny_world

@@ -28,11 +28,12 @@ from playhead.world.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
-from playhead.world.training.distill import OBJECTIVES, DistillTraining, Objective, distill
+from playhead.world.training.distill import distill
 from playhead.world.training.dreams import Dreams
 from playhead.world.training.footage import Footage
 from playhead.world.training.generator import GeneratorTraining, Trainer, train_generator
 from playhead.world.training.inverse import InverseTraining, train_inverse
+from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Objective
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sequence import play_levels
