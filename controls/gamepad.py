@@ -5,7 +5,7 @@ import contextlib
 import pygame
 from pygame._sdl2 import controller
 
-from playhead.controls.gamepad_names import AXES, BUTTONS
+from playhead.controls.gamepad_names import BUTTONS, STICKS
 from playhead.controls.held import Held
 from playhead.controls.keymap import Keymap
 
@@ -33,8 +33,8 @@ class Gamepads:
             self._set(event.instance_id, BUTTONS.get(event.button, ""), True)
         elif event.type == pygame.CONTROLLERBUTTONUP:
             self._set(event.instance_id, BUTTONS.get(event.button, ""), False)
-        elif event.type == pygame.CONTROLLERAXISMOTION and event.axis in AXES:
-            negative, positive = AXES[event.axis]
+        elif event.type == pygame.CONTROLLERAXISMOTION and event.axis in STICKS:
+            negative, positive = STICKS[event.axis]
             self._move(event.instance_id, negative, -event.value / FULL)
             self._move(event.instance_id, positive, event.value / FULL)
 

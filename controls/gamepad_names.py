@@ -18,7 +18,7 @@ BUTTONS = {
     pygame.CONTROLLER_BUTTON_DPAD_LEFT: "dpad left",
     pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "dpad right",
 }
-AXES = {
+STICKS = {
     pygame.CONTROLLER_AXIS_LEFTX: ("left stick left", "left stick right"),
     pygame.CONTROLLER_AXIS_LEFTY: ("left stick up", "left stick down"),
     pygame.CONTROLLER_AXIS_RIGHTX: ("right stick left", "right stick right"),
@@ -28,4 +28,4 @@ AXES = {
 }
 """Each axis, and its parts at the negative and the positive end."""
 
-GAMEPAD_NAMES = (*BUTTONS.values(), *(part for ends in AXES.values() for part in ends if part))
+GAMEPAD_NAMES = (*BUTTONS.values(), *(part for ends in STICKS.values() for part in ends if part))

@@ -1,4 +1,4 @@
-"""The keyboard as a source of actions."""
+"""The keyboard: key events into what is held. Buttons alone; keys that push an axis are `look`'s."""
 
 import pygame
 

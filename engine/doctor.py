@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from playhead import __path__, __version__
 from playhead.world.acceleration import pick_device, pick_dtype
+from playhead.world.attention import KERNELS
 from playhead.world.catalogue import scan_worlds
 from playhead.world.extras import install
 from playhead.world.found import shipped_worlds
@@ -83,14 +84,14 @@ def _attention() -> Iterable[Finding]:
     device = pick_device()
     q = torch.zeros(1, 2, 64, 64, device=device, dtype=pick_dtype(device))
     works = []
-    for backend in _BACKENDS:
+    for name, backend in KERNELS.items():
         with warnings.catch_warnings(), sdpa_kernel([backend]):
             warnings.simplefilter("ignore")
             try:
                 torch.nn.functional.scaled_dot_product_attention(q, q, q)
             except RuntimeError:
                 continue
-        works.append(_BACKENDS[backend])
+        works.append(name)
     yield Finding("attention", f"torch on {device.type}: {', '.join(works)}")
     for package in ("sageattention", "triton"):
         version = _version(package)
@@ -172,13 +173,6 @@ def _worlds() -> Iterable[Finding]:
     for name, why in broken.items():
         yield Finding(f"world {name}", "", f"a world.toml that can be used: {why}")
 
-
-_BACKENDS = {
-    SDPBackend.CUDNN_ATTENTION: "cuDNN",
-    SDPBackend.FLASH_ATTENTION: "flash",
-    SDPBackend.EFFICIENT_ATTENTION: "memory-efficient",
-    SDPBackend.MATH: "plain",
-}
 
 _PARTS = {
     "Python": _python,

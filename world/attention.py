@@ -31,7 +31,7 @@ def attention(
     """Softmax attention at scale 1 / sqrt(head_dim); writes to none of its inputs.
 
     `backend` is one of `BACKENDS`, or None for the device's usual way. `sage` takes no mask. Raises
-    RuntimeError where a backend cannot be used.
+    RuntimeError where a backend cannot be used, ValueError for one that is not known.
     """
     if backend is None and mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return _two_products(q, k, v)
@@ -42,6 +42,8 @@ def attention(
     if backend in KERNELS:
         with sdpa_kernel([KERNELS[backend]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if backend not in (None, "torch"):  # else it would be measured, and found right, under that name
+        raise ValueError(f"there is no attention backend {backend}")
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

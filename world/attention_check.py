@@ -153,7 +153,7 @@ def choose_backend(
 def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     sizes = "x".join(map(str, shapes(config, tokens)))
-    return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
+    return f"{name}, torch {torch.__version__}, {dtype}, {sizes}, of {' '.join(BACKENDS)}"
 
 
 def _read(path: Path | None) -> dict[str, Choice]:

@@ -101,7 +101,7 @@ def test_bfloat16_is_within_a_hundredth_of_exact_in_every_layer_of_the_shipped_w
 @modest
 @given(shapes())
 def test_attention_only_reads(shape: Shape) -> None:
-    """The cache must never change under attention, in either number type: see law 6 of the design."""
+    """The cache must never change under attention, in either number type: or the past would be another."""
     for dtype in (torch.bfloat16, torch.float32):
         q, k, v = (part.to(dtype) for part in draws(shape))
         before = [part.clone() for part in (q, k, v)]
@@ -153,3 +153,10 @@ def test_a_mask_hides_what_it_says_in_either_number_type() -> None:
         mask[:, [0, 3, 4]] = True
         found = attention(q, k, v, mask)
         assert relative_error(found, exact(q, k[:, :, [0, 3, 4]], v[:, :, [0, 3, 4]])) < 0.01
+
+
+def test_a_backend_that_is_not_known_is_refused() -> None:
+    """Not computed by torch's own choice under that name."""
+    q = torch.ones(1, 1, 2, 4)
+    with pytest.raises(ValueError, match="no attention backend fancy"):
+        attention(q, q, q, backend="fancy")
