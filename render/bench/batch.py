@@ -61,7 +61,7 @@ def game_rate(seconds: float = 3.0) -> float | None:
     """Frames a second of ViZDoom as the collector plays it, on one core; None where it is not installed."""
     import numpy as np
 
-    from playhead.world.training.collect import CollectError, hold, import_vizdoom, open_game
+    from playhead.world.training.doom import CollectError, hold, import_vizdoom, open_game
     from playhead.world.training.places import BUTTONS, PLACES
 
     try:

@@ -471,8 +471,9 @@ def test_bad_input_ends_in_one_sentence(
 def test_the_shipped_world_is_measured_on_held_out_footage_from_the_command_line(tmp_path: Path) -> None:
     """On frames filmed on the spot: every field is there, and the numbers can be those of a trained world."""
     pytest.importorskip("vizdoom", reason="needs vizdoom (the extra `train`)")
-    from playhead.world.training.collect import episode_path, open_game, write_episode
-    from playhead.world.training.collect import film as film_game
+    from playhead.world.training.collect import episode_path, write_episode
+    from playhead.world.training.doom import film as film_game
+    from playhead.world.training.doom import open_game
     from playhead.world.training.places import PLACES
 
     name = "my_way_home"

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from playhead.world.errors import PlayheadError
-from playhead.world.training.collect import CollectError, check_steady, film_run, import_vizdoom, start_worker
+from playhead.world.training.collect import check_steady, film_run, start_worker
+from playhead.world.training.doom import CollectError, import_vizdoom
 from playhead.world.training.footage import Episode, Footage, read_episode
 from playhead.world.training.places import HELD_OUT, PLACES
 

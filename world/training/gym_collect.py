@@ -23,14 +23,8 @@ from playhead.world.generator import GeneratorConfig
 from playhead.world.kv_cache import Far
 from playhead.world.lighttae import LightTAEConfig
 from playhead.world.terminal import console
-from playhead.world.training.collect import (
-    ATTEMPTS,
-    CollectError,
-    check_steady,
-    episode_path,
-    is_whole,
-    write_episode,
-)
+from playhead.world.training.collect import check_steady, episode_path, is_whole, write_episode
+from playhead.world.training.doom import ATTEMPTS, CollectError
 
 MULTIPLE = 32  # pixels: 16 a latent position, two of those a token
 MEAN_HOLD = 5  # ticks that a button is held on average

@@ -21,21 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from playhead.world.training.collect import (
-    HEIGHT,
-    WIDTH,
-    CollectError,
-    Cut,
-    average,
-    begin,
-    check,
-    film_all,
-    hold,
-    open_game,
-    split_runs,
-    stopped,
-    write_episode,
-)
+from playhead.world.training.collect import check, film_all, split_runs, stopped, write_episode
+from playhead.world.training.doom import HEIGHT, WIDTH, CollectError, Cut, average, begin, hold, open_game
 from playhead.world.training.places import BUTTONS, HELD_OUT, PLACES, Place
 
 if TYPE_CHECKING:

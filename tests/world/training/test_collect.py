@@ -12,14 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from playhead.world.training.collect import (
-    CollectError,
-    collect,
-    episode_path,
-    film,
-    is_whole,
-    open_game,
-)
+from playhead.world.training.collect import collect, episode_path, is_whole
+from playhead.world.training.doom import CollectError, film, open_game
 from playhead.world.training.places import BUTTONS, DOOM_BUTTONS, PLACES
 from playhead.world.training.player import HABITS, Habit, Player, Sense, any_chord
 

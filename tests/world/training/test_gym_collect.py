@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from playhead.world.training.collect import CollectError
+from playhead.world.training.doom import CollectError
 from playhead.world.training.footage import Footage, read_episode
 from playhead.world.training.gym_collect import Buttons, collect_env, film_env
 from playhead.world.training.pipeline import read_recipe

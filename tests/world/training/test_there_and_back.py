@@ -11,7 +11,7 @@ import vizdoom
 
 from playhead.world.metrics import psnr
 from playhead.world.training import there_and_back
-from playhead.world.training.collect import CollectError, begin, open_game
+from playhead.world.training.doom import CollectError, begin, open_game
 from playhead.world.training.places import BUTTONS, HELD_OUT, PLACES
 from playhead.world.training.there_and_back import (
     EXCURSIONS,
