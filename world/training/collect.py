@@ -2,9 +2,9 @@
 
 An episode is one `.npz`, uncompressed: `frames` uint8 (T, 160, 256, 3) RGB, `actions` uint8 (T, 8)
 in the order of `places.BUTTONS`, `place` and `seed` (`doom.py` has the game). Action t is held from frame
-t to frame t+1, for two game tics: 17.5 ticks a second. An episode is continuous (no death, no change of level) and
-is a function of its place, seed and length, and of the player's habits, alone. Seeds from 900000 on are
-kept for held-out evaluation: never train on them.
+t to frame t+1, for two game tics: 17.5 ticks a second. An episode is continuous (no death, no change of
+level) and is a function of its place, seed and length, and of the player's habits, alone. Seeds from 900000
+on are kept for held-out evaluation: never train on them.
 """
 
 from __future__ import annotations
