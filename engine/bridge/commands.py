@@ -68,4 +68,7 @@ def serve(
 
     sys.stdout.flush()
     sys.setswitchinterval(MOMENT)  # else one who computes may keep the one who answers waiting for 5 ms
-    server.run()
+    try:
+        server.run()
+    finally:
+        interrupts.end_at_once()  # a tick that is under way yet would be torn down with the interpreter
