@@ -179,16 +179,22 @@ class StandIn:
     """A GPU where there is none. `python -m tests.on_gpu` compares the bits that a real one makes."""
 
     type = "cuda"
+    fetched = 0
 
 
 @pytest.fixture
 def gpu(monkeypatch) -> StandIn:
     """Its memory is a copy, and none is kept ready for it to fetch."""
     standin, empty, to = StandIn(), torch.empty, torch.Tensor.to
+
+    def fetch(tensor: torch.Tensor, at: object, **how: object) -> torch.Tensor:
+        if at is not standin:
+            return to(tensor, at, **how)
+        standin.fetched += 1
+        return tensor.clone()
+
     monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kind: empty(*size, **kind))
-    monkeypatch.setattr(
-        torch.Tensor, "to", lambda self, at, **how: self.clone() if at is standin else to(self, at, **how)
-    )
+    monkeypatch.setattr(torch.Tensor, "to", fetch)
     return standin
 
 
@@ -206,8 +212,9 @@ def test_a_gpu_makes_the_same_noise_of_the_bits_that_the_cpu_draws(gpu: StandIn,
     expected = noises(seeds, 7, 1, shape)
     for draw_there in (partial(noises, device=gpu), Ahead(gpu)):
         libraries.clear()
+        gpu.fetched = 0
         made = draw_there(seeds, 7, 1, shape)
-        assert libraries == [torch]  # none of it is made here
+        assert libraries == [torch] and gpu.fetched == 1  # none of it is made here
         assert made.shape == expected.shape and made.dtype == torch.float32
         assert torch.allclose(made, expected, rtol=1e-6, atol=1e-7)
 
