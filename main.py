@@ -201,7 +201,7 @@ def main() -> None:
     """
     show_anything()
     with interrupts.as_interrupts():
-        sys.exit(_run())
+        interrupts.leave(_run())
 
 
 def _run() -> int:

@@ -1,12 +1,18 @@
 """Signals that end a program, taken as Ctrl-C is: what was begun is put away, what was finished is kept."""
 
+import contextlib
+import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 _last = int(signal.SIGINT)
+_at_once = False
 
 
 def ending() -> list[int]:
@@ -21,6 +27,8 @@ def ending() -> list[int]:
 @contextmanager
 def as_interrupts() -> Iterator[None]:
     """Has whatever asks this program to end raise KeyboardInterrupt, as Ctrl-C does."""
+    global _at_once
+    _at_once = False
     note(signal.SIGINT)
     others = [number for number in ending() if number != signal.SIGINT]
     if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
@@ -42,6 +50,27 @@ def note(number: int) -> None:
 def status() -> int:
     """The exit status of a program that was interrupted: 128 and the signal's number, 130 after Ctrl-C."""
     return 128 + _last
+
+
+def end_at_once() -> None:
+    """Has the program end without waiting for threads that compute still: all that is to be kept is kept.
+
+    To take the interpreter apart under torch takes half a second and, where a thread is in the midst of a
+    product, aborts the program.
+    """
+    global _at_once
+    _at_once = True
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the program; at once where `end_at_once` was called, and then too with all that was printed."""
+    if _at_once:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is gone
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

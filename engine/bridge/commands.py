@@ -1,5 +1,8 @@
 """The `serve` and `keys` commands of the command line."""
 
+import contextlib
+import ctypes
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +10,8 @@ import typer
 
 ADDRESS = "tcp://127.0.0.1:7770"
 """Where a bridge listens unless it is told otherwise."""
+M_ARENA_MAX, HEAPS = -8, 2
+"""A parameter of glibc's `mallopt`, and the heaps that the threads of a server share."""
 
 app = typer.Typer(no_args_is_help=True, help="Keys, by which machines trust each other.")
 
@@ -47,6 +52,7 @@ def serve(
     import gc
     import signal
 
+    _share_heaps()  # before torch begins threads
     from playhead.engine.bridge.server.limits import Limits
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import MOMENT, Server
@@ -64,8 +70,20 @@ def serve(
     gc.freeze()  # to go through what was loaded takes the collector 0.1 s, in which nobody has a tick
     server.rescue()
     typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
-    import sys
-
     sys.stdout.flush()
     sys.setswitchinterval(MOMENT)  # else one who computes may keep the one who answers waiting for 5 ms
-    server.run()
+    try:
+        server.run()
+    finally:
+        interrupts.end_at_once()  # a tick that is under way yet would be torn down with the interpreter
+
+
+def _share_heaps() -> None:
+    """Has the threads that are begun from now on share a few heaps, where there is glibc.
+
+    It gives each thread a heap of its own else, and sessions come and go with their threads: what one leaves
+    in its heap is of no use to the next.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library has no such parameter
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)

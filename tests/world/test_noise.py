@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -147,6 +148,77 @@ def test_sessions_drawn_together_get_the_noise_they_get_alone(shape):
     assert all(torch.equal(row, noise(s, 7, 1, shape)) for row, s in zip(together, seeds, strict=True))
 
 
+@pytest.mark.parametrize("count", [1, GROUP, GROUP + 1, 2 * GROUP, 3 * GROUP + 1])
+def test_each_session_has_its_noise_drawn_once_however_many_there_are(monkeypatch, count: int) -> None:
+    drawn: list[int] = []
+
+    class Watched(np.random.Philox):
+        def __init__(self, key: int, counter: list[int]) -> None:
+            drawn.append(key)
+            super().__init__(key=key, counter=counter)
+
+    alone = [noise(seed, 7, 1, (3, 5)) for seed in range(count)]
+    monkeypatch.setattr(np.random, "Philox", Watched)
+    assert torch.equal(noises(range(count), 7, 1, (3, 5)), torch.stack(alone))
+    assert sorted(drawn) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [1, GROUP + 1])
+def test_it_is_float32_whatever_torch_makes_by_default(count: int) -> None:
+    usual = noises(range(count), 7, 1, (3, 5))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = noises(range(count), 7, 1, (3, 5))
+    finally:
+        torch.set_default_dtype(default)
+    assert found.dtype == usual.dtype == torch.float32 and torch.equal(found, usual)
+
+
+class StandIn:
+    """A GPU where there is none. `python -m tests.on_gpu` compares the bits that a real one makes."""
+
+    type = "cuda"
+    fetched = 0
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> StandIn:
+    """Its memory is a copy, and none is kept ready for it to fetch."""
+    standin, empty, to = StandIn(), torch.empty, torch.Tensor.to
+
+    def fetch(tensor: torch.Tensor, at: object, **how: object) -> torch.Tensor:
+        if at is not standin:
+            return to(tensor, at, **how)
+        standin.fetched += 1
+        return tensor.clone()
+
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kind: empty(*size, **kind))
+    monkeypatch.setattr(torch.Tensor, "to", fetch)
+    return standin
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 10, 16), (3, 5), (1,), (7, 11)], ids=str)
+def test_a_gpu_makes_the_same_noise_of_the_bits_that_the_cpu_draws(gpu: StandIn, monkeypatch, shape) -> None:
+    """As nearly as two square roots agree: on a CPU torch does not round all of them right."""
+    libraries: list[object] = []
+
+    def watched(library, first, second):
+        libraries.append(library)
+        return gaussian(library, first, second)
+
+    monkeypatch.setattr(module, "gaussian", watched)
+    seeds = range(GROUP + 2)
+    expected = noises(seeds, 7, 1, shape)
+    for draw_there in (partial(noises, device=gpu), Ahead(gpu)):
+        libraries.clear()
+        gpu.fetched = 0
+        made = draw_there(seeds, 7, 1, shape)
+        assert libraries == [torch] and gpu.fetched == 1  # none of it is made here
+        assert made.shape == expected.shape and made.dtype == torch.float32
+        assert torch.allclose(made, expected, rtol=1e-6, atol=1e-7)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([(1, 3), (9,)])), max_size=8))
 @settings(max_examples=30, deadline=None)
 def test_noise_that_is_drawn_ahead_is_the_same(asked: list[tuple[int, int, tuple[int, ...]]]) -> None:
@@ -219,6 +291,18 @@ def test_it_is_the_transformation_of_box_and_muller(first: float, second: float)
     radius = math.sqrt(-2 * math.log(first))
     assert cos[0] == pytest.approx(radius * math.cos(2 * math.pi * second), abs=4e-15 * max(1.0, radius))
     assert sin[0] == pytest.approx(radius * math.sin(2 * math.pi * second), abs=4e-15 * max(1.0, radius))
+
+
+def test_the_logarithm_is_the_same_where_two_of_its_pieces_meet() -> None:
+    """At the square root of a half, and of that times powers of two, one of both is taken for good."""
+    meeting = math.sqrt(0.5) * 2.0 ** -np.array([0, 1, 2, 5, 11])
+    assert [value.hex() for value in _log(np, meeting).tolist()] == [
+        "-0x1.62e42fefa39eep-2",
+        "-0x1.0a2b23f3bab73p+0",
+        "-0x1.bb9d3beb8c86ap+0",
+        "-0x1.e7f9c1e980fa9p+1",
+        "-0x1.fe2804e87b348p+2",
+    ]
 
 
 def test_a_devices_own_noise_is_normal_and_a_function_of_tick_and_step() -> None:

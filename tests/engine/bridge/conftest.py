@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -129,9 +129,15 @@ def make_keys(folder: Path) -> Path:
 
 
 @contextmanager
-def serve_process(world: Path, scene: Path, *options: str, bind: str = "tcp://127.0.0.1:*"):
-    """`main.py serve` in a process of its own. Yields it and its address."""
-    command = [sys.executable, "main.py", "serve", "--bind", bind, "--world", str(world),
+def serve_process(
+    world: Path,
+    scene: Path,
+    *options: str,
+    bind: str = "tcp://127.0.0.1:*",
+    program: Sequence[str] = ("main.py",),
+):
+    """`main.py serve` in a process of its own, or another program. Yields it and its address."""
+    command = [sys.executable, *program, "serve", "--bind", bind, "--world", str(world),
                "--scene", str(scene), *options]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -159,3 +159,35 @@ def test_a_server_told_to_stop_says_so_to_its_clients_and_ends_well(tiny_world_f
             assert until(client, p.Ended, session=session).reason == "the server stops"
             client.close()
         assert process.wait(30) == 0 and process.stderr.read() == ""
+
+
+LONG_TICKS = """
+import torch
+from playhead.engine import company
+from playhead.main import main
+
+def dream(sessions, actions):
+    print("it dreams", flush=True)
+    for _ in range(1_000_000):
+        torch.ones(300, 300) @ torch.ones(300, 300)
+
+company.step_together = dream
+main()
+"""
+
+
+def test_a_server_told_to_stop_ends_well_in_the_midst_of_a_tick_that_takes_minutes(
+    tiny_world_folder, tiny_scene, tmp_path
+):
+    """It neither waits for it nor is aborted by it, and what was saved is kept."""
+    options = tiny_world_folder, tiny_scene, "--recordings", str(tmp_path / "kept")
+    with serve_process(*options, program=("-c", LONG_TICKS)) as (process, address):
+        client = Client(address, "test", patience=30)
+        saved = client.ask(p.Open(), p.Opened)[0].session
+        client.ask(p.Save(session=saved, name="kept"), p.Saved)
+        client.send(p.Open(clock="live"))  # whose answer may have to wait for the tick
+        assert process.stdout.readline() == "it dreams\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0 and process.stderr.read() == ""
+        client.close()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["kept.playhead"]
