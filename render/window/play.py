@@ -16,6 +16,7 @@ from playhead.engine.bridge.server.shared import SharedPlay
 from playhead.engine.clock import check_speed
 from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox
+from playhead.engine.playing import Playing
 from playhead.engine.stats import Stats
 from playhead.engine.tick import Tick
 from playhead.render.window.hud import draw_hud, draw_note, draw_state
@@ -100,7 +101,7 @@ class Play:
         self._sharing: Sharing | RemoteSharing = Sharing(shared, keymap)
         self._player = Player(keymap)
         self._opening: Opening | RemoteOpening
-        self._loop: Loop | RemoteLoop
+        self._loop: Playing
         self._opening, self._loop = self._here() if line is None else self._there(line)
         loop = self._loop
         self._mailbox: Mailbox[Tick] = Mailbox()
@@ -221,7 +222,7 @@ class Play:
         """Goes on in the scene that comes `by` after the present one."""
         if isinstance(self._loop, Loop):
             self._loop.switch(lambda: self._opening_here().neighbour(by))
-        else:
+        elif isinstance(self._loop, RemoteLoop):
             self._loop.switch(lambda: self._opening_there().neighbour(by))
 
     def _opening_here(self) -> Opening:
