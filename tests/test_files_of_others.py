@@ -3,7 +3,6 @@ and what one asks for that no machine has is refused before it is taken. Each co
 """
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -54,20 +53,37 @@ def home(tmp_path: Path, tiny_world_folder: Path, monkeypatch: pytest.MonkeyPatc
     return home
 
 
+MEASURE = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:], stdout=1, stderr=2)
+_, status, usage = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as told:
+    told.write(str(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)))
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs a command and tells its peak of memory. A process begins with the peak of who started it, which of
+pytest may be anything: so a small one stands between."""
+
+
 def run(*words: object) -> tuple[int, str, str, int]:
     """Runs a command. Returns its status, what it said, and the most memory that it had, in bytes."""
-    command = [sys.executable, "main.py", *map(str, words)]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0), err.seek(0)
-        said = out.read(), err.read()
-    assert "Traceback" not in said[1]
-    # A child begins with the peak of who started it, which says nothing of the child.
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = usage.ru_maxrss if usage.ru_maxrss > own else 0
-    return process.returncode, *said, peak * (1 if sys.platform == "darwin" else 1024)
+    with tempfile.NamedTemporaryFile("r") as peak:
+        command = [sys.executable, "-c", MEASURE, peak.name, sys.executable, "main.py", *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        memory = int(peak.read())
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr, memory
+
+
+def test_the_memory_of_a_command_is_its_own_and_not_that_of_who_asks() -> None:
+    """Large ones are seen, and what this process has had is not."""
+    held = np.ones(3 * MOST // 16)  # 1.5 times as much
+    assert run("--version")[3] < MOST // 2
+    del held
+    code = f"b'1' * {MOST + 1}"
+    with tempfile.NamedTemporaryFile("r") as peak:
+        subprocess.run([sys.executable, "-c", MEASURE, peak.name, sys.executable, "-c", code], check=True)
+        assert int(peak.read()) > MOST
 
 
 def refusal(*words: object) -> str:
