@@ -1,9 +1,11 @@
 """Hostile messages by the thousand: a seeded source of them, and a run of it against a real server."""
 
 import json
+import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -158,16 +160,25 @@ def neighbour(address: str) -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 def attack(
-    world: Path, scene: Path, count: int, seed: int, raw: int, tell: Callable[[int], None] = lambda n: None
+    world: Path,
+    scene: Path,
+    count: int,
+    seed: int,
+    raw: int,
+    tell: Callable[[int], None] = lambda n: None,
+    elsewhere: bool = False,
 ) -> Outcome:
     """Sends so many hostile messages to a server of its own, beside a neighbour who plays all the while.
 
-    And `raw` connections of those who do not speak ZeroMQ, to either port.
+    And `raw` connections of those who do not speak ZeroMQ, to either port. `elsewhere`: as from a machine of
+    its own, whose work takes nothing from the server's cores: it runs where they are idle, for good.
     """
     outcome = Outcome()
     limits = ["--rate", "1000000", "--memory", "64"]  # the rate is no help to the server here
     with serve_process(world, scene, *limits) as (server, address), neighbour(address) as (beside, known):
         memory = psutil.Process(server.pid).memory_info
+        if elsewhere:  # Linux knows the priority of each thread; those that are made from here on inherit it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         hostile, draw, strangers = Hostile(seed, [known]), random.Random(seed), Raw(seed)
         ports = [address, next_port(address)]
         with zmq.Context() as context:
