@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from playhead.world.split_attention import PARTS, split_attention
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 KERNELS = {
@@ -21,7 +23,7 @@ KERNELS = {
 }
 """Torch's own kernels, by the name of the backend."""
 
-BACKENDS = ("torch", *KERNELS, "sage")
+BACKENDS = ("torch", *KERNELS, *PARTS, "sage")
 """`torch` leaves the choice to torch."""
 
 
@@ -30,8 +32,8 @@ def attention(
 ) -> Tensor:
     """Softmax attention at scale 1 / sqrt(head_dim); writes to none of its inputs.
 
-    `backend` is one of `BACKENDS`, or None for the device's usual way. `sage` takes no mask. Raises
-    RuntimeError where a backend cannot be used, ValueError for one that is not known.
+    `backend` is one of `BACKENDS`, or None for the device's usual way. `sage` and `split…` take no mask.
+    Raises RuntimeError where a backend cannot be used, ValueError for one that is not known.
     """
     if backend is None and mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return _two_products(q, k, v)
@@ -39,6 +41,8 @@ def attention(
         from playhead.world.sage import sage_attention
 
         return sage_attention(q, k, v)
+    if backend in PARTS:
+        return split_attention(q, k, v, PARTS[backend])
     if backend in KERNELS:
         with sdpa_kernel([KERNELS[backend]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

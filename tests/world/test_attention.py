@@ -14,6 +14,7 @@ from playhead.world import kv_cache
 from playhead.world.action import Action
 from playhead.world.attention import attention
 from playhead.world.kv_cache import KVCache
+from playhead.world.split_attention import PARTS
 from playhead.world.world import World
 
 modest = settings(max_examples=40, deadline=None)
@@ -96,6 +97,18 @@ def test_bfloat16_is_within_a_hundredth_of_exact_in_every_layer_of_the_shipped_w
     session.step(Action(frozenset({"forward"})))
     assert len(errors) == session.steps * world.config.generator.layers
     assert max(errors) < 0.01
+
+
+@modest
+@given(shapes(), st.sampled_from(sorted(PARTS)), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_keys_in_parts_are_the_same_keys(shape: Shape, backend: str, dtype: torch.dtype) -> None:
+    """Whether they can be cut evenly or not, for one session and for several."""
+    parts = PARTS[backend]
+    for keys in (shape.keys * parts, shape.keys * parts + 1):
+        q, k, v = (part.to(dtype) for part in draws(shape._replace(keys=keys, capacity=keys + 3)))
+        found = attention(q, k, v, backend=backend)
+        assert found.dtype == dtype and found.shape == q.shape
+        assert relative_error(found, exact(q, k, v)) < (1e-5 if dtype == torch.float32 else 0.01)
 
 
 @modest

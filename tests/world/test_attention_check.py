@@ -80,7 +80,8 @@ def test_the_fastest_right_one_is_taken_and_remembered(
     assert first.backend == "flash"
     assert [finding.partition(":")[0] for finding in first.findings[:3]] == ["flash", "torch", "math"]
     assert all("refused" in finding for finding in first.findings[3:])
-    assert {finding.partition(":")[0] for finding in first.findings[3:]} == {"cudnn", "efficient", "sage"}
+    refused = {finding.partition(":")[0] for finding in first.findings[3:]}
+    assert refused == set(BACKENDS) - times.keys() > {"cudnn", "efficient", "sage"}
     times["torch"] = 0.5
     assert choose() == first  # as remembered, what was refused included
     del times["flash"]  # it is wrong by now, say after an update of the driver

@@ -1,0 +1,41 @@
+"""Attention with the keys in parts, for a few queries that read many keys on a large GPU.
+
+A kernel gives each tile of queries a multiprocessor. One frame at 480 x 832 makes 156 tiles of 12 heads for
+an H200's 132 multiprocessors: the second round leaves most of them idle. With the keys cut into parts, which
+stand in the batch dimension (a view, no copy), there are as many times more tiles; what each part found is
+merged by the logarithms of its sums of weights. As in flash decoding (Dao et al. 2023).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PARTS = {f"split{parts}": parts for parts in (2, 3, 4, 6, 8)}
+"""How many parts, by the name of the backend."""
+
+
+def split_attention(q: Tensor, k: Tensor, v: Tensor, parts: int) -> Tensor:
+    """Softmax attention `(B, heads, queries, head_dim)` over keys in so many parts.
+
+    Sessions that share a pass make tiles enough, and keys that cannot be cut evenly are read in one piece.
+    Raises RuntimeError where no kernel here tells its sums.
+    """
+    batch, heads, queries, _ = q.shape
+    if batch > 1 or k.shape[2] % parts:
+        return F.scaled_dot_product_attention(q, k, v)
+    k, v = (x.unflatten(2, (parts, -1)).squeeze(0).transpose(0, 1) for x in (k, v))
+    found, sums = _attend(q.expand(parts, -1, -1, -1), k, v)
+    weights = torch.softmax(sums.reshape(parts, heads, queries, 1).float(), 0)
+    return (found * weights).sum(0, keepdim=True).to(q.dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries read, and the logarithm of the sum of their weights, by the device's own kernel."""
+    kernels = torch.ops.aten
+    if q.device.type == "cuda":
+        found = kernels._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+    elif q.device.type == "cpu":
+        found = kernels._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    else:
+        raise RuntimeError(f"no kernel of {q.device.type} tells its sums of weights")
+    return found[0], found[1]
