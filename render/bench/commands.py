@@ -31,15 +31,22 @@ def bench_play(
     paced: Annotated[
         bool, typer.Option("--paced", help="At the world's own pace and recorded, as `play` does it.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for `bench compare`.")] = False,
 ) -> None:
     """Play as fast as the machine can, window and all, and print what a tick takes."""
     began = time.perf_counter()
+    import msgspec
+
     from playhead.render.bench import flops, machine
     from playhead.render.bench import play as bench
+    from playhead.render.bench.figures import PlayFigures, Spread
     from playhead.render.bench.recording import bench_recording, recorded
     from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.errors import PlayheadError
     from playhead.world.world import World
 
+    if recording and as_json:
+        raise PlayheadError("--recording compares two ways in words: leave out --json or --recording")
     # Torch's threads belong to the one that computes, and stay as long as it does. Those of this one would be
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
     with ThreadPoolExecutor(1) as loading:
@@ -48,27 +55,38 @@ def bench_play(
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     with recorded(loaded, start) if paced else nullcontext() as timeline:
         measured = bench.bench_play(loaded, start, ticks, began, timeline)
+    timed = bench.bench_stages(loaded, start, min(ticks, 20)) if stages else {}
+    counted = flops.count(loaded, start) if stages else {}
     config = loaded.config
-    typer.echo(f"hardware      {machine.hardware(loaded.device)}")
-    typer.echo(
-        f"world         {config.name}, {config.frame_width} x {config.frame_height}, "
-        f"{plural(loaded.steps, 'step')} a tick, {str(loaded.dtype).removeprefix('torch.')}"
+    found = PlayFigures(
+        hardware=machine.hardware(loaded.device),
+        world=config.name,
+        width=config.frame_width,
+        height=config.frame_height,
+        steps=loaded.steps,
+        precision=str(loaded.dtype).removeprefix("torch."),
+        own_rate=config.ticks_per_second,
+        paced=paced,
+        ticks=len(measured.apart),
+        rate=measured.rate,
+        frames=measured.rate * config.frames_per_tick,
+        tick=Spread.of(measured.apart),
+        key_to_frame=Spread.of(measured.to_frame),
+        key_to_screen=Spread.of(measured.to_display),
+        start=measured.start,
+        attention=loaded.attention,
+        attention_findings=loaded.attention_findings,
+        stages={name: Spread.of(times) for name, times in timed.items()},
+        gflop={name: operations / 1e9 for name, operations in counted.items()},
+        tflops=machine.product_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
+        device_memory=machine.device_memory(loaded.device),
+        memory=machine.resident_memory(),
     )
-    how = "at its own pace, recorded" if paced else "as fast as they come"
-    typer.echo(f"measured      {len(measured.apart)} ticks {how}, decode, commit and display included")
-    typer.echo(f"rate          {measured.rate:.1f} ticks/s (the world's own: {config.ticks_per_second:g})")
-    typer.echo(f"tick          {machine.spread(measured.apart)} ms p50 / p95 / p99, from frame to frame")
-    typer.echo(f"key to frame  {machine.spread(measured.to_frame)} ms, from the input's sample to the frame")
-    typer.echo(f"key to screen {machine.spread(measured.to_display)} ms, to the end of the window's flip")
-    typer.echo(f"start         {measured.start:.1f} s from loading to the first dreamed frame on screen")
-    if loaded.attention is not None:
-        typer.echo(f"attention     {loaded.attention}, of {'; '.join(loaded.attention_findings)}")
-    if stages:
-        for name, times in bench.bench_stages(loaded, start, min(ticks, 20)).items():
-            typer.echo(f"{name:13} {machine.spread(times)} ms p50 / p95 / p99, waited for")
-        counted = flops.count(loaded, start)
-        each = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in counted.items())
-        typer.echo(f"GFLOP a tick  {sum(counted.values()) / 1e9:.2f}: {each}, counted")
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for line in found.lines():
+        typer.echo(line)
     if recording:
         cost = bench_recording(loaded, start, ticks)
         typer.echo(f"not recorded  {machine.spread(cost.plain)} ms p50 / p95 / p99, in turns with")
@@ -78,12 +96,23 @@ def bench_play(
         typer.echo(
             f"a minute      {ticks_kb:.0f} kB of actions and hashes, {thumbnails_kb:.0f} kB of thumbnails"
         )
-    peak = machine.device_memory(loaded.device)
-    if peak is not None:
-        typer.echo(f"device memory {peak:.0f} MB at most")
-    memory = machine.resident_memory()
-    if memory is not None:
-        typer.echo(f"memory        {memory:.0f} MB resident at most")
+
+
+@app.command("compare")
+def bench_compare(
+    first: Annotated[Path, typer.Argument(help="What `bench play --json` printed.")],
+    second: Annotated[Path, typer.Argument(help="What it printed another time.")],
+) -> None:
+    """Compare two runs of `bench play --json`: both figures, and the second over the first."""
+    from rich.table import Table
+
+    from playhead.render.bench import figures
+    from playhead.world.terminal import show
+
+    table = Table("", *(str(path) for path in (first, second)), "ratio")
+    for row in figures.compare(figures.read(first), figures.read(second)):
+        table.add_row(*row)
+    show(table)
 
 
 @app.command("seek")

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
@@ -38,6 +39,21 @@ def resident_memory() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The most operations a second that this device was seen to do: products of large square matrices."""
+    size = 4096 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):  # the first finds everything cold
+        began = time.perf_counter()
+        for _ in range(10):
+            torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (time.perf_counter() - began) / 10)
+    return 2 * size**3 / best
 
 
 def spread(times: Sequence[float], digits: int = 1) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from playhead.main import main
+from playhead.render.bench import figures
 from playhead.render.bench.play import Wanderer
 from playhead.world.action import Action, ActionSpace
 from tests.conftest import BUTTONS, make_tiny_world, save_world
@@ -71,6 +73,38 @@ def test_recorded_and_unrecorded_play_are_measured_in_one_run(
     for ratio, with_it, without in zip(ratios, recorded, plain, strict=True):
         assert abs(ratio - with_it / without) <= 0.06 * ratio + 0.1  # the times are rounded
     assert 10 < number(lines["a minute"]) < 200
+
+
+def test_runs_are_kept_as_json_and_compared_by_ratios(
+    tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--ticks", "50", "--stages"]
+    first.write_text(bench(*options, "--json").stdout, "utf-8")
+    found = figures.read(first)
+    assert (
+        found.ticks == 49 and found.world == "tiny" and found.stages.keys() == found.gflop.keys() | {"copy"}
+    )
+    assert 0 < found.tick.p50 <= found.tick.p95 <= found.tick.p99
+    assert all(line[13] == " " and line[14] != " " for line in found.lines())
+    quicker = msgspec.structs.replace(found, rate=2 * found.rate, precision="float16", stages={}, memory=None)
+    second.write_bytes(msgspec.json.encode(quicker))
+    done = bench(str(first), str(second), command="compare")
+    assert done.returncode == 0, done.stderr
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells(done.stdout)}
+    assert rows["precision"] == [found.precision, "float16", ""]
+    assert rows["ticks/s"][2] == "2.000" and rows["start, s"][2] == "1.000"
+    assert "hardware" not in rows and "memory, MB" not in rows and "denoise p50, ms" not in rows
+    second.write_text("{}", "utf-8")
+    refused = bench(str(first), str(second), command="compare")
+    assert refused.returncode and "second.json cannot be read" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a table as it is printed."""
+    lines = (re.split("[│┃]", line) for line in table.splitlines())
+    return [line[1:-1] for line in lines if len(line) > 2]
 
 
 @pytest.mark.parametrize("one_pass", [False, True])

@@ -1,0 +1,133 @@
+"""What `bench play` finds, as it is printed, kept as JSON and compared with what another run found."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from playhead.engine.stats import percentile
+from playhead.world.errors import PlayheadError
+from playhead.world.terminal import plural
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Percentiles of times, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Spread":
+        """Of at least one time."""
+        return cls(*(1000 * (percentile(seconds, p) or 0.0) for p in (50, 95, 99)))
+
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} / {self.p95:.1f} / {self.p99:.1f}"
+
+
+class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of `bench play`. Rates are per second, `start` in seconds, memory in MB.
+
+    `tick` is from frame to frame; `key_to_frame` from the input's sample to the frame, `key_to_screen` to the
+    end of the window's flip. `stages`, `gflop` (operations a tick by stage) and `tflops` (the most that this
+    device was seen to do in a second) are there if they were asked for. `paced`: at the world's own pace
+    and recorded.
+    """
+
+    hardware: str
+    world: str
+    width: int
+    height: int
+    steps: int
+    precision: str
+    own_rate: float
+    paced: bool
+    ticks: int
+    rate: float
+    frames: float
+    tick: Spread
+    key_to_frame: Spread
+    key_to_screen: Spread
+    start: float
+    attention: str | None = None
+    attention_findings: tuple[str, ...] = ()
+    stages: dict[str, Spread] = {}
+    gflop: dict[str, float] = {}
+    tflops: float | None = None
+    device_memory: float | None = None
+    memory: float | None = None
+
+    def lines(self) -> Iterator[str]:
+        """As it is printed: a name of at most 13 letters and what was found, a line each."""
+        yield f"hardware      {self.hardware}"
+        steps = plural(self.steps, "step")
+        yield f"world         {self.world}, {self.width} x {self.height}, {steps} a tick, {self.precision}"
+        how = "at its own pace, recorded" if self.paced else "as fast as they come"
+        yield f"measured      {self.ticks} ticks {how}, decode, commit and display included"
+        frames = f", {self.frames:.1f} frames/s" if round(self.frames, 1) != round(self.rate, 1) else ""
+        yield f"rate          {self.rate:.1f} ticks/s{frames} (the world's own: {self.own_rate:g})"
+        yield f"tick          {self.tick} ms p50 / p95 / p99, from frame to frame"
+        yield f"key to frame  {self.key_to_frame} ms, from the input's sample to the frame"
+        yield f"key to screen {self.key_to_screen} ms, to the end of the window's flip"
+        yield f"start         {self.start:.1f} s from loading to the first dreamed frame on screen"
+        if self.attention is not None:
+            yield f"attention     {self.attention}, of {'; '.join(self.attention_findings)}"
+        for name, spread in self.stages.items():
+            yield f"{name:13} {spread} ms p50 / p95 / p99, waited for"
+        if self.gflop:
+            each = ", ".join(f"{name} {operations:.2f}" for name, operations in self.gflop.items())
+            yield f"GFLOP a tick  {sum(self.gflop.values()):.2f}: {each}, counted"
+        if self.gflop and self.tflops is not None:
+            done = self.rate * sum(self.gflop.values()) / 1000
+            yield (
+                f"TFLOP/s       {done:.3g}, {100 * done / self.tflops:.0f} % of the {self.tflops:.3g} "
+                "that large products reach here"
+            )
+        if self.device_memory is not None:
+            yield f"device memory {self.device_memory:.0f} MB at most"
+        if self.memory is not None:
+            yield f"memory        {self.memory:.0f} MB resident at most"
+
+
+def read(path: Path) -> PlayFigures:
+    """What `bench play --json` printed into a file. Raises PlayheadError for anything else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PlayFigures)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        raise PlayheadError(
+            f"{path} cannot be read as what `bench play --json` prints: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of a name, the first's figure, the second's, and the second's over the first's.
+
+    Of all that both have, and of what kind the runs were where that is not the same.
+    """
+    for name in ("hardware", "world", "steps", "precision", "paced", "attention"):
+        a, b = getattr(first, name), getattr(second, name)
+        if a != b:
+            yield name, str(a), str(b), ""
+    for name, a, b in _shared(first, second):
+        yield name, f"{a:.4g}", f"{b:.4g}", f"{b / a:.3f}" if a else ""
+
+
+def _shared(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, float, float]]:
+    yield "ticks/s", first.rate, second.rate
+    yield "frames/s", first.frames, second.frames
+    for name in ("tick", "key_to_frame", "key_to_screen"):
+        a, b = getattr(first, name), getattr(second, name)
+        for part in ("p50", "p95", "p99"):
+            yield f"{name.replace('_', ' ')} {part}, ms", getattr(a, part), getattr(b, part)
+    yield "start, s", first.start, second.start
+    for name, spread in first.stages.items():
+        if name in second.stages:
+            yield f"{name} p50, ms", spread.p50, second.stages[name].p50
+    for name, operations in first.gflop.items():
+        if name in second.gflop:
+            yield f"{name}, GFLOP a tick", operations, second.gflop[name]
+    for name, words in (("device_memory", "device memory, MB"), ("memory", "memory, MB")):
+        a, b = getattr(first, name), getattr(second, name)
+        if a is not None and b is not None:
+            yield words, a, b
