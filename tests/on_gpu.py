@@ -60,7 +60,7 @@ def exact(session: Session, ticks: int) -> bool:
 
 
 def same_noise(device: str) -> None:
-    """The noise of many sessions is made on a GPU of the bits that the CPU draws: the same numbers."""
+    """A GPU draws the noise of many sessions itself: the same numbers as on a CPU."""
     seeds, shape = range(64), (1, 64, 10, 16)
     wrong = [
         tick

@@ -8,7 +8,7 @@ library's logarithm and cosine are not: they differ in their last bits from one 
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playhead.world import acceleration
+from playhead.world import acceleration, philox
 
 CPU = torch.device("cpu")
 GROUP = 4
@@ -34,8 +34,8 @@ def noises(
 ) -> Tensor:
     """The `noise` of many sessions at once, `(len(seeds), *shape)`: the same numbers, bit for bit.
 
-    Many sessions share the cores; for a GPU as `device` those draw bits alone, and what is made of them lies
-    there. Of few sessions it lies in main memory.
+    Many sessions share the cores, or are drawn on a GPU as `device`, and lie there. The noise of few lies in
+    main memory.
     """
     if len(seeds) <= GROUP:
         out = torch.empty((len(seeds), *shape), dtype=torch.float32)
@@ -51,7 +51,7 @@ class Ahead:
     """`noises`, with those of the next tick drawn by other threads while this one is played.
 
     Several worlds may share one, at about the same tick; what is equal for them is then drawn once. `device`:
-    where it is needed; a GPU makes the noise of the bits that those threads draw.
+    where it is needed; a GPU draws that of many sessions, and makes that of few of what those threads draw.
     """
 
     def __init__(self, device: torch.device = CPU) -> None:
@@ -83,7 +83,7 @@ class OnDevice:
 
 
 class _Begun:
-    """The noise of many sessions while threads draw it: on a CPU all of it, for a GPU its bits."""
+    """Noise while it is drawn: by threads, for a GPU its bits alone, or those of many sessions by the GPU."""
 
     def __init__(
         self, seeds: Sequence[int], tick: int, step: int, shape: Sequence[int], device: torch.device = CPU
@@ -92,8 +92,12 @@ class _Begun:
         self._device = device
         self._noise: Tensor | None = None
         gpu = device.type == "cuda"
+        pairs = 2 * _half(math.prod(shape))
+        if gpu and len(seeds) > GROUP:  # as long as it has other work, only what this asks of it takes time
+            self._parts: list[Future[None]] = []
+            self._noise = self._made_of(philox.uniforms(seeds, tick, step, pairs, device))
+            return
         if gpu:  # memory that it fetches while the caller goes on
-            pairs = 2 * _half(math.prod(shape))
             self._drawn = torch.empty((len(seeds), pairs), dtype=torch.float64, pin_memory=True)
         else:
             self._drawn = torch.empty(self._shape, dtype=torch.float32)
@@ -110,10 +114,12 @@ class _Begun:
                 part.result()
             self._noise = self._drawn
             if self._device.type == "cuda":
-                uniform = self._drawn.to(self._device, non_blocking=True)
-                made = torch.cat(gaussian(torch, *uniform.chunk(2, 1)), 1).float()
-                self._noise = made[:, : math.prod(self._shape[1:])].reshape(self._shape)
+                self._noise = self._made_of(self._drawn.to(self._device, non_blocking=True))
         return self._noise
+
+    def _made_of(self, uniform: Tensor) -> Tensor:
+        made = torch.cat(gaussian(torch, *uniform.chunk(2, 1)), 1).float()
+        return made[:, : math.prod(self._shape[1:])].reshape(self._shape)
 
 
 @lru_cache

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playhead.world import noise as module
+from playhead.world import philox
 from playhead.world.noise import GROUP, Ahead, OnDevice, _cos_sin, _log, gaussian, noise, noises
+from playhead.world.philox import uniforms
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
@@ -175,6 +177,21 @@ def test_it_is_float32_whatever_torch_makes_by_default(count: int) -> None:
     assert found.dtype == usual.dtype == torch.float32 and torch.equal(found, usual)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-(2**130), 2**130), min_size=1, max_size=5),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 9),
+    st.integers(1, 70),
+)
+def test_a_device_draws_the_uniform_numbers_that_numpy_draws(seeds, tick, step, count) -> None:
+    """The same bits, of any seed, at any tick, however many of them."""
+    wanted = np.empty((len(seeds), count))
+    module._fill_uniform(seeds, tick, step, wanted)
+    found = uniforms(seeds, tick, step, count, torch.device("cpu"))
+    assert found.dtype == torch.float64 and wanted.tobytes() == found.numpy().tobytes()
+
+
 class StandIn:
     """A GPU where there is none. `python -m tests.on_gpu` compares the bits that a real one makes."""
 
@@ -199,24 +216,28 @@ def gpu(monkeypatch) -> StandIn:
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 10, 16), (3, 5), (1,), (7, 11)], ids=str)
-def test_a_gpu_makes_the_same_noise_of_the_bits_that_the_cpu_draws(gpu: StandIn, monkeypatch, shape) -> None:
-    """As nearly as two square roots agree: on a CPU torch does not round all of them right."""
+def test_a_gpu_makes_the_same_noise(gpu: StandIn, monkeypatch, shape) -> None:
+    """Of the bits that the CPU draws for few sessions, and of bits of its own for many.
+
+    As nearly as two square roots agree: on a CPU torch does not round all of them right.
+    """
     libraries: list[object] = []
 
     def watched(library, first, second):
         libraries.append(library)
         return gaussian(library, first, second)
 
+    few, many = range(GROUP), range(GROUP + 2)
+    expected = {seeds: noises(seeds, 7, 1, shape) for seeds in (few, many)}
     monkeypatch.setattr(module, "gaussian", watched)
-    seeds = range(GROUP + 2)
-    expected = noises(seeds, 7, 1, shape)
-    for draw_there in (partial(noises, device=gpu), Ahead(gpu)):
+    monkeypatch.setattr(philox, "uniforms", lambda *asked: uniforms(*asked[:-1], torch.device("cpu")))
+    for draw_there, seeds in ((partial(noises, device=gpu), many), (Ahead(gpu), many), (Ahead(gpu), few)):
         libraries.clear()
         gpu.fetched = 0
         made = draw_there(seeds, 7, 1, shape)
-        assert libraries == [torch] and gpu.fetched == 1  # none of it is made here
-        assert made.shape == expected.shape and made.dtype == torch.float32
-        assert torch.allclose(made, expected, rtol=1e-6, atol=1e-7)
+        assert set(libraries) == {torch} and gpu.fetched == (seeds is few)  # none of it is made here
+        assert made.shape == expected[seeds].shape and made.dtype == torch.float32
+        assert torch.allclose(made, expected[seeds], rtol=1e-6, atol=1e-7)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([(1, 3), (9,)])), max_size=8))
