@@ -176,7 +176,7 @@ def test_it_is_float32_whatever_torch_makes_by_default(count: int) -> None:
 
 
 class StandIn:
-    """A GPU where there is none. `python -m tests.on_gpu` compares the bits that a real one makes."""
+    """A GPU where there is none. `python -m tests.tools.on_gpu` compares the bits that a real one makes."""
 
     type = "cuda"
     fetched = 0
