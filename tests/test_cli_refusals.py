@@ -71,12 +71,14 @@ def test_an_output_that_cannot_be_written_is_one_sentence(command: str) -> None:
     assert done.stderr.startswith("playhead: the output cannot be written (No space left on device); ")
 
 
-def test_what_is_unknown_or_impossible_ends_in_one_sentence(start: Start, tmp_path: Path) -> None:
+def test_what_is_unknown_or_impossible_ends_in_one_sentence(
+    start: Start, tmp_path: Path, refusal_here: Callable[..., str]
+) -> None:
     out = tmp_path / "out.npz"
-    assert "not 0; try --steps 2" in refusal(*start.rollout("w", out, "--steps", 0))
-    said = refusal(*Start(Path("atlantis"), start.context).rollout("w", out))
+    assert "not 0; try --steps 2" in refusal_here(*start.rollout("w", out, "--steps", 0))
+    said = refusal_here(*Start(Path("atlantis"), start.context).rollout("w", out))
     assert "no world `atlantis`; shipped are freedoom" in said
-    said = refusal("rollout", "--scene", "atlantis", "--actions", "w", "--out", out)
+    said = refusal_here("rollout", "--scene", "atlantis", "--actions", "w", "--out", out)
     assert all(name in said for name in ["`atlantis`", *scene_names()])
     assert list(tmp_path.iterdir()) == []
 
@@ -125,21 +127,25 @@ def test_a_context_of_another_shape_is_told_the_right_one(
     assert not (tmp_path / "out.png").exists()
 
 
-def test_truncated_weights_are_named(copy: Path, start: Start, tmp_path: Path) -> None:
+def test_truncated_weights_are_named(
+    copy: Path, start: Start, tmp_path: Path, refusal_here: Callable[..., str]
+) -> None:
     file = copy / "generator.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    said = refusal_here(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
     assert "generator.safetensors is damaged" in said
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_weights_with_a_nan_are_named_with_the_tensor(copy: Path, start: Start, tmp_path: Path) -> None:
+def test_weights_with_a_nan_are_named_with_the_tensor(
+    copy: Path, start: Start, tmp_path: Path, refusal_here: Callable[..., str]
+) -> None:
     file = copy / "autoencoder.safetensors"
     weights = {key: tensor.clone() for key, tensor in read_weights(file).items()}
     name = sorted(weights)[0]
     weights[name].view(-1)[0] = torch.nan
     save_weights(file, weights)
-    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    said = refusal_here(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
     assert "autoencoder.safetensors" in said
     assert f"`{name}` holds a NaN" in said
 
@@ -152,10 +158,12 @@ def test_missing_weights_are_named(
     assert "generator.safetensors is missing" in said
 
 
-def test_a_missing_field_of_a_world_is_named(copy: Path, start: Start, tmp_path: Path) -> None:
+def test_a_missing_field_of_a_world_is_named(
+    copy: Path, start: Start, tmp_path: Path, refusal_here: Callable[..., str]
+) -> None:
     lines = (copy / "world.toml").read_text("utf-8").splitlines()
     (copy / "world.toml").write_text("\n".join(x for x in lines if not x.startswith("shift")), "utf-8")
-    said = refusal(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
+    said = refusal_here(*Start(copy, start.context).rollout("w", tmp_path / "out.npz"))
     assert "world.toml" in said
     assert "`shift`" in said
 
