@@ -1,10 +1,12 @@
 # `make play` and `make test` set everything up in .venv first; it needs Python 3.11 or later.
 # ARGS goes to the program or to pytest: make play ARGS="--help", make test ARGS="-k cache".
+# Tests run in two processes side by side, about 1 GB each; make test WORKERS=4 has more, WORKERS=0 none.
 # `make mutants` breaks the modules that carry the laws (docs/mutants.md); ARGS names some: make mutants ARGS=schema.
 
 PYTHON ?= python3
 ARGS ?=
 CHILDREN ?= 1
+WORKERS ?= 2
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -23,7 +25,7 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff format --check --quiet .
 	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/playhead
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 mutants: $(VENV)/.mutants
 	mkdir -p mutants

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Threads that wait by spinning take the core from each other on a busy machine; see main.py. Read with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side: one thread each, and each of what they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests that are about recordings name a folder of their own.
 os.environ["PLAYHEAD_RECORDINGS"] = "off"
 

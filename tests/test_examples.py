@@ -1,5 +1,6 @@
 """The programs in examples/ run as they are, on the shipped world; here for a moment each."""
 
+import json
 import os
 import re
 import subprocess
@@ -95,22 +96,52 @@ def test_the_walker_finds_the_world_that_it_can_walk_in(tmp_path, of_two_worlds)
     assert (done.returncode, done.stderr) == (0, "") and "tick 30" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("walker.py", ("--world", "matrix-game-2-tiny"), "no world `matrix-game-2-tiny` to walk in"),
-        ("walker.py", ("--scene", "nowhere"), "no world with the scene `nowhere`"),
-        ("random_agent.py", ("--scene", "acid-garden"), "there is no scene `acid-garden`"),
-        ("random_agent.py", ("--world", "nowhere"), "there is no world `nowhere`"),
-        ("random_agent.py", ("--ticks", "0"), "`max_ticks` is 0"),
-        ("ppo_green.py", ("--world", "nowhere"), "there is no world `nowhere`"),
-        ("ppo_green.py", ("--world", "", "--ticks", "32"), "there is no scene `acid-garden`"),
-        ("ppo_green.py", ("--episode", "0"), "`max_ticks` is 0"),
-    ],
-)
-def test_what_an_example_cannot_play_is_said_in_a_sentence(tmp_path, of_two_worlds, name, options, words):
-    done = start(name, tmp_path, "--connect", of_two_worlds, *options)
-    assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+REFUSED = [
+    ("walker.py", ("--world", "matrix-game-2-tiny"), "no world `matrix-game-2-tiny` to walk in"),
+    ("walker.py", ("--scene", "nowhere"), "no world with the scene `nowhere`"),
+    ("random_agent.py", ("--scene", "acid-garden"), "there is no scene `acid-garden`"),
+    ("random_agent.py", ("--world", "nowhere"), "there is no world `nowhere`"),
+    ("random_agent.py", ("--ticks", "0"), "`max_ticks` is 0"),
+    ("ppo_green.py", ("--world", "nowhere"), "there is no world `nowhere`"),
+    ("ppo_green.py", ("--world", "", "--ticks", "32"), "there is no scene `acid-garden`"),
+    ("ppo_green.py", ("--episode", "0"), "`max_ticks` is 0"),
+]
+"""Examples, their options, and a part of the sentence in which they end."""
+IN_TURN = """
+import contextlib, io, json, runpy, sys
+ended = []
+for command in json.loads(sys.argv[1]):
+    sys.argv, said = command, io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+            ended.append((None, said.getvalue()))
+        except SystemExit as end:
+            ended.append((end.code, said.getvalue()))
+print(json.dumps(ended))
+"""
+"""Runs programs one after the other in one process: what they import is most of what they take."""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory, of_two_worlds):
+    """How each of `REFUSED` ended: what it gave to `sys.exit`, and what it said on stderr before."""
+    commands = [
+        [str(ROOT / "examples" / name), "--connect", of_two_worlds, *options] for name, options, _ in REFUSED
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)], cwd=tmp_path_factory.mktemp("refused"),
+        capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=lambda n: " ".join(map(str, REFUSED[n][:2])))
+def test_what_an_example_cannot_play_is_said_in_a_sentence(refusals, number):
+    sentence, before = refusals[number]  # which Python prints, with status 1
+    assert REFUSED[number][2] in sentence and len(sentence.splitlines()) == 1 and before == ""
 
 
 @pytest.mark.parametrize(("world", "rate", "frames"), [("", 25, 28), ("freedoom", 17.5, 4)])

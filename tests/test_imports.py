@@ -1,11 +1,11 @@
 """Imports go one way between the rooms and never in a circle, and ARCHITECTURE.md's picture is the code's.
 
-Which imports count is said in `tests.rooms`: all of them, late ones and those for types too.
+Which imports count is said in `tests.tools.rooms`: all of them, late ones and those for types too.
 """
 
 import pytest
 
-from tests import rooms
+from tests.tools import rooms
 
 ARROWS = {
     "main": {"render", "engine", "controls", "scenes", "world"},
@@ -87,6 +87,6 @@ def test_circles_are_found_and_named() -> None:
 
 
 def test_architecture_shows_the_rooms_as_they_are() -> None:
-    """Else put in what `python -m tests.rooms` prints."""
+    """Else put in what `python -m tests.tools.rooms` prints."""
     page = (rooms.ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert f"```\n{rooms.picture()}\n```" in page

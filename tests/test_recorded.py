@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills import kill_plays, kill_servers, kill_windows
-from tests.recorded import play_with_rewinds
 from tests.render.desktop import display, lacking
+from tests.tools.kills import kill_plays, kill_servers, kill_windows
+from tests.tools.recorded import play_with_rewinds
 
 
 def test_a_killed_play_loses_at_most_its_last_two_ticks(
     tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
 ) -> None:
-    """The short form of `python -m tests.long kills`."""
+    """The short form of `python -m tests.tools.long kills`."""
     kill_plays(tiny_world_folder, tiny_scene, tmp_path, times=3, seed=4)
 
 
 def test_a_killed_server_loses_nothing_that_was_saved_and_at_most_two_ticks_of_a_session(
     tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
 ) -> None:
-    """The short form of `python -m tests.long kills-of-servers`."""
+    """The short form of `python -m tests.tools.long kills-of-servers`."""
     kill_servers(tiny_world_folder, tiny_scene, tmp_path, times=2, seed=4)
 
 
@@ -27,7 +27,7 @@ def test_a_killed_server_loses_nothing_that_was_saved_and_at_most_two_ticks_of_a
 def test_a_killed_window_that_went_on_with_a_recording_loses_at_most_its_last_two_ticks(
     tiny_world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short form of `python -m tests.long kills-of-windows`."""
+    """The short form of `python -m tests.tools.long kills-of-windows`."""
     monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path / "home"))
     with display() as screen:
         kill_windows(screen, tiny_world_folder, tmp_path, times=3, seed=4)
@@ -36,6 +36,6 @@ def test_a_killed_window_that_went_on_with_a_recording_loses_at_most_its_last_tw
 def test_a_play_with_rewinds_comes_back_in_another_process(
     tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
 ) -> None:
-    """The short form of `python -m tests.long recording`: eight rewinds; keys are in tests/render."""
+    """The short form of `python -m tests.tools.long recording`: eight rewinds; keys are in tests/render."""
     said = play_with_rewinds(tiny_world_folder, tiny_scene, tmp_path / "rewinds", 8, pause=0.4)
     assert "every frame equal" in said and "branches" in said

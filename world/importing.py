@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from playhead.world.action_module import ActionModuleConfig
-from playhead.world.checkpoint import save_weights
+from playhead.world.checkpoint import save_weights, without_memory
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.filekind import is_safetensors, misfit
@@ -202,7 +202,7 @@ def listing(module: nn.Module) -> dict[str, Shape]:
 
 def generator_listing(config: GeneratorConfig) -> dict[str, Shape]:
     """Every key and shape of a generator, without its memory."""
-    with torch.device("meta"):
+    with without_memory():
         return listing(Generator(config))
 
 
@@ -303,7 +303,7 @@ def recognise_autoencoder(path: Path, latents: str | None = None) -> tuple[dict[
     Raises ImportProblem for another model, or where neither `latents` nor the file's name says which.
     """
     tensors = read_checkpoint(path)
-    with torch.device("meta"):
+    with without_memory():
         wanted = listing(LightTAE(PUBLIC["self-forcing"].config.autoencoder))
     compare(path, {key: tuple(t.shape) for key, t in tensors.items()}, wanted, "Wan 2.1's tiny autoencoder")
     if latents is None:

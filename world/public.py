@@ -78,12 +78,11 @@ class PublicWorld:
 
 def needed_memory(config: WorldConfig) -> float:
     """Bytes for weights, KV cache and activations in bfloat16, about."""
-    import torch
-
+    from playhead.world.checkpoint import without_memory
     from playhead.world.generator import Generator
 
     g, latent = config.generator, config.latent
-    with torch.device("meta"):
+    with without_memory():
         weights = sum(p.numel() for p in Generator(g).parameters()) * (2 if config.commit_weights else 1)
     tokens = latent.height * latent.width // g.patch**2
     cache = 2 * g.layers * g.dim * tokens * config.sampling.window

@@ -1,9 +1,5 @@
 """The loop: a session in real time, on its own thread, with fresh input and commits off the path."""
 
-import threading
-import time
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -13,71 +9,9 @@ from playhead.engine.tick import Tick
 from playhead.engine.tuning import Tuning
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError, WorldError
-from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
+from tests.conftest import make_tiny_context, make_tiny_world
 from tests.engine.fake_time import FakeTime
-
-NOTHING = Action()
-RIGHT = Action(frozenset({"turn_right"}))
-
-
-class Holding:
-    """A source that holds what it was last told."""
-
-    def __init__(self, action: Action = NOTHING) -> None:
-        self.action = action
-
-    def sample(self) -> Action:
-        return self.action
-
-
-class Cycling:
-    """A source that holds each button in turn."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def sample(self) -> Action:
-        self.count += 1
-        return Action(frozenset({BUTTONS[self.count % len(BUTTONS)]}))
-
-
-class Slow(Session):
-    """A session whose passes take `cost` seconds of a fake time each."""
-
-    def __init__(self, world, context, seed, fake: FakeTime, cost: float) -> None:
-        self.fake, self.cost = fake, cost
-        super().__init__(world, context, seed)
-
-    def step(self, action: Action) -> np.ndarray:
-        self.fake.seconds += self.cost * self.steps
-        return super().step(action)
-
-    def finish(self) -> None:
-        if self._pending:
-            self.fake.seconds += self.cost
-        super().finish()
-
-
-def play(open_session: Callable[[], Session], source, ticks: int, *, then=None, **options) -> list[Tick]:
-    """What a loop of so many ticks hands over; `then(loop, tick)` may give commands as it does."""
-    options.setdefault("make_clock", FakeTime().clock)
-    loop = Loop(open_session, source, last=ticks, **options)
-    handed_over: list[Tick] = []
-    loop.subscribe(handed_over.append)
-    if then:
-        loop.subscribe(lambda tick: then(loop, tick))
-    loop.start()
-    loop.join()
-    return handed_over
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for another thread; only a broken loop needs all of the time."""
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("the loop did not get there in half a minute")
+from tests.engine.loops import RIGHT, Cycling, Holding, play
 
 
 @pytest.fixture
@@ -166,47 +100,6 @@ def test_slow_motion_and_its_end(session):
     assert intervals == pytest.approx([1, 1, 1, 1, 2, 2, 2, 2, 0.5, 0.5, 0.5], abs=1e-6)
 
 
-def test_a_pause_holds_the_world_and_single_steps_move_it_tick_by_tick(session):
-    loop = Loop(lambda: session, Holding(), last=6, make_clock=FakeTime().clock)
-    ticks: list[Tick] = []
-    loop.subscribe(ticks.append)
-    loop.subscribe(lambda tick: loop.toggle_pause() if tick.number == 2 else None)
-    loop.start()
-    wait_until(lambda: loop.stats is not None and loop.stats.paused)
-    assert ticks[-1].number == 2
-    for number in (3, 4):
-        loop.single_step()
-        wait_until(lambda number=number: loop.stats.tick == number)
-        assert loop.stats.paused
-    loop.toggle_pause()
-    loop.join()
-    assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4, 5, 6]
-
-
-def test_single_steps_in_quick_succession_are_all_played(session):
-    loop = Loop(lambda: session, Holding(), last=3, make_clock=FakeTime().clock)
-    for _ in range(3):
-        loop.single_step()
-    loop.start()
-    loop.join()
-    assert session.tick == 3
-
-
-def test_what_is_held_in_a_paused_tick_counts(session):
-    source = Holding()
-    loop = Loop(lambda: session, source, last=1, make_clock=FakeTime().clock)
-    ticks: list[Tick] = []
-    loop.subscribe(ticks.append)
-    loop.toggle_pause()
-    loop.start()
-    wait_until(lambda: loop.stats is not None and loop.stats.paused)
-    source.action = RIGHT
-    loop.single_step()
-    loop.join()
-    assert ticks[-1].action == RIGHT
-    assert loop.stats.held == ("turn_right",)
-
-
 def test_a_restart_begins_the_same_dream_again_and_another_seed_another(session):
     def then(loop, tick):
         if len(seen) == 5:
@@ -278,73 +171,6 @@ def test_a_tuning_counts_from_the_next_tick_on(session):
     assert np.diff([tick.timing.sampled for tick in ticks[3:]]) == pytest.approx(2 / 17.5)
 
 
-def test_automatic_steps_hold_the_rate_of_a_slow_machine(tiny_world, tiny_context):
-    fake = FakeTime()
-    ticks = play(
-        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.4 / 17.5),  # two passes fit, three do not
-        Holding(),
-        80,
-        make_clock=fake.clock,
-        auto_steps=True,
-    )
-    assert (ticks[1].steps, ticks[-1].steps) == (2, 1)
-    ready = [tick.timing.ready for tick in ticks[-20:]]
-    assert np.diff(ready) == pytest.approx(1 / 17.5)
-
-
-def test_automatic_steps_can_be_turned_on_and_off(session):
-    states: list[bool] = []
-
-    def then(loop, tick):
-        states.append(loop.stats is not None and loop.stats.auto)
-        if tick.number in (2, 6):
-            loop.toggle_auto_steps()
-
-    play(lambda: session, Holding(), 9, then=then)
-    assert states == [False] * 3 + [True] * 4 + [False] * 3
-
-
-def test_a_machine_that_is_too_slow_slows_the_world_down_and_says_so(tiny_world, tiny_context):
-    fake = FakeTime()
-    loop = Loop(
-        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.5 / 17.5),
-        Holding(),
-        last=40,
-        make_clock=fake.clock,
-    )
-    loop.start()
-    loop.join()
-    stats = loop.stats
-    assert stats.slow
-    assert stats.rate == pytest.approx(17.5 / 1.5)
-    assert stats.tick_p50 == pytest.approx(1.5 * stats.budget)
-    assert (stats.missed, stats.counted) == (40, 40)
-    assert stats.steps == 2
-
-
-def test_latency_is_measured_from_the_key_to_the_frames(tiny_world, tiny_context):
-    fake = FakeTime()
-    loop = Loop(
-        lambda: Slow(tiny_world, tiny_context, 0, fake, cost=0.01),
-        Holding(),
-        last=5,
-        key_time=lambda: fake.seconds - 0.005,
-        make_clock=fake.clock,
-    )
-    loop.start()
-    loop.join()
-    assert loop.stats.key_p50 == pytest.approx(0.005 + 2 * 0.01)  # two denoise steps; the commit is not in it
-
-
-def test_a_key_pressed_while_the_world_stood_still_waited_for_no_tick(session):
-    fake = FakeTime()
-    fake.seconds = 100.0
-    loop = Loop(lambda: session, Holding(), last=5, key_time=lambda: 99.0, make_clock=fake.clock)
-    loop.start()
-    loop.join()
-    assert loop.stats.key_p50 is None
-
-
 def test_an_error_in_the_thread_surfaces_as_one_sentence(session):
     class Breaking(Holding):
         def sample(self):
@@ -374,19 +200,6 @@ def test_a_subscriber_that_breaks_is_no_silent_end(session):
         play(lambda: session, Holding(), 3, then=then)
 
 
-@pytest.mark.parametrize("paused", [False, True])
-def test_stop_ends_the_thread_also_in_a_pause(session, paused):
-    loop = Loop(lambda: session, Holding(), make_clock=FakeTime().clock)
-    if paused:
-        loop.toggle_pause()
-    loop.start()
-    wait_until(lambda: loop.stats is not None and loop.stats.paused == paused)
-    loop.stop()
-    loop.join()
-    assert not loop.alive
-    assert not any(thread.name == "loop" for thread in threading.enumerate())
-
-
 def test_the_last_tick_is_committed_when_the_loop_ends(tiny_world, tiny_context, session):
     play(lambda: session, Holding(RIGHT), 5)
     by_hand = Session(tiny_world, tiny_context, seed=3)
@@ -403,55 +216,3 @@ def test_commands_that_keep_coming_hold_up_no_tick(tiny_world):
     ticks = play(lambda: Session(tiny_world, make_tiny_context(), 0), Holding(), 5,
                  then=lambda loop, tick: again(loop))  # fmt: skip
     assert [tick.number for tick in ticks] == [0, 1, 2, 3, 4, 5]
-
-
-class Told:
-    """A source that holds what a list says, sample by sample, and then its last entry."""
-
-    def __init__(self, *actions: Action) -> None:
-        self.actions, self.count = actions, 0
-
-    def sample(self) -> Action:
-        self.count += 1
-        return self.actions[min(self.count, len(self.actions)) - 1]
-
-
-def test_with_hold_the_world_stands_still_while_nothing_is_held(tiny_world, tiny_context, session):
-    idle = [NOTHING] * 5
-    ticks = play(lambda: session, Told(*idle, RIGHT, RIGHT, *idle, RIGHT), 3, hold=True)
-    assert [tick.action for tick in ticks] == [None, RIGHT, RIGHT, RIGHT]
-    assert [tick.number for tick in ticks] == [0, 1, 2, 3]
-    again = Session(tiny_world, tiny_context, seed=3)
-    for tick in ticks[1:]:
-        assert np.array_equal(tick.frames, again.step(RIGHT))
-
-
-def test_hold_is_taken_back_and_given_again_while_playing(session):
-    seen: list[bool] = []
-    source = Holding(RIGHT)
-
-    def then(loop: Loop, tick: Tick) -> None:
-        if tick.number == 1:
-            source.action = NOTHING
-            loop.toggle_hold()
-        if tick.number == 4:
-            loop.toggle_hold()
-            threading.Thread(target=look, args=[loop]).start()
-
-    def look(loop: Loop) -> None:
-        wait_until(lambda: loop.stats.waiting)
-        seen.append(loop.stats.held == ())
-        source.action = RIGHT
-
-    ticks = play(lambda: session, source, 5, then=then, hold=True)
-    assert [tick.action for tick in ticks] == [None, RIGHT, NOTHING, NOTHING, NOTHING, RIGHT]
-    assert seen == [True]
-
-
-def test_a_single_step_is_played_with_nothing_held_in_spite_of_hold(session):
-    def then(loop: Loop, tick: Tick) -> None:
-        if tick.number < 2:
-            loop.single_step()
-
-    ticks = play(lambda: session, Holding(NOTHING), 2, then=then, hold=True)
-    assert [tick.action for tick in ticks] == [None, NOTHING, NOTHING]

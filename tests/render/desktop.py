@@ -36,6 +36,13 @@ def wait_for(look: Callable[[], Seen | None], what: str) -> Seen:
     raise AssertionError(f"{what} did not happen in {PATIENCE:g} s")
 
 
+def middle(pixels: np.ndarray, scale: int, size: int = 64) -> np.ndarray:
+    """The frame `(size, size, 3)` that is shown `scale` times enlarged in the middle of the window."""
+    height, width, _ = pixels.shape
+    top, left = (height - scale * size) // 2, (width - scale * size) // 2
+    return pixels[top : top + scale * size : scale, left : left + scale * size : scale]
+
+
 @contextmanager
 def display() -> Iterator[str]:
     """An X display of 1280 x 800 that nobody sees. Yields its name."""

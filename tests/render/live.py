@@ -3,8 +3,8 @@
 import random
 import time
 
-from tests.recorded import KEYS
 from tests.render.desktop import Player
+from tests.tools.recorded import KEYS
 
 
 def play_a_little(player: Player, draw: random.Random) -> None:

@@ -17,11 +17,10 @@ from playhead.engine.recording.replay import replay
 from playhead.engine.recording.schema import chain
 from playhead.world.action import Action
 from playhead.world.world import World
+from tests.command_line import run
 from tests.conftest import SEED
 from tests.engine.bridge.conftest import serve_process
-from tests.render.desktop import ROOT, Player, lacking, playing
-from tests.render.test_play import middle
-from tests.test_cli import run
+from tests.render.desktop import ROOT, Player, lacking, middle, playing
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 SCRIPT = "w*2 w+right*2 d . space*2 left e"

@@ -15,10 +15,9 @@ from playhead.render.window.text import ACCENT, GREY
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
-from tests.recorded import replay
-from tests.render.desktop import Player, lacking, playing
+from tests.render.desktop import Player, lacking, middle, playing
 from tests.render.live import go_back, play_a_little
-from tests.render.test_play import middle
+from tests.tools.recorded import replay
 
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))
 needs_a_desktop = pytest.mark.skipif(bool(lacking()), reason=lacking())

@@ -12,7 +12,7 @@ from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
-from tests.render.desktop import ROOT, Player, lacking, playing, wait_for
+from tests.render.desktop import ROOT, Player, lacking, middle, playing, wait_for
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
@@ -29,13 +29,6 @@ def box(pixels: np.ndarray) -> tuple[int, int, int, int]:
     bright = pixels.max(-1) > 8
     columns, rows = np.flatnonzero(bright.any(0)), np.flatnonzero(bright.any(1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def middle(pixels: np.ndarray, scale: int, size: int = 64) -> np.ndarray:
-    """The frame `(size, size, 3)` that is shown `scale` times enlarged in the middle of the window."""
-    height, width, _ = pixels.shape
-    top, left = (height - scale * size) // 2, (width - scale * size) // 2
-    return pixels[top : top + scale * size : scale, left : left + scale * size : scale]
 
 
 def test_the_keys_that_are_held_are_what_the_world_dreams(screen, tmp_path, options, tiny_world_folder):

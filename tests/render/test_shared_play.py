@@ -19,8 +19,7 @@ from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
 from tests.engine.bridge.conftest import ROOT, until, wants
-from tests.render.desktop import Player, lacking, playing, wait_for
-from tests.render.test_play import middle
+from tests.render.desktop import Player, lacking, middle, playing, wait_for
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 RIGHT, LEFT = Action(frozenset({"turn_right"})), Action(frozenset({"turn_left"}))

@@ -193,7 +193,7 @@ def test_a_device_draws_the_uniform_numbers_that_numpy_draws(seeds, tick, step, 
 
 
 class StandIn:
-    """A GPU where there is none. `python -m tests.on_gpu` compares the bits that a real one makes."""
+    """A GPU where there is none. `python -m tests.tools.on_gpu` compares the bits that a real one makes."""
 
     type = "cuda"
     fetched = 0

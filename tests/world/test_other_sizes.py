@@ -1,6 +1,6 @@
 """Folders of the golden format with other sizes, depths, windows, lengths and seeds pass as well.
 
-Their numbers come from `tests.plain_wan`, which is held to the references' own folders first.
+Their numbers come from `tests.tools.plain_wan`, which is held to the references' own folders first.
 """
 
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import parity
-from tests.golden_format import Header, RolloutMeta, read_meta, read_tensors
-from tests.plain_wan import listing, make_folder, play
+from tests.tools import parity
+from tests.tools.golden_format import Header, RolloutMeta, read_meta, read_tensors
+from tests.tools.plain_wan import listing, make_folder, play
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROLLOUTS = [

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests import golden_format, parity
+from tests.tools import golden_format, parity
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -204,7 +204,7 @@ def test_tensors_that_are_missing_or_damaged_are_refused(
 
 def test_the_command_line_gives_one_sentence_and_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.parity", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.tools.parity", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -212,8 +212,8 @@ def test_a_picture_starts_a_frame_wise_world_and_not_one_of_blocks() -> None:
 
 
 def test_an_endless_world_passes_the_end_of_the_reference_table_with_flat_memory() -> None:
-    """150 ticks here; `python -m tests.long endless` plays 3,000 latents."""
-    from tests.long import endless
+    """150 ticks here; `python -m tests.tools.long endless` plays 3,000 latents."""
+    from tests.tools.long import endless
 
     endless("sgf", latents=150)
 

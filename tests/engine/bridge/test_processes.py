@@ -116,7 +116,7 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
 
 
 def test_requests_of_every_kind_in_no_order_leave_nothing_behind(tiny_world_folder, tiny_scene, tmp_path):
-    """The short form of `python -m tests.long bridge-soak`: nothing fails, and the folder is empty."""
+    """The short form of `python -m tests.tools.long bridge-soak`: nothing fails, and the folder is empty."""
     soak(tiny_world_folder, tiny_scene, tmp_path / "kept", count=80, every=250)
     assert list((tmp_path / "kept").iterdir()) == []
 

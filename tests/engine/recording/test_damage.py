@@ -20,12 +20,12 @@ from playhead.scenes.scene import Scene
 from playhead.world.context import Context
 from playhead.world.world import World
 from tests.conftest import BUTTONS, THOROUGH
-from tests.engine.recording.test_edit import play
+from tests.engine.recording.plays import play_branches
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return play(tiny_world, tmp_path_factory.mktemp("whole") / "play.playhead").read_bytes()
+    return play_branches(tiny_world, tmp_path_factory.mktemp("whole") / "play.playhead").read_bytes()
 
 
 def ticks(tree: Tree) -> dict[tuple[int, int], bytes]:

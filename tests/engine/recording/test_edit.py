@@ -8,36 +8,18 @@ import pytest
 
 from playhead.engine.recording.edit import merge, repair, split, trim
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Place
-from playhead.engine.session import Session
-from playhead.engine.timeline.timeline import Timeline
 from playhead.main import main
-from playhead.world.action import Action
 from playhead.world.world import World
-from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
-
-
-def play(world: World, path: Path, seed: int = 5, bend: int = 6) -> Path:
-    """Three branches, with a bookmark each: 10 ticks; from tick `bend` on 5; from its third on 2 more."""
-    session = Session(world, make_tiny_context(), seed)
-    timeline = Timeline(Recorder(path, world, "A play"))
-    timeline.begin(session)
-    for place, ticks, button in ((None, 10, 0), (Place(1, bend), 5, 2), (Place(2, bend + 3), 2, 3)):
-        if place is not None:
-            timeline.seek(session, place)
-        for _ in range(ticks):
-            timeline.step(session, Action(frozenset({BUTTONS[button]})))
-        timeline.bookmark()
-    timeline.close()
-    return path
+from tests.conftest import make_tiny_world
+from tests.engine.recording.plays import play_branches
 
 
 @pytest.fixture
 def file(tiny_world: World, tmp_path: Path) -> Path:
-    return play(tiny_world, tmp_path / "play.playhead")
+    return play_branches(tiny_world, tmp_path / "play.playhead")
 
 
 def shape(recording: Recording) -> dict[int, tuple[Place | None, int]]:
@@ -83,12 +65,12 @@ def test_what_was_split_is_merged_again_without_doubles(
 
 
 def test_other_plays_of_the_world_come_beside(file: Path, tmp_path: Path, tiny_world: World) -> None:
-    other = play(tiny_world, tmp_path / "other.playhead", seed=8, bend=2)
+    other = play_branches(tiny_world, tmp_path / "other.playhead", seed=8, bend=2)
     found = merge([file, other], tmp_path / "out.playhead")
     assert len(found.tree.branches) == 6 and len(found.plays) == 2 and len(found.tree.bookmarks) == 6
     assert found.tree.branches[5].parent == Place(4, 2)
     assert all_equal(found, tiny_world)
-    foreign = play(make_tiny_world(seed=1), tmp_path / "foreign.playhead")
+    foreign = play_branches(make_tiny_world(seed=1), tmp_path / "foreign.playhead")
     with pytest.raises(RecordingError, match="two worlds: the generator's weights"):
         merge([file, foreign], tmp_path / "more.playhead")
 

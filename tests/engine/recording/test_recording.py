@@ -23,26 +23,12 @@ from playhead.world.action import Action
 from playhead.world.size import MAX_STEPS
 from playhead.world.world import World
 from tests.conftest import make_tiny_context, make_tiny_world
-
-TICKS = 30
+from tests.engine.recording.plays import TICKS, play
 
 
 @pytest.fixture
 def file(tiny_world: World, tmp_path: Path) -> Path:
     return play(tiny_world, tmp_path)
-
-
-def play(world: World, folder: Path) -> Path:
-    session = Session(world, make_tiny_context(), 5)
-    recorder = Recorder(folder / "play.playhead", world, "A play")
-    timeline = Timeline(recorder)
-    timeline.begin(session)
-    for number in range(TICKS):
-        timeline.step(session, Action(frozenset({"forward"} if number % 3 else ())), "keyboard")
-    timeline.bookmark("the end")
-    timeline.close()
-    assert not timeline.failure
-    return recorder.path
 
 
 def test_a_recording_replays_bit_for_bit(any_world: World, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from playhead.engine.recording.tree import Place
 from playhead.engine.timeline.opening import continued
 from playhead.world.action import Action
 from playhead.world.world import World
-from tests.engine.recording.test_recording import TICKS, play
+from tests.engine.recording.plays import TICKS, play
 
 
 def step(timeline, session, count: int) -> None:

@@ -125,7 +125,7 @@ def test_a_lost_connection_comes_back_to_the_same_session(server, end, monkeypat
 
 
 def test_a_line_that_keeps_breaking_costs_no_frame_that_is_right(server, tiny_world, monkeypatch):
-    """The short form of `python -m tests.long line`."""
+    """The short form of `python -m tests.tools.long line`."""
     monkeypatch.setattr("playhead.engine.bridge.client.remote_loop.SILENCE", 0.6)
     play_over_a_breaking_line(server, tiny_world, breaks=4)
 

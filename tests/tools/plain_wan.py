@@ -3,7 +3,7 @@
 It is a transcription of the references' description and shares no code with `world/`: no cache (every key
 that was ever computed is kept, and each pass picks those of its window), no joined products, no kernels. It
 agrees with every folder in `tests/golden`, so the folders that it makes, of sizes that those do not have, are
-as good as theirs (`make_folder`, for the tests of `tests.parity`).
+as good as theirs (`make_folder`, for the tests of `tests.tools.parity`).
 """
 
 import json
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.golden_format import ActionConfig, RolloutMeta, Shape, Tensors, WanConfig, weight
+from tests.tools.golden_format import ActionConfig, RolloutMeta, Shape, Tensors, WanConfig, weight
 
 Keys = dict[str, list[tuple[Tensor, Tensor]]]
 """By layer and kind: the keys and values `(heads, tokens, channels)` of every latent frame so far."""

@@ -1,8 +1,8 @@
-"""Proofs that need a GPU: `python -m tests.on_gpu`. Full-size worlds of random weights take 10 GB of disk.
+"""Proofs that need a GPU: `python -m tests.tools.on_gpu`.
 
 The noise of many sessions is the CPU's. Small worlds, whose tick path is recorded as CUDA graphs, dream what
 the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots and forks
-of all of them go on bit for bit.
+of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def main() -> None:
     try:
         acceleration.pick_device(given.device)
     except PlayheadError as error:
-        sys.exit(f"tests.on_gpu: {error}")
+        sys.exit(f"tests.tools.on_gpu: {error}")
     same_noise(given.device)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PLAYHEAD_HOME"] = folder

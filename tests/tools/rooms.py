@@ -1,4 +1,4 @@
-"""The rooms as the code has them: `python -m tests.rooms` prints the picture that ARCHITECTURE.md shows.
+"""The rooms as the code has them: `python -m tests.tools.rooms` prints what ARCHITECTURE.md shows.
 
 Every import of the rooms' files is read by `ast`, nothing is run. All of them count: those inside functions,
 which only come late, and those under TYPE_CHECKING, since who names another's types knows it as well. Not
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = "playhead"
 """The rooms may lie in a package of this name, which is left out of the names here."""
 ROOMS = ("main", "render", "engine", "controls", "scenes", "world")

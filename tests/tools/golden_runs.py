@@ -16,7 +16,7 @@ from playhead.world.generator import Generator
 from playhead.world.kv_cache import KVCache
 from playhead.world.lighttae import LightTAE
 from playhead.world.sampler import Schedule, denoise
-from tests.golden_format import (
+from tests.tools.golden_format import (
     GoldenError,
     PassesMeta,
     RolloutMeta,

@@ -1,8 +1,7 @@
-"""Parity with the public reference implementations: `python -m tests.parity DIR`.
+"""Parity with the public reference implementations: `python -m tests.tools.parity DIR`.
 
-DIR is a folder of the golden format (`tests.golden_format`). Its model is built here from the very classes
-that play uses, filled by the recipe and run the same way (`tests.golden_runs`); then every stored result is
-compared.
+DIR is a folder of the golden format (`golden_format.py`). Its model is built here from the very classes that
+play uses, filled by the recipe and run the same way (`golden_runs.py`); then every stored result is compared.
 
 Exit status: 0 within the folder's limits, 1 beyond them, 2 if DIR is no such folder or not supported yet.
 """
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from playhead.world.errors import PlayheadError
-from tests.golden_format import (
+from tests.tools.golden_format import (
     GoldenError,
     Header,
     Meta,
@@ -29,7 +28,7 @@ from tests.golden_format import (
     read_meta,
     read_tensors,
 )
-from tests.golden_runs import run_autoencoder, run_passes, run_rollout
+from tests.tools.golden_runs import run_autoencoder, run_passes, run_rollout
 
 
 class Row(NamedTuple):
@@ -126,7 +125,9 @@ def check(folder: Path, atol: float | None = None) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.parity", description="Checks a golden folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.tools.parity", description="Checks a golden folder."
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with meta.json and io.safetensors")
     parser.add_argument("--atol", type=float, help="the largest absolute error, in place of the folder's own")
     given = parser.parse_args(arguments)

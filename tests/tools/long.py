@@ -1,4 +1,4 @@
-"""Proofs that are too long for the suite: `python -m tests.long NAME`."""
+"""Proofs that are too long for the suite: `python -m tests.tools.long NAME`."""
 
 import argparse
 import gc
@@ -21,10 +21,10 @@ from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_scene, save_world
 from tests.engine.bridge.fuzz import attack
 from tests.engine.bridge.soak import soak
-from tests.kills import kill_plays, kill_servers, kill_windows
-from tests.recorded import play_with_keys, play_with_rewinds, replay
 from tests.render.desktop import display, playing
 from tests.render.live import go_back, play_a_little
+from tests.tools.kills import kill_plays, kill_servers, kill_windows
+from tests.tools.recorded import play_with_keys, play_with_rewinds, replay
 
 
 def endless(name: str = "sgf", latents: int = 3000) -> None:
@@ -206,6 +206,6 @@ PROOFS: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.long", description="Runs a long proof.")
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.long", description="Runs a long proof.")
     parser.add_argument("name", choices=sorted(PROOFS))
     PROOFS[parser.parse_args().name]()
