@@ -254,9 +254,11 @@ def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> Rec
             raise ImportProblem(
                 f"{lora} does not fit {path}: {len(unknown)} of its tensors ({', '.join(unknown[:SHOWN])})"
             )
+    sizes = infer({key: tuple(t.shape) for key, t in own.items()})
+    entry, why = _entry(path, sizes, bool(second), lora is not None, family)
+    _leave_padding_out(own, entry)
     shapes = {key: tuple(t.shape) for key, t in own.items()}
     sizes = infer(shapes)
-    entry, why = _entry(path, sizes, bool(second), lora is not None, family)
     wanted = generator_listing(entry.config.generator if family != "auto" else sizes)
     compare(path, shapes, wanted, f"`{entry.name}`")
     weights = {entry.config.generator_weights: own}
@@ -269,6 +271,15 @@ def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> Rec
     return Recognised(config, weights, why)
 
 
+def _leave_padding_out(tensors: dict[str, Tensor], entry: PublicWorld) -> None:
+    """Takes the inputs of keys that were never pressed from where the keyboard enters, if there are any."""
+    keys = len(entry.config.action.seen)
+    for key, tensor in tensors.items():
+        padded = key.endswith("action_model.keyboard_embed.0.weight") and tensor.shape[-1] > keys
+        if padded and tensor.shape[-1] == keys + entry.padding:
+            tensors[key] = tensor[:, :keys].clone()
+
+
 def _entry(
     path: Path, sizes: GeneratorConfig, second: bool, lora: bool, family: str
 ) -> tuple[PublicWorld, str]:
@@ -279,10 +290,18 @@ def _entry(
     by_name = [e for e in PUBLIC.values() if Path(e.file.path).name == name and name != "model.pt"]
     if sizes.action:
         space = (sizes.action.keyboard, sizes.action.mouse)
-        for entry in PUBLIC.values():
-            action = entry.config.generator.action
-            if action and (action.keyboard, action.mouse) == space:
-                return entry, f"by its action modules: {space[0]} keys, {space[1]} mouse axes"
+        fitting = [
+            entry
+            for entry in PUBLIC.values()
+            if (action := entry.config.generator.action)
+            and (action.keyboard + entry.padding, action.mouse) == space
+        ]
+        for entry in fitting:
+            if len(fitting) > 1 and path.parent.name == Path(entry.file.path).parent.name:
+                return entry, f"by its action modules and its folder, {path.parent.name}"
+        if fitting:
+            others = f"; --family says otherwise: {', '.join(e.name for e in fitting)}" * (len(fitting) > 1)
+            return fitting[-1], f"by its action modules: {space[0]} keys, {space[1]} mouse axes{others}"
         raise ImportProblem(f"{path} has action modules of {space[0]} keys and {space[1]} axes: not known")
     if sizes.image_dim or not sizes.text_dim:
         raise ImportProblem(f"{path} is an image-to-video generator without actions: there is none to play")

@@ -1,7 +1,8 @@
 """The catalogue of public worlds: causal Wan 2.1 checkpoints, and how each of them is played.
 
-Self-Forcing, Causal-Forcing, Self Gradient Forcing, LongLive and Matrix-Game 2 are weights and settings of
-the one generator. A file cannot tell its settings (steps, window, latents a tick): they are listed here.
+Self-Forcing, Causal-Forcing, Self Gradient Forcing, LongLive, Matrix-Game 2 and ForgeWM are weights and
+settings of the one generator. A file cannot tell its settings (steps, window, latents a tick): they are
+listed here.
 """
 
 from dataclasses import dataclass
@@ -60,11 +61,16 @@ have the same keys and shapes, so their names have to tell."""
 
 @dataclass(frozen=True)
 class PublicWorld:
-    """An entry: what it is called, where its weights are, and its configuration."""
+    """An entry: what it is called, where its weights are, and its configuration.
+
+    `padding`: how many inputs its file has for keys that were never pressed in training, beyond those that it
+    knows. They are left out when it is added: of what is always zero, nothing is left.
+    """
 
     file: HubFile
     config: WorldConfig
     lora: HubFile | None = None
+    padding: int = 0
 
     @property
     def name(self) -> str:
@@ -127,26 +133,54 @@ def _text(name: str, title: str, sampling: SamplingConfig, commit_weights: str =
 
 
 def _matrix(
-    name: str, title: str, steps: tuple[float, ...], window: int, mouse: int, space: ActionSpace
+    name: str,
+    title: str,
+    steps: tuple[float, ...],
+    window: int,
+    mouse: int,
+    space: ActionSpace,
+    licence: str = "weights MIT",
+    rate: float = 25.0,
+    first_steps: tuple[float, ...] = (),
 ) -> WorldConfig:
-    """A Matrix-Game 2 world at 352 x 640 and 25 frames a second."""
+    """A world of Matrix-Game 2's kind at 352 x 640 and `rate` frames a second."""
     keyboard = len(space.seen)
     action = ActionModuleConfig(blocks=tuple(range(15)), keyboard=keyboard, mouse=mouse)
     generator = msgspec.structs.replace(WAN, in_channels=36, text_dim=0, image_dim=1280, action=action)
     return WorldConfig(
         name=name,
         title=title,
-        licence="weights MIT",
+        licence=licence,
         frame_height=352,
         frame_width=640,
-        ticks_per_second=25 / 12,
+        ticks_per_second=rate / 12,
         latent=LatentConfig(16, 44, 80, WAN_MEAN, WAN_STD),
         generator=generator,
         autoencoder=LightTAEConfig(),
-        sampling=SamplingConfig(3, steps, 5.0, window),
+        sampling=SamplingConfig(3, steps, 5.0, window, first_steps=first_steps),
         action=space,
         family=IMAGE,
     )
+
+
+def _forge(count: int, steps: tuple[float, ...]) -> PublicWorld:
+    """A ForgeWM student of so many steps (Li et al. 2026, arXiv 2608.14022).
+
+    What follows the picture is made in four steps by all of them. They were trained on 12 frames a second.
+    """
+    config = _matrix(
+        f"forgewm-{count}",
+        f"ForgeWM: Matrix-Game 2 trained anew on Minecraft, {count} step{'s' if count > 1 else ''} a tick",
+        steps,
+        6,
+        2,
+        UNIVERSAL,
+        "weights Apache-2.0",
+        12.0,
+        FOUR if count < len(FOUR) else (),
+    )
+    folder = f"{count}step" if count < len(FOUR) else "stage3"
+    return PublicWorld(HubFile("ForgeWM/ForgeWM", f"{folder}/model.pt", 6.5e9), config, padding=2)
 
 
 FOUR = (1000.0, 750.0, 500.0, 250.0)
@@ -218,6 +252,9 @@ _ENTRIES = (
         HubFile(GAME, "templerun_distilled_model/templerun_7dim_onlykey.safetensors", GAME_SIZE),
         _matrix("matrix-game-2-templerun", "Matrix-Game 2: run through a temple", FOUR, 6, 0, RUN),
     ),
+    _forge(1, FOUR[:1]),
+    _forge(2, FOUR[::3]),
+    _forge(4, FOUR),
 )
 
 PUBLIC = {entry.name: entry for entry in _ENTRIES}

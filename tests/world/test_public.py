@@ -32,7 +32,7 @@ from playhead.world.world import World
 
 LISTINGS = Path(__file__).parent / "listings"
 FAMILIES = ("self-forcing", "sgf", "sgf-plus", "longlive", "causal-forcing-2step", "matrix-game-2",
-            "matrix-game-2-gta", "matrix-game-2-templerun")  # fmt: skip
+            "matrix-game-2-gta", "matrix-game-2-templerun", "forgewm-1")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_keys_and_shapes_are_those_of_the_reference(name: str) -> None:
     """Complete listings, instantiated from the reference classes; no weight is allocated."""
     config = PUBLIC[name].config.generator
     file = {"matrix-game-2": "universal", "matrix-game-2-gta": "gta_drive"}.get(name, "text-to-video")
-    file = "templerun" if name.endswith("templerun") else file
+    file = "templerun" if name.endswith("templerun") else "universal" if "forgewm" in name else file
     wanted = json.loads((LISTINGS / f"{file}.json").read_text("utf-8"))
     found = generator_listing(config)
     assert found == {key: tuple(shape) for key, shape in wanted.items()}
@@ -264,6 +264,26 @@ def test_containers_and_prefixes_are_seen_through(container: str, tmp_path: Path
 def test_matrix_game_variants_are_told_apart_by_their_keys(name: str, tmp_path: Path) -> None:
     save_file({f"model.{k}": v for k, v in checkpoint(name).items()}, tmp_path / "x.safetensors")
     assert recognise(tmp_path / "x.safetensors").config.name == name
+
+
+@pytest.mark.parametrize(("folder", "name"), [("1step", 1), ("2step", 2), ("stage3", 4), ("mine", 4)])
+def test_students_of_forgewm_are_told_apart_by_their_folder_and_lose_the_keys_that_nobody_pressed(
+    folder: str, name: int, tmp_path: Path
+) -> None:
+    """Their files have six inputs for keys, of which two were always zero in training: nothing is lost."""
+    own = checkpoint(f"forgewm-{name}")
+    padded, entering = dict(own), "action_model.keyboard_embed.0.weight"
+    for key in [key for key in own if key.endswith(entering)]:
+        padded[key] = torch.cat([own[key], torch.randn(own[key].shape[0], 2)], 1)
+    (tmp_path / folder).mkdir()
+    torch.save({"generator": wrapped(padded)}, tmp_path / folder / "model.pt")
+    found = recognise(tmp_path / folder / "model.pt")
+    assert found.config.name == f"forgewm-{name}"
+    assert found.config.sampling == PUBLIC[f"forgewm-{name}"].config.sampling
+    assert len(found.config.sampling.steps) == name
+    assert ("folder" in found.why) == (folder != "mine") and ("--family" in found.why) == (folder == "mine")
+    weights = found.weights["generator.safetensors"]
+    assert weights.keys() == own.keys() and all(torch.equal(weights[key], own[key]) for key in own)
 
 
 def test_the_second_weights_of_sgf_plus_serve_the_commit(tmp_path: Path) -> None:
