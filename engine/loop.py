@@ -210,28 +210,6 @@ class Loop:
 
         return self.ask(play)
 
-    def set_lockstep(self, lockstep: bool) -> None:
-        """Has the world stand still but for `step`, or go on by the clock."""
-        self.tune(Tuning(lockstep=lockstep))
-
-    def set_paused(self, paused: bool) -> None:
-        """Has the world stand still, or go on."""
-        self.tune(Tuning(paused=paused))
-
-    def set_hold(self, hold: bool) -> None:
-        """Has the world stand still while nothing is held, or go on all the time."""
-        self.tune(Tuning(hold=hold))
-
-    def set_speed(self, speed: float) -> None:
-        self.tune(Tuning(speed=speed))
-
-    def set_steps(self, steps: int) -> None:
-        """Holds the denoise steps a tick at `steps`."""
-        self.tune(Tuning(steps=steps))
-
-    def set_auto_steps(self, auto: bool) -> None:
-        self.tune(Tuning(auto_steps=auto))
-
     def _run(self) -> None:
         try:
             self._enter(self._open())
@@ -300,7 +278,7 @@ class Loop:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()
         self._played += 1
-        self._held = action.words
+        self._held = action.in_words()
         pace.add(sampled, ready, key)
         self._publish()
 

@@ -81,7 +81,7 @@ class Pace:
 
     def idles(self, action: "Action") -> bool:
         """Whether the world stands still under an action, because nothing is held."""
-        self.waiting = self.hold and not self.paused and not action.buttons and not action.axes
+        self.waiting = self.hold and not self.paused and action.idle
         if self.waiting:
             self.meter.interrupt()  # nothing is dreamed, so nothing drifts
         return self.waiting

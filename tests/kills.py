@@ -34,7 +34,7 @@ PLAY = """
 import os, sys
 from pathlib import Path
 from playhead.render.window import play
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import PaceSettings, PlaySettings, RecordingSettings, SessionSettings
 
 show = play.Play._receive
 
@@ -44,7 +44,8 @@ def receive(self, tick):
 
 play.Play._receive = receive
 world, scene, folder, script = sys.argv[1:]
-play.play(PlaySettings(world=world, scene=scene, script=script, speed=2, recordings=Path(folder)))
+session = SessionSettings(world=world, scene=scene, script=script)
+play.play(PlaySettings(session, PaceSettings(speed=2), RecordingSettings(Path(folder))))
 """
 """A real play that says on its standard output which ticks it has handed to its window."""
 

@@ -245,7 +245,7 @@ class RemoteWorldEnv(FrameEnv):
             raise
         info = self._opened.world
         self._scene = self._opened.scene.name
-        space = ActionSpace(tuple(info.buttons), tuple(info.axes))
+        space = info.action_space
         if self._opened.scene.prompts is not None:  # a server of before does not say
             space = space.with_prompts(self._opened.scene.prompts)
         size, rate, frames = (info.height, info.width), info.ticks_per_second, info.frames_per_tick

@@ -78,12 +78,15 @@ def _watch(
     world: str | None, device: str,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
-    from playhead.render.window.settings import PlaySettings, Watched
+    from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
 
     timeline = play(
         PlaySettings(
-            world=world, steps=steps, speed=speed, device=device, continued=str(kept.path),
-            watched=Watched(branch, first, last),
+            SessionSettings(
+                world=world, steps=steps, device=device, continued=str(kept.path),
+                replayed=ReplayRange(branch, first, last),
+            ),
+            PaceSettings(speed=speed),
         )
     )  # fmt: skip
     if timeline is None or timeline.head is None:

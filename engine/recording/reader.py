@@ -22,7 +22,6 @@ from playhead.engine.recording.schema import (
     TABLES,
     VERSION,
     RecordingError,
-    decode_action,
     end_seal,
     facts_seal,
 )
@@ -305,7 +304,7 @@ class _Reader:
         try:
             action = self._actions.get(said)
             if action is None:
-                action = self._actions[said] = decode_action(said)
+                action = self._actions[said] = Action.from_json(said)
         except DAMAGE:
             raise _Wrong(f"tick {tick} of branch {number} has no action", ends=True) from None
         branch.ticks.append(

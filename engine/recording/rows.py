@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from playhead.engine.recording.schema import VERSION, Cell, encode_action, end_seal, seal
+from playhead.engine.recording.schema import VERSION, Cell, end_seal, seal
 from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Sealed
 from playhead.scenes.scene import Scene, context_arrays
 from playhead.world.action import ActionSpace
@@ -58,7 +58,7 @@ def branch_row(branch: Branch) -> tuple[Cell, ...]:
 
 def tick_row(place: Place, tick: PlayedTick) -> tuple[Cell, ...]:
     """A tick's row but for its seal."""
-    head = (place.branch, place.tick, encode_action(tick.action), tick.steps)
+    head = (place.branch, place.tick, tick.action.to_json(), tick.steps)
     return (*head, tick.source, tick.time, tick.took, tick.hash)
 
 

@@ -52,7 +52,7 @@ class Timeline:
         self.way = Way(self.tree, self._scenes, store)
         self.pictures = Pictures(self.tree, recording.thumbnails() if recording is not None else ())
         self._followed: int | None = None
-        self._chords: dict[frozenset[str], Action] = {}
+        self._chords: dict[tuple[str, ...], Action] = {}
         self.differs: Place | None = None
         self.exact = True
 
@@ -173,8 +173,8 @@ class Timeline:
         self._moved = False
         if source == "replay" and self._follow(action, frames):
             return
-        if not action.axes:  # an hour has tens of thousands of ticks, and few chords
-            action = self._chords.setdefault(action.buttons, action)
+        if not action.moves:  # an hour has tens of thousands of ticks, and few chords
+            action = self._chords.setdefault(action.in_words(), action)
         played = PlayedTick(action, steps, source, time.time(), took)
         with self._lock:
             branch = self.tree.branches[self._head.branch]

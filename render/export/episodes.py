@@ -29,7 +29,7 @@ def without_cuts(moments: Iterable[Moment]) -> Iterator[Iterator[Moment]]:
 
     def number(moment: Moment) -> int:
         nonlocal part
-        part += moment.action is not None and RE_ANCHOR in moment.action.buttons
+        part += moment.action is not None and moment.action.holds(RE_ANCHOR)
         return part
 
     for played in (moments_of_part for _, moments_of_part in groupby(moments, number)):
@@ -62,7 +62,7 @@ def write_episode(path: Path, space: ActionSpace, place: str, moments: Iterator[
 
     with whole(path) as draft, npz(draft, first.frames.shape[1:3], about) as write:
         for moment in chain([first], moments):
-            held = moment.action.buttons if moment.action is not None else frozenset()
-            led += [[int(name in held) for name in space.seen]] * len(moment.frames)
+            row = space.seen_row(moment.action) if moment.action is not None else nothing
+            led += [row] * len(moment.frames)
             write(moment.frames)
     return len(led)

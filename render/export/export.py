@@ -60,7 +60,7 @@ class Clip:
             frames_per_tick=config.frames_per_tick,
             rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
             actions=np.array([config.action.encode(action) for action in actions]).astype(
-                np.float32 if config.action.axes else np.uint8
+                np.uint8 if config.action.binary else np.float32
             ),
             labels=[f"{tick}  {name}" for tick, name in enumerate(names, first)],
         )

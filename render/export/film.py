@@ -8,7 +8,6 @@ import pygame
 
 from playhead.render.window.hud import draw_held
 from playhead.render.window.text import GREY, draw_label, text_size
-from playhead.world.action import Action
 
 GAP = 4
 """Dark pixels between two takes, before they are enlarged; even, as H.264 wants its sizes."""
@@ -22,11 +21,6 @@ class Pane:
     held: tuple[str, ...] = ()
     tick: int = 0
     title: str = ""
-
-
-def said(action: Action) -> tuple[str, ...]:
-    """The held buttons and the moved axes of an action, as they are shown."""
-    return (*sorted(action.buttons), *(f"{axis} {value:+.2f}" for axis, value in sorted(action.axes.items())))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import Replayed, load_world, replay, telling
 from playhead.render.export.episodes import Moment
 from playhead.render.export.export import ExportError
-from playhead.render.export.film import Pane, said
+from playhead.render.export.film import Pane
 from playhead.world.action import Action
 from playhead.world.world import World
 
@@ -58,7 +58,7 @@ class Take:
     def panes(self, title: str = "") -> Iterator[list[Pane]]:
         """Each tick as a film shows it, a pane a frame. `title`: what to call it beside another take."""
         for replayed in self._replay(self.first):
-            held = said(replayed.played.action) if replayed.played is not None else ()
+            held = replayed.played.action.in_words(digits=2) if replayed.played is not None else ()
             yield [Pane(frame, held, replayed.place.tick, title) for frame in replayed.frames]
 
     def _replay(self, first: int) -> Iterator[Replayed]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from playhead.controls.keymap import Keymap
 from playhead.controls.player import Player
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import RecordingSettings, SessionSettings
 from playhead.world.errors import PlayheadError
 from playhead.world.home import if_any, worlds_folder
 
@@ -25,7 +25,7 @@ Progress = Callable[[str, float], None]
 FIRST_WORLD = "freedoom"
 
 
-def keymap_world(settings: PlaySettings) -> str:
+def keymap_world(settings: SessionSettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
     from playhead.engine.recording.finding import Summary, find_recording
     from playhead.engine.recording.schema import RecordingError
@@ -59,12 +59,14 @@ class Opening:
 
     def __init__(
         self,
-        settings: PlaySettings,
+        settings: SessionSettings,
+        recording: RecordingSettings,
         keymap: Keymap,
         player: Player,
         progress: Progress,
     ) -> None:
-        self._settings, self._keymap, self._player, self._progress = settings, keymap, player, progress
+        self._settings, self._recording = settings, recording
+        self._keymap, self._player, self._progress = keymap, player, progress
         self._world: World | None = None
         self.scene: Scene | None = None
         self.timeline: Timeline | None = None
@@ -90,7 +92,7 @@ class Opening:
         self._world = World.load(name, settings.device, steps=settings.steps, attention=settings.attention)
         self._world.share_cores()
         config = self._world.config
-        self._keymap.check(config.action.buttons, config.action.axes)
+        self._keymap.check(config.action)
         if settings.script is not None:
             from playhead.controls.script import ScriptSource, load_actions
 
@@ -107,7 +109,7 @@ class Opening:
         session = self._open(scene, scene.seed if settings.seed is None else settings.seed)
         from playhead.engine.timeline.opening import new_timeline
 
-        self.timeline = new_timeline(self._world, scene, settings.recordings, settings.unrecorded)
+        self.timeline = new_timeline(self._world, scene, self._recording.folder, self._recording.unrecorded)
         return session
 
     def _read_recording(self) -> "tuple[Recording, Place] | tuple[None, None]":
@@ -121,9 +123,9 @@ class Opening:
         path, place = find_recording(self._settings.continued)
         self._progress(f"reading {path.name}", 0.02)
         kept = Recording.read(path)
-        watched = self._settings.watched
-        if watched is not None:
-            return kept, kept.tree.check(Place(watched.branch, watched.first))
+        replayed = self._settings.replayed
+        if replayed is not None:
+            return kept, kept.tree.check(Place(replayed.branch, replayed.first))
         return kept, kept.tree.parse(place)
 
     def _go_on(self, kept: "Recording", place: "Place") -> "Session":
@@ -137,13 +139,13 @@ class Opening:
             self._progress(f"going to tick {place.tick}", 0.7 + 0.3 * done / count)
 
         self._progress(f"entering {self.scene.title}", 0.7)
-        watched = self._settings.watched
-        self.timeline, session, self.remark = continued(kept, place, self._world, tell, watched is None)
-        if watched is not None:
+        replayed = self._settings.replayed
+        self.timeline, session, self.remark = continued(kept, place, self._world, tell, replayed is None)
+        if replayed is not None:
             from playhead.engine.recording.replay import ReplaySource
 
             steps = self._settings.steps
-            source = ReplaySource(self.timeline, session, watched.branch, watched.last, steps)
+            source = ReplaySource(self.timeline, session, replayed.branch, replayed.last, steps)
             self._player.script = source
         elif self._settings.steps is not None:
             session.steps = self._settings.steps

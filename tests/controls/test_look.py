@@ -27,7 +27,7 @@ def moved(x: int, y: int) -> pygame.Event:
 def test_every_public_world_has_a_key_map_that_fits_it(name: str) -> None:
     config = PUBLIC[name].config
     keymap = find_keymap(name, config.family)
-    keymap.check(config.action.buttons, config.action.axes)
+    keymap.check(config.action)
     assert keymap.buttons.keys() | {"no_move"} >= set(config.action.buttons)
     assert keymap.window["pause"]
 

@@ -30,7 +30,7 @@ class HeldInput:
         """On any thread: what is held now and when a key was pressed for it; None if nothing is new."""
         with self._lock:
             action = self._source.sample()
-            if action == self._held and not action.axes:  # motion is new each time
+            if action == self._held and not action.moves:  # motion is new each time
                 return None
             self._held = action
             return action, self._key_time()

@@ -216,7 +216,7 @@ class RemoteLoop:
         """Plays until the end. Raises _Lost where the connection or the session is lost."""
         remote, opened = self._remote, self._remote.opened
         self._session, self.control = opened.session, remote.control
-        self._axes = bool(opened.world.axes)
+        self._axes = not opened.world.action_space.binary
         self._stats.state = ""
         self._answers.clear()
         self._stats.receipts.forget()

@@ -15,11 +15,11 @@ TAPS = 64
 
 
 class Waiting(NamedTuple):
-    """An act that no tick has obeyed yet, and the buttons that it pressed anew."""
+    """An act that no tick has obeyed yet, and what it pressed anew or moved."""
 
     client: str
     act: Act
-    pressed: frozenset[str]
+    anew: Action
 
 
 class ActSource:
@@ -39,8 +39,7 @@ class ActSource:
         with self._lock:
             taps = [w for w in self._waiting if w.act.tap]
             lost = [w for w in self._waiting if not w.act.tap] + taps[:-TAPS]
-            pressed = act.action.buttons - self._action.buttons
-            self._waiting = [*taps[-TAPS:], Waiting(client, act, pressed)]
+            self._waiting = [*taps[-TAPS:], Waiting(client, act, act.action.since(self._action))]
             self._action, self._until = act.action, self._now() + act.hold
         return [(w.client, w.act) for w in lost]
 
@@ -62,13 +61,9 @@ class ActSource:
             taps = self._waiting[:-1]
             self._sampled, self._waiting = [(w.client, w.act) for w in self._waiting], []
             action = self._action
-        if not taps:
-            return action
-        axes = dict(action.axes)
         for tap in taps:
-            for name, value in tap.act.action.axes.items():
-                axes[name] = max(-1.0, min(1.0, axes.get(name, 0.0) + value))
-        return Action(action.buttons.union(*(tap.pressed for tap in taps)), axes)
+            action = action.plus(tap.anew)
+        return action
 
     def applied(self) -> list[tuple[str, Act]]:
         """On the thread that samples: the acts that the last sample was the first to obey."""

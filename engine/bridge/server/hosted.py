@@ -12,6 +12,7 @@ from playhead.engine.loop import Loop
 from playhead.engine.recording.tree import Place, PlayedTick
 from playhead.engine.session import Session, Snapshot
 from playhead.engine.tick import Tick
+from playhead.engine.tuning import Tuning
 from playhead.scenes.scene import Scene
 from playhead.world.action import Action
 
@@ -70,7 +71,7 @@ class HostedSession:
 
     def follow_control(self) -> None:
         """A live session stands still while nobody controls it: whoever comes back finds it as it was."""
-        self.loop.set_lockstep(self.clock == "lockstep" or not self.lease.holder)
+        self.loop.tune(Tuning(lockstep=self.clock == "lockstep" or not self.lease.holder))
 
     def remember(self, tick: Tick) -> bool:
         """On the loop's thread: adds a tick to the past, or begins it anew.

@@ -14,6 +14,7 @@ from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.tick import Tick
+from playhead.engine.tuning import Tuning
 
 WAITING_STEPS = 4
 """Requests to step that a session lets wait."""
@@ -102,15 +103,7 @@ class PlayRequests:
             raise BridgeError("wrong_clock", "a session in lockstep stands still anyhow; use step")
         if request.steps is not None:
             check_steps(hosted.world, request.steps)
-            loop.set_steps(request.steps)
-        if request.auto_steps is not None:
-            loop.set_auto_steps(request.auto_steps)
-        if request.hold is not None:
-            loop.set_hold(request.hold)
-        if request.speed is not None:
-            loop.set_speed(request.speed)
-        if request.paused is not None:
-            loop.set_paused(request.paused)
+        loop.tune(Tuning(request.steps, request.auto_steps, request.hold, request.speed, request.paused))
         hosted.set_clock(clock)  # after all that is to hold from its first tick on
         self._sessions.show_control(hosted)
         if request.single_step:

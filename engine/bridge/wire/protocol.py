@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from playhead.world.action import Action
+from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
 
 VERSION = 1
@@ -237,6 +237,11 @@ class WorldInfo(msgspec.Struct, frozen=True):
     buttons: list[Text]
     axes: list[Text]
     scenes: list[SceneInfo]
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """What may be held and moved, as far as a client is told."""
+        return ActionSpace(tuple(self.buttons), tuple(self.axes))
 
 
 class WorldList(Message, frozen=True, kw_only=True):
