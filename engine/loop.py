@@ -248,7 +248,7 @@ class Loop:
             if not waited:
                 self._publish()
             return
-        key = pace.key(self._key_time())
+        key = pace.key_event(self._key_time())
         self._play(action, getattr(self._source, "source", "script"), sampled, late, key)
 
     def _play(

@@ -86,7 +86,7 @@ class Pace:
             self.meter.interrupt()  # nothing is dreamed, so nothing drifts
         return self.waiting
 
-    def key(self, time: float | None) -> float | None:
+    def key_event(self, time: float | None) -> float | None:
         """When the key event that a tick obeys happened; None for one that waited for no tick, since the
         world stood still.
         """

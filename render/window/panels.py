@@ -46,8 +46,8 @@ class NameLine:
     def draw(self, screen: pygame.Surface, below: int) -> None:
         """Draws the line right above `below`."""
         size = text_size(screen.get_size())
-        place = (screen.get_width() // 2, below - size // 2)
-        draw_label(screen, f"{self._question}: {self.text}_", size, WHITE, (*SHADE[:3], 235), midbottom=place)
+        anchor = (screen.get_width() // 2, below - size // 2)
+        draw_label(screen, f"{self._question}: {self.text}_", size, WHITE, (*SHADE[:3], 235), midbottom=anchor)
 
 
 class MomentList:

@@ -30,7 +30,7 @@ def play(settings: PlaySettings) -> "Timeline | None":
     check_speed(settings.pace.speed)
     bridge = settings.bridge
     shared = (
-        SharedPlay(bridge.address, bridge.key, bridge.clients, settings.recording.folder)
+        SharedPlay(bridge.address, bridge.secret_key, bridge.clients, settings.recording.folder)
         if bridge is not None
         else None
     )

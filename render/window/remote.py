@@ -56,7 +56,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
     if server.codec not in CODECS:
         raise PlayheadError(f"--codec is one of {', '.join(CODECS)}, not `{server.codec}`")
-    keys = load_client_keys(server.key, server.server_key)
+    keys = load_client_keys(server.secret_key, server.server_key)
     wanted = Wanted(
         world=session.world or "",
         scene=session.scene or "",

@@ -69,7 +69,7 @@ class BridgeSettings:
     """Where programs may watch and play this window's session, with the keys that they then need."""
 
     address: str
-    key: Path | None = None
+    secret_key: Path | None = None
     clients: Path | None = None
 
 
@@ -78,7 +78,7 @@ class ServerSettings:
     """The server to play on, the keys where it wants some, and how its frames come."""
 
     address: str
-    key: Path | None = None
+    secret_key: Path | None = None
     server_key: Path | None = None
     codec: str = "h264"
 

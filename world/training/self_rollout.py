@@ -222,10 +222,10 @@ class Replay:
         if self.far is not None:  # before the window, the multiples that the far memory may hold
             newest = (oldest - 1) // self.far.every
             held = [m * self.far.every for m in range(newest - self.old + 1, newest + 1)] + held
-        for place, frame in enumerate(held[: self.reach]):
+        for to, frame in enumerate(held[: self.reach]):
             if frame >= 0:
                 far = self.far is not None and frame < first - self.window
-                self._copy(cache, cache.far_slot(frame) if far else cache.slot(frame), place)
+                self._copy(cache, cache.far_slot(frame) if far else cache.slot(frame), to)
         key = torch.tensor(held)
         query = first + torch.arange(self.ticks)[:, None]
         near = (key >= 0) & (key < query) & (key > query - self.window)
@@ -246,9 +246,9 @@ class Replay:
         self._copy(cache, slot, self._at)
         self._at += 1
 
-    def _copy(self, cache: KVCache, slot: int, place: int) -> None:
+    def _copy(self, cache: KVCache, slot: int, to: int) -> None:
         n = self.tokens
-        source, target = slice(slot * n, (slot + 1) * n), slice(place * n, (place + 1) * n)
+        source, target = slice(slot * n, (slot + 1) * n), slice(to * n, (to + 1) * n)
         self.k[..., target, :].copy_(cache.k[..., source, :])
         self.v[..., target, :].copy_(cache.v[..., source, :])
 

@@ -45,7 +45,7 @@ class HeldInput:
         if self._held != IDLE:
             self._tell(self._held, True, tell)
 
-    def hold_on(self, tell: Tell) -> None:
+    def renew(self, tell: Tell) -> None:
         """Tells the server again what is held still, before it lets that go."""
         if self._told != IDLE and time.perf_counter() > self._told_at + HOLD_AGAIN:
             self._tell(self._told, False, tell)

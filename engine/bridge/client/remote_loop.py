@@ -286,7 +286,7 @@ class RemoteLoop:
                 self._woken.recv(4096)
             while not self._commands.empty():
                 self._commands.get()()
-            self._held.hold_on(self._tell)
+            self._held.renew(self._tell)
             while (found := client.receive(0)) is not None:
                 self._hear(*found)
 

@@ -93,7 +93,7 @@ class HostedSession:
 
     def keep_past(self, session: Session) -> None:
         """On the loop's thread: keeps a snapshot of the present for branches."""
-        self.past.keep(session.snapshot())
+        self.past.add_snapshot(session.snapshot())
 
     def keep(self, session: Session) -> Kept:
         """On the loop's thread: the present state and its past."""

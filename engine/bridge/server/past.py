@@ -1,9 +1,9 @@
 """The past of a hosted session: every tick since its start, recorded or not, and a few snapshots of the way.
 
 A branch goes the way that `engine.timeline` goes to any moment: from the last snapshot before it, so that it
-does not cost the whole past, however long that is. It is not a `Timeline`: the tree of one only grows, by a branch
-for every reset and restore, and an agent that resets a million times would fill the server's memory with what
-nobody can ask for any more.
+does not cost the whole past, however long that is. It is not a `Timeline`: the tree of one only grows, by a
+branch for every reset and restore, and an agent that resets a million times would fill the server's memory
+with what nobody can ask for any more.
 """
 
 from collections.abc import Mapping

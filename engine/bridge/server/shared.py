@@ -30,7 +30,7 @@ class SharedPlay:
     def __init__(
         self,
         address: str,
-        key: Path | None = None,
+        secret_key: Path | None = None,
         clients: Path | None = None,
         recordings: Path | None = None,
     ) -> None:
@@ -38,7 +38,7 @@ class SharedPlay:
 
         Raises PlayheadError for an address that is none, or that needs keys and has none.
         """
-        self._keys = load_server_keys(key, clients)
+        self._keys = load_server_keys(secret_key, clients)
         check_address(address, self._keys)
         self.address, self._recordings = address, recordings
         self.control = Control()
