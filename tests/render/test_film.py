@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from playhead.render.export.film import GAP, Pane, Style, draw_film, said
+from playhead.render.export.film import GAP, Pane, Style, draw_film
 from playhead.world.action import Action
 
 FRAME = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -47,4 +47,4 @@ def test_what_is_held_and_the_tick_are_drawn_where_the_hud_has_them() -> None:
 
 def test_axes_are_said_with_how_far_they_are_moved() -> None:
     action = Action(frozenset({"forward", "attack"}), {"yaw": 0.5, "pitch": -1.0})
-    assert said(action) == ("attack", "forward", "pitch -1.00", "yaw +0.50")
+    assert action.in_words(digits=2) == ("attack", "forward", "pitch -1.00", "yaw +0.50")
