@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from playhead.engine.recording.replay import Replayed
+    from playhead.engine.recording.replay import ReplayedTick
     from playhead.scenes.scene import SceneFields
     from playhead.world.context import Context
 
@@ -127,7 +127,7 @@ def _save_moment(
     out: Path,
     force: bool,
 ) -> Path:
-    """Writes the scene of a moment of a recording, FILE@PLACE. Returns its folder."""
+    """Writes the scene of a moment of a recording, FILE@POINT. Returns its folder."""
     from msgspec.structs import replace
     from rich.progress import track
 
@@ -144,7 +144,7 @@ def _save_moment(
     loaded = load_world(recording, world, "auto")
     errors = console(error=True)
 
-    def watch(moments: "Iterable[Replayed]") -> "Iterable[Replayed]":
+    def watch(moments: "Iterable[ReplayedTick]") -> "Iterable[ReplayedTick]":
         told = telling(
             moments, recording, loaded, lambda said: errors.print(said, style="yellow", highlight=False)
         )

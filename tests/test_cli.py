@@ -20,7 +20,7 @@ from playhead import __version__
 from playhead.main import main
 from playhead.scenes.scene import scene_names
 from playhead.world.checkpoint import read_weights, save_weights
-from playhead.world.found import SHIPPED
+from playhead.world.world_folders import SHIPPED
 from tests.conftest import make_tiny_context, save_scene
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.replay import Replayed, replay
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.replay import ReplayedTick, replay
+from playhead.engine.recording.tree import Point
 from playhead.scenes.scene import Scene
 from playhead.world.action import RE_ANCHOR, prompt_number
 from playhead.world.context import Context
@@ -28,11 +28,11 @@ class _Part(NamedTuple):
 def moment_scene(
     recording: Recording,
     world: World,
-    place: Place,
+    point: Point,
     length: int,
-    watch: Callable[[Iterable[Replayed]], Iterable[Replayed]] = iter,
+    watch: Callable[[Iterable[ReplayedTick]], Iterable[ReplayedTick]] = iter,
 ) -> Scene:
-    """The recording's scene, begun from a place: its context is the last `length` latents, in whole ticks.
+    """The recording's scene, begun from a point: its context is the last `length` latents, in whole ticks.
 
     As latents are kept, nothing is lost by encoding again what was decoded. What came before them is
     forgotten, and so are axes. The prompt that was in force becomes the scene's first. `watch` passes on the
@@ -43,9 +43,9 @@ def moment_scene(
     config = world.config
     block = config.sampling.latents_per_tick
     parts: deque[_Part] = deque(maxlen=-(-length // block))
-    scene, prompt = recording.scene(place.branch), 0
+    scene, prompt = recording.scene(point.branch), 0
     start = scene.context
-    for moment in watch(replay(recording, world, place.branch, 0, place.tick)):
+    for moment in watch(replay(recording, world, point.branch, 0, point.tick)):
         if moment.played is None:
             continue
         action = moment.played.action

@@ -1,4 +1,4 @@
-"""What a `.playhead` file is: an SQLite database of these tables, and the hashes that hold it together.
+"""What a `.playhead` file is: an SQLite database of these tables, and the hashes that chain it.
 
 A tick's `hash` is that of its frames, chained to the one before it in the tree: equal hashes mean that every
 frame up to there was equal. Its `seal` is that of the row, chained in the same way: a row that was changed,

@@ -8,11 +8,11 @@ from playhead.controls.player import Player
 from playhead.engine.bridge.server.shared import SharedPlay
 from playhead.engine.loop import Loop
 from playhead.engine.tick import Tick
-from playhead.render.window.moments import Moments
-from playhead.render.window.opening import Opening
+from playhead.render.window.local_opener import LocalOpener
 from playhead.render.window.prompts import prompt_note
 from playhead.render.window.settings import PlaySettings
 from playhead.render.window.sharing import Sharing
+from playhead.render.window.timeline_controls import TimelineControls
 from playhead.render.window.view import View
 from playhead.render.window.window import wake
 
@@ -28,9 +28,9 @@ class LocalPlay:
     ) -> None:
         """What is `shared`, programs play too."""
         self._keymap, self._player, self._shared, self._view = keymap, player, shared, view
-        self._opening = Opening(settings.session, settings.recording, keymap, player, view.progress)
+        self._opener = LocalOpener(settings.session, settings.recording, keymap, player, view.progress)
         self.sharing = Sharing(shared, keymap)
-        self.moments: Moments | None = None
+        self.moments: TimelineControls | None = None
         pace = settings.pace
         self.loop = Loop(
             self._open,
@@ -47,48 +47,50 @@ class LocalPlay:
 
     @property
     def title(self) -> str:
-        return self._opening.title
+        return self._opener.title
 
     @property
     def scene_name(self) -> str:
-        scene = self._opening.scene
+        scene = self._opener.scene
         return scene.name if scene is not None else ""
 
     def take_remark(self) -> str:
-        remark, self._opening.remark = self._opening.remark, ""
+        remark, self._opener.remark = self._opener.remark, ""
         return remark
 
     def enter(self, tick: Tick) -> bool:
         timeline = self.loop.timeline
-        if timeline is None or tick.place is None:
+        if timeline is None or tick.point is None:
             return False
-        self._opening.scene = timeline.scene(tick.place)
+        self._opener.scene = timeline.scene(tick.point)
         return True
 
     def update(self) -> bool:
         loop = self.loop
         if self.moments is None and loop.timeline is not None and loop.world is not None:
             rate = loop.world.config.ticks_per_second
-            self.moments = Moments(loop, loop.timeline, rate, self._view.say, wake, time.perf_counter)
+            self.moments = TimelineControls(
+                loop, loop.timeline, rate, self._view.say, wake, time.perf_counter
+            )
         return self.moments is not None and self.moments.update()
 
     def switch(self, by: int) -> None:
-        self.loop.switch(lambda: self._opening.neighbour(by))
+        self.loop.switch(lambda: self._opener.neighbour(by))
 
     def prompt_note(self, key: int) -> str:
-        scene = self._opening.scene
+        scene = self._opener.scene
         return prompt_note(self._keymap, key, scene) if scene is not None else ""
 
     def _open(self) -> "Session":
         """On the loop's thread: opens what is to be played, and where it is recorded."""
-        opening = self._opening
-        session = opening.first()
-        self.loop.timeline = opening.timeline
+        opener = self._opener
+        session = opener.first()
+        self.loop.timeline = opener.timeline
         if self._shared is not None:
-            assert opening.scene is not None  # the first session's
-            scene = opening.scene
+            assert opener.scene is not None  # the first session's
+            scene = opener.scene
             self._shared.told = self._note_control
-            self._shared.serve(self.loop, lambda: opening.scene or scene)
+            self._shared.serve(self.loop, lambda: opener.scene or scene)
             print(f"bridge at {self._shared.address}", flush=True)
         return session
 

@@ -12,7 +12,7 @@ from playhead.engine.mailbox import Mailbox
 from playhead.engine.tick import Tick
 from playhead.render.window.events import EventHandler
 from playhead.render.window.local import LocalPlay
-from playhead.render.window.opening import family_of, keymap_world
+from playhead.render.window.local_opener import family_of, keymap_world
 from playhead.render.window.remote import RemotePlay, connect
 from playhead.render.window.settings import PlaySettings
 from playhead.render.window.view import View
@@ -97,7 +97,7 @@ class Play:
         self._loop.start()
         try:
             if self._player.wants_mouse:
-                self._window.keep_mouse()
+                self._window.capture_mouse()
             while self._loop.alive and not self._events.quitting:
                 for event in self._window.events(self._view.patience(self._played)):
                     self._events.handle(event)
@@ -143,8 +143,8 @@ class Play:
         """Says what begins, and the first time also where help is to be had."""
         first = not self._view.begun
         if self._played.enter(tick) and tick.number and not first:
-            assert tick.place is not None  # it is one of the timeline's
-            self._view.say(f"tick {tick.number} of branch {tick.place.branch}")
+            assert tick.point is not None  # it is one of the timeline's
+            self._view.say(f"tick {tick.number} of branch {tick.point.branch}")
             return
         keys = self._keymap.window.get("help")
         more = f"{keys[0]} shows the keys" if first and keys else f"seed {tick.seed}"

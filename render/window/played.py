@@ -4,8 +4,8 @@ from typing import Protocol
 
 from playhead.engine.playing import Playing
 from playhead.engine.tick import Tick
-from playhead.render.window.moments import Moments
 from playhead.render.window.sharing import RemoteSharing, Sharing
+from playhead.render.window.timeline_controls import TimelineControls
 
 
 class PlayedSession(Protocol):
@@ -20,7 +20,7 @@ class PlayedSession(Protocol):
         """Who else plays it."""
 
     @property
-    def moments(self) -> Moments | None:
+    def moments(self) -> TimelineControls | None:
         """The way back, once there is one; None for a session elsewhere, whose timeline is kept there."""
 
     @property

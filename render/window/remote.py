@@ -8,7 +8,7 @@ import pygame
 from playhead.controls.keymap import Keymap
 from playhead.controls.player import Player
 from playhead.engine.bridge.client.remote_loop import RemoteLoop
-from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
+from playhead.engine.bridge.client.remote_session import RemoteSession, SessionOptions
 from playhead.engine.bridge.wire.auth import load_client_keys
 from playhead.engine.bridge.wire.protocol import CODECS, SceneInfo
 from playhead.engine.tick import Tick
@@ -57,7 +57,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
     if server.codec not in CODECS:
         raise PlayheadError(f"--codec is one of {', '.join(CODECS)}, not `{server.codec}`")
     keys = load_client_keys(server.secret_key, server.server_key)
-    wanted = Wanted(
+    wanted = SessionOptions(
         world=session.world or "",
         scene=session.scene or "",
         seed=session.seed,

@@ -20,7 +20,7 @@ class SessionSettings:
     """Which session is played. None: the scene's, the world's or the shipped one.
 
     `script`: what to hold before the keys count. `continued`: a recording to go on with, `FILE` or
-    `FILE@MOMENT`; `replayed`: what of it is to be played again instead.
+    `FILE@POINT`; `replayed`: what of it is to be played again instead.
     """
 
     world: str | None = None

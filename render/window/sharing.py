@@ -3,7 +3,7 @@
 from playhead.controls.keymap import Keymap
 from playhead.engine.bridge.client.remote_loop import RemoteLoop
 from playhead.engine.bridge.server.shared import SharedPlay
-from playhead.engine.bridge.wire.protocol import LOCAL, Controlled
+from playhead.engine.bridge.wire.protocol import LOCAL, ControlReply
 
 NEEDS_CONTROL = {
     "pause", "single_step", "slower", "faster", "restart", "new_seed", "next_scene", "previous_scene",
@@ -82,6 +82,6 @@ class RemoteSharing:
         return [f"{control.asking} asks to play   {self._key} lets it"] if control.asking else []
 
 
-def _who(control: Controlled) -> str:
+def _who(control: ControlReply) -> str:
     """The holder of the control, by name."""
     return "the person there" if control.holder == LOCAL else control.holder or "nobody"

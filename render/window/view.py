@@ -11,8 +11,8 @@ from playhead.engine.stats import Stats
 from playhead.engine.tick import Tick
 from playhead.render.window.hud import draw_hud, draw_note, draw_state
 from playhead.render.window.pacer import Pacer
-from playhead.render.window.picture import draw_picture
 from playhead.render.window.played import PlayedSession
+from playhead.render.window.scaling import draw_picture
 from playhead.render.window.screens import draw_help, draw_loading
 from playhead.render.window.settings import WindowSettings
 from playhead.render.window.window import Window, save_screenshot, wake

@@ -7,6 +7,7 @@ import pytest
 
 from playhead.controls.keymap import find_keymap, load_keymap
 from playhead.controls.look import Look
+from playhead.world.action import ActionSpace
 from playhead.world.errors import ActionError
 from playhead.world.public import PUBLIC
 
@@ -68,8 +69,9 @@ def test_keys_push_an_axis_while_they_are_held_and_a_tap_counts_once() -> None:
 
 
 def test_an_axis_that_the_world_has_not_is_refused() -> None:
+    space = ActionSpace(("forward", "back", "left", "right", "re_anchor"))
     with pytest.raises(ActionError, match="axes are none"):
-        find_keymap("matrix-game-2").check(("forward", "back", "left", "right", "re_anchor"))
+        find_keymap("matrix-game-2").check(space)
 
 
 def test_motion_that_is_sampled_often_adds_up_to_what_one_sample_of_a_tick_would_be() -> None:

@@ -34,15 +34,15 @@ from playhead.world.evaluation import (
     in_turns,
     prepare,
 )
-from playhead.world.found import SHIPPED
 from playhead.world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from playhead.world.metrics import colour, frechet, psnr, sharpness
-from playhead.world.noise import Ahead
+from playhead.world.noise import PrefetchedNoise
 from playhead.world.state import WorldState
 from playhead.world.training.footage import Footage
-from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.run import Run
+from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from playhead.world.world import World
+from playhead.world.world_folders import SHIPPED
 from tests.conftest import BUTTONS, make_tiny_world, save_world
 from tests.world.game import LAMPS, film, next_frame, write_footage
 
@@ -575,7 +575,7 @@ def test_evaluations_side_by_side_score_what_each_scores_alone(any_world: World)
     for measured in alone:
         run(measured, 80)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(any_world, "noises", Ahead())
+        patch.setattr(any_world, "noises", PrefetchedNoise())
         works = [measured.each_tick(ticks) for measured, ticks in zip(together, (80, 64), strict=True)]
         done = list(in_turns(works, torch.device("cpu")))
     assert done[:4] == [(0, 1), (1, 1), (0, 2), (1, 2)] and done[-16:] == [(0, t) for t in range(65, 81)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from playhead.world import rope
 from playhead.world.attention import Attend
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Caches, Far, KVCache
+from playhead.world.kv_cache import FarMemory, JoinedCaches, KVCache
 
 SIDE, TOKENS, HEADS, HEAD_DIM = 4, 4, 2, 12  # latents of 4 x 4 in patches of 2 x 2
 modest = settings(max_examples=30, deadline=None)
@@ -30,10 +30,10 @@ class Shape(NamedTuple):
     sink: int
     blocks: list[int]
     seed: int
-    far: Far | None
+    far: FarMemory | None
 
 
-fars = st.builds(Far, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
+fars = st.builds(FarMemory, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
 
 
 @st.composite
@@ -67,7 +67,7 @@ def generator(layers: int = 2) -> Generator:
     return model
 
 
-def new_cache(frames: int, sink: int, span: int | None = None, far: Far | None = None) -> KVCache:
+def new_cache(frames: int, sink: int, span: int | None = None, far: FarMemory | None = None) -> KVCache:
     return KVCache(
         layers=2,
         batch=1,
@@ -101,7 +101,7 @@ class PlainMemory:
     Keys are kept as they came and turned to where they count anew in every pass; softmax is written out.
     """
 
-    def __init__(self, frames: int, sink: int, span: int | None = None, far: Far | None = None) -> None:
+    def __init__(self, frames: int, sink: int, span: int | None = None, far: FarMemory | None = None) -> None:
         self.frames, self.sink, self.span, self.far = frames, sink, span, far
         self.length = 0
         self.since = 0  # the first frame after the last flush
@@ -227,9 +227,16 @@ def test_these_comparisons_would_notice_a_frame_too_many_or_a_sink_out_of_place(
     assert not close(mine, play(PlainMemory(5, 1), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 0), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 1, span=5), blocks, 0), atol=1e-3)
-    mine = play(new_cache(4, 0, far=Far(2, 3, (1,))), blocks, 0)
-    assert close(mine, play(PlainMemory(4, 0, far=Far(2, 3, (1,))), blocks, 0))
-    for far in (None, Far(1, 3, (1,)), Far(3, 3, (1,)), Far(2, 2, (1,)), Far(2, 3, (0,)), Far(2, 3, (0, 1))):
+    mine = play(new_cache(4, 0, far=FarMemory(2, 3, (1,))), blocks, 0)
+    assert close(mine, play(PlainMemory(4, 0, far=FarMemory(2, 3, (1,))), blocks, 0))
+    for far in (
+        None,
+        FarMemory(1, 3, (1,)),
+        FarMemory(3, 3, (1,)),
+        FarMemory(2, 2, (1,)),
+        FarMemory(2, 3, (0,)),
+        FarMemory(2, 3, (0, 1)),
+    ):
         assert not close(mine, play(PlainMemory(4, 0, far=far), blocks, 0), atol=1e-3), far
 
 
@@ -342,13 +349,13 @@ def test_memory_never_grows(shape: Shape, endless: bool) -> None:
     """The buffers are allocated once, and a full cache's state has one size."""
     memory = cache_of(shape, shape.frames if endless else None)
     buffers = [memory.k, memory.v, memory.sink_base]
-    places = [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in buffers]
+    graph_key = [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in buffers]
     sizes = []
     for x in noises(shape.blocks, shape.seed):
         play_block(memory, x)
         sizes.append(sum(t.numel() for t in memory.state().values() if isinstance(t, Tensor)))
     now = [memory.k, memory.v, memory.sink_base]
-    assert [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in now] == places
+    assert [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in now] == graph_key
     assert max(sizes) <= sum(buffer.numel() for buffer in buffers)
     assert memory.length == sum(shape.blocks)
 
@@ -428,8 +435,8 @@ def test_a_cache_without_a_ring_is_refused(frames: int, sink: int) -> None:
 
 def test_a_far_memory_goes_with_no_sink_and_cannot_be_flushed() -> None:
     with pytest.raises(ValueError, match=r"^a far memory and a sink do not go together$"):
-        new_cache(4, 1, far=Far(2, 3, (1,)))
-    memory = new_cache(4, 0, far=Far(2, 3, (1,)))
+        new_cache(4, 1, far=FarMemory(2, 3, (1,)))
+    memory = new_cache(4, 0, far=FarMemory(2, 3, (1,)))
     play(memory, [1] * 9, 0)
     before = memory.state()
     with pytest.raises(ValueError, match=r"^a cache with a far memory cannot be flushed$"):
@@ -512,7 +519,7 @@ def test_a_restarted_cache_is_a_new_one(shape: Shape, endless: bool) -> None:
     assert (memory.length, memory.slots, memory.visible, memory.distant) == (0, [], 0, 0)
     for x in noises(shape.blocks * 2, shape.seed):
         assert torch.equal(play_block(memory, x), play_block(fresh, x))
-        assert memory.places == fresh.places and memory.distant == fresh.distant
+        assert memory.graph_key == fresh.graph_key and memory.distant == fresh.distant
 
 
 def test_after_a_flush_and_a_restart_nothing_of_the_flush_is_left() -> None:
@@ -544,7 +551,7 @@ def test_a_copy_after_a_flush_holds_what_is_left_and_no_more() -> None:
 
 
 def test_a_new_cache_is_empty_and_of_the_size_and_kind_that_were_asked_for() -> None:
-    far = Far(2, 3, (1,))
+    far = FarMemory(2, 3, (1,))
     sizes = {"layers": 2, "batch": 3, "heads": 4, "frames": 5, "tokens": 6, "head_dim": 8}
     for dtype in (torch.float32, torch.bfloat16):
         memory = KVCache(**sizes, sink=0, far=far, dtype=dtype)
@@ -584,7 +591,7 @@ def test_caches_that_share_a_pass_answer_each_its_own() -> None:
         for memory in (*alone, *together):
             memory.begin(1)
         each = [m.attend(0, *block[:, i : i + 1, 0]) for i, m in enumerate(alone)]
-        assert torch.equal(Caches(together).attend(0, *block[:, :, 0]), torch.cat(each))
+        assert torch.equal(JoinedCaches(together).attend(0, *block[:, :, 0]), torch.cat(each))
         for memory in (*alone, *together):
             memory.end()
     assert all(torch.equal(a.k, b.k) for a, b in zip(alone, together, strict=True))

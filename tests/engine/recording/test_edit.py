@@ -11,7 +11,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.timeline import Timeline
 from playhead.main import main
@@ -25,9 +25,9 @@ def play(world: World, path: Path, seed: int = 5, bend: int = 6) -> Path:
     session = Session(world, make_tiny_context(), seed)
     timeline = Timeline(Recorder(path, world, "A play"))
     timeline.begin(session)
-    for place, ticks, button in ((None, 10, 0), (Place(1, bend), 5, 2), (Place(2, bend + 3), 2, 3)):
-        if place is not None:
-            timeline.seek(session, place)
+    for point, ticks, button in ((None, 10, 0), (Point(1, bend), 5, 2), (Point(2, bend + 3), 2, 3)):
+        if point is not None:
+            timeline.seek(session, point)
         for _ in range(ticks):
             timeline.step(session, Action(frozenset({BUTTONS[button]})))
         timeline.bookmark()
@@ -40,7 +40,7 @@ def file(tiny_world: World, tmp_path: Path) -> Path:
     return play(tiny_world, tmp_path / "play.playhead")
 
 
-def shape(recording: Recording) -> dict[int, tuple[Place | None, int]]:
+def shape(recording: Recording) -> dict[int, tuple[Point | None, int]]:
     return {branch.id: (branch.parent, branch.last) for branch in recording.tree.branches.values()}
 
 
@@ -51,8 +51,8 @@ def all_equal(recording: Recording, world: World) -> bool:
 def test_trimming_leaves_what_came_before(file: Path, tmp_path: Path, tiny_world: World) -> None:
     before, out = file.read_bytes(), tmp_path / "out.playhead"
     found = trim(file, "2:8", out)
-    assert shape(found) == {1: (None, 10), 2: (Place(1, 6), 8)}
-    assert [mark.place for mark in found.tree.bookmarks] == [Place(1, 10)]
+    assert shape(found) == {1: (None, 10), 2: (Point(1, 6), 8)}
+    assert [mark.point for mark in found.tree.bookmarks] == [Point(1, 10)]
     assert all_equal(found, tiny_world)
     assert file.read_bytes() == before
     assert found.id != Recording.read(file).id
@@ -62,7 +62,7 @@ def test_trimming_leaves_what_came_before(file: Path, tmp_path: Path, tiny_world
 
 def test_a_branch_gets_a_file_of_its_own(file: Path, tmp_path: Path, tiny_world: World) -> None:
     found = split(file, 3, tmp_path / "out.playhead")
-    assert shape(found) == {1: (None, 6), 2: (Place(1, 6), 9), 3: (Place(2, 9), 11)}
+    assert shape(found) == {1: (None, 6), 2: (Point(1, 6), 9), 3: (Point(2, 9), 11)}
     paths = (recording.tree.path(3) for recording in (found, Recording.read(file)))
     assert all((a.action, a.time, a.hash) == (b.action, b.time, b.hash) for a, b in zip(*paths, strict=True))
     assert all_equal(found, tiny_world)
@@ -78,7 +78,7 @@ def test_what_was_split_is_merged_again_without_doubles(
     whole = Recording.read(file)
     assert shape(found) == shape(whole)
     assert len(found.scenes) == len(found.plays) == 1
-    assert {mark.place for mark in found.tree.bookmarks} == {mark.place for mark in whole.tree.bookmarks}
+    assert {mark.point for mark in found.tree.bookmarks} == {mark.point for mark in whole.tree.bookmarks}
     assert all_equal(found, tiny_world)
 
 
@@ -86,7 +86,7 @@ def test_other_plays_of_the_world_come_beside(file: Path, tmp_path: Path, tiny_w
     other = play(tiny_world, tmp_path / "other.playhead", seed=8, bend=2)
     found = merge([file, other], tmp_path / "out.playhead")
     assert len(found.tree.branches) == 6 and len(found.plays) == 2 and len(found.tree.bookmarks) == 6
-    assert found.tree.branches[5].parent == Place(4, 2)
+    assert found.tree.branches[5].parent == Point(4, 2)
     assert all_equal(found, tiny_world)
     foreign = play(make_tiny_world(seed=1), tmp_path / "foreign.playhead")
     with pytest.raises(RecordingError, match="two worlds: the generator's weights"):

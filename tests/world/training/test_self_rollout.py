@@ -16,7 +16,7 @@ from playhead.world.sampler import Schedule
 from playhead.world.training.chains import LOST
 from playhead.world.training.distill import Distiller
 from playhead.world.training.objectives import OBJECTIVES, DistillTraining
-from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
+from playhead.world.training.self_rollout import RolloutReplay, SelfRollout, make_player
 from playhead.world.training.steady import EMPTY, FREE
 from tests.conftest import make_tiny_world
 
@@ -145,7 +145,7 @@ def replayed(world, generator, past, actions, length):
     before = TICKS - length
     if before:
         rollout.advance(actions[:, PAST : PAST + before], draws(world, SEEDS, 0, before), exits[:, :before])
-    replay = Replay(rollout.cache, length)
+    replay = RolloutReplay(rollout.cache, length)
     stretch = rollout.advance(
         actions[:, PAST + before :], draws(world, SEEDS, before, length), exits[:, before:], replay
     )

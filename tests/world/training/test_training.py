@@ -31,14 +31,14 @@ from playhead.world.training.autoencoder import (
 from playhead.world.training.distill import distill
 from playhead.world.training.dreams import Dreams
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, Trainer, train_generator
-from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Objective
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sequence import play_levels
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
 from playhead.world.training.steady import FREE
+from playhead.world.training.train_generator import GeneratorTraining, Trainer, train_generator
+from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from tests.conftest import make_tiny_world
 from tests.world.game import write_footage
 from tests.world.training.runs import CONFIG, CPU, ROOT, metrics, read_checkpoint, same

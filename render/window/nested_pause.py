@@ -6,7 +6,7 @@ from playhead.engine.loop import Loop
 from playhead.engine.tuning import Tuning
 
 
-class Standstill:
+class NestedPause:
     """Begun and ended in pairs, by one thread. A pause that was there before stays."""
 
     def __init__(self, loop: Loop) -> None:

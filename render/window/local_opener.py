@@ -13,7 +13,7 @@ from playhead.world.home import if_any, worlds_folder
 
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
     from playhead.scenes.scene import Scene
@@ -54,7 +54,7 @@ def family_of(world: str) -> str:
     return ""
 
 
-class Opening:
+class LocalOpener:
     """Opens the sessions of one `play`: the first, and those of the scenes that are switched to."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Opening:
         from playhead.scenes.scene import belongs, load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
-        kept, place = self._read_recording()
+        kept, point = self._read_recording()
         progress("starting torch", 0.05)
         from playhead.world.world import World
 
@@ -98,8 +98,8 @@ class Opening:
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
-        if kept is not None and place is not None:
-            return self._go_on(kept, place)
+        if kept is not None and point is not None:
+            return self._go_on(kept, point)
         scene = scene or scenes_of(config)[0]
         if not belongs(scene.world, config):
             raise PlayheadError(
@@ -112,35 +112,35 @@ class Opening:
         self.timeline = new_timeline(self._world, scene, self._recording.folder, self._recording.unrecorded)
         return session
 
-    def _read_recording(self) -> "tuple[Recording, Place] | tuple[None, None]":
+    def _read_recording(self) -> "tuple[Recording, Point] | tuple[None, None]":
         """The recording that is to be gone on with, and the moment in it, if there is to be one."""
         if not self._settings.continued:
             return None, None
         from playhead.engine.recording.finding import find_recording
         from playhead.engine.recording.reader import Recording
-        from playhead.engine.recording.tree import Place
+        from playhead.engine.recording.tree import Point
 
-        path, place = find_recording(self._settings.continued)
+        path, point = find_recording(self._settings.continued)
         self._progress(f"reading {path.name}", 0.02)
         kept = Recording.read(path)
         replayed = self._settings.replayed
         if replayed is not None:
-            return kept, kept.tree.check(Place(replayed.branch, replayed.first))
-        return kept, kept.tree.parse(place)
+            return kept, kept.tree.check(Point(replayed.branch, replayed.first))
+        return kept, kept.tree.parse(point)
 
-    def _go_on(self, kept: "Recording", place: "Place") -> "Session":
+    def _go_on(self, kept: "Recording", point: "Point") -> "Session":
         """Goes on with a recording from a moment of it."""
         from playhead.engine.timeline.opening import continued
 
         assert self._world is not None
-        self.scene = kept.scene(place.branch)
+        self.scene = kept.scene(point.branch)
 
         def tell(done: int, count: int) -> None:
-            self._progress(f"going to tick {place.tick}", 0.7 + 0.3 * done / count)
+            self._progress(f"going to tick {point.tick}", 0.7 + 0.3 * done / count)
 
         self._progress(f"entering {self.scene.title}", 0.7)
         replayed = self._settings.replayed
-        self.timeline, session, self.remark = continued(kept, place, self._world, tell, replayed is None)
+        self.timeline, session, self.remark = continued(kept, point, self._world, tell, replayed is None)
         if replayed is not None:
             from playhead.engine.recording.replay import ReplaySource
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from playhead.engine.tick import ActionSource
 from playhead.world.action import Action
 
-HOLD, HOLD_AGAIN = 2.0, 0.5
+HOLD_SECONDS, RENEW_SECONDS = 2.0, 0.5
 """Seconds for which the server holds an action, and after which it is told again."""
 UNDER_WAY = 2
 """Ticks of a script that may be under way at a time."""
@@ -47,7 +47,7 @@ class HeldInput:
 
     def renew(self, tell: Tell) -> None:
         """Tells the server again what is held still, before it lets that go."""
-        if self._told != IDLE and time.perf_counter() > self._told_at + HOLD_AGAIN:
+        if self._told != IDLE and time.perf_counter() > self._told_at + RENEW_SECONDS:
             self._tell(self._told, False, tell)
 
     def _tell(self, action: Action, tap: bool, tell: Tell) -> int | None:
@@ -55,7 +55,7 @@ class HeldInput:
         return tell(action, tap)
 
 
-class Script:
+class RemoteScript:
     """Actions that are played tick by tick, from the session's start on, before the hand counts."""
 
     def __init__(self, actions: Sequence[Action]) -> None:
