@@ -134,15 +134,15 @@ from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 client = Client({address!r}, "doomed")
-client.ask(p.Control(session={id!r}, want="take"), p.Controlled)
+client.ask(p.ControlRequest(session={id!r}, want="take"), p.ControlReply)
 while True:
     client.wait(60)
-    if any(isinstance(push, p.Controlled) and push.in_control for push in client.pushes):
+    if any(isinstance(push, p.ControlReply) and push.in_control for push in client.pushes):
         break
-client.ask(p.Tune(session={id!r}, clock="lockstep"), p.Done)
-client.ask(p.Step(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 2), p.Stepped)
+client.ask(p.TuneRequest(session={id!r}, clock="lockstep"), p.DoneReply)
+client.ask(p.StepRequest(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 2), p.StepReply)
 print("playing", flush=True)
-client.send(p.Step(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 256))
+client.send(p.StepRequest(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 256))
 client.wait(60)
 """
         doomed = subprocess.Popen(

@@ -28,10 +28,10 @@ from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 
 client = Client(sys.argv[1], "doomed")
-session = client.ask(p.Open(), p.Opened)[0].session
-client.ask(p.Step(session=session, actions=[Action(frozenset(["forward"]))]), p.Stepped)
-client.send(p.Step(session=session, actions=[Action(frozenset(["forward"]))] * 200))
-client.ask(p.Ping(), p.Pong)  # by now the step is under way
+session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+client.ask(p.StepRequest(session=session, actions=[Action(frozenset(["forward"]))]), p.StepReply)
+client.send(p.StepRequest(session=session, actions=[Action(frozenset(["forward"]))] * 200))
+client.ask(p.PingRequest(), p.PongReply)  # by now the step is under way
 print(session, client.welcome.token, flush=True)
 client.wait(600)
 """
