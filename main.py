@@ -122,8 +122,8 @@ def play(
     codec: Annotated[str, typer.Option(help="How a server sends frames: h264, jpeg or raw.")] = "h264",
 ) -> None:
     """Play a world in a window."""
+    from playhead.render.window import settings
     from playhead.render.window.play import play as run
-    from playhead.render.window.settings import PlaySettings, parse_steps
     from playhead.world.home import NoHome, recordings_folder
 
     if continued and (scene is not None or seed is not None or no_record or record is not None):
@@ -132,39 +132,23 @@ def play(
         raise PlayheadError("--record and --no-record contradict each other; leave one out")
     if bridge and connect is not None:
         raise PlayheadError("--bridge offers a session of this window, and --connect has none; leave one out")
-    count, auto_steps = parse_steps(steps)
+    if connect is not None and (continued or record is not None):
+        raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
+    count, auto_steps = settings.parse_steps(steps)
     folder, unrecorded = record, ""
-    if record is None and not no_record:
+    if record is None and not no_record and connect is None:
         try:
             folder = recordings_folder()
         except NoHome as error:
             unrecorded = str(error)
     run(
-        PlaySettings(
-            world=world,
-            scene=scene,
-            seed=seed,
-            steps=count,
-            auto_steps=auto_steps,
-            keys=keys,
-            speed=speed,
-            fullscreen=fullscreen,
-            device=device,
-            attention=attention,
-            hold=hold,
-            hud=not no_hud,
-            script=script,
-            ticks=ticks,
-            screenshots=screenshots,
-            recordings=folder,
-            unrecorded=unrecorded,
-            continued=continued,
-            connect=connect,
-            key=key,
-            server_key=server_key,
-            bridge=bind if bridge else None,
-            clients=clients,
-            codec=codec,
+        settings.PlaySettings(
+            settings.SessionSettings(world, scene, seed, count, device, attention, script, continued),
+            settings.PaceSettings(speed, auto_steps, hold, ticks),
+            settings.RecordingSettings(folder, unrecorded),
+            settings.WindowSettings(keys, fullscreen, not no_hud, screenshots),
+            settings.BridgeSettings(bind, key, clients) if bridge else None,
+            settings.ServerSettings(connect, key, server_key, codec) if connect is not None else None,
         )
     )
 

@@ -5,7 +5,7 @@ pygame's key codes from here on.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 import pygame
 
 from playhead.controls.gamepad_names import GAMEPAD_NAMES
+from playhead.world.action import ActionSpace
 from playhead.world.errors import ActionError
 from playhead.world.tomlfile import read_toml
 
@@ -100,21 +101,20 @@ class Keymap:
     axes: Mapping[str, AxisKeys] = field(default_factory=dict)
     mouse: Mouse = NO_MOUSE
 
-    def check(self, buttons: Iterable[str], axes: Sequence[str] = ()) -> None:
-        """Raises ActionError for a button or axis that a world with these does not have."""
+    def check(self, space: ActionSpace) -> None:
+        """Raises ActionError for a button or axis that a world of this action space does not have."""
         for name in (*self.axes, *self.mouse.axes):
-            if name not in axes:
+            if name not in space.axes:
                 raise ActionError(
                     f"{self.path}: [axes] or [mouse] names `{name}`, but this world's axes are "
-                    f"{', '.join(axes) or 'none'}; correct it there, or give another file by --keys"
+                    f"{', '.join(space.axes) or 'none'}; correct it there, or give another file by --keys"
                 )
-        known = tuple(buttons)
         for table, names in (("buttons", self.buttons), ("gamepad", self.gamepad)):
             for name in names:
-                if name not in known:
+                if name not in space.buttons:
                     raise ActionError(
                         f"{self.path}: [{table}] names `{name}`, but this world's buttons are "
-                        f"{', '.join(known)}; correct it there, or give another file by --keys"
+                        f"{', '.join(space.buttons)}; correct it there, or give another file by --keys"
                     )
 
     @cached_property

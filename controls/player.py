@@ -61,4 +61,4 @@ class Player:
             self.key_time, self.source = None, getattr(self.script, "source", "script")
             return self.script.sample()
         self.key_time, self.source = self._held.changed_at, "keyboard"
-        return Action(held.buttons, axes) if axes else held
+        return held.plus(Action(axes=axes)) if axes else held

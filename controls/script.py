@@ -65,7 +65,7 @@ def read_actions(path: Path, space: ActionSpace) -> list[Action]:
     A world's axes, from -1 to 1, may follow the buttons. Raises ActionError naming the file and what it has
     to be.
     """
-    buttons, width = len(space.buttons), len(space.buttons) + len(space.axes)
+    buttons, width = len(space.buttons), len(space.names)
     try:
         with path.open("rb") as file:
             rows = np.lib.format.read_array(file, allow_pickle=False)
@@ -121,14 +121,14 @@ class ScriptSource:
 def _chord(chord: str, space: ActionSpace, aliases: Mapping[str, str]) -> Action:
     if chord in IDLE and chord not in space.buttons and chord not in aliases:
         return Action()
-    buttons, axes = set(), {}
+    values: dict[str, float] = {}
     for name in _JOINED.split(chord):
         axis, equals, value = name.partition("=")
         if equals and axis in space.axes:
-            axes[axis] = _value(value, chord)
+            values[axis] = _value(value, chord)
         else:
-            buttons.add(_button(name, chord, space, aliases))
-    return Action(frozenset(buttons), {axis: value for axis, value in axes.items() if value})
+            values[_button(name, chord, space, aliases)] = 1.0
+    return space.action(values)
 
 
 def _value(text: str, chord: str) -> float:

@@ -29,7 +29,7 @@ def rollout(
     from playhead.engine.rollout import rollout as run
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
-    from playhead.render.export.export import Clip, check_export, exporting
+    from playhead.render.export.export import ClipInfo, check_export, exporting
     from playhead.scenes.scene import check_seed, load_scene, read_context
     from playhead.world.errors import ActionError, PlayheadError, WorldError
     from playhead.world.terminal import console
@@ -61,7 +61,7 @@ def rollout(
         session = Session(loaded, past, seed, start)
     except WorldError as error:
         raise WorldError(f"{scene or context} cannot start a session: {error}") from None
-    clip = Clip.of(config, held, first=0)
+    clip = ClipInfo.of(config, held, first=0)
     timeline = Timeline(
         Recorder(record, loaded, start.title if start else "") if record is not None else None
     )

@@ -17,7 +17,7 @@ from playhead.world.acceleration import pick_device, pick_dtype
 from playhead.world.attention import KERNELS
 from playhead.world.catalogue import scan_worlds
 from playhead.world.extras import install
-from playhead.world.found import shipped_worlds
+from playhead.world.world_folders import shipped_worlds
 
 
 @dataclass(frozen=True)

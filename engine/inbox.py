@@ -38,7 +38,7 @@ class Inbox:
             else:
                 answer.set_result(found)
 
-        self._commands.put(_Asked(obey, answer))
+        self._commands.put(_PendingCommand(obey, answer))
         if self._closed:
             self._refuse()
         return answer
@@ -62,12 +62,12 @@ class Inbox:
                 command = self._commands.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(command, _Asked) and not command.answer.done():
+            if isinstance(command, _PendingCommand) and not command.answer.done():
                 command.answer.set_exception(self._refusal())
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PendingCommand:
     """A command that somebody waits for."""
 
     obey: Command

@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 
-class Jpeg:
+class JpegEncoder:
     """Baseline JPEG, of high quality unless `coarse`; every frame for itself."""
 
     def __init__(self, height: int, width: int, coarse: bool = False) -> None:

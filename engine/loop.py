@@ -16,12 +16,12 @@ from playhead.engine.clock import Clock
 from playhead.engine.inbox import Answer, Inbox
 from playhead.engine.pace import Pace
 from playhead.engine.stats import Stats
-from playhead.engine.tick import ActionSource, Alone, Stepper, Tick, Timing
+from playhead.engine.tick import ActionSource, SingleStepper, Stepper, Tick, Timing
 from playhead.engine.tuning import Tuning
 from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
     from playhead.world.action import Action
@@ -60,7 +60,7 @@ class Loop:
         stepper: "Stepper | None" = None,
     ) -> None:
         self.timeline = timeline
-        self._stepper = stepper or Alone()
+        self._stepper = stepper or SingleStepper()
         self._open, self._source, self._key_time = open_session, source, key_time
         self._pace = Pace(speed, hold, lockstep, auto_steps, make_clock)
         self._last, self._complain = last, complain
@@ -129,7 +129,7 @@ class Loop:
         self._change(lambda: Tuning(speed=self._pace.speed * factor))
 
     def change_steps(self, by: int) -> None:
-        """Adds to the denoise steps a tick, and holds them there."""
+        """Adds to the denoise steps a tick, and leaves them there."""
         self._change(lambda: Tuning(steps=self._session.steps + by))
 
     def toggle_hold(self) -> None:
@@ -163,16 +163,16 @@ class Loop:
                 if begins:
                     self._begin()
             except Exception:
-                self._pace.rest()
+                self._pace.resync()
                 raise
             return found
 
         return self._inbox.ask(obey)
 
-    def seek(self, place: "Place") -> "Future[np.ndarray]":
+    def seek(self, point: "Point") -> "Future[np.ndarray]":
         """Goes on from a moment of the timeline, whose frames are handed over. LoopError without one."""
         timeline = self._need_timeline()
-        return self.ask(lambda session: timeline.seek(session, place), begins=True)
+        return self.ask(lambda session: timeline.seek(session, point), begins=True)
 
     def rewind(self, ticks: int) -> "Future[np.ndarray]":
         """Goes back by so many ticks, at most to the start."""
@@ -210,28 +210,6 @@ class Loop:
 
         return self.ask(play)
 
-    def set_lockstep(self, lockstep: bool) -> None:
-        """Has the world stand still but for `step`, or go on by the clock."""
-        self.tune(Tuning(lockstep=lockstep))
-
-    def set_paused(self, paused: bool) -> None:
-        """Has the world stand still, or go on."""
-        self.tune(Tuning(paused=paused))
-
-    def set_hold(self, hold: bool) -> None:
-        """Has the world stand still while nothing is held, or go on all the time."""
-        self.tune(Tuning(hold=hold))
-
-    def set_speed(self, speed: float) -> None:
-        self.tune(Tuning(speed=speed))
-
-    def set_steps(self, steps: int) -> None:
-        """Holds the denoise steps a tick at `steps`."""
-        self.tune(Tuning(steps=steps))
-
-    def set_auto_steps(self, auto: bool) -> None:
-        self.tune(Tuning(auto_steps=auto))
-
     def _run(self) -> None:
         try:
             self._enter(self._open())
@@ -252,7 +230,7 @@ class Loop:
     def _obey(self) -> None:
         """Carries out the commands that have come in; while the world stands still, waits for one."""
         waiting = self._pace.halted and not self._stopping
-        count = max(len(self._inbox), waiting)  # what comes meanwhile may not hold up a tick
+        count = max(len(self._inbox), waiting)  # what comes meanwhile may not delay a tick
         while count and not self._pace.single_steps:
             count -= 1
             try:
@@ -270,7 +248,7 @@ class Loop:
             if not waited:
                 self._publish()
             return
-        key = pace.key(self._key_time())
+        key = pace.key_event(self._key_time())
         self._play(action, getattr(self._source, "source", "script"), sampled, late, key)
 
     def _play(
@@ -300,7 +278,7 @@ class Loop:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()
         self._played += 1
-        self._held = action.words
+        self._held = action.in_words()
         pace.add(sampled, ready, key)
         self._publish()
 
@@ -319,7 +297,7 @@ class Loop:
             tick = self.timeline.receive(tick)
         self._hand_over(tick)
         self._held = ()
-        self._pace.rest()
+        self._pace.resync()
         self._publish()
 
     def _hand_over(self, tick: Tick) -> None:
@@ -334,7 +312,7 @@ class Loop:
         try:
             session = open_session()
         except PlayheadError:
-            self._pace.rest()
+            self._pace.resync()
             raise
         if session.world is self._session.world and not self._pace.auto:
             session.steps = self._session.steps

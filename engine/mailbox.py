@@ -7,7 +7,7 @@ Thing = TypeVar("Thing")
 
 
 class Mailbox(Generic[Thing]):
-    """Holds at most one thing: a newer one replaces the older, so that a slow taker never falls behind."""
+    """Has at most one thing: a newer one replaces the older, so that a slow taker never falls behind."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playhead.world.action import Action
 
 
-class Stepped(Protocol):
+class SupportsSteps(Protocol):
     """What is played at a pace, as a session is: its denoise steps a tick may be changed.
 
     Raises PlayheadError for steps that it cannot be played in.
@@ -42,12 +42,12 @@ class Pace:
         self.paused, self.waiting, self.single_steps = False, False, 0
         self._make_clock = make_clock
 
-    def enter(self, played: Stepped, rate: float, most: int) -> None:
+    def enter(self, played: SupportsSteps, rate: float, most: int) -> None:
         """Begins with a session: `rate` ticks a second, `most` denoise steps, its world's own."""
         self._played, self._most = played, most
         self.clock, self.meter = self._make_clock(rate, self.speed), Meter()
         self._chooser = AutoSteps(played.steps)
-        self.rest()
+        self.resync()
 
     @property
     def stands(self) -> bool:
@@ -81,12 +81,12 @@ class Pace:
 
     def idles(self, action: "Action") -> bool:
         """Whether the world stands still under an action, because nothing is held."""
-        self.waiting = self.hold and not self.paused and not action.buttons and not action.axes
+        self.waiting = self.hold and not self.paused and action.idle
         if self.waiting:
             self.meter.interrupt()  # nothing is dreamed, so nothing drifts
         return self.waiting
 
-    def key(self, time: float | None) -> float | None:
+    def key_event(self, time: float | None) -> float | None:
         """When the key event that a tick obeys happened; None for one that waited for no tick, since the
         world stood still.
         """
@@ -101,7 +101,7 @@ class Pace:
         if self.auto and not self.stands:
             self._played.steps = self._chooser.update(time, period)
 
-    def rest(self) -> None:
+    def resync(self) -> None:
         """Makes up for no time that was spent on something else than ticks."""
         self.clock.restart()
         self.meter.interrupt()
@@ -111,7 +111,7 @@ class Pace:
         """Has one tick played, and the world then stand still."""
         self.paused = True
         self.single_steps += not self.lockstep
-        self.rest()
+        self.resync()
 
     def tune(self, to: Tuning) -> None:
         """Goes on otherwise. Raises what the session does for steps that it cannot be played in."""
@@ -123,16 +123,16 @@ class Pace:
             self.auto, self._chooser = to.auto_steps, AutoSteps(self._most)
         if to.hold is not None and to.hold != self.hold:
             self.hold, self.waiting = to.hold, False
-            self.rest()
+            self.resync()
         if to.speed is not None:
             self.speed = self.clock.speed = min(max(to.speed, SLOWEST), FASTEST)
             self.meter.interrupt()
         if to.paused is not None and to.paused != self.paused:
             self.paused, self.single_steps = to.paused, 0
-            self.rest()
+            self.resync()
         if to.lockstep is not None:
             self.lockstep, self.single_steps = to.lockstep, 0
-            self.rest()
+            self.resync()
 
     def stats(self, tick: int, seed: int, held: tuple[str, ...]) -> Stats:
         """What is played, and how well the pace is kept: at a tick, under a seed, with this held."""

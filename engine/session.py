@@ -89,7 +89,7 @@ class Session:
     def check(self, action: Action) -> None:
         """Raises ActionError for an action that this session cannot play: a prompt that its context lacks."""
         self.world.config.action.check(action)
-        for name in action.buttons.intersection(self.world.config.action.commands) - {RE_ANCHOR}:
+        for name in self.world.config.action.commanded(action) - {RE_ANCHOR}:
             count = len(self.context.prompts)
             if prompt_number(name) >= count:
                 has = f"{count} prompt{'s' if count != 1 else ''}" if count else "no prompts"
@@ -236,7 +236,7 @@ class Session:
 
     def _obey(self, action: Action) -> None:
         """Carries out the commands among the held buttons: first a return to the start, then a prompt."""
-        held = action.buttons.intersection(self.world.config.action.commands)
+        held = self.world.config.action.commanded(action)
         if RE_ANCHOR in held and self._anchor is not None:
             self._state.load_state(self._anchor)
             bind(self.world, self._state, self.context)

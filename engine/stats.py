@@ -16,7 +16,7 @@ KEEPS_UP = 0.95
 
 
 @dataclass(frozen=True)
-class Link:
+class LinkStats:
     """How a session on another machine is reached. Times in seconds; `None` where nothing was measured yet.
 
     `state` says in a few words what is amiss, and is empty if nothing is. `round_trip_p50`, `round_trip_p99`:
@@ -59,7 +59,7 @@ class Stats:
     missed: int
     counted: int
     slow: bool
-    link: Link | None = None
+    link: LinkStats | None = None
     waiting: bool = False
 
 

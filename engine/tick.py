@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.session import Session
     from playhead.world.action import Action
 
@@ -30,7 +30,7 @@ class Stepper(Protocol):
     def finish(self, session: "Session") -> None: ...
 
 
-class Alone:
+class SingleStepper:
     """Every session for itself."""
 
     def step(self, session: "Session", action: "Action") -> np.ndarray:
@@ -61,7 +61,7 @@ class Tick:
 
     Where a session begins (a start, a restart, another scene, a return to an earlier moment) there is no
     `action`, and the frames are the last ones of its past. `source` says who played it (`keyboard`,
-    `script`, `bridge`, `replay`), `place` where in the timeline it is, if there is one.
+    `script`, `bridge`, `replay`), `point` where in the timeline it is, if there is one.
     """
 
     number: int
@@ -71,4 +71,4 @@ class Tick:
     frames: np.ndarray
     timing: Timing
     source: str = ""
-    place: "Place | None" = None
+    point: "Point | None" = None

@@ -19,7 +19,7 @@ from playhead.world.action import Action
 from playhead.world.world import World
 
 LARGEST = 8
-"""Sessions in one pass; the rest follow in the next."""
+"""Sessions in one pass; others follow in the next."""
 _exact: "WeakKeyDictionary[World, dict[tuple[int, int], bool]]" = WeakKeyDictionary()
 """For each world: whether so many sessions on so many threads may share a pass."""
 

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from playhead.engine.recording.replay import Replayed
+    from playhead.engine.recording.replay import ReplayedTick
     from playhead.scenes.scene import SceneFields
     from playhead.world.context import Context
 
@@ -127,7 +127,7 @@ def _save_moment(
     out: Path,
     force: bool,
 ) -> Path:
-    """Writes the scene of a moment of a recording, FILE@PLACE. Returns its folder."""
+    """Writes the scene of a moment of a recording, FILE@POINT. Returns its folder."""
     from msgspec.structs import replace
     from rich.progress import track
 
@@ -140,22 +140,22 @@ def _save_moment(
 
     path, moment = find_recording(source)
     recording = Recording.read(path)
-    place = recording.tree.parse(moment)
+    point = recording.tree.parse(moment)
     loaded = load_world(recording, world, "auto")
     errors = console(error=True)
 
-    def watch(moments: "Iterable[Replayed]") -> "Iterable[Replayed]":
+    def watch(moments: "Iterable[ReplayedTick]") -> "Iterable[ReplayedTick]":
         told = telling(
             moments, recording, loaded, lambda said: errors.print(said, style="yellow", highlight=False)
         )
-        return track(told, "replaying", place.tick + 1, console=errors)
+        return track(told, "replaying", point.tick + 1, console=errors)
 
     length = loaded.config.sampling.window if length is None else length
-    scene = moment_scene(recording, loaded, place, length, watch)
-    root = recording.tree.root(place.branch)
+    scene = moment_scene(recording, loaded, point, length, watch)
+    root = recording.tree.root(point.branch)
     fields = replace(
         fields,
-        description=fields.description or f"{scene.title or scene.name}, from tick {place.tick} on.",
+        description=fields.description or f"{scene.title or scene.name}, from tick {point.tick} on.",
         world=world or scene.world,
         seed=root.seed if seed is None else seed,
         prompts=scene.prompts,

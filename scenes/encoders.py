@@ -34,7 +34,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class Picturing(Protocol):
+class SupportsScenes(Protocol):
     """What is needed of a world to make a scene of it: a `World` does, and so does a `FrameEncoder`."""
 
     config: "WorldConfig"
@@ -51,8 +51,8 @@ class Encoders:
     """
 
     def __init__(self, text: str = TEXT, image: str = IMAGE, vae: str | None = None) -> None:
-        self._places = {"text": text, "image": image}
-        self._vae_place = vae
+        self._repositories = {"text": text, "image": image}
+        self._vae_repository = vae
 
     def prompts(self, prompts: tuple[str, ...], rows: int) -> tuple[np.ndarray, ...]:
         """The text rows `(n, 4096)` of each prompt, at most `rows`; a world fills them up with zeros."""
@@ -82,9 +82,9 @@ class Encoders:
         features: np.ndarray = seen.hidden_states[-2][0].numpy()
         return features
 
-    def latents(self, world: Picturing, clip: np.ndarray) -> np.ndarray:
+    def latents(self, world: SupportsScenes, clip: np.ndarray) -> np.ndarray:
         """Normalised latents `(L, C, h, w)` of a clip float32 `(T, H, W, 3)` in [0, 1]."""
-        if self._vae_place is None:
+        if self._vae_repository is None:
             return world.encode_clip(clip).cpu().numpy()
         import torch
 
@@ -95,7 +95,7 @@ class Encoders:
             z = self._vae.encode(video).latent_dist.mode()[0].transpose(0, 1)
         if z.shape[1:] != world.config.latent_shape:
             raise SceneError(
-                f"the VAE of {self._vae_place} makes latents of {tuple(z.shape[1:])}, and the world "
+                f"the VAE of {self._vae_repository} makes latents of {tuple(z.shape[1:])}, and the world "
                 f"`{world.config.name}` takes {world.config.latent_shape}; it has to be Wan 2.1's"
             )
         mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
@@ -107,10 +107,10 @@ class Encoders:
         transformers = _need("transformers")
         import torch
 
-        place = self._places["text"]
-        tokenizer = _load(transformers.AutoTokenizer.from_pretrained, place, "tokenizer")
+        repository = self._repositories["text"]
+        tokenizer = _load(transformers.AutoTokenizer.from_pretrained, repository, "tokenizer")
         load = transformers.UMT5EncoderModel.from_pretrained
-        return tokenizer, _load(load, place, "text_encoder", dtype=torch.bfloat16).eval()
+        return tokenizer, _load(load, repository, "text_encoder", dtype=torch.bfloat16).eval()
 
     @cached_property
     def _image(self) -> Any:  # noqa: ANN401
@@ -118,17 +118,17 @@ class Encoders:
         import torch
 
         load = transformers.CLIPVisionModel.from_pretrained
-        return _load(load, self._places["image"], "image_encoder", dtype=torch.float32).eval()
+        return _load(load, self._repositories["image"], "image_encoder", dtype=torch.float32).eval()
 
     @cached_property
     def _vae(self) -> Any:  # noqa: ANN401
-        assert self._vae_place is not None
+        assert self._vae_repository is not None
         load = _need("diffusers").AutoencoderKLWan.from_pretrained
-        return _load(load, self._vae_place, "vae").eval()
+        return _load(load, self._vae_repository, "vae").eval()
 
 
 def make_context(
-    world: Picturing, prompts: tuple[str, ...], picture: Path | None, encoders: Encoders
+    world: SupportsScenes, prompts: tuple[str, ...], picture: Path | None, encoders: Encoders
 ) -> Context:
     """The context that a public world needs of prompts and a picture.
 
@@ -174,16 +174,16 @@ def _need(package: str) -> Any:  # noqa: ANN401
         raise SceneError(f"making this scene needs {package}: {install('scenes')}") from None
 
 
-def _load(load: Callable[..., Any], place: str, part: str, **options: object) -> Any:  # noqa: ANN401
+def _load(load: Callable[..., Any], repository: str, part: str, **options: object) -> Any:  # noqa: ANN401
     """One part of a model on the hub or in a folder."""
     for package in ("huggingface_hub", "transformers", "diffusers"):
         if package in sys.modules:  # their retries and hints would be printed across the bar
             importlib.import_module(f"{package}.utils.logging").set_verbosity_error()
     try:
-        return load(place, subfolder=part, **options)
+        return load(repository, subfolder=part, **options)
     except Exception as error:  # every kind of network and file trouble
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise SceneError(
-            f"the encoder `{part}` of {place} cannot be had ({reason}); download that repository elsewhere "
-            "and name its folder by --encoders or --vae"
+            f"the encoder `{part}` of {repository} cannot be had ({reason}); download that repository "
+            "elsewhere and name its folder by --encoders or --vae"
         ) from None

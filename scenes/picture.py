@@ -73,8 +73,8 @@ def _orientation(data: bytes) -> int | None:
     start = 0 if data.startswith(_TIFF) else None
     for begins, before in _EXIF_STARTS:
         if data.startswith(begins) and (found := data.find(before)) >= 0:
-            places = [data.find(mark, found, found + 32) for mark in _TIFF]
-            start = min((at for at in places if at >= 0), default=None)
+            positions = [data.find(mark, found, found + 32) for mark in _TIFF]
+            start = min((at for at in positions if at >= 0), default=None)
     if start is None:
         return None
     order = "<" if data.startswith(b"I", start) else ">"

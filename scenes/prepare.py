@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from playhead.scenes.build import save_scene
-from playhead.scenes.encoders import Encoders, Picturing, make_context
+from playhead.scenes.encoders import Encoders, SupportsScenes, make_context
 from playhead.scenes.scene import READY, SceneError, SceneFields, fits, load_scene, ready_scenes
 from playhead.world.home import scenes_folder
 
@@ -13,7 +13,7 @@ Progress = Callable[[str, float], None]
 
 
 def prepare_scenes(
-    world: Picturing,
+    world: SupportsScenes,
     encoders: Encoders,
     names: Sequence[str] = (),
     force: bool = False,
@@ -42,7 +42,7 @@ def prepare_scenes(
     return {fields.name: fields in wanted for fields in chosen}
 
 
-def _is_prepared(fields: SceneFields, world: Picturing) -> bool:
+def _is_prepared(fields: SceneFields, world: SupportsScenes) -> bool:
     folder = scenes_folder() / fields.name
     if not folder.exists():
         return False

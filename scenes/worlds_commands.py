@@ -9,7 +9,7 @@ import typer
 from playhead.world.extras import program
 
 if TYPE_CHECKING:
-    from playhead.world.catalogue import Entry
+    from playhead.world.catalogue import WorldEntry
     from playhead.world.importing import Progress
 
 app = typer.Typer(invoke_without_command=True)
@@ -61,7 +61,7 @@ def list_all(as_json: Json = False) -> None:
         show(table)
 
 
-def _world(entry: "Entry") -> dict[str, object]:
+def _world(entry: "WorldEntry") -> dict[str, object]:
     config = entry.config
     return {
         "name": entry.name, "title": config.title, "licence": config.licence, "family": config.family,

@@ -23,7 +23,7 @@ from playhead.world.checkpoint import save_weights
 from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
 from playhead.world.context import Context
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.lighttae import LightTAE, LightTAEConfig
 from playhead.world.world import World
 
@@ -89,7 +89,7 @@ def make_tiny_world(
             window=6,
             commit="last" if one_pass else "pass",
             previous=one_pass,
-            far=Far(frames=3, every=4, layers=(1,)) if one_pass else None,
+            far=FarMemory(frames=3, every=4, layers=(1,)) if one_pass else None,
         ),
         action=ActionSpace(BUTTONS),
         places=places,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from playhead.engine.recording.recorder import Recorder
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.timeline import Timeline
 from playhead.world.action import Action
@@ -30,7 +30,7 @@ def record_play(path: Path, world: World) -> dict[int, np.ndarray]:
     seen = {1: [session.frames]}
     for tick in range(1, FIRST + 1):
         seen[1].append(timeline.step(session, act(tick)))
-    timeline.seek(session, Place(1, FORK))
+    timeline.seek(session, Point(1, FORK))
     timeline.bookmark("the fork")
     seen[2] = seen[1][: FORK + 1]
     for tick in range(SECOND):

@@ -13,7 +13,7 @@ import pytest
 import playhead
 from playhead.engine.agents import RemoteVectorEnv, RemoteWorldEnv, WorldEnv, WorldVectorEnv
 from playhead.world.errors import PlayheadError
-from playhead.world.found import SHIPPED
+from playhead.world.world_folders import SHIPPED
 from tests.engine.bridge.conftest import serving
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import pytest
 from playhead import __version__
 from playhead.main import main
 from playhead.scenes.scene import scene_names
-from playhead.world.found import SHIPPED
+from playhead.world.world_folders import SHIPPED
 from tests.command_line import MAIN, ONE_THREAD, ROOT, Start, refusal, run
 from tests.conftest import make_tiny_context, save_scene
 

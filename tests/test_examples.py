@@ -12,7 +12,7 @@ import av
 import pygame
 import pytest
 
-from playhead.world.found import SHIPPED
+from playhead.world.world_folders import SHIPPED
 from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serve_process
 

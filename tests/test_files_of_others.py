@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.recording.recorder import Recorder
-from playhead.engine.recording.tree import Bookmark, Place
+from playhead.engine.recording.tree import Bookmark, Point
 from playhead.scenes.scene import Scene
 from playhead.world.context import Context
 from playhead.world.world import World
@@ -173,7 +173,7 @@ def large(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recorder = Recorder(tmp_path_factory.mktemp("large") / "large.playhead", tiny_world)
     for number in range(1, 7):
         recorder.add_scene(number, Scene("large", "Large", "", "tiny", 0, context))
-    recorder.add_bookmark(Bookmark(1, "here", Place(1, 0), 0.0))  # a file in which nothing is goes again
+    recorder.add_bookmark(Bookmark(1, "here", Point(1, 0), 0.0))  # a file in which nothing is goes again
     recorder.close()
     assert not recorder.failure
     return recorder.path

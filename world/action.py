@@ -35,10 +35,43 @@ class Action(msgspec.Struct, frozen=True):
     axes: Mapping[str, float] = {}
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def idle(self) -> bool:
+        """Whether nothing is held or moved."""
+        return not self.buttons and not self.axes
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves anything by an amount, which is another one each tick; else it only holds."""
+        return bool(self.axes)
+
+    def holds(self, button: str) -> bool:
+        return button in self.buttons
+
+    def plus(self, other: "Action") -> "Action":
+        """Both at once: buttons together, axes added up as far as they go."""
+        axes = dict(self.axes)
+        for name, value in other.axes.items():
+            axes[name] = max(-1.0, min(1.0, axes.get(name, 0.0) + value))
+        return Action(self.buttons | other.buttons, axes)
+
+    def since(self, before: "Action") -> "Action":
+        """What is new in it after another one: the buttons pressed anew, and all that it moves."""
+        return Action(self.buttons - before.buttons, self.axes)
+
+    def in_words(self, digits: int = 1) -> tuple[str, ...]:
         """What is held and how far the axes are moved, each in a word or two."""
-        axes = (f"{axis} {value:+.1f}" for axis, value in sorted(self.axes.items()))
+        axes = (f"{axis} {value:+.{digits}f}" for axis, value in sorted(self.axes.items()))
         return (*sorted(self.buttons), *axes)
+
+    def to_json(self) -> str:
+        """As text: `[["forward"],{"look":0.5}]`."""
+        return msgspec.json.encode([sorted(self.buttons), dict(self.axes)]).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Action":
+        """The inverse of `to_json`. Raises msgspec's errors for another text."""
+        buttons, axes = msgspec.json.decode(text, type=tuple[list[str], dict[str, float]])
+        return cls(frozenset(buttons), axes)
 
 
 class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -61,6 +94,21 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return tuple(name for name in self.buttons if name not in self.commands)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All that an action may hold or move, in the order of its row."""
+        return (*self.buttons, *self.axes)
+
+    @property
+    def lows(self) -> tuple[int, ...]:
+        """The least value of each of the `names`; the greatest is 1."""
+        return (0,) * len(self.buttons) + (-1,) * len(self.axes)
+
+    @property
+    def binary(self) -> bool:
+        """Whether all there is is held or not."""
+        return not self.axes
+
+    @property
     def inputs(self) -> int:
         """How many numbers the generator is given."""
         return len(self.seen) + len(self.axes)
@@ -77,11 +125,24 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """Raises ActionError for a name that this space does not have, or an axis beyond its ends."""
         unknown = sorted(action.buttons - set(self.buttons)) or sorted(set(action.axes) - set(self.axes))
         if unknown:
-            known = ", ".join((*self.buttons, *self.axes)) or "none"
+            known = ", ".join(self.names) or "none"
             raise ActionError(f"this world has no button or axis `{unknown[0]}`; it has {known}")
         for name, value in action.axes.items():
             if not -1 <= value <= 1:
                 raise ActionError(f"the axis `{name}` is at {value}; it goes from -1 to 1")
+
+    def action(self, values: Mapping[str, float]) -> Action:
+        """The action of values by name. A button is held from above 0.5 on; an axis at 0 is not moved."""
+        held = frozenset(name for name in self.buttons if values.get(name, 0.0) > 0.5)
+        return Action(held, {name: value for name in self.axes if (value := values.get(name, 0.0))})
+
+    def commanded(self, action: Action) -> frozenset[str]:
+        """The commands among what is held."""
+        return action.buttons.intersection(self.commands)
+
+    def seen_row(self, action: Action) -> list[int]:
+        """The buttons that the generator sees, as 0 or 1."""
+        return [int(name in action.buttons) for name in self.seen]
 
     def encode(self, action: Action) -> list[float]:
         """The action as a row: its buttons as 0 or 1, then its axes."""
@@ -97,25 +158,21 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         Raises ActionError for another number of values, one outside 0 to 1, or an axis beyond its ends.
         """
         values = list(row)
-        if len(values) != len(self.buttons) + len(self.axes):
-            count = len(self.buttons) + len(self.axes)
-            raise ActionError(f"an action of this world has {count} values, not {len(values)}")
-        for name, value in zip((*self.buttons, *self.axes), values, strict=True):
-            low = -1 if name in self.axes else 0
+        if len(values) != len(self.names):
+            raise ActionError(f"an action of this world has {len(self.names)} values, not {len(values)}")
+        for name, low, value in zip(self.names, self.lows, values, strict=True):
             if not low <= value <= 1:  # which a NaN is not either
                 kind = "axis" if low else "button"
                 raise ActionError(f"the {kind} `{name}` is at {value}; it goes from {low} to 1")
-        held = frozenset(n for n, v in zip(self.buttons, values, strict=False) if v > 0.5)
-        axes = {n: v for n, v in zip(self.axes, values[len(self.buttons) :], strict=True) if v}
-        return Action(held, axes)
+        return self.action(dict(zip(self.names, values, strict=True)))
 
     def condition(self, action: Action) -> list[float]:
         """What the generator is given: the buttons that it sees as 0 or 1, then the scaled axes."""
         self.check(action)
-        held = [name in action.buttons for name in self.seen]
+        held = self.seen_row(action)
         if self.one_hot:
-            first = held.index(True) if True in held else 0
-            held = [i == first for i in range(len(held))]
+            first = held.index(1) if 1 in held else 0
+            held = [int(i == first) for i in range(len(held))]
         axes = (self.axis_scale * action.axes.get(name, 0.0) for name in self.axes)
         return [*map(float, held), *axes]
 

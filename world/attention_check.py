@@ -25,7 +25,7 @@ QUERIES = 2048
 
 
 @dataclass(frozen=True)
-class Finding:
+class BackendReport:
     """A backend: its relative L1 error against float32 and its time in seconds, or why it cannot be used."""
 
     backend: str
@@ -44,7 +44,7 @@ class Finding:
         return f"{error}, " + (f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {LIMIT}")
 
 
-def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Finding:
+def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> BackendReport:
     """Compares a backend with float32 and, if it is right, times it. Raises nothing.
 
     Once with the keys of a single block, as in a session's first tick, and once with all: what a kernel reads
@@ -57,13 +57,15 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Finding:
         try:
             found = attention(q, keys, values, backend=backend)[:, :, :QUERIES].float()
         except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as problem:
-            return Finding(backend, reason=next(iter(str(problem).splitlines()), type(problem).__name__))
+            return BackendReport(
+                backend, reason=next(iter(str(problem).splitlines()), type(problem).__name__)
+            )
         if not torch.equal(k, before):
-            return Finding(backend, reason="it writes to the keys it is given")
+            return BackendReport(backend, reason="it writes to the keys it is given")
         wanted = F.scaled_dot_product_attention(q[:, :, :QUERIES].float(), keys.float(), values.float())
         part = float((found - wanted).abs().sum() / wanted.abs().sum())
         error = max(error, part) if part == part else float("inf")
-    return Finding(backend, error, _seconds(q, k, v, backend) if error <= LIMIT else float("inf"))
+    return BackendReport(backend, error, _seconds(q, k, v, backend) if error <= LIMIT else float("inf"))
 
 
 def _seconds(q: Tensor, k: Tensor, v: Tensor, backend: str) -> float:
@@ -98,17 +100,19 @@ def draw_inputs(
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """The backend that a world uses, None for the device's usual way, and what was found of each.
 
-    `findings`: a sentence a backend, in the words of `Finding`; the wrong ones are refused in it.
+    `findings`: a sentence a backend, in the words of `BackendReport`; the wrong ones are refused in it.
     """
 
     backend: str | None
     findings: tuple[str, ...] = ()
 
 
-def examine(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> list[Finding]:
+def examine(
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+) -> list[BackendReport]:
     """What is found of every backend at a world's shapes on a device: the right ones first, by speed."""
     given = draw_inputs(config, tokens, device, dtype)
     findings = [measure(*given, backend) for backend in BACKENDS]
@@ -120,7 +124,7 @@ def examine(config: WorldConfig, tokens: int, device: torch.device, dtype: torch
 
 def choose_backend(
     config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, wanted: str | None = None
-) -> Choice:
+) -> BackendChoice:
     """The backend for a world on a device: `wanted` if that is right, else the fastest right one.
 
     What was found is remembered; later only the one that was taken is compared again. Outside CUDA there is
@@ -132,9 +136,9 @@ def choose_backend(
         finding = measure(*draw_inputs(config, tokens, device, dtype), wanted)
         if not finding.right:
             raise WorldError(f"--attention {wanted} is refused here: {finding}; leave it out")
-        return Choice(wanted, (str(finding),))
+        return BackendChoice(wanted, (str(finding),))
     if device.type != "cuda":
-        return Choice(None)
+        return BackendChoice(None)
     memory = next((folder / "attention.json" for folder in if_any(home)), None)
     key = _key(config, tokens, device, dtype)
     known = _read(memory)
@@ -145,7 +149,7 @@ def choose_backend(
             return before
     findings = examine(config, tokens, device, dtype)
     best = findings[0].backend if findings[0].right else "math"
-    choice = Choice(best, tuple(map(str, findings)))
+    choice = BackendChoice(best, tuple(map(str, findings)))
     _write(memory, {**known, key: choice})
     return choice
 
@@ -156,17 +160,17 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
     return f"{name}, torch {torch.__version__}, {dtype}, {sizes}, of {' '.join(BACKENDS)}"
 
 
-def _read(path: Path | None) -> dict[str, Choice]:
+def _read(path: Path | None) -> dict[str, BackendChoice]:
     if path is None:
         return {}
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Choice])
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, BackendChoice])
     except (OSError, msgspec.DecodeError, RecursionError):
         return {}
     return {key: choice for key, choice in found.items() if choice.backend in BACKENDS}
 
 
-def _write(path: Path | None, known: dict[str, Choice]) -> None:
+def _write(path: Path | None, known: dict[str, BackendChoice]) -> None:
     if path is None:
         return
     try:

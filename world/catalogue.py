@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from playhead.world.checkpoint import without_memory
 from playhead.world.config import WorldConfig, load_config
-from playhead.world.found import added_worlds, find_world, shipped_worlds
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
+from playhead.world.world_folders import added_worlds, find_world, shipped_worlds
 
 
 @dataclass(frozen=True)
-class Entry:
+class WorldEntry:
     """A world: its configuration, its parameters (all generators and the autoencoder), its weights in bytes.
 
     `weights` is 0 where they are not there.
@@ -22,7 +22,7 @@ class Entry:
     weights: int
 
 
-def scan_worlds() -> tuple[list[Entry], dict[str, str]]:
+def scan_worlds() -> tuple[list[WorldEntry], dict[str, str]]:
     """Every shipped world, then every added one; and of those whose world.toml cannot be used, why."""
     found, broken = [], {}
     for name in dict.fromkeys([*shipped_worlds(), *added_worlds()]):
@@ -33,7 +33,7 @@ def scan_worlds() -> tuple[list[Entry], dict[str, str]]:
     return found, broken
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> WorldEntry:
     folder = find_world(name)
     config = load_config(folder / "world.toml")
     with without_memory():
@@ -42,7 +42,7 @@ def _entry(name: str) -> Entry:
             for module in (Generator(config.generator), LightTAE(config.autoencoder))
         ]
     files = [folder / file for file in config.weight_files]
-    return Entry(
+    return WorldEntry(
         name,
         config,
         sizes[0] * len(config.generator_files) + sizes[1],

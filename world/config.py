@@ -9,7 +9,7 @@ from playhead.world.action import ActionSpace
 from playhead.world.bounds import Positive, Size
 from playhead.world.errors import WorldError
 from playhead.world.generator import GeneratorConfig
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.lighttae import LightTAEConfig
 from playhead.world.tomlfile import read_toml
 
@@ -50,7 +50,7 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     positions: Literal["endless", "absolute"] = "endless"
     commit: Literal["pass", "last"] = "pass"
     previous: bool = False
-    far: Far | None = None
+    far: FarMemory | None = None
 
     @property
     def reach(self) -> int:

@@ -9,9 +9,9 @@ from torch import Tensor
 from playhead.world import checkpoint
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.errors import WorldError
-from playhead.world.found import find_world
 from playhead.world.lighttae import LightTAE, Memory
 from playhead.world.size import check_size
+from playhead.world.world_folders import find_world
 
 CHUNK = 16
 """Frames that are encoded at a time."""

@@ -24,12 +24,12 @@ from playhead.world.binding import label
 from playhead.world.clips import CONTEXT, HORIZONS, Clip, check_fit
 from playhead.world.config import read_config
 from playhead.world.errors import PlayheadError
-from playhead.world.found import find_world
 from playhead.world.inverse import AFTER, BEFORE, InverseDynamics, clip_features, f1, held_buttons
 from playhead.world.metrics import colour, frechet, psnr, sharpness
 from playhead.world.past import prefill
 from playhead.world.state import WorldState
 from playhead.world.world import World
+from playhead.world.world_folders import find_world
 
 LOOKS = (16, 64, 256, 1024, 10500)
 PLAYERS = ("footage", "idle", "wander", "spin")

@@ -51,7 +51,7 @@ class Flow:
         def work() -> None:
             passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, who))
 
-        passes.graphs.run((who, *state.places), work)
+        passes.graphs.run((who, *state.graph_key), work)
         return passes.flow
 
     def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:

@@ -14,27 +14,27 @@ from playhead.world.public import AUTOENCODERS, LIGHTTAE, HubFile
 _HUB = "https?://(?:www[.])?(?:huggingface[.]co|hf[.]co)/"
 
 
-def parse(place: str) -> HubFile:
+def parse(source: str) -> HubFile:
     """The file that `hub:OWNER/REPO/FILE` names. Raises ImportProblem for another form."""
-    parts = place.removeprefix("hub:").split("/", 2)
+    parts = source.removeprefix("hub:").split("/", 2)
     if len(parts) != 3 or not all(parts):
-        raise ImportProblem(f"`{place}` names no file on the hub; write hub:OWNER/REPO/FILE")
+        raise ImportProblem(f"`{source}` names no file on the hub; write hub:OWNER/REPO/FILE")
     return HubFile("/".join(parts[:2]), parts[2], 0.0)
 
 
-def fetch(place: str, progress: Progress = lambda stage, part: None) -> Path:
+def fetch(source: str, progress: Progress = lambda stage, part: None) -> Path:
     """The local file of a path, or of `hub:OWNER/REPO/FILE`.
 
     Raises ImportProblem saying what to download and what to do with it where that fails, and for a web
     address what to write in its place.
     """
-    if re.match(r"https?:", place, re.IGNORECASE):
-        known = re.fullmatch(rf"{_HUB}([^/]+/[^/]+)/(?:resolve|blob)/[^/]+/([^?#]+)[^/]*", place)
+    if re.match(r"https?:", source, re.IGNORECASE):
+        known = re.fullmatch(rf"{_HUB}([^/]+/[^/]+)/(?:resolve|blob)/[^/]+/([^?#]+)[^/]*", source)
         mend = f"hub:{known[1]}/{known[2]}" if known else "hub:OWNER/REPO/FILE for a file on the hub"
-        raise ImportProblem(f"`{place}` is a web address; write {mend}, or download it and give its path")
-    if not place.startswith("hub:"):
-        return Path(place)
-    file = parse(place)
+        raise ImportProblem(f"`{source}` is a web address; write {mend}, or download it and give its path")
+    if not source.startswith("hub:"):
+        return Path(source)
+    file = parse(source)
     folder = downloads_folder() / file.repo.replace("/", "--")
     try:
         return folder / file.name if (folder / file.name).is_file() else download(file, folder, progress)

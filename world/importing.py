@@ -229,7 +229,7 @@ def compare(path: Path, found: Mapping[str, Shape], wanted: Mapping[str, Shape],
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecognisedCheckpoint:
     """A checkpoint that fits: its catalogue entry's settings, and its weights by file name."""
 
     config: WorldConfig
@@ -237,7 +237,7 @@ class Recognised:
     why: str
 
 
-def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> Recognised:
+def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> RecognisedCheckpoint:
     """Reads a checkpoint, finds out what it is and checks every key and shape.
 
     Raises ImportProblem saying what does not fit.
@@ -268,7 +268,7 @@ def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> Rec
     elif second:
         raise ImportProblem(f"{path} has commit weights, which `{entry.name}` has not: --family sgf-plus")
     config = msgspec.structs.replace(entry.config, generator=sizes)
-    return Recognised(config, weights, why)
+    return RecognisedCheckpoint(config, weights, why)
 
 
 def _leave_padding_out(tensors: dict[str, Tensor], entry: PublicWorld) -> None:

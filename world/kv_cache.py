@@ -10,7 +10,7 @@ Eviction copies nothing: a new frame takes the slot of the one that falls out. T
 matter to attention.
 
 Some layers may look further: of the frames that fall out of the ring, every so many-th goes on into a far
-ring of theirs (`Far`), so that a few frames reach back many times as far as the window.
+ring of theirs (`FarMemory`), so that a few frames reach back many times as far as the window.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from playhead.world.attention import attention
 from playhead.world.bounds import Size
 
 
-class Far(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FarMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `layers` remember of the frames that left the window: of every `every`-th the last `frames`."""
 
     frames: Size
@@ -59,7 +59,7 @@ class KVCache:
         tokens: int,
         head_dim: int,
         span: int | None = None,
-        far: Far | None = None,
+        far: FarMemory | None = None,
         backend: str | None = None,
         padded: bool | None = None,
         device: torch.device | str = "cpu",
@@ -167,7 +167,7 @@ class KVCache:
         )
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def graph_key(self) -> tuple[int, ...]:
         """Where the block under way is written, and how far the layers read."""
         if self.far is None:
             return (*self.slots, self.visible)
@@ -261,7 +261,7 @@ class KVCache:
                     mine.copy_(kept)
 
 
-class Caches:
+class JoinedCaches:
     """Those of several states, for one pass: attention of each to its own."""
 
     def __init__(self, caches: Sequence[KVCache]) -> None:

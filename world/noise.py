@@ -47,7 +47,7 @@ def noises(
 _Draw = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
-class Ahead:
+class PrefetchedNoise:
     """`noises`, with those of the next tick drawn by other threads while this one is played.
 
     Several worlds may share one, at about the same tick; what is equal for them is then drawn once. `device`:
@@ -68,7 +68,7 @@ class Ahead:
         return self._begun[now].wait()
 
 
-class OnDevice:
+class DeviceNoise:
     """Noise for measuring, drawn by a device's own generator: not that of play, but at no cost to the CPU.
 
     A function of tick, step and the number of sessions; `seeds` only say how many there are.

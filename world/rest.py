@@ -6,7 +6,7 @@ error comes to lie on the other: a world left alone for seconds dissolves into p
 the latent of the last tick before, over and over. What is dreamed is shown as ever; it only leaves no trace.
 As soon as something is held, it does again.
 
-That is for worlds in which nothing of weight happens by itself. Sink frames hold a long rollout to its start
+That is for worlds in which nothing of weight happens by itself. Sink frames keep a long rollout at its start
 (StreamingLLM, Xiao et al. 2023; LongLive); this holds it to where it came to rest, as long as it rests.
 """
 

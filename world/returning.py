@@ -28,7 +28,7 @@ MEMORY = 16
 
 
 @dataclass(frozen=True)
-class Trip:
+class ExcursionEpisode:
     """An episode that ends where it began.
 
     `past` uint8 `(P, H, W, 3)`, `ending` the last frames `(E, H, W, 3)`, `actions` `(P - 1 + T, buttons)`:
@@ -50,7 +50,7 @@ class Trip:
 
 
 @dataclass(frozen=True)
-class Returned:
+class ReturnScores:
     """PSNR in dB, over all clips of an excursion, of what is seen at its end against what was seen before it.
 
     `cut`: dreamed with a memory of `MEMORY` frames; None of a world that has no more. `cap`: the real game
@@ -66,8 +66,8 @@ class Returned:
     cap: float
 
 
-def is_trip(path: Path) -> bool:
-    """Whether a file is an episode that ends where it began; `read_trip` says what is wrong with it."""
+def is_excursion(path: Path) -> bool:
+    """Whether a file is an episode that ends where it began; `read_excursion` says what is wrong with it."""
     try:
         with np.load(path, allow_pickle=False) as data:
             return "excursion" in data
@@ -75,12 +75,12 @@ def is_trip(path: Path) -> bool:
         return False
 
 
-def has_trips(folder: Path) -> bool:
+def has_excursions(folder: Path) -> bool:
     """Whether a folder holds episodes of `train there-and-back`. Raises PlayheadError if it holds none."""
-    return any(is_trip(path) for path in episode_files(folder))
+    return any(is_excursion(path) for path in episode_files(folder))
 
 
-def read_trip(path: Path, ending: int) -> Trip:
+def read_excursion(path: Path, ending: int) -> ExcursionEpisode:
     """Reads an episode with its last `ending` frames. Raises PlayheadError naming what is wrong with it."""
     episode = read_episode(path)
     with np.load(path, allow_pickle=False) as data:
@@ -96,82 +96,91 @@ def read_trip(path: Path, ending: int) -> Trip:
             "film it again"
         )
     frames, actions = torch.from_numpy(episode.frames), torch.from_numpy(episode.actions[:-1])
-    return Trip(
+    return ExcursionEpisode(
         frames[:past].clone(), frames[-ending:].clone(), actions, episode.place or "unnamed",
         episode.seed or 0, name, length,
     )  # fmt: skip
 
 
-def read_trips(world: World, folder: Path, per_place: int) -> dict[tuple[str, int], list[Trip]]:
-    """By excursion and ticks, at most `per_place` episodes a place. Raises PlayheadError as `read_trip`."""
-    found: dict[tuple[str, int], list[Trip]] = {}
+def read_excursions(
+    world: World, folder: Path, per_place: int
+) -> dict[tuple[str, int], list[ExcursionEpisode]]:
+    """By excursion and ticks, at most `per_place` episodes a place. Raises as `read_excursion` does."""
+    found: dict[tuple[str, int], list[ExcursionEpisode]] = {}
     for path in episode_files(folder):
-        trip = read_trip(path, world.decoder_span + 1)
-        check_fit(world.config, folder, trip.past, trip.actions)
-        alike = found.setdefault(trip.kind, [])
-        if alike and (len(trip.actions), len(trip.past)) != (len(alike[0].actions), len(alike[0].past)):
+        episode = read_excursion(path, world.decoder_span + 1)
+        check_fit(world.config, folder, episode.past, episode.actions)
+        alike = found.setdefault(episode.kind, [])
+        if alike and (len(episode.actions), len(episode.past)) != (len(alike[0].actions), len(alike[0].past)):
             raise PlayheadError(f"{path} is longer or shorter than others of its excursion; film it again")
-        if sum(other.place == trip.place for other in alike) < per_place:
-            alike.append(trip)
+        if sum(other.place == episode.place for other in alike) < per_place:
+            alike.append(episode)
     order = list(dict.fromkeys(name for name, _ in found))
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
 
 
-class Returning:
+class ReturnEvaluation:
     """Measures a world on episodes that end where they began, all of one excursion dreamed side by side.
 
     `cut`: the same world with less of a memory, or None.
     """
 
-    def __init__(self, world: World, cut: World | None, trips: dict[tuple[str, int], list[Trip]]) -> None:
-        self.world, self.cut, self.trips = world, cut, trips
-        self.results: list[Returned] = []
+    def __init__(
+        self, world: World, cut: World | None, episodes: dict[tuple[str, int], list[ExcursionEpisode]]
+    ) -> None:
+        self.world, self.cut, self.episodes = world, cut, episodes
+        self.results: list[ReturnScores] = []
 
     @property
     def ticks(self) -> int:
         """How many ticks there are to dream."""
         worlds = 1 if self.cut is None else 2
-        return worlds * sum(len(trips[0].actions) - len(trips[0].past) + 1 for trips in self.trips.values())
+        return worlds * sum(
+            len(episodes[0].actions) - len(episodes[0].past) + 1 for episodes in self.episodes.values()
+        )
 
-    def run(self, progress: Callable[[int], None] = lambda ticks: None) -> list[Returned]:
+    def run(self, progress: Callable[[int], None] = lambda ticks: None) -> list[ReturnScores]:
         """The results in order; `progress` is told the ticks done."""
         # Nothing runs beside it, as the window does in play.
         torch.set_num_threads(acceleration.cores() if self.world.device.type == "cpu" else 1)
         done = 0
-        for (excursion, length), trips in self.trips.items():
+        for (excursion, length), episodes in self.episodes.items():
             shown = []
             for world in (self.world, self.cut):
                 if world is None:
                     continue
-                dreaming = Dream(world, trips)
+                dreaming = ExcursionDream(world, episodes)
                 for _ in dreaming.each_tick():
                     done += 1
                     progress(done)
                 shown.append(dreaming.frame)
-            shown += [torch.stack([trip.ending[-1] for trip in trips]), rebuilt(self.world, trips)]
-            before = torch.stack([trip.past[-1] for trip in trips])
+            shown += [
+                torch.stack([episode.ending[-1] for episode in episodes]),
+                rebuilt(self.world, episodes),
+            ]
+            before = torch.stack([episode.past[-1] for episode in episodes])
             figures = [float(psnr(frames, before).mean()) for frames in shown]
             dreamed, *cut, real, cap = figures
             self.results.append(
-                Returned(excursion, length, len(trips), dreamed, cut[0] if cut else None, real, cap)
+                ReturnScores(excursion, length, len(episodes), dreamed, cut[0] if cut else None, real, cap)
             )
         return self.results
 
 
-class Dream:
+class ExcursionDream:
     """Excursions of one kind, dreamed side by side: `frame` is what is seen last, uint8 `(B, H, W, 3)`."""
 
-    def __init__(self, world: World, trips: Sequence[Trip]) -> None:
-        self.world, self.seeds = world, [trip.seed for trip in trips]
-        actions = torch.stack([trip.actions for trip in trips]).float()
-        past = len(trips[0].past)
-        latents = torch.stack([world.encode(trip.past.numpy()) for trip in trips])
+    def __init__(self, world: World, episodes: Sequence[ExcursionEpisode]) -> None:
+        self.world, self.seeds = world, [episode.seed for episode in episodes]
+        actions = torch.stack([episode.actions for episode in episodes]).float()
+        past = len(episodes[0].past)
+        latents = torch.stack([world.encode(episode.past.numpy()) for episode in episodes])
         led = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, : past - 1]], 1)
-        self.state = world.new_state(len(trips))
-        label(world, self.state, [trip.place for trip in trips])
+        self.state = world.new_state(len(episodes))
+        label(world, self.state, [episode.place for episode in episodes])
         prefill(world, self.state, latents, led.to(latents.device), self.seeds)
         self.actions = actions[:, past - 1 :, None].to(self.state.action.device)  # (B, T, 1, buttons)
-        self.frame = torch.stack([trip.past[-1] for trip in trips])
+        self.frame = torch.stack([episode.past[-1] for episode in episodes])
 
     def each_tick(self) -> Iterator[int]:
         """Dreams; yields each tick when it is done."""
@@ -184,16 +193,16 @@ class Dream:
             yield tick
 
 
-def rebuilt(world: World, trips: Sequence[Trip]) -> Tensor:
+def rebuilt(world: World, episodes: Sequence[ExcursionEpisode]) -> Tensor:
     """The real game's last frames, uint8 `(B, H, W, 3)`, only encoded and decoded."""
-    state = world.new_state(len(trips))
-    latents = torch.stack([world.encode(trip.ending.numpy()) for trip in trips])
+    state = world.new_state(len(episodes))
+    latents = torch.stack([world.encode(episode.ending.numpy()) for episode in episodes])
     for latent in latents.split(1, 1):
         state.latent.copy_(latent)
         frames = world.decode(state)
     return frames[:, 0].to("cpu", copy=True)
 
 
-def as_row(result: Returned) -> dict[str, object]:
+def as_row(result: ReturnScores) -> dict[str, object]:
     """A result as plain JSON values."""
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(result).items()}

@@ -11,7 +11,7 @@ from playhead.world import acceleration
 from playhead.world.action_module import ActionMemory
 from playhead.world.config import WorldConfig
 from playhead.world.context import Context
-from playhead.world.kv_cache import Caches, KVCache
+from playhead.world.kv_cache import JoinedCaches, KVCache
 from playhead.world.lighttae import Memory
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
@@ -25,7 +25,7 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Passes:
+class PassBuffers:
     """Where a recorded pass finds its noisy latents and their timesteps, and leaves the flow."""
 
     graphs: acceleration.Graphs
@@ -35,7 +35,7 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StateLayout:
     """What the buffers of a state hang on: a world's configuration, and where and how it is computed.
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
@@ -80,10 +80,10 @@ class WorldState:
     frames: Tensor
     pictures: dict[int, Tensor]  # a buffer for each number of frames that a block may yield
     graphs: acceleration.Graphs
-    passes: Passes | None
+    passes: PassBuffers | None
 
     @classmethod
-    def allocate(cls, layout: Layout, batch: int, schedule: Schedule) -> "WorldState":
+    def allocate(cls, layout: StateLayout, batch: int, schedule: Schedule) -> "WorldState":
         """That of `batch` sessions that step together, with no past yet, which play at `schedule`."""
         config, device, dtype = layout.config, layout.device, layout.dtype
         g, sampling = config.generator, config.sampling
@@ -151,7 +151,7 @@ class WorldState:
         memories = [state.decoder_memory or [] for state in states]
         return cls(
             batch=len(states),
-            cache=cast(KVCache, Caches([state.cache for state in states])),
+            cache=cast(KVCache, JoinedCaches([state.cache for state in states])),
             latent=torch.cat([state.latent for state in states]),
             schedule=first.schedule,
             noises=torch.cat([state.noises for state in states], 1),
@@ -198,7 +198,7 @@ class WorldState:
     def record_passes(self) -> None:
         """Has passes go through buffers of their own, so that each may be recorded by itself."""
         batch, latents = self.latent.shape[:2]
-        self.passes = Passes(
+        self.passes = PassBuffers(
             acceleration.Graphs(self.latent.device),
             torch.zeros_like(self.latent),
             torch.zeros(batch, latents, device=self.latent.device),
@@ -229,10 +229,10 @@ class WorldState:
             self.condition.copy_(self.condition_source[[min(first + i, last) for i in range(count)]])
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def graph_key(self) -> tuple[int, ...]:
         """Where in the caches the block under way is written, and how far they are read."""
         caches = [self.cache, *((self.memory.keyboard, self.memory.mouse) if self.memory is not None else ())]
-        return tuple(number for cache in caches for number in cache.places)
+        return tuple(number for cache in caches for number in cache.graph_key)
 
     def end(self) -> None:
         """Counts the block under way as committed."""
@@ -300,7 +300,7 @@ class WorldState:
             held.copy_(new)
 
 
-def _action_memory(layout: Layout, batch: int) -> ActionMemory | None:
+def _action_memory(layout: StateLayout, batch: int) -> ActionMemory | None:
     """What the keyboard and mouse modules of a world remember, if it has any."""
     config = layout.config
     if not config.generator.action:

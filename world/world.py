@@ -25,7 +25,6 @@ from playhead.world.encoding import FrameEncoder
 from playhead.world.errors import WorldError
 from playhead.world.experts import Experts
 from playhead.world.flow import Flow, expert_name
-from playhead.world.found import find_world
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.memory import cut_memory
@@ -33,7 +32,8 @@ from playhead.world.noise import noises
 from playhead.world.packed_generator import fits
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.size import MAX_STEPS, check_size
-from playhead.world.state import Layout, WorldState
+from playhead.world.state import StateLayout, WorldState
+from playhead.world.world_folders import find_world
 
 COMMIT = "commit"
 """What a generator is called that has weights for the commit pass alone."""
@@ -46,8 +46,8 @@ class World:
     the commit has weights of its own. `side_by_side`: the commit and the decode of a tick gain from running
     in two threads. `turn`: held by the session whose tick is under way, where several threads play sessions
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
-    `world.noise.noises`, or an `Ahead` of it. `lay_out`: on a CPU weights are laid out for its kernels, which
-    changes sums in their last bits.
+    `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
+    kernels, which changes sums in their last bits.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class World:
 
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
-        layout = Layout(self.config, self.tokens, self.device, self.dtype, self.attention)
+        layout = StateLayout(self.config, self.tokens, self.device, self.dtype, self.attention)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def rope_table(self, first: int) -> Tensor:
@@ -211,7 +211,7 @@ class World:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
         schedule = self.draw(state, actions, seeds, tick)
         self._begin(state)
-        key = ("denoise", schedule.sigmas, *state.places)
+        key = ("denoise", schedule.sigmas, *state.graph_key)
         state.graphs.run(key, lambda: self._denoise(state, schedule))
 
     @torch.no_grad()
@@ -237,7 +237,7 @@ class World:
         """
         if not self.last_pass_commits:
             self._begin(state)
-            state.graphs.run(("commit", *state.places), lambda: self._commit(state))
+            state.graphs.run(("commit", *state.graph_key), lambda: self._commit(state))
             state.remember()
         state.end()
         if self.last_pass_commits and self.device.type == "cpu":
@@ -247,7 +247,7 @@ class World:
 
     def draw(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> Schedule:
         """Lays out what a tick is made of, its actions and its noise. Returns its noise levels."""
-        self._hold(state, actions, counts=True)
+        self._set_action(state, actions, counts=True)
         shape = state.latent.shape[1:]
         schedule = state.schedule
         first_steps = self.config.sampling.first_steps
@@ -279,7 +279,7 @@ class World:
 
         For worlds that commit by a pass of its own: of others, what the last pass left is not known.
         """
-        self._hold(state, actions, counts=True)
+        self._set_action(state, actions, counts=True)
         self._begin(state)
         state.latent.copy_(latents)
 
@@ -292,7 +292,7 @@ class World:
         Where a tick's last denoise pass commits it, that pass is run as play would have, on the known
         latents under noise of `tick`.
         """
-        self._hold(state, actions)
+        self._set_action(state, actions)
         state.latent.copy_(latents)
         self.decode(state)
         if self.last_pass_commits:
@@ -351,7 +351,7 @@ class World:
             state.committed()  # a session at rest takes note of what is kept
             state.end()
 
-    def _hold(self, state: WorldState, actions: Tensor, counts: bool = False) -> None:
+    def _set_action(self, state: WorldState, actions: Tensor, counts: bool = False) -> None:
         """`counts`: where nothing is held, that is rest; a known past is none."""
         held = state.action[..., : self.config.generator.inputs]
         held.copy_(actions)

@@ -238,14 +238,14 @@ class RemoteWorldEnv(FrameEnv):
         client = Client(address, "gymnasium", keys)
         self._client: Client | None = client  # None once it is closed
         try:
-            request = protocol.Open(world=world, scene=scene, steps=steps)
-            self._opened, _ = client.ask(request, protocol.Opened)
+            request = protocol.OpenRequest(world=world, scene=scene, steps=steps)
+            self._opened, _ = client.ask(request, protocol.OpenReply)
         except BaseException:
             client.close()
             raise
         info = self._opened.world
         self._scene = self._opened.scene.name
-        space = ActionSpace(tuple(info.buttons), tuple(info.axes))
+        space = info.action_space
         if self._opened.scene.prompts is not None:  # a server of before does not say
             space = space.with_prompts(self._opened.scene.prompts)
         size, rate, frames = (info.height, info.width), info.ticks_per_second, info.frames_per_tick
@@ -255,7 +255,7 @@ class RemoteWorldEnv(FrameEnv):
         super().close()
         if self._client is not None:
             try:
-                self._client.ask(protocol.Close(session=self._opened.session), protocol.Done)
+                self._client.ask(protocol.CloseRequest(session=self._opened.session), protocol.DoneReply)
             except PlayheadError:
                 pass  # the server is gone, and the session with it
             finally:
@@ -263,19 +263,21 @@ class RemoteWorldEnv(FrameEnv):
                 self._client = None
 
     def _begin(self, scene: str | Path | None, seed: int) -> np.ndarray:
-        request = protocol.Reset(session=self._opened.session, scene=str(scene or self._scene), seed=seed)
-        return self._frames_of(self._server().ask(request, protocol.Observed))
+        request = protocol.ResetRequest(
+            session=self._opened.session, scene=str(scene or self._scene), seed=seed
+        )
+        return self._frames_of(self._server().ask(request, protocol.ObserveReply))
 
     def _advance(self, action: Action) -> np.ndarray:
         return self.stepped(self.send(action))
 
     def send(self, action: Action) -> int:
         """Has the server begin a tick. Returns what `stepped` is to be called with."""
-        return self._server().send(protocol.Step(session=self._opened.session, actions=[action]))
+        return self._server().send(protocol.StepRequest(session=self._opened.session, actions=[action]))
 
     def stepped(self, request: int) -> np.ndarray:
         """Waits for a tick that was begun. Returns its frames."""
-        return self._frames_of(self._server().answer(request, protocol.Stepped))
+        return self._frames_of(self._server().answer(request, protocol.StepReply))
 
     def _server(self) -> Client:
         """The connection. Raises PlayheadError once it is closed."""

@@ -13,7 +13,6 @@ def observations(size: tuple[int, int]) -> Box:
 
 def actions(space: ActionSpace) -> Box | MultiBinary:
     """For each button whether it is held and, if there are axes, how far each is moved."""
-    if not space.axes:
-        return MultiBinary(len(space.buttons))
-    low = np.array([0] * len(space.buttons) + [-1] * len(space.axes), np.float32)
-    return Box(low, 1, dtype=np.float32)
+    if space.binary:
+        return MultiBinary(len(space.names))
+    return Box(np.array(space.lows, np.float32), 1, dtype=np.float32)

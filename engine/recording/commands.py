@@ -35,10 +35,10 @@ def replay(
     from playhead.engine.recording.finding import find_recording
     from playhead.engine.recording.reader import Recording
 
-    path, place = find_recording(recording)
+    path, point = find_recording(recording)
     kept = Recording.read(path)
-    named = kept.tree.parse(place)
-    number, first = (branch if branch is not None else named.branch), first or (named.tick if place else 0)
+    named = kept.tree.parse(point)
+    number, first = (branch if branch is not None else named.branch), first or (named.tick if point else 0)
     end = kept.tree.branch(number).last if last is None else last
     kept.tree.check_range(number, first, end)
     if verify:
@@ -78,12 +78,15 @@ def _watch(
     world: str | None, device: str,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
-    from playhead.render.window.settings import PlaySettings, Watched
+    from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
 
     timeline = play(
         PlaySettings(
-            world=world, steps=steps, speed=speed, device=device, continued=str(kept.path),
-            watched=Watched(branch, first, last),
+            SessionSettings(
+                world=world, steps=steps, device=device, continued=str(kept.path),
+                replayed=ReplayRange(branch, first, last),
+            ),
+            PaceSettings(speed=speed),
         )
     )  # fmt: skip
     if timeline is None or timeline.head is None:
@@ -101,7 +104,7 @@ def _difference(kept: "Recording", found: "Divergence") -> PlayheadError:
     from playhead.engine.recording.schema import RecordingError
 
     why = "; ".join(found.causes) or "nothing that is known of differs, so a hash was changed"
-    return RecordingError(f"{kept.path} differs from tick {found.place.tick} on: {why}")
+    return RecordingError(f"{kept.path} differs from tick {found.point.tick} on: {why}")
 
 
 @app.callback()
@@ -179,7 +182,7 @@ def info(recording: File) -> None:
         table.add_row(*row)
     show(table)
     for mark in tree.bookmarks:
-        typer.echo(f"bookmark {mark.place} {mark.name}")
+        typer.echo(f"bookmark {mark.point} {mark.name}")
     if not kept.sealed:
         typer.echo(OPEN_END)
     for problem in kept.problems:

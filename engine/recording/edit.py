@@ -22,7 +22,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.rows import Rows, Seals, facts_of, scene_row
 from playhead.engine.recording.schema import RecordingError, facts_seal
 from playhead.engine.recording.thumbnails import Thumbnails
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Sealed, Tree
+from playhead.engine.recording.tree import Bookmark, Branch, PlayedTick, Point, Sealed, Tree
 from playhead.engine.work import Work, at_once, pieces
 from playhead.scenes.scene import Scene
 
@@ -38,7 +38,7 @@ class Draft:
     plays: dict[int, tuple[float, dict[str, str]]] = field(default_factory=dict)
     scenes: dict[int, Scene] = field(default_factory=dict)
     tree: Tree = field(default_factory=Tree)
-    thumbnails: dict[Place, np.ndarray] = field(default_factory=dict)
+    thumbnails: dict[Point, np.ndarray] = field(default_factory=dict)
 
 
 def repair(path: Path, out: Path) -> Recording:
@@ -80,10 +80,10 @@ def _reading_beheaded(path: Path) -> Work[Recording]:
     return found
 
 
-def trim(path: Path, place: str, out: Path) -> Recording:
-    """Writes a recording without what comes after a place on its branch, and the branches from there."""
+def trim(path: Path, point: str, out: Path) -> Recording:
+    """Writes a recording without what comes after a point on its branch, and the branches from there."""
     found = Recording.read(path)
-    last = found.tree.parse(place)
+    last = found.tree.parse(point)
     write(out, draft_of(found, lambda branch: last.tick if branch.id == last.branch else branch.last))
     return Recording.read(out)
 
@@ -143,7 +143,7 @@ def drafting(source: Recording, last: Callable[[Branch], int]) -> Work[Draft]:
                 yield
         draft.tree.branches[branch.id] = replace(branch, ticks=ticks)
     for mark in source.tree.bookmarks:
-        if _there(draft.tree, mark.place):
+        if _there(draft.tree, mark.point):
             draft.tree.bookmarks.append(mark)
     pictures = yield from source.picturing()
     draft.thumbnails = {p: picture for p, picture in pictures if _there(draft.tree, p)}
@@ -158,10 +158,10 @@ def _add(draft: Draft, other: Recording) -> None:
         same = [n for n, known in draft.scenes.items() if scene_row(0, known) == scene_row(0, scene)]
         scenes[number] = same[0] if same else max(draft.scenes, default=0) + 1
         draft.scenes[scenes[number]] = draft.scenes.get(scenes[number], scene)
-    places: dict[int, int] = {}
+    points: dict[int, int] = {}
     tree = draft.tree
     for branch in other.tree.branches.values():
-        parent = branch.parent and Place(places[branch.parent.branch], branch.parent.tick)
+        parent = branch.parent and Point(points[branch.parent.branch], branch.parent.tick)
         known = next(
             (
                 b
@@ -175,30 +175,30 @@ def _add(draft: Draft, other: Recording) -> None:
         )
         if known is not None:
             known.ticks += [copy(played) for played in branch.ticks[len(known.ticks) :]]
-            places[branch.id] = known.id
+            points[branch.id] = known.id
             continue
         draft.plays[plays[branch.play]] = other.plays[branch.play]
         number = max(tree.branches, default=0) + 1
-        places[branch.id] = number
+        points[branch.id] = number
         ticks = [copy(played) for played in branch.ticks]
         tree.branches[number] = replace(
             branch, id=number, parent=parent, scene=scenes[branch.scene], play=plays[branch.play], ticks=ticks
         )
     for mark in other.tree.bookmarks:
-        place = tree.check(Place(places[mark.place.branch], mark.place.tick))
-        if not any((m.name, m.place) == (mark.name, place) for m in tree.bookmarks):
+        point = tree.check(Point(points[mark.point.branch], mark.point.tick))
+        if not any((m.name, m.point) == (mark.name, point) for m in tree.bookmarks):
             number = max((m.id for m in tree.bookmarks), default=0) + 1
-            tree.bookmarks.append(Bookmark(number, mark.name, place, mark.time))
-    for place, picture in other.thumbnails():
-        draft.thumbnails.setdefault(tree.check(Place(places[place.branch], place.tick)), picture)
+            tree.bookmarks.append(Bookmark(number, mark.name, point, mark.time))
+    for point, picture in other.thumbnails():
+        draft.thumbnails.setdefault(tree.check(Point(points[point.branch], point.tick)), picture)
 
 
 def _same(a: PlayedTick, b: PlayedTick) -> bool:
     return (a.action, a.steps, a.time, a.hash) == (b.action, b.steps, b.time, b.hash)
 
 
-def _there(tree: Tree, place: Place) -> bool:
-    return place.branch in tree.branches and place.tick <= tree.branches[place.branch].last
+def _there(tree: Tree, point: Point) -> bool:
+    return point.branch in tree.branches and point.tick <= tree.branches[point.branch].last
 
 
 def write(path: Path, draft: Draft) -> None:
@@ -241,11 +241,11 @@ def _write_rows(rows: Rows, draft: Draft) -> Work[None]:
         for number, (played, ends) in enumerate(pieces(branch.ticks), branch.first + 1):
             if ends:
                 yield
-            rows.add_tick(Place(branch.id, number), played, before)
+            rows.add_tick(Point(branch.id, number), played, before)
             before = played
     for mark in draft.tree.bookmarks:
         rows.add_bookmark(mark)
     thumbnails = Thumbnails()
-    for place, picture in draft.thumbnails.items():
+    for point, picture in draft.thumbnails.items():
         yield
-        rows.add_thumbnail(place, thumbnails.encode(picture))
+        rows.add_thumbnail(point, thumbnails.encode(picture))

@@ -10,14 +10,14 @@ from playhead.world.terminal import printable
 
 
 def find_recording(text: str) -> tuple[Path, str]:
-    """`FILE@PLACE` as a file and a place, which is empty where none is named.
+    """`FILE@POINT` as a file and a point, which is empty where none is named.
 
     A file is a path, or the name of one in the recordings folder, with or without its ending. Raises
     RecordingError where there is none.
     """
-    name, at, place = text.rpartition("@")
+    name, at, point = text.rpartition("@")
     folder = next(iter(if_any(recordings_folder)), None)
-    for said, where in ((text, ""), (name, place)) if at else ((text, ""),):
+    for said, where in ((text, ""), (name, point)) if at else ((text, ""),):
         here = [Path(said)]
         if folder is not None and said:
             here += [folder / said, folder / f"{said}.playhead"]

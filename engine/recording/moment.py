@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.replay import Replayed, replay
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.replay import ReplayedTick, replay
+from playhead.engine.recording.tree import Point
 from playhead.scenes.scene import Scene
-from playhead.world.action import RE_ANCHOR, Action, prompt_number
+from playhead.world.action import RE_ANCHOR, prompt_number
 from playhead.world.context import Context
 from playhead.world.errors import WorldError
 from playhead.world.world import World
@@ -28,11 +28,11 @@ class _Part(NamedTuple):
 def moment_scene(
     recording: Recording,
     world: World,
-    place: Place,
+    point: Point,
     length: int,
-    watch: Callable[[Iterable[Replayed]], Iterable[Replayed]] = iter,
+    watch: Callable[[Iterable[ReplayedTick]], Iterable[ReplayedTick]] = iter,
 ) -> Scene:
-    """The recording's scene, begun from a place: its context is the last `length` latents, in whole ticks.
+    """The recording's scene, begun from a point: its context is the last `length` latents, in whole ticks.
 
     As latents are kept, nothing is lost by encoding again what was decoded. What came before them is
     forgotten, and so are axes. The prompt that was in force becomes the scene's first. `watch` passes on the
@@ -43,16 +43,17 @@ def moment_scene(
     config = world.config
     block = config.sampling.latents_per_tick
     parts: deque[_Part] = deque(maxlen=-(-length // block))
-    scene, prompt = recording.scene(place.branch), 0
+    scene, prompt = recording.scene(point.branch), 0
     start = scene.context
-    for moment in watch(replay(recording, world, place.branch, 0, place.tick)):
+    for moment in watch(replay(recording, world, point.branch, 0, point.tick)):
         if moment.played is None:
             continue
         action = moment.played.action
-        if RE_ANCHOR in action.buttons:
+        commands = config.action.commanded(action)
+        if RE_ANCHOR in commands:
             parts.clear()
-        prompt = _prompt_in_force(prompt, action, len(start.prompts))
-        row = np.array([[name in action.buttons for name in config.action.seen]], np.uint8)
+        prompt = _prompt_in_force(prompt, commands, len(start.prompts))
+        row = np.array([config.action.seen_row(action)], np.uint8)
         parts.append(_Part(moment.frames, row.repeat(len(moment.frames), 0), moment.latents))
     if not parts:
         return scene
@@ -85,10 +86,10 @@ def _past(world: World, start: Context) -> list[_Part]:
     return [_Part(start.frames, led, latents)]
 
 
-def _prompt_in_force(before: int, action: Action, count: int) -> int:
+def _prompt_in_force(before: int, commands: frozenset[str], count: int) -> int:
     """The number of the prompt under which a tick was dreamed, as the session obeys its commands."""
-    prompt = 0 if RE_ANCHOR in action.buttons else before
-    for name in sorted(action.buttons):
-        if name.startswith("prompt_") and prompt_number(name) < count:
+    prompt = 0 if RE_ANCHOR in commands else before
+    for name in sorted(commands - {RE_ANCHOR}):
+        if prompt_number(name) < count:
             prompt = prompt_number(name)
     return prompt

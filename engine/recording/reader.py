@@ -22,12 +22,11 @@ from playhead.engine.recording.schema import (
     TABLES,
     VERSION,
     RecordingError,
-    decode_action,
     end_seal,
     facts_seal,
 )
 from playhead.engine.recording.thumbnails import decode_jpeg
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.engine.recording.tree import Bookmark, Branch, PlayedTick, Point, Tree
 from playhead.engine.work import Work, at_once, pieces
 from playhead.scenes.scene import MAX_SEED, Scene, SceneError, parse_context, unpacked_bytes
 from playhead.world.action import Action, ActionSpace
@@ -65,7 +64,7 @@ class Recording:
     tree: Tree = field(default_factory=Tree)
     sealed: bool = False
     problems: list[str] = field(default_factory=list)
-    pictures: list[tuple[Place, np.ndarray]] | None = None
+    pictures: list[tuple[Point, np.ndarray]] | None = None
 
     @classmethod
     def read(cls, path: Path, whole: bool = True) -> "Recording":
@@ -100,22 +99,22 @@ class Recording:
         """Where a branch was played."""
         return self.plays[self.tree.branch(branch).play][1]
 
-    def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
+    def thumbnails(self) -> list[tuple[Point, np.ndarray]]:
         """Small pictures, uint8 `(h, w, 3)`, of moments; what cannot be read is left out."""
         return at_once(self.picturing())
 
-    def picturing(self) -> Work[list[tuple[Place, np.ndarray]]]:
+    def picturing(self) -> Work[list[tuple[Point, np.ndarray]]]:
         """`thumbnails`, a piece at a time."""
         if self.pictures is not None:
             return self.pictures
         import av
 
-        found: list[tuple[Place, np.ndarray]] = []
+        found: list[tuple[Point, np.ndarray]] = []
         with contextlib.suppress(*DAMAGE), open_base(self.path) as base:
             for branch, tick, data in base.execute("SELECT branch, tick, jpeg FROM thumbnails"):
                 yield
                 with contextlib.suppress(av.FFmpegError, StopIteration, *DAMAGE):
-                    found.append((self.tree.check(Place(branch, tick)), decode_jpeg(data)))
+                    found.append((self.tree.check(Point(branch, tick)), decode_jpeg(data)))
         return found
 
 
@@ -185,7 +184,7 @@ class _Reader:
                     more = read(*row)
                     if more is not None:
                         yield from more
-                except _Wrong as error:
+                except _DamagedRow as error:
                     self._complain(str(error))
                     if error.ends:
                         break
@@ -244,17 +243,17 @@ class _Reader:
             file = io.BytesIO(data)
             self._room -= unpacked_bytes(file)
             if self._room < 0:
-                raise _Wrong(f"its scenes unpack to more than {LARGEST_SCENES // 2**20} MB", ends=True)
+                raise _DamagedRow(f"its scenes unpack to more than {LARGEST_SCENES // 2**20} MB", ends=True)
             context = parse_context(file, f"{self._to.path}, scene {number},")
         except SceneError as error:
-            raise _Wrong(str(error)) from None
+            raise _DamagedRow(str(error)) from None
         text = {
             key: printable(str(fields[key])) for key in ("name", "title", "description", "world", "place")
         }
         context = replace(context, place=text["place"])
         prompts = fields["prompts"]
         if not isinstance(prompts, list):
-            raise _Wrong(f"scene {number} has prompts that are none")
+            raise _DamagedRow(f"scene {number} has prompts that are none")
         self._to.scenes[number] = Scene(
             text["name"], text["title"], text["description"], text["world"], _seed(fields["seed"]),
             context, tuple(map(printable, prompts)),
@@ -266,17 +265,17 @@ class _Reader:
         when: float, sealed: bytes,
     ) -> Work[None]:  # fmt: skip
         tree, to = self._to.tree, self._to
-        place = None
+        point = None
         if parent is not None:
             if parent not in tree.branches or not 0 <= first <= tree.branches[parent].last:
-                raise _Wrong(
+                raise _DamagedRow(
                     f"branch {number} begins from tick {first} of branch {parent}, which is not there"
                 )
-            place = Place(parent, first)
-        branch = Branch(number, place, scene, _seed(int(seed)), play, start, _time(when), sealed)
+            point = Point(parent, first)
+        branch = Branch(number, point, scene, _seed(int(seed)), play, start, _time(when), sealed)
         if scene not in to.scenes or play not in to.plays or len(start) != HASH_BYTES:
-            raise _Wrong(f"branch {number} lacks its scene, its play or its first hash")
-        before = tree.sealed(place) if place is not None else None
+            raise _DamagedRow(f"branch {number} lacks its scene, its play or its first hash")
+        before = tree.sealed(point) if point is not None else None
         row = (number, parent, first, scene, seed, play, start, when)
         if self._seals.of_branch(row, scene, before) != sealed:
             self._complain(f"branch {number} was changed")
@@ -295,32 +294,32 @@ class _Reader:
         branch = self._to.tree.branches[number]
         expected = branch.last + 1
         if tick != expected:
-            raise _Wrong(f"branch {number} lacks tick {expected}", ends=True)
+            raise _DamagedRow(f"branch {number} lacks tick {expected}", ends=True)
         row = (number, tick, said, steps, source, when, took, digest)
         whole = self._seals.of_tick(row, branch.tip) == sealed
         if not whole or len(digest) != HASH_BYTES or len(sealed) != SEAL_BYTES:
-            raise _Wrong(f"tick {tick} of branch {number} was changed", ends=True)
+            raise _DamagedRow(f"tick {tick} of branch {number} was changed", ends=True)
         if not 1 <= steps <= MAX_STEPS or tick > MOST_TICKS:
-            raise _Wrong(f"tick {tick} of branch {number} has {steps} steps, which cannot be", ends=True)
+            raise _DamagedRow(f"tick {tick} of branch {number} has {steps} steps, which cannot be", ends=True)
         try:
             action = self._actions.get(said)
             if action is None:
-                action = self._actions[said] = decode_action(said)
+                action = self._actions[said] = Action.from_json(said)
         except DAMAGE:
-            raise _Wrong(f"tick {tick} of branch {number} has no action", ends=True) from None
+            raise _DamagedRow(f"tick {tick} of branch {number} has no action", ends=True) from None
         branch.ticks.append(
             PlayedTick(action, steps, printable(source, 32), _time(when), _time(took), digest, sealed)
         )
 
     def _read_bookmark(self, number: int, branch: int, tick: int, name: str, when: float) -> None:
         try:
-            place = self._to.tree.check(Place(branch, tick))
+            point = self._to.tree.check(Point(branch, tick))
         except RecordingError as error:
-            raise _Wrong(f"bookmark {number} is nowhere: {error}") from None
-        self._to.tree.bookmarks.append(Bookmark(number, printable(name), place, _time(when)))
+            raise _DamagedRow(f"bookmark {number} is nowhere: {error}") from None
+        self._to.tree.bookmarks.append(Bookmark(number, printable(name), point, _time(when)))
 
 
-class _Wrong(RecordingError):
+class _DamagedRow(RecordingError):
     """A row that cannot be used; with `ends`, neither can those that follow it."""
 
     def __init__(self, sentence: str, ends: bool = False) -> None:
@@ -331,11 +330,11 @@ class _Wrong(RecordingError):
 def _time(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     """Seconds, as a calendar has them."""
     if not isinstance(value, int | float) or not 0 <= value < LATEST:
-        raise _Wrong(f"the time {printable(str(value), 40)} is none")
+        raise _DamagedRow(f"the time {printable(str(value), 40)} is none")
     return float(value)
 
 
 def _seed(value: Any) -> int:  # noqa: ANN401 - whatever the file holds
     if not isinstance(value, int) or not 0 <= value <= MAX_SEED:
-        raise _Wrong(f"the seed {printable(str(value), 40)} is none")
+        raise _DamagedRow(f"the seed {printable(str(value), 40)} is none")
     return value

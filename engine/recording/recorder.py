@@ -23,7 +23,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.rows import Rows, Seals, facts_of
 from playhead.engine.recording.schema import RecordingError, chain
 from playhead.engine.recording.thumbnails import Thumbnails
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Sealed, Tree
+from playhead.engine.recording.tree import Bookmark, Branch, PlayedTick, Point, Sealed, Tree
 from playhead.scenes.scene import Scene
 from playhead.world.world import World
 
@@ -130,7 +130,7 @@ class Recorder:
 
     def add(
         self,
-        place: Place,
+        point: Point,
         tick: PlayedTick,
         before: Sealed,
         frames: np.ndarray,
@@ -139,7 +139,7 @@ class Recorder:
 
         def job(rows: Rows) -> None:
             tick.hash = chain(before.hash, frames)
-            rows.add_tick(place, tick, before)
+            rows.add_tick(point, tick, before)
             with self._caught_up:
                 self._written += 1
                 self._caught_up.notify()
@@ -163,9 +163,9 @@ class Recorder:
         self._empty = False
         self._put(lambda rows: rows.add_bookmark(mark))
 
-    def add_thumbnail(self, place: Place, picture: np.ndarray) -> None:
-        """Takes in a small picture, uint8 `(h, w, 3)`, of a place."""
-        self._put(lambda rows: rows.add_thumbnail(place, self._thumbnails.encode(picture)))
+    def add_thumbnail(self, point: Point, picture: np.ndarray) -> None:
+        """Takes in a small picture, uint8 `(h, w, 3)`, of a point."""
+        self._put(lambda rows: rows.add_thumbnail(point, self._thumbnails.encode(picture)))
 
     def flush(self) -> None:
         """Returns when all that was taken in is written, or recording has stopped."""
@@ -188,7 +188,7 @@ class Recorder:
 
     def discard(self) -> None:
         """Stops and takes the file away with its log. Nothing is finished first, nor waited for: who reads
-        the file at this moment could else hold up a server that has nothing to gain by its last rows.
+        the file at this moment could else delay a server that has nothing to gain by its last rows.
         """
         self._discarded = self._ended = True
         self.failure = self.failure or f"recording to {self.path} has ended"
@@ -261,7 +261,7 @@ class Recorder:
 
 
 def _as_read(base: sqlite3.Connection, play: int, tree: Tree) -> bool:
-    """Whether a file holds what was read of it, and no more: its numbers are gone on with."""
+    """Whether a file has what was read of it, and no more: its numbers are gone on with."""
     plays, branches = (base.execute(f"SELECT max(id) FROM {t}").fetchone()[0] for t in ("plays", "branches"))
     ticks = base.execute("SELECT count(*) FROM ticks").fetchone()[0]
     return (plays or 0, branches or 0, ticks) == (play - 1, max(tree.branches, default=0), tree.count)

@@ -10,24 +10,24 @@ import numpy as np
 from playhead.engine.fingerprint import differences, environment, fingerprint
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.schema import RecordingError, chain
-from playhead.engine.recording.tree import Branch, Place, PlayedTick
+from playhead.engine.recording.tree import Branch, PlayedTick, Point
 from playhead.engine.session import Session
 from playhead.world.action import Action
-from playhead.world.found import added_worlds, shipped_worlds
 from playhead.world.world import World
+from playhead.world.world_folders import added_worlds, shipped_worlds
 
 if TYPE_CHECKING:
     from playhead.engine.timeline.timeline import Timeline
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedTick:
     """A moment that was simulated again: its frames, uint8 `(n, H, W, 3)`, and whether they are as recorded.
 
     `played`: the tick that led to it, None at the start. `latents`: of its frames, float32 `(F, C, h, w)`.
     """
 
-    place: Place
+    point: Point
     played: PlayedTick | None
     frames: np.ndarray
     equal: bool
@@ -38,7 +38,7 @@ class Replayed:
 class Divergence:
     """The first tick (0: the start) whose frames differ, and what else differs, in words."""
 
-    place: Place
+    point: Point
     causes: list[str]
 
 
@@ -65,7 +65,7 @@ def replay(
     first: int = 0,
     last: int | None = None,
     steps: int | None = None,
-) -> Iterator[Replayed]:
+) -> Iterator[ReplayedTick]:
     """Simulates a branch (None: the newest) from its start on; yields its moments `first` to `last`.
 
     `steps`: so many denoise steps a tick in place of the recorded ones. Raises RecordingError for a branch
@@ -78,31 +78,31 @@ def replay(
     session = open_session(recording, world, number)
     before = tree.root(number).start
     if first == 0:
-        place = tree.check(Place(number, 0))
-        yield Replayed(place, None, session.frames, chain(b"", session.frames) == before, session.latents)
+        point = tree.check(Point(number, 0))
+        yield ReplayedTick(point, None, session.frames, chain(b"", session.frames) == before, session.latents)
     for tick, played in enumerate(tree.path(number, last), 1):
         session.steps = played.steps if steps is None else steps
         frames = session.step(played.action)
         if tick >= first:
-            place = tree.check(Place(number, tick))
-            yield Replayed(place, played, frames, chain(before, frames) == played.hash, session.latents)
+            point = tree.check(Point(number, tick))
+            yield ReplayedTick(point, played, frames, chain(before, frames) == played.hash, session.latents)
         before = played.hash
 
 
-def replay_all(recording: Recording, world: World, steps: int | None = None) -> Iterator[Replayed]:
+def replay_all(recording: Recording, world: World, steps: int | None = None) -> Iterator[ReplayedTick]:
     """Simulates every tick of every branch, each once.
 
     Where branches part, the shorter ways are gone first: so only a few snapshots have to wait at a time.
     `steps`: so many denoise steps a tick in place of the recorded ones.
     """
     tree = recording.tree
-    children: dict[Place, list[Branch]] = defaultdict(list)
+    children: dict[Point, list[Branch]] = defaultdict(list)
     total = {number: len(branch.ticks) for number, branch in tree.branches.items()}
     for branch in reversed(tree.branches.values()):  # a branch comes after the one that it begins from
         if branch.parent is not None:
-            place = tree.check(branch.parent)
-            children[place].append(branch)
-            total[place.branch] += total[branch.id]
+            point = tree.check(branch.parent)
+            children[point].append(branch)
+            total[point.branch] += total[branch.id]
 
     def weight(branch: Branch, tick: int) -> int:
         """Ticks on all ways from here on."""
@@ -114,14 +114,14 @@ def replay_all(recording: Recording, world: World, steps: int | None = None) -> 
     for root in [branch for branch in tree.branches.values() if branch.parent is None]:
         session = open_session(recording, world, root.id)
         equal = chain(b"", session.frames) == root.start
-        yield Replayed(Place(root.id, 0), None, session.frames, equal, session.latents)
+        yield ReplayedTick(Point(root.id, 0), None, session.frames, equal, session.latents)
         ways = [(root, 0, session.snapshot())]
         while ways:
             branch, tick, snapshot = ways.pop()
             session.restore(snapshot)
-            before = tree.hash_at(Place(branch.id, tick))
+            before = tree.hash_at(Point(branch.id, tick))
             while True:
-                parting = children.pop(Place(branch.id, tick), [])
+                parting = children.pop(Point(branch.id, tick), [])
                 if parting:
                     state = session.snapshot()
                     here = [(branch, tick), *((child, tick) for child in parting)]
@@ -133,34 +133,34 @@ def replay_all(recording: Recording, world: World, steps: int | None = None) -> 
                 session.steps = played.steps if steps is None else steps
                 frames = session.step(played.action)
                 equal = chain(before, frames) == played.hash
-                yield Replayed(Place(branch.id, tick), played, frames, equal, session.latents)
+                yield ReplayedTick(Point(branch.id, tick), played, frames, equal, session.latents)
                 before = played.hash
 
 
 def causes(
-    recording: Recording, world: World, place: Place | None = None, steps: int | None = None
+    recording: Recording, world: World, point: Point | None = None, steps: int | None = None
 ) -> list[str]:
     """What differs between the recording's world and machine and those here, in words.
 
-    `place`: where that was noticed. `steps`: the denoise steps a tick that were asked for instead.
+    `point`: where that was noticed. `steps`: the denoise steps a tick that were asked for instead.
     """
-    number = recording.tree.newest if place is None else place.branch
+    number = recording.tree.newest if point is None else point.branch
     found = differences(recording.fingerprint, fingerprint(world))
-    played = recording.tree.tick(place) if place is not None else None
+    played = recording.tree.tick(point) if point is not None else None
     if played is not None and steps is not None and played.steps != steps:
         found.append(f"the denoise steps a tick (recorded {played.steps}, here {steps})")
     return [*found, *differences(recording.environment(number), environment(world))]
 
 
 def telling(
-    moments: Iterable[Replayed], recording: Recording, world: World, complain: Callable[[str], None]
-) -> Iterator[Replayed]:
+    moments: Iterable[ReplayedTick], recording: Recording, world: World, complain: Callable[[str], None]
+) -> Iterator[ReplayedTick]:
     """Passes moments on; `complain` is told once, in a sentence, where they are no longer what was played."""
     told = False
     for moment in moments:
         if not (moment.equal or told):
-            why = "; ".join(causes(recording, world, moment.place)) or "no cause is known"
-            complain(f"from tick {moment.place.tick} on this is not what was played: {why}")
+            why = "; ".join(causes(recording, world, moment.point)) or "no cause is known"
+            complain(f"from tick {moment.point.tick} on this is not what was played: {why}")
             told = True
         yield moment
 
@@ -173,7 +173,7 @@ def verify(
     *,
     first: int = 0,
     last: int | None = None,
-    track: Callable[[Iterable[Replayed]], Iterable[Replayed]] = iter,
+    track: Callable[[Iterable[ReplayedTick]], Iterable[ReplayedTick]] = iter,
 ) -> Divergence | None:
     """The first tick of a branch (from `first` to `last`), or of all, that differs when simulated again; None
     if none does. `track` passes on the moments that are looked at, to show how far it is.
@@ -184,7 +184,7 @@ def verify(
         moments = replay(recording, world, branch, first, last, steps)
     for moment in track(moments):
         if not moment.equal:
-            return Divergence(moment.place, causes(recording, world, moment.place, steps))
+            return Divergence(moment.point, causes(recording, world, moment.point, steps))
     return None
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from playhead.engine.recording.schema import VERSION, Cell, encode_action, end_seal, seal
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Sealed
+from playhead.engine.recording.schema import VERSION, Cell, end_seal, seal
+from playhead.engine.recording.tree import Bookmark, Branch, PlayedTick, Point, Sealed
 from playhead.scenes.scene import Scene, context_arrays
 from playhead.world.action import ActionSpace
 
@@ -56,9 +56,9 @@ def branch_row(branch: Branch) -> tuple[Cell, ...]:
     return (*head, branch.play, branch.start, branch.time)
 
 
-def tick_row(place: Place, tick: PlayedTick) -> tuple[Cell, ...]:
+def tick_row(point: Point, tick: PlayedTick) -> tuple[Cell, ...]:
     """A tick's row but for its seal."""
-    head = (place.branch, place.tick, encode_action(tick.action), tick.steps)
+    head = (point.branch, point.tick, tick.action.to_json(), tick.steps)
     return (*head, tick.source, tick.time, tick.took, tick.hash)
 
 
@@ -99,18 +99,18 @@ class Rows:
         branch.seal = self._seals.of_branch(row, branch.scene, before)
         self._put("branches", (*row, branch.seal))
 
-    def add_tick(self, place: Place, tick: PlayedTick, before: Sealed) -> None:
+    def add_tick(self, point: Point, tick: PlayedTick, before: Sealed) -> None:
         """Adds a tick, whose `hash` has to be known."""
-        row = tick_row(place, tick)
+        row = tick_row(point, tick)
         tick.seal = self._seals.of_tick(row, before)
         self._put("ticks", (*row, tick.seal))
 
     def add_bookmark(self, mark: Bookmark) -> None:
-        self._put("bookmarks", (mark.id, *mark.place, mark.name, mark.time))
+        self._put("bookmarks", (mark.id, *mark.point, mark.name, mark.time))
 
-    def add_thumbnail(self, place: Place, jpeg: bytes) -> None:
-        """Adds the picture of a place; one that is there already stays."""
-        self._put("thumbnails", (*place, jpeg), "OR IGNORE ")
+    def add_thumbnail(self, point: Point, jpeg: bytes) -> None:
+        """Adds the picture of a point; one that is there already stays."""
+        self._put("thumbnails", (*point, jpeg), "OR IGNORE ")
 
     def open_end(self) -> None:
         """Takes the seal off the end of a recording that is gone on with."""

@@ -1,4 +1,4 @@
-"""What a `.playhead` file is: an SQLite database of these tables, and the hashes that hold it together.
+"""What a `.playhead` file is: an SQLite database of these tables, and the hashes that chain it.
 
 A tick's `hash` is that of its frames, chained to the one before it in the tree: equal hashes mean that every
 frame up to there was equal. Its `seal` is that of the row, chained in the same way: a row that was changed,
@@ -9,10 +9,8 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-import msgspec
 import numpy as np
 
-from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
 
 APPLICATION_ID = 0x506C4864
@@ -90,14 +88,3 @@ def end_seal(base: sqlite3.Connection) -> bytes:
     rows += base.execute(last).fetchall()
     rows += base.execute("SELECT id, seal FROM branches ORDER BY id").fetchall()
     return seal(b"end", (cell for row in rows for cell in row))
-
-
-def encode_action(action: Action) -> str:
-    """An action as JSON: `[["forward"],{"look":0.5}]`."""
-    return msgspec.json.encode([sorted(action.buttons), dict(action.axes)]).decode()
-
-
-def decode_action(text: str) -> Action:
-    """The inverse of `encode_action`. Raises msgspec's errors for another text."""
-    buttons, axes = msgspec.json.decode(text, type=tuple[list[str], dict[str, float]])
-    return Action(frozenset(buttons), axes)

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from playhead.engine.jpeg import Jpeg
+    from playhead.engine.jpeg import JpegEncoder
 
 
 class Thumbnails:
     """Encodes small pictures as JPEGs; for one thread."""
 
     def __init__(self) -> None:
-        self._encoders: dict[tuple[int, ...], Jpeg] = {}
+        self._encoders: dict[tuple[int, ...], JpegEncoder] = {}
 
     def encode(self, picture: np.ndarray) -> bytes:
         """A picture uint8 `(h, w, 3)` as a JPEG."""
         height, width = size = picture.shape[:2]
-        from playhead.engine.jpeg import Jpeg  # and PyAV with it, which nothing but thumbnails needs
+        from playhead.engine.jpeg import JpegEncoder  # and PyAV with it, which nothing but thumbnails needs
 
         if size not in self._encoders:
-            self._encoders[size] = Jpeg(height, width, coarse=True)
+            self._encoders[size] = JpegEncoder(height, width, coarse=True)
         return self._encoders[size].encode(np.ascontiguousarray(picture), True)[0]
 
 

@@ -13,7 +13,7 @@ from playhead.engine.recording.schema import RecordingError
 from playhead.world.action import Action
 
 
-class Place(NamedTuple):
+class Point(NamedTuple):
     """A moment: the state after tick number `tick` on the way to `branch`. Tick 0 is the start."""
 
     branch: int
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class PlayedTick(msgspec.Struct, gc=False):
-    """A tick as it was played. A recording holds a million of them: Python's collector, which holds up all
+    """A tick as it was played. A recording has a million of them: Python's collector, which delays all
     threads while it looks at what there is, does not look at these.
 
     `source`: who played it (`keyboard`, `script`, `bridge`, `replay`). `time`: when, in seconds since 1970.
@@ -45,12 +45,12 @@ class PlayedTick(msgspec.Struct, gc=False):
 class Branch:
     """Ticks that were played one after the other. `ticks[0]` is number `first` + 1.
 
-    `parent`: the place that it begins from, None for a root. `start`: the hash of the frames there. `play`:
+    `parent`: the point that it begins from, None for a root. `start`: the hash of the frames there. `play`:
     the play that it belongs to, and with that the machine it was simulated on.
     """
 
     id: int
-    parent: Place | None
+    parent: Point | None
     scene: int
     seed: int
     play: int
@@ -86,11 +86,11 @@ Sealed = PlayedTick | Branch
 
 @dataclass(frozen=True)
 class Bookmark:
-    """A place with a name."""
+    """A point with a name."""
 
     id: int
     name: str
-    place: Place
+    point: Point
     time: float
 
 
@@ -120,19 +120,19 @@ class Tree:
             raise RecordingError(f"there is no branch {number}; there are {known}")
         return self.branches[number]
 
-    def check(self, place: Place) -> Place:
+    def check(self, point: Point) -> Point:
         """The same moment, named by the branch that the tick was played in.
 
         Raises RecordingError for a moment that there is not.
         """
-        branch = self.branch(place.branch)
-        if not 0 <= place.tick <= branch.last:
+        branch = self.branch(point.branch)
+        if not 0 <= point.tick <= branch.last:
             raise RecordingError(
-                f"branch {place.branch} has ticks 0 to {branch.last}, so none numbered {place.tick}"
+                f"branch {point.branch} has ticks 0 to {branch.last}, so none numbered {point.tick}"
             )
-        while branch.parent is not None and place.tick <= branch.first:
+        while branch.parent is not None and point.tick <= branch.first:
             branch = self.branches[branch.parent.branch]
-        return Place(branch.id, place.tick)
+        return Point(branch.id, point.tick)
 
     def check_range(self, number: int, first: int, last: int) -> None:
         """Raises RecordingError for ticks that the way to a branch's end does not have."""
@@ -140,9 +140,9 @@ class Tree:
         if not 0 <= first <= last <= end:
             raise RecordingError(f"branch {number} has ticks 0 to {end}, so none from {first} to {last}")
 
-    def end(self, number: int) -> Place:
+    def end(self, number: int) -> Point:
         """The last moment of a branch."""
-        return self.check(Place(number, self.branch(number).last))
+        return self.check(Point(number, self.branch(number).last))
 
     def lineage(self, number: int) -> list[Branch]:
         """The branches on the way to this one, from its root on."""
@@ -162,26 +162,26 @@ class Tree:
     def root(self, number: int) -> Branch:
         return self.lineage(number)[0]
 
-    def tick(self, place: Place) -> PlayedTick | None:
-        """The tick that led to a place; None at the start."""
-        place = self.check(place)
-        branch = self.branches[place.branch]
-        return branch.ticks[place.tick - branch.first - 1] if place.tick else None
+    def tick(self, point: Point) -> PlayedTick | None:
+        """The tick that led to a point; None at the start."""
+        point = self.check(point)
+        branch = self.branches[point.branch]
+        return branch.ticks[point.tick - branch.first - 1] if point.tick else None
 
-    def sealed(self, place: Place) -> Sealed:
-        """What a branch from a place follows: the tick that led there; at the start, the root."""
-        return self.tick(place) or self.branches[self.check(place).branch]
+    def sealed(self, point: Point) -> Sealed:
+        """What a branch from a point follows: the tick that led there; at the start, the root."""
+        return self.tick(point) or self.branches[self.check(point).branch]
 
-    def hash_at(self, place: Place) -> bytes:
-        """The chained hash of the frames of a place; empty where it is not known."""
-        return self.sealed(place).hash
+    def hash_at(self, point: Point) -> bytes:
+        """The chained hash of the frames of a point; empty where it is not known."""
+        return self.sealed(point).hash
 
     def children(self, number: int) -> list[Branch]:
         """The branches that begin from this one."""
         branches = list(self.branches.values())
         return [b for b in branches if b.parent is not None and b.parent.branch == number]
 
-    def parse(self, text: str) -> Place:
+    def parse(self, text: str) -> Point:
         """The moment that a text names; empty: the end of the newest branch.
 
         `140` is a tick of the newest branch, `2:140` one of branch 2, `2:` that branch's end, anything else
@@ -193,10 +193,10 @@ class Tree:
         numbers = [part for part in (branch, tick) if part]
         if all(part.isdecimal() and len(part) < 19 for part in numbers) and bool(branch) == bool(colon):
             number = int(branch) if colon else self.newest
-            return self.check(Place(number, int(tick))) if tick else self.end(number)
+            return self.check(Point(number, int(tick))) if tick else self.end(number)
         for bookmark in reversed(self.bookmarks):
             if bookmark.name == text.strip():
-                return self.check(bookmark.place)
+                return self.check(bookmark.point)
         names = ", ".join(dict.fromkeys(b.name for b in self.bookmarks)) or "none"
         raise RecordingError(
             f"`{text}` is no moment: it is a tick (140), one of a branch (2:140), or a bookmark ({names})"

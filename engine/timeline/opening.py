@@ -14,11 +14,11 @@ from playhead.engine.recording.file import InUseError
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import ChangedError, Recorder
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
+from playhead.engine.timeline.seeker import Progress
 from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
-from playhead.engine.timeline.way import Progress
 from playhead.scenes.scene import Scene
 from playhead.world.home import seek_folder
 from playhead.world.world import World
@@ -44,12 +44,12 @@ def new_timeline(world: World, scene: Scene, folder: Path | None, unrecorded: st
 
 def continued(
     recording: Recording,
-    place: Place,
+    point: Point,
     world: World,
     progress: Progress | None = None,
     record: bool = True,
 ) -> tuple[Timeline, Session, str]:
-    """Goes on with a recording, in its file, from a place: the timeline, a session there, and a remark.
+    """Goes on with a recording, in its file, from a point: the timeline, a session there, and a remark.
 
     The remark says what is different here, if anything is. Without `record` nothing is written. Where another
     play is recording to the file, this one goes on in a copy beside it. Raises RecordingError for another
@@ -59,16 +59,16 @@ def continued(
     if others:
         raise RecordingError(f"{recording.path} was played in another world: {'; '.join(others)}")
     recorder, recording, remark = _writer(recording, world) if record else (None, recording, "")
-    root = recording.tree.root(place.branch)
-    scene = recording.scene(place.branch)
+    root = recording.tree.root(point.branch)
+    scene = recording.scene(point.branch)
     session = Session(world, scene.context, root.seed, scene)
     session.warm_up()
     unrecorded = _warn(remark) if record and recorder is None else ""
     timeline = Timeline(recorder, _store(recording, world), recording, unrecorded)
-    timeline.seek(session, place, progress)
+    timeline.seek(session, point, progress)
     if timeline.exact:
         return timeline, session, "" if unrecorded else remark
-    here = differences(recording.environment(place.branch), environment(world))
+    here = differences(recording.environment(point.branch), environment(world))
     reason = "; ".join(here) or "a hash in it was changed"
     return timeline, session, f"this moment does not look as it did when it was recorded: {reason}"
 

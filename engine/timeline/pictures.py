@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from playhead.engine.recording.tree import Place, Tree
+from playhead.engine.recording.tree import Point, Tree
 
 EVERY = 2.0
 """Seconds of play from one thumbnail to the next."""
@@ -16,28 +16,28 @@ RECENT = 32 * 2**20
 
 
 class Pictures:
-    """Frames and thumbnails by place; for any thread."""
+    """Frames and thumbnails by point; for any thread."""
 
-    def __init__(self, tree: Tree, thumbnails: Iterable[tuple[Place, np.ndarray]] = ()) -> None:
+    def __init__(self, tree: Tree, thumbnails: Iterable[tuple[Point, np.ndarray]] = ()) -> None:
         self._tree = tree
         self._lock = threading.RLock()
         self._thumbnails = dict(thumbnails)
-        self._recent: OrderedDict[Place, np.ndarray] = OrderedDict()
+        self._recent: OrderedDict[Point, np.ndarray] = OrderedDict()
         self._due = 0
 
-    def remember(self, place: Place, frame: np.ndarray) -> None:
+    def remember(self, point: Point, frame: np.ndarray) -> None:
         """Keeps a moment's last frame, uint8 `(H, W, 3)`, for a while."""
         with self._lock:
-            self._recent[place] = frame
+            self._recent[point] = frame
             while len(self._recent) * frame.nbytes > RECENT:
                 self._recent.popitem(last=False)
 
-    def recent(self, place: Place) -> np.ndarray | None:
+    def recent(self, point: Point) -> np.ndarray | None:
         """A frame that is still remembered."""
         with self._lock:
-            return self._recent.get(place)
+            return self._recent.get(point)
 
-    def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
+    def thumbnails(self) -> list[tuple[Point, np.ndarray]]:
         with self._lock:
             return sorted(self._thumbnails.items(), key=lambda item: item[0])
 
@@ -45,26 +45,26 @@ class Pictures:
         """Takes note that play goes on from elsewhere: a thumbnail of that is due."""
         self._due = 0
 
-    def add_thumbnail(self, place: Place, frame: np.ndarray, rate: float) -> np.ndarray | None:
+    def add_thumbnail(self, point: Point, frame: np.ndarray, rate: float) -> np.ndarray | None:
         """Keeps a small picture of a frame if one is due, at `rate` ticks a second. Returns it then."""
-        if (place.tick and place.tick < self._due) or place in self._thumbnails:
+        if (point.tick and point.tick < self._due) or point in self._thumbnails:
             return None
         by = max(1, frame.shape[1] // WIDTH)
         height, width = (side // by for side in frame.shape[:2])
         squares = frame[: height * by, : width * by].reshape(height, by, width, by, 3)
         small: np.ndarray = squares.mean((1, 3)).astype(np.uint8)
         with self._lock:
-            self._thumbnails[place] = small
-        self._due = place.tick + round(EVERY * rate) if place.tick else 0
+            self._thumbnails[point] = small
+        self._due = point.tick + round(EVERY * rate) if point.tick else 0
         return small
 
-    def enlarged(self, place: Place, size: tuple[int, int]) -> np.ndarray:
-        """The nearest thumbnail on the way to a place, enlarged to `size` (height, width); black if none."""
-        line = {branch.id for branch in self._tree.lineage(place.branch)}
+    def enlarged(self, point: Point, size: tuple[int, int]) -> np.ndarray:
+        """The nearest thumbnail on the way to a point, enlarged to `size` (height, width); black if none."""
+        line = {branch.id for branch in self._tree.lineage(point.branch)}
         near = [(p, small) for p, small in self.thumbnails() if p.branch in line]
         if not near:
             return np.zeros((*size, 3), np.uint8)
-        _, small = min(near, key=lambda item: abs(item[0].tick - place.tick))
+        _, small = min(near, key=lambda item: abs(item[0].tick - point.tick))
         rows, columns = (np.arange(n) * m // n for n, m in zip(size, small.shape[:2], strict=True))
         picture: np.ndarray = small[rows][:, columns]
         return picture

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from playhead.engine.recording.tree import Place, PlayedTick
+from playhead.engine.recording.tree import PlayedTick, Point
 from playhead.engine.session import Snapshot
 from playhead.world.home import own_folder
 
@@ -41,16 +41,16 @@ HEAD = struct.Struct("<8sI")
 
 
 class SnapshotStore:
-    """Keeps snapshots and latents by place; `folder` None: in memory alone. For one thread, its own aside."""
+    """Keeps snapshots and latents by point; `folder` None: in memory alone. For one thread, its own aside."""
 
     def __init__(
         self, folder: Path | None = None, memory: int | None = None, disk: int | None = None
     ) -> None:
         """`memory` and `disk` are budgets in bytes; None: as the environment or the defaults say."""
         self._memory = _budget("PLAYHEAD_SEEK_MEMORY", MEMORY) if memory is None else memory
-        self._held: OrderedDict[Place, Snapshot] = OrderedDict()
-        self._latents: OrderedDict[Place, np.ndarray] = OrderedDict()
-        self._on_disk: dict[Place, tuple[Path, int]] = {}
+        self._held: OrderedDict[Point, Snapshot] = OrderedDict()
+        self._latents: OrderedDict[Point, np.ndarray] = OrderedDict()
+        self._on_disk: dict[Point, tuple[Path, int]] = {}
         self._lock = threading.RLock()
         self._unwritten = self._latent_bytes = 0
         self._folder = folder
@@ -77,68 +77,68 @@ class SnapshotStore:
             self._disk -= used
             for file in folder.glob("*.safetensors"):
                 branch, tick, _ = file.stem.split("-")
-                self._on_disk[Place(int(branch), int(tick))] = file, file.stat().st_size
+                self._on_disk[Point(int(branch), int(tick))] = file, file.stat().st_size
             self._latent_bytes = sum(f.stat().st_size for f in folder.glob("*.latents"))
         except (OSError, ValueError):
             self._folder, self._disk = None, 0
 
-    def nearest(self, branch: int, first: int, last: int) -> Place | None:
+    def nearest(self, branch: int, first: int, last: int) -> Point | None:
         """The last snapshot of a branch's ticks `first` to `last`, if there is one."""
         with self._lock:
             known = [*self._held, *self._on_disk]
-        found = [place for place in known if place.branch == branch and first <= place.tick <= last]
+        found = [point for point in known if point.branch == branch and first <= point.tick <= last]
         return max(found, default=None)
 
-    def put(self, place: Place, played: PlayedTick, snapshot: Snapshot) -> None:
-        """Keeps a snapshot of a place, in memory and, if there is room, on the disk."""
+    def put(self, point: Point, played: PlayedTick, snapshot: Snapshot) -> None:
+        """Keeps a snapshot of a point, in memory and, if there is room, on the disk."""
         size = sum(t.nbytes for t in _flatten(snapshot.state)[0].values())
         if size > self._memory // 2:
             return
         with self._lock:
-            self._held[place] = snapshot
+            self._held[point] = snapshot
             room = self._unwritten + size <= UNWRITTEN * MEGABYTE
-            if self._folder is not None and room and place not in self._on_disk:
+            if self._folder is not None and room and point not in self._on_disk:
                 self._unwritten += size
-                self._jobs.put(lambda: self._write(place, played, snapshot, size))
+                self._jobs.put(lambda: self._write(point, played, snapshot, size))
             while len(self._held) * size > self._memory:
                 spare = next((p for p in self._held if p in self._on_disk), None)
                 self._held.pop(spare if spare is not None else thinnest(self._held))
 
-    def get(self, place: Place, played: PlayedTick, device: torch.device) -> Snapshot | None:
-        """A snapshot of a place, its tensors on `device`; None if it cannot be had after all."""
+    def get(self, point: Point, played: PlayedTick, device: torch.device) -> Snapshot | None:
+        """A snapshot of a point, its tensors on `device`; None if it cannot be had after all."""
         with self._lock:
-            snapshot = self._held.get(place)
+            snapshot = self._held.get(point)
             if snapshot is not None:
-                self._held.move_to_end(place)
+                self._held.move_to_end(point)
         if snapshot is None:
-            snapshot = self._read(place, played)
+            snapshot = self._read(point, played)
         if snapshot is None:
             with self._lock:
-                self._on_disk.pop(place, None)
+                self._on_disk.pop(point, None)
             return None
         tensors, rest = _flatten(snapshot.state)
         state = _unflatten({name: t.to(device) for name, t in tensors.items()}, rest)
         return Snapshot(snapshot.tick, snapshot.seed, snapshot.steps, snapshot.frames, state)
 
-    def put_latents(self, place: Place, first: int, played: PlayedTick, latents: np.ndarray) -> None:
+    def put_latents(self, point: Point, first: int, played: PlayedTick, latents: np.ndarray) -> None:
         """Keeps a tick's latents, float32 `(F, C, h, w)`; `first` is where its branch begins."""
         with self._lock:
-            self._latents[place] = latents
+            self._latents[point] = latents
             while len(self._latents) * latents.nbytes > self._memory // 4:
                 self._latents.popitem(last=False)
             if self._folder is not None:
-                self._jobs.put(lambda: self._write_latents(place, first, played, latents))
+                self._jobs.put(lambda: self._write_latents(point, first, played, latents))
 
-    def latents(self, place: Place, first: int, played: PlayedTick, like: np.ndarray) -> np.ndarray | None:
+    def latents(self, point: Point, first: int, played: PlayedTick, like: np.ndarray) -> np.ndarray | None:
         """The latents of a tick, of the shape of `like`; None if they are not here."""
         with self._lock:
-            if place in self._latents:
-                return self._latents[place]
+            if point in self._latents:
+                return self._latents[point]
         if self._folder is None or not played.seal:
             return None
         size = HEAD.size + like.nbytes
-        with contextlib.suppress(OSError), self._latent_file(place.branch).open("rb") as file:
-            file.seek((place.tick - first - 1) * size)
+        with contextlib.suppress(OSError), self._latent_file(point.branch).open("rb") as file:
+            file.seek((point.tick - first - 1) * size)
             data = file.read(size)
             if len(data) == size:
                 sealed, check = HEAD.unpack_from(data)
@@ -172,28 +172,28 @@ class SnapshotStore:
         assert self._folder is not None
         return self._folder / f"{branch}.latents"
 
-    def _write_latents(self, place: Place, first: int, played: PlayedTick, latents: np.ndarray) -> None:
+    def _write_latents(self, point: Point, first: int, played: PlayedTick, latents: np.ndarray) -> None:
         size = HEAD.size + latents.nbytes
         if self._folder is None or self._latent_bytes + size > self._disk // 2:
             return
         if self._sealed(played):
             body = np.ascontiguousarray(latents).tobytes()
-            path = self._latent_file(place.branch)
+            path = self._latent_file(point.branch)
             with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-                file.seek((place.tick - first - 1) * size)
+                file.seek((point.tick - first - 1) * size)
                 file.write(HEAD.pack(played.seal, zlib.crc32(body)) + body)
             self._latent_bytes += size
             with self._lock:
-                self._latents.pop(place, None)
+                self._latents.pop(point, None)
 
-    def _write(self, place: Place, played: PlayedTick, snapshot: Snapshot, size: int) -> None:
+    def _write(self, point: Point, played: PlayedTick, snapshot: Snapshot, size: int) -> None:
         try:
             if self._folder is None or not self._sealed(played):
                 return
             tensors, rest = _flatten(snapshot.state)
             tensors["frames"] = torch.from_numpy(np.array(snapshot.frames))
             said = {"rest": rest, "tick": snapshot.tick, "seed": snapshot.seed, "steps": snapshot.steps}
-            path = self._folder / f"{place.branch}-{place.tick}-{played.seal.hex()}.safetensors"
+            path = self._folder / f"{point.branch}-{point.tick}-{played.seal.hex()}.safetensors"
             draft = path.with_suffix(f".{os.getpid()}.tmp")
             try:
                 plain = {name: _contiguous(t.cpu()) for name, t in tensors.items()}
@@ -202,7 +202,7 @@ class SnapshotStore:
             finally:
                 draft.unlink(missing_ok=True)
             with self._lock:
-                self._on_disk[place] = path, path.stat().st_size
+                self._on_disk[point] = path, path.stat().st_size
                 self._thin()
         finally:
             with self._lock:
@@ -226,8 +226,8 @@ class SnapshotStore:
         self._folder = None
         return False
 
-    def _read(self, place: Place, played: PlayedTick) -> Snapshot | None:
-        path, _ = self._on_disk.get(place, (None, 0))
+    def _read(self, point: Point, played: PlayedTick) -> Snapshot | None:
+        path, _ = self._on_disk.get(point, (None, 0))
         if path is None or not played.seal or not path.stem.endswith(played.seal.hex()):
             return None
         try:
@@ -241,17 +241,17 @@ class SnapshotStore:
             return None
 
 
-def thinnest(places: Iterable[Place]) -> Place:
-    """The place whose loss leaves the smallest gap on its branch; of equal ones the oldest."""
-    ordered = sorted(places)
+def thinnest(points: Iterable[Point]) -> Point:
+    """The point whose loss leaves the smallest gap on its branch; of equal ones the oldest."""
+    ordered = sorted(points)
     best, smallest = ordered[0], float("inf")
-    for i, place in enumerate(ordered):
-        before = ordered[i - 1].tick if i and ordered[i - 1].branch == place.branch else 0
+    for i, point in enumerate(ordered):
+        before = ordered[i - 1].tick if i and ordered[i - 1].branch == point.branch else 0
         later = ordered[i + 1] if i + 1 < len(ordered) else None
-        if later is None or later.branch != place.branch:
+        if later is None or later.branch != point.branch:
             continue  # a branch's last one is where play goes on
         if later.tick - before < smallest:
-            best, smallest = place, later.tick - before
+            best, smallest = point, later.tick - before
     return best
 
 

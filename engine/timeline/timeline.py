@@ -1,7 +1,7 @@
 """The timeline: every tick that sessions of one play have lived, as a tree, and the way to any of them.
 
-Going back never takes anything away: what is played from an earlier moment is a branch. `engine.timeline.way`
-says how a moment is reached.
+Going back never takes anything away: what is played from an earlier moment is a branch. How a moment is
+reached says `engine.timeline.seeker`.
 """
 
 import threading
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Bookmark, Branch, Place, PlayedTick, Tree
+from playhead.engine.recording.tree import Bookmark, Branch, PlayedTick, Point, Tree
 from playhead.engine.timeline.pictures import Pictures
-from playhead.engine.timeline.way import Progress, Way
+from playhead.engine.timeline.seeker import Progress, Seeker
 from playhead.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -46,18 +46,18 @@ class Timeline:
         self._scenes: dict[int, Scene] = {} if recording is None else recording.scenes
         self._play = recorder.play if recorder is not None else 0
         self._lock = threading.RLock()
-        self._head: Place | None = None
+        self._head: Point | None = None
         self._moved = False
         self._lost, self._unrecorded = "", unrecorded
-        self.way = Way(self.tree, self._scenes, store)
+        self.seeker = Seeker(self.tree, self._scenes, store)
         self.pictures = Pictures(self.tree, recording.thumbnails() if recording is not None else ())
         self._followed: int | None = None
-        self._chords: dict[frozenset[str], Action] = {}
-        self.differs: Place | None = None
+        self._chords: dict[tuple[str, ...], Action] = {}
+        self.differs: Point | None = None
         self.exact = True
 
     @property
-    def head(self) -> Place | None:
+    def head(self) -> Point | None:
         """Where the session stands; None before it has begun, or where it is lost to this timeline."""
         return self._head
 
@@ -78,13 +78,13 @@ class Timeline:
         with self._lock:
             return list(self.tree.bookmarks)
 
-    def thumbnails(self) -> list[tuple[Place, np.ndarray]]:
+    def thumbnails(self) -> list[tuple[Point, np.ndarray]]:
         """Small pictures, uint8 `(h, w, 3)`, of moments, in the order of branches and ticks."""
         return self.pictures.thumbnails()
 
-    def scene(self, place: Place) -> Scene:
-        """The scene that a place's root begins from."""
-        return self._scenes[self.tree.root(place.branch).scene]
+    def scene(self, point: Point) -> Scene:
+        """The scene that a point's root begins from."""
+        return self._scenes[self.tree.root(point.branch).scene]
 
     def bookmark(self, name: str = "") -> Bookmark:
         """Gives the present moment a name. Raises RecordingError before anything has begun."""
@@ -104,24 +104,24 @@ class Timeline:
         After `seek` nothing is left to note. A state of unknown origin cannot be recorded: `failure` says so.
         """
         moved, self._moved = self._moved, False
-        if moved and self._head is not None and self.way.stands(session, self._head):
+        if moved and self._head is not None and self.seeker.stands(session, self._head):
             return
         if session.tick:
             self._lose("the session went on from a state that was not recorded")
             return
         with self._lock:
-            self._head = Place(self._root(session).id, 0)
+            self._head = Point(self._root(session).id, 0)
         self._lost = ""
-        self.way.begin()
+        self.seeker.begin()
         self.pictures.moved()
         self._add_thumbnail(session)
 
-    def moved(self, place: Place) -> None:
-        """Takes note that a snapshot, which was made at this place, is being restored; `begin` follows."""
+    def moved(self, point: Point) -> None:
+        """Takes note that a snapshot, which was made at this point, is being restored; `begin` follows."""
         with self._lock:
-            self._head = self.tree.check(place)
+            self._head = self.tree.check(point)
         self._moved, self._lost = True, ""
-        self.way.begin(snapshot=True)
+        self.seeker.begin(snapshot=True)
         self.pictures.moved()
 
     def _lose(self, reason: str) -> None:
@@ -159,13 +159,13 @@ class Timeline:
         return frames
 
     def receive(self, tick: "Tick") -> "Tick":
-        """Takes in a tick of the loop before it is handed over. Returns it with its place."""
+        """Takes in a tick of the loop before it is handed over. Returns it with its point."""
         if tick.action is not None and self._head is not None:
             took = tick.timing.ready - tick.timing.sampled
             self._take(tick.action, tick.steps, tick.source, took, tick.frames)
             if self.recorder is not None:
                 self.recorder.wait()
-        return replace(tick, place=self._head)
+        return replace(tick, point=self._head)
 
     def _take(self, action: "Action", steps: int, source: str, took: float, frames: np.ndarray) -> None:
         if self._head is None:
@@ -173,8 +173,8 @@ class Timeline:
         self._moved = False
         if source == "replay" and self._follow(action, frames):
             return
-        if not action.axes:  # an hour has tens of thousands of ticks, and few chords
-            action = self._chords.setdefault(action.buttons, action)
+        if not action.moves:  # an hour has tens of thousands of ticks, and few chords
+            action = self._chords.setdefault(action.in_words(), action)
         played = PlayedTick(action, steps, source, time.time(), took)
         with self._lock:
             branch = self.tree.branches[self._head.branch]
@@ -182,7 +182,7 @@ class Timeline:
                 branch = self._fork(self._head)
             before = branch.tip
             branch.ticks.append(played)
-            self._head = Place(branch.id, branch.last)
+            self._head = Point(branch.id, branch.last)
             if self.recorder is not None:
                 self.recorder.add(self._head, played, before, frames)
         self.pictures.remember(self._head, frames[-1])
@@ -200,25 +200,25 @@ class Timeline:
         number, head = self._followed, self._head
         if number is None or head is None or head.tick >= self.tree.branch(number).last:
             return None
-        if self.tree.check(Place(number, head.tick)) != head:
+        if self.tree.check(Point(number, head.tick)) != head:
             return None
-        return self.tree.tick(Place(number, head.tick + 1))
+        return self.tree.tick(Point(number, head.tick + 1))
 
     def _follow(self, action: "Action", frames: np.ndarray) -> bool:
         played = self.next_tick()
         if played is None or played.action != action or self._head is None or self._followed is None:
             return False
         with self._lock:
-            self._head = self.tree.check(Place(self._followed, self._head.tick + 1))
+            self._head = self.tree.check(Point(self._followed, self._head.tick + 1))
         self.pictures.remember(self._head, frames[-1])
-        if self.differs is None and not self.way.is_exact(self._head, frames):
+        if self.differs is None and not self.seeker.is_exact(self._head, frames):
             self.differs = self._head
         return True
 
-    def _fork(self, place: Place) -> Branch:
-        before = self.tree.sealed(place)
-        root = self.tree.root(place.branch)
-        branch = Branch(self._next_branch(), place, root.scene, root.seed, self._play, time=time.time())
+    def _fork(self, point: Point) -> Branch:
+        before = self.tree.sealed(point)
+        root = self.tree.root(point.branch)
+        branch = Branch(self._next_branch(), point, root.scene, root.seed, self._play, time=time.time())
         self.tree.branches[branch.id] = branch
         if self.recorder is not None:
             self.recorder.add_branch(branch, before)
@@ -229,7 +229,7 @@ class Timeline:
         if self._head is None or not self._head.tick:
             return
         self._add_thumbnail(session)
-        self.way.keep(session, self._head)
+        self.seeker.store_tick(session, self._head)
 
     def _add_thumbnail(self, session: "Session") -> None:
         if self._head is None:
@@ -239,26 +239,26 @@ class Timeline:
         if small is not None and self.recorder is not None:
             self.recorder.add_thumbnail(self._head, small)
 
-    def seek(self, session: "Session", place: Place, progress: Progress | None = None) -> np.ndarray:
+    def seek(self, session: "Session", point: Point, progress: Progress | None = None) -> np.ndarray:
         """Takes the session to a moment of the tree, from which it goes on exactly. Returns its frames.
 
         Raises RecordingError for a moment that there is not; the session then stays where it is.
         `exact` is False afterwards where the recorded frames cannot be had on this machine.
         """
-        place = self.tree.check(place)
-        played = self.tree.tick(place)
+        point = self.tree.check(point)
+        played = self.tree.tick(point)
         session.finish()
         try:
-            self.exact = self.way.reach(session, place, self._head, progress)
+            self.exact = self.seeker.reach(session, point, self._head, progress)
         except BaseException:
-            self._lose(f"the way to {place} broke off")
+            self._lose(f"the way to {point} broke off")
             raise
         if played is not None:
             session.steps = played.steps
         with self._lock:
-            self._head = place
+            self._head = point
         self._moved, self._lost = True, ""
-        self.pictures.remember(place, session.frames[-1])
+        self.pictures.remember(point, session.frames[-1])
         self.pictures.moved()
         return session.frames
 
@@ -267,26 +267,26 @@ class Timeline:
         head = self._head
         if head is None:
             raise RecordingError("there is nothing to go back to")
-        return self.seek(session, Place(head.branch, max(0, head.tick - ticks)))
+        return self.seek(session, Point(head.branch, max(0, head.tick - ticks)))
 
-    def picture(self, session: "Session", place: Place) -> np.ndarray:
+    def picture(self, session: "Session", point: Point) -> np.ndarray:
         """A moment's last frame, uint8 `(H, W, 3)`, without going there: to look for a moment by eye.
 
         It is exact where it was shown lately; else decoded from stored latents, or a thumbnail enlarged.
         """
-        place = self.tree.check(place)
-        recent = self.pictures.recent(place)
+        point = self.tree.check(point)
+        recent = self.pictures.recent(point)
         if recent is not None:
             return recent
         found: list[np.ndarray] = []
-        for number in range(max(1, place.tick - session.world.decoder_span), place.tick + 1):
-            latents = self.way.latents(session, self.tree.check(Place(place.branch, number)))
+        for number in range(max(1, point.tick - session.world.decoder_span), point.tick + 1):
+            latents = self.seeker.latents(session, self.tree.check(Point(point.branch, number)))
             found = [*found, latents] if latents is not None else []
         if found:
             picture = session.world.picture(np.concatenate(found))
         else:
-            picture = self.pictures.enlarged(place, session.frames.shape[1:3])
-        self.pictures.remember(place, picture)
+            picture = self.pictures.enlarged(point, session.frames.shape[1:3])
+        self.pictures.remember(point, picture)
         return picture
 
     def discard(self) -> None:

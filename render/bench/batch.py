@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from playhead.world.noise import Ahead
+from playhead.world.noise import PrefetchedNoise
 from playhead.world.past import prefill
 from playhead.world.world import World
 
@@ -34,7 +34,7 @@ def bench_batch(world: World, sizes: list[int], ticks: int) -> Iterator[BatchSpe
     """Measures one batch size after the other, frames fetched to main memory; each with random actions."""
     sampling, cuda = world.config.sampling, world.device.type == "cuda"
     warm = WARM_TICKS + (2 * sampling.window + sampling.reach if cuda else 0)
-    world.noises = Ahead(world.device)
+    world.noises = PrefetchedNoise(world.device)
     for size in sizes:
         state = world.new_state(size)
         draw = torch.Generator().manual_seed(0)

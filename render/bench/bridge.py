@@ -27,7 +27,7 @@ SETTLE = 20
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepTimes:
     """Seconds of each step in lockstep: its tick as the server says, and what its round trip took beyond."""
 
     ticks: list[float]
@@ -35,7 +35,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Phase:
+class WatchedPhase:
     """A stretch of a live session with so many watchers: ticks that overran their budget, and of how many."""
 
     watchers: int
@@ -66,42 +66,42 @@ def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
         process.communicate()
 
 
-def bench_steps(address: str, steps: int) -> Steps:
+def bench_steps(address: str, steps: int) -> StepTimes:
     """Steps a session one action at a time, as fast as the answers come."""
     client = Client(address, "bench")
     try:
-        opened, _ = client.ask(p.Open(), p.Opened)
-        step = p.Step(session=opened.session, actions=[Action(frozenset(opened.world.buttons[:1]))])
+        opened, _ = client.ask(p.OpenRequest(), p.OpenReply)
+        step = p.StepRequest(session=opened.session, actions=[Action(frozenset(opened.world.buttons[:1]))])
         ticks, beyond = [], []
         for count in range(SETTLE + steps):
             began = time.perf_counter()
-            stepped, frames = client.ask(step, p.Stepped)
+            stepped, frames = client.ask(step, p.StepReply)
             took = time.perf_counter() - began
             assert frames is not None
             if count >= SETTLE:
                 ticks.append(stepped.tick_seconds)
                 beyond.append(took - stepped.tick_seconds)
-        client.ask(p.Close(session=opened.session), p.Done)
-        return Steps(ticks, beyond)
+        client.ask(p.CloseRequest(session=opened.session), p.DoneReply)
+        return StepTimes(ticks, beyond)
     finally:
         client.close()
 
 
-def bench_watchers(address: str, counts: list[int], ticks: int) -> Iterator[Phase]:
+def bench_watchers(address: str, counts: list[int], ticks: int) -> Iterator[WatchedPhase]:
     """Has live sessions watched by each of these numbers of watchers in turn, for so many ticks each."""
     client = Client(address, "bench")
     try:
         for count in counts:
-            session = client.ask(p.Open(), p.Opened)[0].session
+            session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
             with _watching(address, client, session, count):
-                client.ask(p.Tune(session=session, clock="live"), p.Done)
+                client.ask(p.TuneRequest(session=session, clock="live"), p.DoneReply)
                 yield _phase(client, session, count, ticks)
-            client.ask(p.Close(session=session), p.Done)
+            client.ask(p.CloseRequest(session=session), p.DoneReply)
     finally:
         client.close()
 
 
-def _phase(client: Client, session: str, watchers: int, ticks: int) -> Phase:
+def _phase(client: Client, session: str, watchers: int, ticks: int) -> WatchedPhase:
     """Adds up the statistics of so many ticks, a window of them at a time."""
     missed = counted = 0
     p50 = p99 = 0.0
@@ -109,12 +109,12 @@ def _phase(client: Client, session: str, watchers: int, ticks: int) -> Phase:
     window = min(ticks, WINDOW)
     while counted < ticks:
         time.sleep(0.02)
-        stats = client.ask(p.Stats(session=session), p.Figures)[0].stats
+        stats = client.ask(p.StatsRequest(session=session), p.StatsReply)[0].stats
         if stats["tick"] - last >= stats["counted"] >= window:
             last, window = stats["tick"], stats["counted"]
             missed, counted = missed + stats["missed"], counted + window
             p50, p99 = stats["tick_p50"], max(p99, stats["tick_p99"])
-    return Phase(watchers, missed, counted, p50, p99)
+    return WatchedPhase(watchers, missed, counted, p50, p99)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def _watching(address: str, client: Client, session: str, count: int) -> Iterato
             while not seen.acquire(timeout=0.1):
                 if not process.is_alive():
                     raise PlayheadError("a watcher of the benchmark ended early; try again")
-                client.ask(p.Reset(session=session), p.Observed)
+                client.ask(p.ResetRequest(session=session), p.ObserveReply)
         yield
     finally:
         for process in processes:

@@ -38,7 +38,7 @@ def bench_play(
     import msgspec
 
     from playhead.render.bench import flops, machine
-    from playhead.render.bench import play as bench
+    from playhead.render.bench import play_speed as bench
     from playhead.render.bench.figures import PlayFigures, Spread
     from playhead.render.bench.recording import bench_recording, recorded
     from playhead.scenes.scene import load_scene, scenes_of
@@ -152,7 +152,7 @@ def bench_attention(
     from playhead.render.bench import machine
     from playhead.world import acceleration, attention_check
     from playhead.world.config import load_config
-    from playhead.world.found import find_world
+    from playhead.world.world_folders import find_world
 
     config = load_config(find_world(world) / "world.toml")
     target = acceleration.pick_device(device)

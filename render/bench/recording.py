@@ -14,13 +14,13 @@ from pathlib import Path
 from playhead.engine.loop import Loop
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.stats import percentile
 from playhead.engine.tick import Tick
 from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
-from playhead.render.bench.play import SETTLE, Unpaced, Wanderer, show
+from playhead.render.bench.play_speed import SETTLE, RandomSource, UnpacedClock, show
 from playhead.scenes.scene import Scene
 from playhead.world.world import World
 
@@ -29,7 +29,7 @@ TURN = 60
 
 
 @dataclass
-class Cost:
+class RecordingCost:
     """Seconds from frame to frame, a list entry a tick; and the bytes that a minute of play takes."""
 
     plain: list[float] = field(default_factory=list)
@@ -54,16 +54,16 @@ def recorded(world: World, scene: Scene) -> Iterator[Timeline]:
             timeline.close()
 
 
-def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:
+def bench_recording(world: World, scene: Scene, ticks: int) -> RecordingCost:
     """Plays `ticks` ticks in either way, in turns, all from the scene's start: with and without recording."""
-    cost = Cost()
+    cost = RecordingCost()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.playhead"
         timeline = Timeline(Recorder(path, world, scene.title), SnapshotStore(Path(folder) / "seek" / "play"))
         session = Session(world, scene.context, scene.seed, scene)
         session.warm_up()
         timeline.begin(session)
-        loop = Loop(lambda: session, Wanderer(world.config.action), make_clock=Unpaced)
+        loop = Loop(lambda: session, RandomSource(world.config.action), make_clock=UnpacedClock)
         previous: float | None = None
 
         def take_turns(session: Session) -> None:
@@ -91,7 +91,7 @@ def bench_recording(world: World, scene: Scene, ticks: int) -> Cost:
 
 
 @dataclass
-class Reach:
+class SeekTimes:
     """Seconds of each tick, seek and picture; bytes of a snapshot, and of an hour of play on the disk."""
 
     ticks: list[float] = field(default_factory=list)
@@ -101,16 +101,16 @@ class Reach:
     disk_an_hour: float = 0.0
 
 
-def bench_seek(world: World, scene: Scene, ticks: int, seeks: int) -> Reach:
+def bench_seek(world: World, scene: Scene, ticks: int, seeks: int) -> SeekTimes:
     """Plays, opens what was recorded anew, with nothing in memory, and goes to moments at random."""
-    found, draw = Reach(), random.Random(0)
+    found, draw = SeekTimes(), random.Random(0)
     with tempfile.TemporaryDirectory() as temporary:
         path, folder = Path(temporary) / "play.playhead", Path(temporary) / "seek" / "play"
         session = Session(world, scene.context, scene.seed, scene)
         session.warm_up()
         timeline = Timeline(Recorder(path, world, scene.title), SnapshotStore(folder))
         timeline.begin(session)
-        source = Wanderer(world.config.action)
+        source = RandomSource(world.config.action)
         for _ in range(ticks):
             found.ticks.append(_time(lambda: timeline.step(session, source.sample())))
         timeline.close()
@@ -121,10 +121,10 @@ def bench_seek(world: World, scene: Scene, ticks: int, seeks: int) -> Reach:
         store = SnapshotStore(folder)
         timeline = Timeline(None, store, Recording.read(path))
         for _ in range(seeks):
-            place = Place(1, draw.randint(1, ticks))
-            found.seeks.append(_time(partial(timeline.seek, session, place)))
-            place = Place(1, draw.randint(1, ticks))
-            found.pictures.append(_time(partial(timeline.picture, session, place)))
+            point = Point(1, draw.randint(1, ticks))
+            found.seeks.append(_time(partial(timeline.seek, session, point)))
+            point = Point(1, draw.randint(1, ticks))
+            found.pictures.append(_time(partial(timeline.picture, session, point)))
         store.close()
     return found
 

@@ -46,27 +46,27 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a world against real footage that it has never seen, or compare training runs."""
-    from playhead.render.evaluate import returning
+    from playhead.render.evaluate import excursions
     from playhead.world.errors import PlayheadError
     from playhead.world.evaluation import PLAYERS, as_numbers
-    from playhead.world.found import find_world
-    from playhead.world.returning import as_row, has_trips
+    from playhead.world.returning import as_row, has_excursions
     from playhead.world.terminal import show
+    from playhead.world.world_folders import find_world
 
     if player not in PLAYERS:
         raise PlayheadError(f"there is no player `{player}`; choose among {', '.join(PLAYERS)}")
-    if has_trips(episodes):
+    if has_excursions(episodes):
         if compare or out:
             raise PlayheadError(
                 f"{episodes} holds episodes of `train there-and-back`, on which a world is measured without "
                 "--compare and --out; leave those out"
             )
-        results = returning.measure(world, episodes, clips, steps, device)
+        results = excursions.measure(world, episodes, clips, steps, device)
         if as_json:
             json.dump([as_row(result) for result in results], sys.stdout, indent=1)
             print()
         else:
-            show(returning.table(results))
+            show(excursions.table(results))
         return
     if compare:
         rows = []
@@ -127,7 +127,7 @@ def _measured(
     from playhead.world import acceleration
     from playhead.world.clips import Clip, cut_clips
     from playhead.world.evaluation import Evaluation, in_turns, load_inverse, prepare
-    from playhead.world.noise import OnDevice
+    from playhead.world.noise import DeviceNoise
     from playhead.world.terminal import console
     from playhead.world.world import World
 
@@ -142,7 +142,7 @@ def _measured(
             world = World.load(job.folder, device=device, steps=job.steps)
             job.steps = world.steps
             if world.device.type == "cuda":
-                world.noises = OnDevice(world.device)
+                world.noises = DeviceNoise(world.device)
             inverse = load_inverse(job.folder, world.device)
             cut = cut or cut_clips(episodes, clips)  # once: worlds that are compared are measured on the same
             evaluation = prepare(world, inverse, episodes, cut, player)

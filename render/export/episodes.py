@@ -15,7 +15,7 @@ from playhead.world.action import RE_ANCHOR, Action, ActionSpace
 
 
 @dataclass(frozen=True)
-class Moment:
+class ExportedTick:
     """A tick that was played: its action (None where play begins) and its frames uint8 `(n, H, W, 3)`."""
 
     tick: int
@@ -23,13 +23,13 @@ class Moment:
     frames: np.ndarray
 
 
-def without_cuts(moments: Iterable[Moment]) -> Iterator[Iterator[Moment]]:
+def without_cuts(moments: Iterable[ExportedTick]) -> Iterator[Iterator[ExportedTick]]:
     """The continuous parts of what was played, one after the other; each begins where it starts from."""
     part = 0
 
-    def number(moment: Moment) -> int:
+    def number(moment: ExportedTick) -> int:
         nonlocal part
-        part += moment.action is not None and RE_ANCHOR in moment.action.buttons
+        part += moment.action is not None and moment.action.holds(RE_ANCHOR)
         return part
 
     for played in (moments_of_part for _, moments_of_part in groupby(moments, number)):
@@ -47,7 +47,7 @@ def check_episodes(space: ActionSpace) -> None:
         )
 
 
-def write_episode(path: Path, space: ActionSpace, place: str, moments: Iterator[Moment]) -> int:
+def write_episode(path: Path, space: ActionSpace, place: str, moments: Iterator[ExportedTick]) -> int:
     """Writes an episode as `train collect` does, while the frames come; returns how many they are.
 
     Row t of its actions is held from frame t to frame t + 1; of the last row nothing is known, so nothing is
@@ -62,7 +62,7 @@ def write_episode(path: Path, space: ActionSpace, place: str, moments: Iterator[
 
     with whole(path) as draft, npz(draft, first.frames.shape[1:3], about) as write:
         for moment in chain([first], moments):
-            held = moment.action.buttons if moment.action is not None else frozenset()
-            led += [[int(name in held) for name in space.seen]] * len(moment.frames)
+            row = space.seen_row(moment.action) if moment.action is not None else nothing
+            led += [row] * len(moment.frames)
             write(moment.frames)
     return len(led)

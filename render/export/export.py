@@ -37,7 +37,7 @@ class ExportError(PlayheadError):
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipInfo:
     """What is known before the first frame: `size` (H, W), frames a second, and per tick its action.
 
     `actions` is `(ticks, buttons and axes)`; `labels` has a line for each tick.
@@ -52,7 +52,7 @@ class Clip:
     @classmethod
     def of(
         cls, config: WorldConfig, actions: Sequence[Action], first: int, size: tuple[int, int] | None = None
-    ) -> "Clip":
+    ) -> "ClipInfo":
         """The clip of a world's actions, the first of which is tick number `first`; `size` if not its own."""
         names = ["+".join(sorted(action.buttons)) or "." for action in actions]
         return cls(
@@ -60,7 +60,7 @@ class Clip:
             frames_per_tick=config.frames_per_tick,
             rate=Fraction(config.ticks_per_second).limit_denominator(1001) * config.frames_per_tick,
             actions=np.array([config.action.encode(action) for action in actions]).astype(
-                np.float32 if config.action.axes else np.uint8
+                np.uint8 if config.action.binary else np.float32
             ),
             labels=[f"{tick}  {name}" for tick, name in enumerate(names, first)],
         )
@@ -81,7 +81,7 @@ def check_export(path: Path) -> None:
 
 
 @contextmanager
-def exporting(path: Path, clip: Clip) -> Iterator[Write]:
+def exporting(path: Path, clip: ClipInfo) -> Iterator[Write]:
     """Hands out the function that takes the frames; `path` appears once the block has ended well."""
     with whole(path) as draft, _FORMS[path.suffix](draft, clip) as write:
         yield write
@@ -131,13 +131,13 @@ def _append(entry: IO[bytes], frames: np.ndarray) -> None:
 
 
 @contextmanager
-def _video(path: Path, clip: Clip, form: str) -> Iterator[Write]:
+def _video(path: Path, clip: ClipInfo, form: str) -> Iterator[Write]:
     with VideoWriter(path, form, clip.size, clip.rate) as writer:
         yield writer.write
 
 
 @contextmanager
-def _sheet(path: Path, clip: Clip) -> Iterator[Write]:
+def _sheet(path: Path, clip: ClipInfo) -> Iterator[Write]:
     """A contact sheet of the last frame of evenly spaced ticks, the first and the last among them."""
     ticks = len(clip.actions)
     chosen = {round(t) for t in np.linspace(0, ticks - 1, min(ticks, SHEET_FRAMES))}
@@ -155,7 +155,7 @@ def _sheet(path: Path, clip: Clip) -> Iterator[Write]:
 
 
 @contextmanager
-def _pictures(path: Path, clip: Clip) -> Iterator[Write]:
+def _pictures(path: Path, clip: ClipInfo) -> Iterator[Write]:
     """A PNG of every frame, numbered in order."""
     path.mkdir()
     numbers = itertools.count()

@@ -8,7 +8,6 @@ import pygame
 
 from playhead.render.window.hud import draw_held
 from playhead.render.window.text import GREY, draw_label, text_size
-from playhead.world.action import Action
 
 GAP = 4
 """Dark pixels between two takes, before they are enlarged; even, as H.264 wants its sizes."""
@@ -24,13 +23,8 @@ class Pane:
     title: str = ""
 
 
-def said(action: Action) -> tuple[str, ...]:
-    """The held buttons and the moved axes of an action, as they are shown."""
-    return (*sorted(action.buttons), *(f"{axis} {value:+.2f}" for axis, value in sorted(action.axes.items())))
-
-
 @dataclass(frozen=True)
-class Style:
+class FilmStyle:
     """`scale`: pixels a pixel. `overlay`: what is held, the tick and the title are drawn on the frame."""
 
     scale: int = 1
@@ -42,7 +36,7 @@ class Style:
         return max(height for height, _ in sizes) * self.scale, width * self.scale
 
 
-def draw_film(panes: Sequence[Pane], style: Style) -> np.ndarray:
+def draw_film(panes: Sequence[Pane], style: FilmStyle) -> np.ndarray:
     """The film's picture of takes side by side, uint8 `(height, width, 3)`; lower ones in the middle."""
     dressed = [_dress(pane, style) for pane in panes]
     height, width = style.size([pane.frame.shape[:2] for pane in panes])
@@ -55,7 +49,7 @@ def draw_film(panes: Sequence[Pane], style: Style) -> np.ndarray:
     return picture
 
 
-def _dress(pane: Pane, style: Style) -> np.ndarray:
+def _dress(pane: Pane, style: FilmStyle) -> np.ndarray:
     large = pane.frame.repeat(style.scale, 0).repeat(style.scale, 1)
     if not style.overlay:
         return large

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from playhead.render.export.episodes import Moment
+from playhead.render.export.episodes import ExportedTick
 from playhead.render.export.export import ExportError
 from playhead.world.config import WorldConfig
 from playhead.world.extras import install
@@ -38,7 +38,7 @@ def check_minari(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Credits:
+class Attribution:
     """Whose a data set is, and which code it was made with: empty where nobody said."""
 
     author: str = ""
@@ -59,8 +59,8 @@ class Credits:
 def write_minari(
     name: str,
     config: WorldConfig,
-    episodes: Iterable[tuple[int, Iterator[Moment]]],
-    credits: Credits = Credits(),
+    episodes: Iterable[tuple[int, Iterator[ExportedTick]]],
+    credits: Attribution = Attribution(),
 ) -> int:
     """Writes what `minari.load_dataset(name)` loads, frames unchanged; returns the number of episodes.
 
@@ -108,7 +108,7 @@ def write_minari(
 
 
 def _buffers(
-    config: WorldConfig, episodes: Iterable[tuple[int, Iterator[Moment]]], counts: list[int]
+    config: WorldConfig, episodes: Iterable[tuple[int, Iterator[ExportedTick]]], counts: list[int]
 ) -> "Iterator[EpisodeBuffer]":
     """The episodes in chunks; Minari joins those of one number. Fills in how many ticks each has."""
     from minari.data_collector import EpisodeBuffer

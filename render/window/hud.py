@@ -64,8 +64,8 @@ def draw_note(screen: pygame.Surface, note: str, below: int | None = None) -> No
     bottom = screen.get_height() - 3 * size  # above the held buttons
     bottom = bottom if below is None else min(bottom, below - size // 2)
     for line in reversed(_wrap(note, size, screen.get_width() - 2 * size)):
-        place = (screen.get_width() // 2, bottom)
-        bottom = draw_label(screen, line, size, WHITE, (*SHADE[:3], 220), midbottom=place).top
+        anchor = (screen.get_width() // 2, bottom)
+        bottom = draw_label(screen, line, size, WHITE, (*SHADE[:3], 220), midbottom=anchor).top
 
 
 def figures(stats: Stats, recorded: str = "") -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Pacer:
-    """Holds one tick's frames uint8 `(n, H, W, 3)` and says which to show when; newer frames replace them."""
+    """Has one tick's frames uint8 `(n, H, W, 3)` and says which to show when; newer frames replace them."""
 
     def __init__(self) -> None:
         self._frames: np.ndarray | None = None

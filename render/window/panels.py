@@ -18,24 +18,24 @@ from playhead.render.window.text import (
 )
 
 if TYPE_CHECKING:
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.timeline.timeline import Timeline
 
 LONGEST_NAME = 40
 CHOSEN = (90, 130, 170, 120)
 
 
-class NameLine:
-    """A line to type a name into; return hands it to `take`, escape does not."""
+class TextPrompt:
+    """A line to type a name into; return hands it to `enter`, escape does not."""
 
-    def __init__(self, question: str, take: Callable[[str], None]) -> None:
-        self._question, self._take = question, take
+    def __init__(self, question: str, enter: Callable[[str], None]) -> None:
+        self._question, self._enter = question, enter
         self.text, self.done = "", False
 
     def press(self, event: pygame.Event) -> None:
         if event.key in (pygame.K_RETURN, pygame.K_KP_ENTER):
             self.done = True
-            self._take(self.text.strip())
+            self._enter(self.text.strip())
         elif event.key == pygame.K_ESCAPE:
             self.done = True
         elif event.key == pygame.K_BACKSPACE:
@@ -46,19 +46,21 @@ class NameLine:
     def draw(self, screen: pygame.Surface, below: int) -> None:
         """Draws the line right above `below`."""
         size = text_size(screen.get_size())
-        place = (screen.get_width() // 2, below - size // 2)
-        draw_label(screen, f"{self._question}: {self.text}_", size, WHITE, (*SHADE[:3], 235), midbottom=place)
+        anchor = (screen.get_width() // 2, below - size // 2)
+        draw_label(
+            screen, f"{self._question}: {self.text}_", size, WHITE, (*SHADE[:3], 235), midbottom=anchor
+        )
 
 
 class MomentList:
     """Bookmarks and the ends of all branches, the newest first; return hands the chosen one to `go`."""
 
-    def __init__(self, timeline: "Timeline", rate: float, go: "Callable[[Place], None]") -> None:
+    def __init__(self, timeline: "Timeline", rate: float, go: "Callable[[Point], None]") -> None:
         """`rate`: ticks a second of the world."""
         self._go, self.done = go, False
         tree, here = timeline.tree, timeline.head
         self.rows = [
-            (mark.place, f"{mark.name}   tick {mark.place.tick}") for mark in timeline.bookmarks[::-1]
+            (mark.point, f"{mark.name}   tick {mark.point.tick}") for mark in timeline.bookmarks[::-1]
         ]
         self._marks = len(self.rows)
         for branch in timeline.branches[::-1]:
@@ -68,10 +70,10 @@ class MomentList:
             length = f"{len(branch.ticks) / rate:.1f} s"
             self.rows.append((tree.end(branch.id), f"branch {branch.id}   {whence}   {length}"))
         self._here = here
-        self.chosen = next((i for i, (place, _) in enumerate(self.rows) if place == here), self._marks)
+        self.chosen = next((i for i, (point, _) in enumerate(self.rows) if point == here), self._marks)
 
     @property
-    def place(self) -> "Place":
+    def point(self) -> "Point":
         """The moment that is chosen."""
         return self.rows[self.chosen][0]
 
@@ -82,7 +84,7 @@ class MomentList:
             self.chosen = min(max(self.chosen + steps[event.key], 0), len(self.rows) - 1)
         elif event.key in (pygame.K_RETURN, pygame.K_KP_ENTER):
             self.done = True
-            self._go(self.place)
+            self._go(self.point)
         elif event.key in (pygame.K_ESCAPE, pygame.K_TAB):
             self.done = True
 
@@ -93,7 +95,7 @@ class MomentList:
         room = max(1, (below - 4 * pad) // line - 1)
         first = min(max(0, self.chosen - room // 2), max(0, len(self.rows) - room))
         shown = list(enumerate(self.rows))[first : first + room]
-        texts = [render_text(text, size, self._colour(i, place)) for i, (place, text) in shown]
+        texts = [render_text(text, size, self._colour(i, point)) for i, (point, text) in shown]
         hint = render_text("up, down; return: play on from there; escape: stay", size, GREY)
         width = max(text.get_width() for text in [*texts, hint]) + 4 * pad
         box = pygame.Rect(pad, pad, width, line * (len(texts) + 1) + 2 * pad)
@@ -105,7 +107,7 @@ class MomentList:
             screen.blit(text, text.get_rect(midleft=(box.left + 2 * pad, top + line // 2)))
         screen.blit(hint, hint.get_rect(midleft=(box.left + 2 * pad, box.bottom - pad - line // 2)))
 
-    def _colour(self, row: int, place: "Place") -> tuple[int, int, int]:
-        if place == self._here:
+    def _colour(self, row: int, point: "Point") -> tuple[int, int, int]:
+        if point == self._here:
             return ACCENT
         return WARNING if row < self._marks else WHITE

@@ -38,10 +38,10 @@ def draw_help(screen: pygame.Surface, keymap: Keymap) -> None:
     held += [(("mouse",), " and ".join(keymap.mouse.axes))] if keymap.mouse.axes else []
     pressed = _rows(keymap.window, FUNCTIONS)
     moved = max(0, (len(pressed) - len(held) - 1) // 2)  # so that both columns are about as long
-    pressed, rest = pressed[: len(pressed) - moved], pressed[len(pressed) - moved :]
+    pressed, others = pressed[: len(pressed) - moved], pressed[len(pressed) - moved :]
     size = text_size(screen.get_size())
     while True:
-        tables = [("hold", held), ("press", rest)]
+        tables = [("hold", held), ("press", others)]
         columns = [
             _stacked([_column(*table, size) for table in tables if table[1]]),
             _column("press", pressed, size),

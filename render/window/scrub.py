@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from playhead.engine.loop import Loop
-from playhead.render.window.glimpse import Glimpse
-from playhead.render.window.standstill import Standstill
+from playhead.render.window.nested_pause import NestedPause
+from playhead.render.window.preview import Preview
 
 if TYPE_CHECKING:
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.timeline.timeline import Timeline
 
 HESITATION = 0.3
@@ -43,7 +43,7 @@ def distance(held: float, rate: float) -> int:
 class Scrub:
     """Where it is and what is seen there. Used by the window's thread alone.
 
-    `active` from the first key until play goes on; `place` is None until the world stands still. `complain`
+    `active` from the first key until play goes on; `point` is None until the world stands still. `complain`
     is told what went wrong; `wake` is called, by another thread, when there is something to take.
     """
 
@@ -51,22 +51,22 @@ class Scrub:
         self,
         loop: Loop,
         timeline: "Timeline",
-        glimpse: Glimpse,
-        standstill: Standstill,
+        preview: Preview,
+        pause: NestedPause,
         complain: Callable[[str], None],
         wake: Callable[[], None],
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loop, self._timeline = loop, timeline
-        self._glimpse, self._standstill = glimpse, standstill
+        self._preview, self._pause = preview, pause
         self._complain, self._wake, self._now = complain, wake, now
         self.active = False
-        self.place: Place | None = None
-        self._line = 0  # the branch along which it goes
+        self.point: Point | None = None
+        self._branch = 0  # the branch along which it goes
         self._keys: list[int] = []
         self._tapped = False
         self._offset, self._since = 0, 0.0
-        self._origin: Future[Place | None] | None = None
+        self._origin: Future[Point | None] | None = None
         self._going: Future[Any] | None = None
 
     @property
@@ -102,22 +102,22 @@ class Scrub:
             return self._arrive()
         if self._origin is None or not self._origin.done():
             return False
-        before = self.place, self._glimpse.place
+        before = self.point, self._preview.point
         origin = self._origin.result()
         if origin is None:
             self._complain("there is nothing to go back to")
             self._go_on(None)
             return True
-        if self._line not in self._timeline.tree.branches or self._on_line(origin.tick) != origin:
-            self._line = origin.branch
-        self.place = place = self._on_line(self._tick(origin))
-        self._glimpse.look(place)
+        if self._branch not in self._timeline.tree.branches or self._on_branch(origin.tick) != origin:
+            self._branch = origin.branch
+        self.point = point = self._on_branch(self._tick(origin))
+        self._preview.look(point)
         if not self._keys:
-            self._go_on(None if place is None or place == origin else self._loop.seek(place))
-        return (self.place, self._glimpse.place) != before
+            self._go_on(None if point is None or point == origin else self._loop.seek(point))
+        return (self.point, self._preview.point) != before
 
     def _begin(self) -> None:
-        self._standstill.begin()
+        self._pause.begin()
         self.active, self._offset, self._going = True, 0, None
         self._origin = self._loop.ask(lambda session: self._timeline.head)
         self._origin.add_done_callback(lambda _: self._wake())
@@ -135,26 +135,26 @@ class Scrub:
         rate = self._loop.world.config.ticks_per_second
         return self._keys[-1] * (distance(self._now() - self._since, rate) - (not self._tapped))
 
-    def _tick(self, origin: "Place", moved: int | None = None) -> int:
+    def _tick(self, origin: "Point", moved: int | None = None) -> int:
         """The tick that it has come to, no further than the line goes."""
         moved = (self._moved() if self._keys else 0) if moved is None else moved
-        branch = self._timeline.tree.branches.get(self._line)
+        branch = self._timeline.tree.branches.get(self._branch)
         end = branch.last if branch is not None else origin.tick
         return min(max(origin.tick + self._offset + moved, 0), end)
 
-    def _on_line(self, tick: int) -> "Place | None":
-        from playhead.engine.recording.tree import Place
+    def _on_branch(self, tick: int) -> "Point | None":
+        from playhead.engine.recording.tree import Point
 
         tree = self._timeline.tree
-        return tree.check(Place(self._line, tick)) if tick <= tree.branch(self._line).last else None
+        return tree.check(Point(self._branch, tick)) if tick <= tree.branch(self._branch).last else None
 
     def _go_on(self, going: "Future[Any] | None") -> None:
         """Ends the standing still; play goes on once the session is there."""
         self._origin = None
-        self._standstill.end()
+        self._pause.end()
         self._going = going
         if going is None:
-            self._rest()
+            self._finish()
         else:
             going.add_done_callback(lambda _: self._wake())
 
@@ -166,9 +166,9 @@ class Scrub:
         if error is not None:
             self._complain(str(error))
         self._going = None
-        self._rest()
+        self._finish()
         return True
 
-    def _rest(self) -> None:
-        self.active, self.place = False, None
-        self._glimpse.forget()
+    def _finish(self) -> None:
+        self.active, self.point = False, None
+        self._preview.forget()

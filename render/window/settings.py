@@ -1,13 +1,13 @@
-"""What can be chosen about a play."""
+"""What can be chosen about a play, by whom it concerns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from playhead.world.errors import WorldError
 
 
 @dataclass(frozen=True)
-class Watched:
+class ReplayRange:
     """The part of a recording that is played again in the window: ticks after `first`, up to `last`."""
 
     branch: int
@@ -16,43 +16,83 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class PlaySettings:
-    """The options of the command `play`. None: the scene's, the world's or the shipped one.
+class SessionSettings:
+    """Which session is played. None: the scene's, the world's or the shipped one.
 
-    `auto_steps` holds the rate by fewer denoise steps. `ticks`: end after so many. `script`: what to hold
-    before the keys count. `hold`: the world stands still while nothing is held. `recordings`: the folder that
-    the play is recorded to, None for nowhere; `unrecorded`: why, where that was not wished. `continued`: a
-    recording to go on with, `FILE` or `FILE@PLACE`.
-    `connect`: the address of a server to play on, with `key` and `server_key` where it wants keys, and frames
-    that come by `codec`. `bridge`: where programs may watch and play this window's session, with `key` and
-    `clients` where they need keys. `watched`: what of a recording is to be played again instead.
+    `script`: what to hold before the keys count. `continued`: a recording to go on with, `FILE` or
+    `FILE@POINT`; `replayed`: what of it is to be played again instead.
     """
 
     world: str | None = None
     scene: str | None = None
     seed: int | None = None
     steps: int | None = None
-    auto_steps: bool = False
-    keys: Path | None = None
-    speed: float = 1.0
-    fullscreen: bool = False
     device: str = "auto"
     attention: str | None = None
-    hold: bool = False
-    hud: bool = True
     script: str | None = None
-    ticks: int | None = None
-    screenshots: Path = Path()
-    recordings: Path | None = None
-    unrecorded: str = ""
     continued: str = ""
-    connect: str | None = None
-    key: Path | None = None
-    server_key: Path | None = None
-    bridge: str | None = None
+    replayed: ReplayRange | None = None
+
+
+@dataclass(frozen=True)
+class PaceSettings:
+    """How it runs. `auto_steps` keeps the rate by fewer denoise steps. `hold`: the world stands still while
+    nothing is held. `ticks`: end after so many.
+    """
+
+    speed: float = 1.0
+    auto_steps: bool = False
+    hold: bool = False
+    ticks: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordingSettings:
+    """The `folder` that the play is recorded to, None for nowhere; `unrecorded`: why, if unwished."""
+
+    folder: Path | None = None
+    unrecorded: str = ""
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What the window looks like and obeys. `keymap`: the file of one, None for the world's."""
+
+    keymap: Path | None = None
+    fullscreen: bool = False
+    hud: bool = True
+    screenshots: Path = Path()
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """Where programs may watch and play this window's session, with the keys that they then need."""
+
+    address: str
+    secret_key: Path | None = None
     clients: Path | None = None
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The server to play on, the keys where it wants some, and how its frames come."""
+
+    address: str
+    secret_key: Path | None = None
+    server_key: Path | None = None
     codec: str = "h264"
-    watched: Watched | None = None
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """The options of the command `play`; each part is handed to those alone whom it concerns."""
+
+    session: SessionSettings = field(default_factory=SessionSettings)
+    pace: PaceSettings = field(default_factory=PaceSettings)
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
+    window: WindowSettings = field(default_factory=WindowSettings)
+    bridge: BridgeSettings | None = None
+    server: ServerSettings | None = None
 
 
 def parse_steps(text: str | None) -> tuple[int | None, bool]:

@@ -20,7 +20,7 @@ from playhead.render.window.text import (
 )
 
 if TYPE_CHECKING:
-    from playhead.engine.recording.tree import Bookmark, Branch, Place
+    from playhead.engine.recording.tree import Bookmark, Branch, Point
     from playhead.engine.timeline.timeline import Timeline
 
 GROOVE = (72, 78, 90)
@@ -63,9 +63,9 @@ class Strip:
     """
 
     def __init__(self) -> None:
-        self._scaled: dict[tuple[Place, int], pygame.Surface] = {}
+        self._scaled: dict[tuple[Point, int], pygame.Surface] = {}
 
-    def draw(self, screen: pygame.Surface, timeline: "Timeline", place: "Place", rate: float) -> pygame.Rect:
+    def draw(self, screen: pygame.Surface, timeline: "Timeline", point: "Point", rate: float) -> pygame.Rect:
         """Draws the strip for a moment of a world of `rate` ticks a second. Returns where it is."""
         branches = timeline.branches
         size = text_size(screen.get_size())
@@ -76,21 +76,21 @@ class Strip:
         box = pygame.Rect(pad, screen.get_height() - high - pad, screen.get_width() - 2 * pad, high)
         screen.blit(panel(box.size, pad, (*SHADE[:3], 225)), box)
         last = max(1, *(branch.last for branch in branches))
-        plan = _Plan(box.inflate(-2 * pad, -2 * pad), size, last, way_to(branches, place), lanes, lane)
-        self._draw_thumbnails(screen, plan, timeline.thumbnails(), place)
+        plan = _Plan(box.inflate(-2 * pad, -2 * pad), size, last, way_to(branches, point), lanes, lane)
+        self._draw_thumbnails(screen, plan, timeline.thumbnails(), point)
         for branch in sorted(branches, key=lambda b: b.id in plan.way):  # the way lies on top
             _draw_branch(screen, plan, branch)
         _draw_bookmarks(screen, plan, timeline.bookmarks)
-        _draw_words(screen, plan, timeline, place, rate)
-        x = plan.x(place.tick)
+        _draw_words(screen, plan, timeline, point, rate)
+        x = plan.x(point.tick)
         pygame.draw.line(screen, WHITE, (x, plan.thumbnails.top - 2), (x, plan.inside.bottom), 2)
         return box
 
     def _draw_thumbnails(
-        self, screen: pygame.Surface, plan: _Plan, found: "Iterable[tuple[Place, np.ndarray]]", place: "Place"
+        self, screen: pygame.Surface, plan: _Plan, found: "Iterable[tuple[Point, np.ndarray]]", point: "Point"
     ) -> None:
         """Each at its tick, as many as there is room for."""
-        reach = {**plan.way, place.branch: plan.last}  # of its own branch also what comes after it
+        reach = {**plan.way, point.branch: plan.last}  # of its own branch also what comes after it
         row, free = plan.thumbnails, plan.inside.left
         for there, small in sorted(found, key=_tick):
             if there.tick > reach.get(there.branch, -1):
@@ -102,8 +102,8 @@ class Strip:
                 screen.blit(self._scale(there, small, (wide, row.height)), (left, row.top))
                 free = left + wide + 2
 
-    def _scale(self, place: "Place", small: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
-        key = place, size[1]
+    def _scale(self, point: "Point", small: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
+        key = point, size[1]
         if key not in self._scaled:
             if len(self._scaled) >= KEPT:
                 self._scaled.clear()
@@ -113,14 +113,14 @@ class Strip:
         return self._scaled[key]
 
 
-def _tick(thumbnail: "tuple[Place, np.ndarray]") -> int:
+def _tick(thumbnail: "tuple[Point, np.ndarray]") -> int:
     return thumbnail[0].tick
 
 
-def way_to(branches: "Sequence[Branch]", place: "Place") -> dict[int, int]:
+def way_to(branches: "Sequence[Branch]", point: "Point") -> dict[int, int]:
     """The branches on the way to a moment, and the last tick of each that is on it."""
     known = {branch.id: branch for branch in branches}
-    way, number, last = {}, place.branch, place.tick
+    way, number, last = {}, point.branch, point.tick
     while number in known:
         way[number] = last
         parent = known[number].parent
@@ -160,10 +160,10 @@ def _draw_branch(screen: pygame.Surface, plan: _Plan, branch: "Branch") -> None:
 def _draw_bookmarks(screen: pygame.Surface, plan: _Plan, bookmarks: "Iterable[Bookmark]") -> None:
     """Flags, and the names of as many as there is room for."""
     free = plan.inside.left
-    for mark in sorted(bookmarks, key=lambda mark: mark.place.tick):
-        if mark.place.branch not in plan.lanes:
+    for mark in sorted(bookmarks, key=lambda mark: mark.point.tick):
+        if mark.point.branch not in plan.lanes:
             continue
-        x, y, high = plan.x(mark.place.tick), plan.y(mark.place.branch), plan.lane
+        x, y, high = plan.x(mark.point.tick), plan.y(mark.point.branch), plan.lane
         pygame.draw.line(screen, WARNING, (x, y - high), (x, y + high // 2), 2)
         pygame.draw.polygon(screen, WARNING, [(x, y - high), (x + high, y - high // 2), (x, y)])
         size = max(plan.size - 2, 11)
@@ -175,11 +175,11 @@ def _draw_bookmarks(screen: pygame.Surface, plan: _Plan, bookmarks: "Iterable[Bo
 
 
 def _draw_words(
-    screen: pygame.Surface, plan: _Plan, timeline: "Timeline", place: "Place", rate: float
+    screen: pygame.Surface, plan: _Plan, timeline: "Timeline", point: "Point", rate: float
 ) -> None:
-    end = timeline.tree.branch(place.branch).last
-    ago = f"   {(end - place.tick) / rate:.1f} s before its end" if place.tick < end else ""
-    left = render_text(f"branch {place.branch}   tick {place.tick} of {end}{ago}", plan.size)
+    end = timeline.tree.branch(point.branch).last
+    ago = f"   {(end - point.tick) / rate:.1f} s before its end" if point.tick < end else ""
+    left = render_text(f"branch {point.branch}   tick {point.tick} of {end}{ago}", plan.size)
     screen.blit(left, plan.inside.topleft)
     count, marks = len(plan.lanes), len(timeline.bookmarks)
     words = f"{count} branch{'es' if count > 1 else ''}   {marks} bookmark{'s' if marks != 1 else ''}"

@@ -4,7 +4,7 @@ import numpy as np
 import pygame
 
 from playhead.engine.clock import Clock
-from playhead.render.window.picture import draw_picture
+from playhead.render.window.scaling import draw_picture
 from playhead.render.window.window import Window
 
 

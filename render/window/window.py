@@ -38,7 +38,7 @@ class Window:
             self._window = pygame.Window(TITLE, size, resizable=True, fullscreen_desktop=fullscreen)
             self._window.minimum_size = SMALLEST
             self._window.set_icon(_icon())
-            self._fullscreen, self._keeps_mouse = fullscreen, False
+            self._fullscreen, self._captures_mouse = fullscreen, False
             self._window.get_surface()
         except pygame.error as error:
             raise _no_display(str(error)) from None
@@ -56,12 +56,12 @@ class Window:
         else:
             self._window.set_windowed()
         pygame.mouse.set_visible(not self._fullscreen)
-        if self._keeps_mouse:
-            self.keep_mouse()  # which a visible one would undo
+        if self._captures_mouse:
+            self.capture_mouse()  # which a visible one would undo
 
-    def keep_mouse(self) -> None:
+    def capture_mouse(self) -> None:
         """Hides the mouse and keeps it in the window, so that its motion comes without an end."""
-        self._keeps_mouse = True
+        self._captures_mouse = True
         self._window.grab_mouse = True
         pygame.mouse.set_relative_mode(True)
 

@@ -6,6 +6,7 @@ import pygame
 import pytest
 
 from playhead.controls.keymap import DEFAULT, FUNCTIONS, SHIPPED, find_keymap, load_keymap
+from playhead.world.action import ActionSpace
 from playhead.world.errors import ActionError
 from tests.conftest import BUTTONS
 
@@ -31,7 +32,7 @@ def test_every_shipped_key_map_can_be_used(path):
 
 def test_freedoom_is_played_with_wasd_arrows_space_and_e():
     keymap = find_keymap("freedoom")
-    keymap.check(BUTTONS)
+    keymap.check(ActionSpace(tuple(BUTTONS)))
     assert set(keymap.buttons) == set(BUTTONS)
     for keys, button in {
         "w up": "forward", "s down": "back", "left": "turn_left", "right": "turn_right",
@@ -69,7 +70,7 @@ def test_an_unknown_key_is_named(tmp_path):
 def test_a_button_that_the_world_does_not_have_is_named(tmp_path):
     keymap = load_keymap(write(tmp_path, '[buttons]\njump = ["w"]\n'))
     with pytest.raises(ActionError, match=r"names `jump`.*forward, back"):
-        keymap.check(BUTTONS)
+        keymap.check(ActionSpace(tuple(BUTTONS)))
 
 
 def test_an_unknown_function_of_the_window_is_named(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from playhead.controls.keymap import find_keymap, load_keymap
 from playhead.controls.look import Look
+from playhead.world.action import ActionSpace
 from playhead.world.errors import ActionError
 from playhead.world.public import PUBLIC
 
@@ -27,7 +28,7 @@ def moved(x: int, y: int) -> pygame.Event:
 def test_every_public_world_has_a_key_map_that_fits_it(name: str) -> None:
     config = PUBLIC[name].config
     keymap = find_keymap(name, config.family)
-    keymap.check(config.action.buttons, config.action.axes)
+    keymap.check(config.action)
     assert keymap.buttons.keys() | {"no_move"} >= set(config.action.buttons)
     assert keymap.window["pause"]
 
@@ -68,8 +69,9 @@ def test_keys_push_an_axis_while_they_are_held_and_a_tap_counts_once() -> None:
 
 
 def test_an_axis_that_the_world_has_not_is_refused() -> None:
+    space = ActionSpace(("forward", "back", "left", "right", "re_anchor"))
     with pytest.raises(ActionError, match="axes are none"):
-        find_keymap("matrix-game-2").check(("forward", "back", "left", "right", "re_anchor"))
+        find_keymap("matrix-game-2").check(space)
 
 
 def test_motion_that_is_sampled_often_adds_up_to_what_one_sample_of_a_tick_would_be() -> None:

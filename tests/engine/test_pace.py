@@ -162,9 +162,9 @@ def test_automatic_steps_that_are_chosen_already_go_on_as_they_are():
 def test_a_key_that_is_older_than_the_last_rest_waited_for_no_tick():
     play = Play()
     play.fake.seconds = 5.0
-    assert play.pace.key(4.9) == 4.9 and play.pace.key(None) is None
-    play.pace.rest()
-    assert play.pace.key(4.9) is None and play.pace.key(5.0) == 5.0
+    assert play.pace.key_event(4.9) == 4.9 and play.pace.key_event(None) is None
+    play.pace.resync()
+    assert play.pace.key_event(4.9) is None and play.pace.key_event(5.0) == 5.0
 
 
 def test_it_tells_how_well_it_is_kept():

@@ -13,7 +13,7 @@ import pytest
 
 from playhead.main import main
 from playhead.render.bench import figures
-from playhead.render.bench.play import Wanderer
+from playhead.render.bench.play_speed import RandomSource
 from playhead.world.action import Action, ActionSpace
 from tests.conftest import BUTTONS, make_tiny_world, save_world
 
@@ -185,7 +185,7 @@ def refusal(
 def test_the_wanderer_holds_every_button_and_combinations_and_nothing() -> None:
     """What is measured is play: chords that change, and pauses."""
     space = ActionSpace(BUTTONS)
-    wanderer, again = Wanderer(space), Wanderer(space)
+    wanderer, again = RandomSource(space), RandomSource(space)
     actions = [wanderer.sample() for _ in range(3000)]
     assert actions == [again.sample() for _ in range(3000)]
     assert {name for action in actions for name in action.buttons} == set(BUTTONS)

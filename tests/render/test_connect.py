@@ -121,7 +121,7 @@ def test_a_window_that_waits_for_a_server_is_there_and_can_be_closed():
 import threading, time, pygame
 from playhead.engine.bridge.client import remote_session
 from playhead.render.window.play import play
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import PlaySettings, ServerSettings
 
 remote_session.FIRST = 600
 
@@ -131,7 +131,7 @@ def close():
     pygame.event.post(pygame.Event(pygame.QUIT))
 
 threading.Thread(target=close).start()
-play(PlaySettings(connect={address!r}))
+play(PlaySettings(server=ServerSettings({address!r})))
 """
         env = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
         ended = subprocess.run(

@@ -14,7 +14,7 @@ from playhead import main as command_line
 from playhead.engine.agents import WorldEnv
 from playhead.engine.session import Session
 from playhead.render.export import minari as minari_export
-from playhead.render.export.episodes import Moment, check_episodes, without_cuts, write_episode
+from playhead.render.export.episodes import ExportedTick, check_episodes, without_cuts, write_episode
 from playhead.render.export.export import ExportError
 from playhead.render.export.minari import check_minari, write_minari
 from playhead.world.action import RE_ANCHOR, Action, ActionSpace
@@ -29,11 +29,11 @@ TICKS = 12
 HELD = [Action(frozenset(BUTTONS[t % 8 : t % 8 + t % 3])) for t in range(TICKS)]
 
 
-def moments(world: World, seed: int = 3) -> Iterator[Moment]:
+def moments(world: World, seed: int = 3) -> Iterator[ExportedTick]:
     session = Session(world, make_tiny_context(), seed)
-    yield Moment(0, None, session.frames)
+    yield ExportedTick(0, None, session.frames)
     for tick, action in enumerate(HELD, 1):
-        yield Moment(tick, action, session.step(action))
+        yield ExportedTick(tick, action, session.step(action))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_return_to_the_start_is_a_cut() -> None:
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     back = Action(frozenset({RE_ANCHOR}))
     held = [None, Action(), Action(), back, Action(), back]
-    played = (Moment(tick, action, frames) for tick, action in enumerate(held))
+    played = (ExportedTick(tick, action, frames) for tick, action in enumerate(held))
     assert [[m.tick for m in part] for part in without_cuts(played)] == [[0, 1, 2], [3, 4]]
 
 
@@ -124,7 +124,7 @@ def test_minari_loads_what_was_played(
 def test_the_environment_of_a_shipped_world_is_recovered(datasets: Path) -> None:
     world = World.load("freedoom", "cpu")
     frames = np.zeros((1, 160, 256, 3), np.uint8)
-    played = [Moment(0, None, frames), Moment(1, Action(frozenset({"forward"})), frames)]
+    played = [ExportedTick(0, None, frames), ExportedTick(1, Action(frozenset({"forward"})), frames)]
     write_minari("mine-v0", world.config, [(0, iter(played))])
     dataset = minari.load_dataset("mine-v0")
     env = dataset.recover_environment()
@@ -137,7 +137,7 @@ def test_the_environment_of_a_shipped_world_is_recovered(datasets: Path) -> None
 
 
 def test_an_interrupted_data_set_is_not_there(tiny_world: World, datasets: Path) -> None:
-    def broken() -> Iterator[Moment]:
+    def broken() -> Iterator[ExportedTick]:
         yield from list(moments(tiny_world))[:3]
         raise KeyboardInterrupt
 

@@ -8,11 +8,11 @@ import numpy as np
 import pygame
 import pytest
 
-from playhead.render.export.export import Clip, ExportError, check_export, exporting
+from playhead.render.export.export import ClipInfo, ExportError, check_export, exporting
 from playhead.render.export.sheet import write_png
 
 TICKS, HEIGHT, WIDTH = 40, 48, 64
-CLIP = Clip(
+CLIP = ClipInfo(
     size=(HEIGHT, WIDTH),
     frames_per_tick=1,
     rate=Fraction(35, 2),
@@ -26,7 +26,7 @@ def ticks(count: int = TICKS, per_tick: int = 1) -> list[np.ndarray]:
     return [np.full((per_tick, HEIGHT, WIDTH, 3), 4 * tick + 20, np.uint8) for tick in range(count)]
 
 
-def export(path: Path, clip: Clip = CLIP, per_tick: int = 1) -> Path:
+def export(path: Path, clip: ClipInfo = CLIP, per_tick: int = 1) -> Path:
     check_export(path)
     with exporting(path, clip) as write:
         for frames in ticks(per_tick=per_tick):
@@ -47,7 +47,7 @@ def test_an_npz_holds_the_very_frames_and_actions(tmp_path: Path) -> None:
 
 
 def test_several_frames_a_tick_lie_end_to_end(tmp_path: Path) -> None:
-    clip = Clip((HEIGHT, WIDTH), 4, Fraction(70), CLIP.actions, CLIP.labels)
+    clip = ClipInfo((HEIGHT, WIDTH), 4, Fraction(70), CLIP.actions, CLIP.labels)
     with np.load(export(tmp_path / "out.npz", clip, per_tick=4)) as data:
         assert data["frames"].shape == (4 * TICKS, HEIGHT, WIDTH, 3)
     assert len(greys(export(tmp_path / "out.mp4", clip, per_tick=4))) == 4 * TICKS

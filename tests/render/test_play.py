@@ -83,7 +83,7 @@ def test_closing_the_window_ends_at_any_time(tiny_world_folder, tiny_scene):
 import threading, time, pygame
 from pathlib import Path
 from playhead.render.window.play import play
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import PlaySettings, SessionSettings
 
 def close():
     while not pygame.display.get_init():
@@ -91,7 +91,7 @@ def close():
     pygame.event.post(pygame.Event(pygame.QUIT))
 
 threading.Thread(target=close).start()
-play(PlaySettings(world={str(tiny_world_folder)!r}, scene={str(tiny_scene)!r}))
+play(PlaySettings(SessionSettings({str(tiny_world_folder)!r}, {str(tiny_scene)!r})))
 """
     env = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)

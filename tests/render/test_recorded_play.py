@@ -14,7 +14,7 @@ import pytest
 from playhead.engine.recording.finding import Summary
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import verify
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.world.world import World
 from tests.render.desktop import ROOT, lacking, playing
 
@@ -78,7 +78,7 @@ def test_play_goes_on_with_a_recording_from_any_moment(screen, tmp_path, home, s
         assert player.end() == (0, "")
     recording = Recording.read(file)
     first, second = recording.tree.branches.values()
-    assert (first.last, second.parent, second.last) == (12, Place(1, 5), 8)
+    assert (first.last, second.parent, second.last) == (12, Point(1, 5), 8)
     assert [tick.source for tick in second.ticks] == ["script"] * 3
     assert all(verify(recording, World.load(tiny_world_folder), n) is None for n in (1, 2))
 

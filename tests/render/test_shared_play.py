@@ -64,38 +64,38 @@ def test_a_person_lets_a_program_play_in_lockstep_and_takes_the_control_back(
     alone = Session(World.load(tiny_world_folder), make_tiny_context(), SEED)
     with sharing(screen, tmp_path, *options) as (player, address), program(address) as (client, session):
         player.press("p", "r")
-        opened, frames = client.ask(p.Attach(session=session), p.Opened)
+        opened, frames = client.ask(p.AttachRequest(session=session), p.OpenReply)
         assert (opened.in_control, opened.clock, opened.scene.name) == (False, "live", "tiny-scene")
         nobody = corner(player, tick=0)
         with pytest.raises(BridgeError) as error:
-            client.ask(p.Act(session=session, action=RIGHT), p.Received)
+            client.ask(p.ActRequest(session=session, action=RIGHT), p.ActReply)
         assert error.value.code == "not_in_control"
 
-        asked = client.ask(wants(session, "take"), p.Controlled)[0]
+        asked = client.ask(wants(session, "take"), p.ControlReply)[0]
         assert (asked.in_control, asked.holder, asked.asking) == (False, "window", "walker")
         wait_for(lambda: (corner(player, 0) != nobody).any() or None, "the wish, in the HUD")
         player.press("g")
-        assert until(client, p.Controlled, in_control=True)
-        client.ask(p.Tune(session=session, clock="lockstep"), p.Done)
+        assert until(client, p.ControlReply, in_control=True)
+        client.ask(p.TuneRequest(session=session, clock="lockstep"), p.DoneReply)
         player.type("keydown", "Left")  # does not count now
         player.press("r", "period")  # neither do these
-        _, frames = client.ask(p.Step(session=session, actions=[RIGHT] * 4), p.Stepped)
+        _, frames = client.ask(p.StepRequest(session=session, actions=[RIGHT] * 4), p.StepReply)
         assert np.array_equal(frames, [alone.step(RIGHT)[0] for _ in range(4)])
         shown = middle(player.screenshot(tick=4), scale=7)
         assert np.array_equal(shown[16:], frames[-1][16:])  # above that it says who plays
         assert (corner(player, 4) != nobody).any()
 
         player.press("g")
-        assert until(client, p.Controlled, in_control=False, holder="window")
+        assert until(client, p.ControlReply, in_control=False, holder="window")
         with pytest.raises(BridgeError) as error:
-            client.ask(p.Step(session=session, actions=[RIGHT]), p.Stepped)
+            client.ask(p.StepRequest(session=session, actions=[RIGHT]), p.StepReply)
         assert error.value.code == "not_in_control"
         assert np.array_equal(middle(player.step(5), scale=7), alone.step(LEFT)[0])
         player.type("keyup", "Left")
         assert np.array_equal(corner(player, 5), nobody)
         player.press("Escape")
         assert player.end() == (0, "")
-        assert until(client, p.Ended).reason == "its window was closed"
+        assert until(client, p.EndedPush).reason == "its window was closed"
 
 
 def test_a_program_saves_what_was_played_beside_the_recording_of_the_window(screen, tmp_path, options):
@@ -106,13 +106,13 @@ def test_a_program_saves_what_was_played_beside_the_recording_of_the_window(scre
         program(address) as (client, session),
     ):
         player.press("p", "r")
-        asked = client.ask(wants(session, "take"), p.Controlled)[0]
+        asked = client.ask(wants(session, "take"), p.ControlReply)[0]
         assert asked.asking == "walker"
         player.press("g")
-        assert until(client, p.Controlled, in_control=True)
-        client.ask(p.Tune(session=session, clock="lockstep"), p.Done)
-        client.ask(p.Step(session=session, actions=[RIGHT] * 4), p.Stepped)
-        assert client.ask(p.Save(session=session, name="walk"), p.Saved)[0].file == "walk.playhead"
+        assert until(client, p.ControlReply, in_control=True)
+        client.ask(p.TuneRequest(session=session, clock="lockstep"), p.DoneReply)
+        client.ask(p.StepRequest(session=session, actions=[RIGHT] * 4), p.StepReply)
+        assert client.ask(p.SaveRequest(session=session, name="walk"), p.SaveReply)[0].file == "walk.playhead"
         player.press("Escape")
         assert player.end() == (0, "")
     saved = Recording.read(folder / "walk.playhead")
@@ -133,15 +133,15 @@ from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 client = Client({address!r}, "doomed")
-client.ask(p.Control(session={id!r}, want="take"), p.Controlled)
+client.ask(p.ControlRequest(session={id!r}, want="take"), p.ControlReply)
 while True:
     client.wait(60)
-    if any(isinstance(push, p.Controlled) and push.in_control for push in client.pushes):
+    if any(isinstance(push, p.ControlReply) and push.in_control for push in client.pushes):
         break
-client.ask(p.Tune(session={id!r}, clock="lockstep"), p.Done)
-client.ask(p.Step(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 2), p.Stepped)
+client.ask(p.TuneRequest(session={id!r}, clock="lockstep"), p.DoneReply)
+client.ask(p.StepRequest(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 2), p.StepReply)
 print("playing", flush=True)
-client.send(p.Step(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 256))
+client.send(p.StepRequest(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 256))
 client.wait(60)
 """
         doomed = subprocess.Popen(
@@ -157,12 +157,15 @@ client.wait(60)
             doomed.communicate()
         last = 0
         while True:  # what was asked for last is played to its end, as of any client
-            seen = client.ask(p.Attach(session=id), p.Opened)[0]
+            seen = client.ask(p.AttachRequest(session=id), p.OpenReply)[0]
             if seen.clock == "live" and seen.tick == last:
                 break
             last = seen.tick
         player.press("period")
-        wait_for(lambda: client.ask(p.Observe(session=id), p.Observed)[0].tick == last + 1 or None, "a tick")
+        wait_for(
+            lambda: client.ask(p.ObserveRequest(session=id), p.ObserveReply)[0].tick == last + 1 or None,
+            "a tick",
+        )
         player.press("Escape")
         assert player.end() == (0, "")
 

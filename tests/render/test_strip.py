@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playhead.engine.recording.tree import Branch, Place, PlayedTick, Tree
+from playhead.engine.recording.tree import Branch, PlayedTick, Point, Tree
 from playhead.render.window.strip import LANES, assign_lanes, way_to
 from playhead.world.action import Action
 
@@ -20,7 +20,7 @@ def trees(draw: st.DrawFn) -> Tree:
         parent = None
         if number > 1 and draw(st.booleans()):
             whence = draw(st.integers(1, number - 1))
-            parent = tree.check(Place(whence, draw(st.integers(0, tree.branch(whence).last))))
+            parent = tree.check(Point(whence, draw(st.integers(0, tree.branch(whence).last))))
         tree.branches[number] = Branch(number, parent, 1, 0, 1, ticks=[TICK] * draw(st.integers(0, 9)))
     return tree
 
@@ -28,10 +28,10 @@ def trees(draw: st.DrawFn) -> Tree:
 @given(trees(), st.data())
 def test_the_way_to_a_moment_has_every_tick_of_it_once(tree: Tree, data: st.DataObject) -> None:
     number = data.draw(st.sampled_from(sorted(tree.branches)))
-    place = tree.check(Place(number, data.draw(st.integers(0, tree.branch(number).last))))
-    way = way_to(list(tree.branches.values()), place)
-    ticks = [Place(b, t) for b, last in way.items() for t in range(tree.branch(b).first + 1, last + 1)]
-    path = [tree.check(Place(place.branch, tick)) for tick in range(1, place.tick + 1)]
+    point = tree.check(Point(number, data.draw(st.integers(0, tree.branch(number).last))))
+    way = way_to(list(tree.branches.values()), point)
+    ticks = [Point(b, t) for b, last in way.items() for t in range(tree.branch(b).first + 1, last + 1)]
+    path = [tree.check(Point(point.branch, tick)) for tick in range(1, point.tick + 1)]
     assert sorted(ticks, key=lambda p: p.tick) == path
 
 

@@ -11,7 +11,7 @@ import pygame
 import pytest
 
 from playhead.controls.keymap import find_keymap
-from playhead.engine.stats import Link, Stats
+from playhead.engine.stats import LinkStats, Stats
 from playhead.render.window.hud import draw_hud, draw_note, draw_state, figures
 from playhead.render.window.screens import draw_help, draw_loading
 from playhead.render.window.settings import parse_steps
@@ -43,7 +43,7 @@ def test_the_figures_are_in_milliseconds_and_say_what_they_are():
 
 
 def test_of_a_session_elsewhere_the_way_there_is_shown_and_a_break_in_it():
-    link = Link("", 0.0412, 0.0603, 0.0014, 0.008, "h264")
+    link = LinkStats("", 0.0412, 0.0603, 0.0014, 0.008, "h264")
     text = dict(figures(replace(STATS, link=link)))
     assert text["round trip"] == "41 ms p50   60 ms p99"
     assert text["decode"] == "1.4 ms h264   smoothed by 8 ms"

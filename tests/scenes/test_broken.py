@@ -15,8 +15,8 @@ from playhead.scenes.scene import SceneError, load_scene, scan_scenes, scene_nam
 from playhead.world import attention_check
 from playhead.world.catalogue import scan_worlds
 from playhead.world.errors import WorldError, warn_once
-from playhead.world.found import find_world
 from playhead.world.world import World
+from playhead.world.world_folders import find_world
 from tests.conftest import save_scene
 
 
@@ -135,7 +135,7 @@ def test_a_broken_recording_is_a_row(kind: str, mine: Path, run: Callable[..., s
 def test_broken_notes_on_attention_are_none(note: bytes, tmp_path: Path) -> None:
     (tmp_path / "attention.json").write_bytes(note)
     assert attention_check._read(tmp_path / "attention.json") == {}
-    whole = {"key": attention_check.Choice("math")}
+    whole = {"key": attention_check.BackendChoice("math")}
     attention_check._write(tmp_path / "attention.json", whole)
     assert attention_check._read(tmp_path / "attention.json") == whole
     assert msgspec.json.decode((tmp_path / "attention.json").read_bytes())

@@ -34,17 +34,18 @@ PLAY = """
 import os, sys
 from pathlib import Path
 from playhead.render.window import play
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import PaceSettings, PlaySettings, RecordingSettings, SessionSettings
 
 show = play.Play._receive
 
 def receive(self, tick):
     show(self, tick)  # the player has it
-    os.write(1, f"{tick.place}\\n".encode())
+    os.write(1, f"{tick.point}\\n".encode())
 
 play.Play._receive = receive
 world, scene, folder, script = sys.argv[1:]
-play.play(PlaySettings(world=world, scene=scene, script=script, speed=2, recordings=Path(folder)))
+session = SessionSettings(world=world, scene=scene, script=script)
+play.play(PlaySettings(session, PaceSettings(speed=2), RecordingSettings(Path(folder))))
 """
 """A real play that says on its standard output which ticks it has handed to its window."""
 
@@ -114,8 +115,8 @@ def _simulated(recording: Recording, world: World) -> set[Seen]:
     """Every tick of a recording, simulated again; each has to come out as it was recorded."""
     found = set()
     for moment in replay_all(recording, world):
-        assert moment.equal, f"{recording.path} does not simulate to equal hashes at {moment.place}"
-        found.add(_seen(moment.place.tick, moment.frames))
+        assert moment.equal, f"{recording.path} does not simulate to equal hashes at {moment.point}"
+        found.add(_seen(moment.point.tick, moment.frames))
     return found
 
 
@@ -170,7 +171,7 @@ class _Guest:
         try:
             while True:
                 if len(self.sessions) < 2:
-                    opened, _ = self._client.ask(p.Open(), p.Opened)
+                    opened, _ = self._client.ask(p.OpenRequest(), p.OpenReply)
                     self.sessions[opened.session] = _Known([], [])
                 elif len(self.sessions) > 4:
                     self._close(self._draw.choice(list(self.sessions)))
@@ -184,39 +185,39 @@ class _Guest:
     def _step(self, name: str, known: _Known) -> None:
         draw = self._draw
         held = [Action(frozenset(draw.sample(BUTTONS, draw.randrange(3)))) for _ in range(draw.randint(1, 9))]
-        reply, frames = self._client.ask(p.Step(session=name, actions=held), p.Stepped)
+        reply, frames = self._client.ask(p.StepRequest(session=name, actions=held), p.StepReply)
         assert frames is not None and reply.first == len(known.way) + 1
         for tick, shown in enumerate(frames.reshape(len(held), -1, *frames.shape[1:]), reply.first):
             known.way.append(_seen(tick, shown))
             known.all.append(known.way[-1])
 
     def _keep(self, name: str, known: _Known) -> None:
-        reply, _ = self._client.ask(p.Snapshot(session=name), p.Snapshotted)
+        reply, _ = self._client.ask(p.SnapshotRequest(session=name), p.SnapshotReply)
         known.snapshots[reply.snapshot] = list(known.way)
 
     def _go_back(self, name: str, known: _Known) -> None:
         if known.snapshots:
             snapshot, way = self._draw.choice(list(known.snapshots.items()))
-            self._client.ask(p.Restore(session=name, snapshot=snapshot), p.Observed)
+            self._client.ask(p.RestoreRequest(session=name, snapshot=snapshot), p.ObserveReply)
             known.way = list(way)
 
     def _reset(self, name: str, known: _Known) -> None:
-        self._client.ask(p.Reset(session=name, seed=self._draw.randrange(3)), p.Observed)
+        self._client.ask(p.ResetRequest(session=name, seed=self._draw.randrange(3)), p.ObserveReply)
         known.way = []
 
     def _double(self, name: str, known: _Known) -> None:
         tick = self._draw.randint(0, len(known.way))
-        request = self._draw.choice((p.Fork(session=name), p.Branch(session=name, tick=tick)))
-        reply, _ = self._client.ask(request, p.Opened)
+        request = self._draw.choice((p.ForkRequest(session=name), p.BranchRequest(session=name, tick=tick)))
+        reply, _ = self._client.ask(request, p.OpenReply)
         self.sessions[reply.session] = known.twin(reply.tick)
 
     def _save(self, name: str, known: _Known) -> None:
-        reply, _ = self._client.ask(p.Save(session=name, name=f"save-{len(self.saved)}"), p.Saved)
+        reply, _ = self._client.ask(p.SaveRequest(session=name, name=f"save-{len(self.saved)}"), p.SaveReply)
         self.saved[reply.file] = list(known.all)
 
     def _close(self, name: str) -> None:
         del self.sessions[name]  # asked for is enough: it may be gone
-        self._client.ask(p.Close(session=name), p.Done)
+        self._client.ask(p.CloseRequest(session=name), p.DoneReply)
 
 
 def kill_servers(world: Path, scene: Path, folder: Path, times: int, seed: int = 0) -> str:

@@ -65,8 +65,8 @@ def play_with_rewinds(world: Path, scene: Path, folder: Path, rewinds: int, paus
             loop.rewind(draw.randint(1, 60)).result(60)
         else:
             branch = draw.choice(timeline.branches)
-            place = timeline.tree.end(branch.id)._replace(tick=draw.randint(0, branch.last))
-            loop.seek(timeline.tree.check(place)).result(60)
+            point = timeline.tree.end(branch.id)._replace(tick=draw.randint(0, branch.last))
+            loop.seek(timeline.tree.check(point)).result(60)
         timeline.bookmark()
     time.sleep(pause)
     loop.stop()

@@ -13,7 +13,7 @@ from torch import Tensor
 from playhead.world import rope
 from playhead.world.attention import Attend
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Far, KVCache
+from playhead.world.kv_cache import FarMemory, KVCache
 
 SIDE, TOKENS, HEADS, HEAD_DIM = 4, 4, 2, 12  # latents of 4 x 4 in patches of 2 x 2
 modest = settings(max_examples=30, deadline=None)
@@ -29,10 +29,10 @@ class Shape(NamedTuple):
     sink: int
     blocks: list[int]
     seed: int
-    far: Far | None
+    far: FarMemory | None
 
 
-fars = st.builds(Far, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
+fars = st.builds(FarMemory, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
 
 
 @st.composite
@@ -66,7 +66,7 @@ def generator(layers: int = 2) -> Generator:
     return model
 
 
-def new_cache(frames: int, sink: int, span: int | None = None, far: Far | None = None) -> KVCache:
+def new_cache(frames: int, sink: int, span: int | None = None, far: FarMemory | None = None) -> KVCache:
     return KVCache(
         layers=2,
         batch=1,
@@ -100,7 +100,7 @@ class PlainMemory:
     Keys are kept as they came and turned to where they count anew in every pass; softmax is written out.
     """
 
-    def __init__(self, frames: int, sink: int, span: int | None = None, far: Far | None = None) -> None:
+    def __init__(self, frames: int, sink: int, span: int | None = None, far: FarMemory | None = None) -> None:
         self.frames, self.sink, self.span, self.far = frames, sink, span, far
         self.length = 0
         self.since = 0  # the first frame after the last flush

@@ -13,7 +13,7 @@ from playhead.world.attention import attention
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.errors import WorldError
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.public import PUBLIC
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
@@ -32,8 +32,8 @@ def changed(config: WorldConfig, part: str, **changes: Any) -> WorldConfig:
     )
 
 
-def far(**changes: Any) -> dict[str, Far]:
-    return {"far": msgspec.structs.replace(Far(3, 4, (1,)), **changes)}
+def far(**changes: Any) -> dict[str, FarMemory]:
+    return {"far": msgspec.structs.replace(FarMemory(3, 4, (1,)), **changes)}
 
 
 WRONG: list[tuple[WorldConfig, str, dict[str, Any], str]] = [

@@ -14,8 +14,8 @@ from playhead.main import main
 from playhead.render.evaluate.commands import comparison
 from playhead.world.clips import cut_clips
 from playhead.world.evaluation import HORIZONS, as_numbers, prepare
-from playhead.world.found import SHIPPED
 from playhead.world.world import World
+from playhead.world.world_folders import SHIPPED
 from tests.conftest import BUTTONS, save_world
 from tests.world.game import film, write_footage
 from tests.world.measuring import LENGTH, run

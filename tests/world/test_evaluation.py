@@ -14,7 +14,7 @@ from playhead.world.clips import cut_clips
 from playhead.world.errors import PlayheadError
 from playhead.world.evaluation import CONTEXT, HORIZONS, PLAYERS, Evaluation, in_turns
 from playhead.world.metrics import psnr
-from playhead.world.noise import Ahead
+from playhead.world.noise import PrefetchedNoise
 from playhead.world.state import WorldState
 from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_world
@@ -192,7 +192,7 @@ def test_evaluations_side_by_side_score_what_each_scores_alone(any_world: World)
     for measured in alone:
         run(measured, 80)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(any_world, "noises", Ahead())
+        patch.setattr(any_world, "noises", PrefetchedNoise())
         works = [measured.each_tick(ticks) for measured, ticks in zip(together, (80, 64), strict=True)]
         done = list(in_turns(works, torch.device("cpu")))
     assert done[:4] == [(0, 1), (1, 1), (0, 2), (1, 2)] and done[-16:] == [(0, t) for t in range(65, 81)]

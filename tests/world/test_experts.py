@@ -131,7 +131,7 @@ def test_a_rollout_of_experts_in_training_is_that_of_play_bit_for_bit():
     noises = torch.randn((4, 2, 2, 1, *config.latent_shape), generator=draw)
     played = []
     for tick in range(4):
-        world._hold(state, held[:, 3 + tick, None])
+        world._set_action(state, held[:, 3 + tick, None])
         world._begin(state)
         state.noises[:2] = noises[tick]
         world._denoise(state, state.schedule)

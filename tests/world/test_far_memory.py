@@ -5,14 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from playhead.world.kv_cache import Far, KVCache
+from playhead.world.kv_cache import FarMemory, KVCache
 
 LAYERS, HEADS, TOKENS, WIDTH = 2, 1, 3, 4
 modest = settings(max_examples=60, deadline=None)
-fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
+fars = st.builds(FarMemory, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
 
 
-def new_cache(window: int, far: Far, padded: bool = False) -> KVCache:
+def new_cache(window: int, far: FarMemory, padded: bool = False) -> KVCache:
     sizes = {"layers": LAYERS, "batch": 1, "heads": HEADS, "tokens": TOKENS, "head_dim": WIDTH}
     return KVCache(**sizes, frames=window, sink=0, far=far, padded=padded)
 
@@ -34,7 +34,9 @@ def seen(cache: KVCache, layer: int) -> list[int]:
 
 @modest
 @given(window=st.integers(2, 6), far=fars, ticks=st.integers(1, 60))
-def test_a_layer_sees_just_the_frames_that_the_definition_says(window: int, far: Far, ticks: int) -> None:
+def test_a_layer_sees_just_the_frames_that_the_definition_says(
+    window: int, far: FarMemory, ticks: int
+) -> None:
     cache = new_cache(window, far)
     buffer = cache.k.data_ptr()
     for frame in range(ticks):
@@ -52,7 +54,7 @@ def test_a_layer_sees_just_the_frames_that_the_definition_says(window: int, far:
 @modest
 @given(window=st.integers(2, 6), far=fars, before=st.integers(1, 40), after=st.integers(1, 20))
 def test_it_goes_on_from_its_state_whatever_was_in_the_other(
-    window: int, far: Far, before: int, after: int
+    window: int, far: FarMemory, before: int, after: int
 ) -> None:
     one, other = new_cache(window, far), new_cache(window, far)
     for frame in range(before):
@@ -72,7 +74,7 @@ def test_it_goes_on_from_its_state_whatever_was_in_the_other(
 
 @modest
 @given(far=fars, ticks=st.integers(8, 40))
-def test_a_pass_that_is_done_again_moves_nothing_twice(far: Far, ticks: int) -> None:
+def test_a_pass_that_is_done_again_moves_nothing_twice(far: FarMemory, ticks: int) -> None:
     once, twice = new_cache(4, far), new_cache(4, far)
     for frame in range(ticks):
         pass_over(once, frame)
@@ -86,22 +88,22 @@ def test_a_pass_that_is_done_again_moves_nothing_twice(far: Far, ticks: int) -> 
 @modest
 @given(window=st.integers(2, 6), far=fars, ticks=st.integers(1, 60), again=st.integers(0, 60))
 def test_a_ring_that_is_padded_while_it_fills_reads_the_same_at_few_places(
-    window: int, far: Far, ticks: int, again: int
+    window: int, far: FarMemory, ticks: int, again: int
 ) -> None:
     plain, padded = new_cache(window, far), new_cache(window, far, padded=True)
     padded.v.fill_(9.0)  # what is not held may be anything
-    draw, places, state = torch.Generator().manual_seed(0), set(), {}
+    draw, graph_key, state = torch.Generator().manual_seed(0), set(), {}
     for tick in range(ticks):
         if tick == again:
             state = padded.state()
         plain.begin(1), padded.begin(1)
         assert padded.slots == plain.slots
-        places.add(padded.places)
+        graph_key.add(padded.graph_key)
         for layer in range(LAYERS):
             q, k, v = torch.randn((3, 1, HEADS, TOKENS, WIDTH), generator=draw)
             torch.testing.assert_close(padded.attend(layer, q, k, v), plain.attend(layer, q, k, v))
         plain.end(), padded.end()
-    assert len(places) <= 3 * window  # while the window fills, while the far ring does, and from then on
+    assert len(graph_key) <= 3 * window  # while the window fills, while the far ring does, and from then on
     if state:
         padded.load_state(state)
         padded.begin(1)
@@ -111,7 +113,7 @@ def test_a_ring_that_is_padded_while_it_fills_reads_the_same_at_few_places(
 
 def test_a_state_holds_no_more_of_the_far_ring_than_there_is() -> None:
     """A snapshot is kept many times over, and most are taken while the ring fills."""
-    far = Far(frames=3, every=2, layers=(1,))
+    far = FarMemory(frames=3, every=2, layers=(1,))
     cache = new_cache(4, far)
     for frame in range(14):
         pass_over(cache, frame)

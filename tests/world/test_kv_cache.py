@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from playhead.world import rope
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from tests.world.caches import (
     HEAD_DIM,
     HEADS,
@@ -56,9 +56,16 @@ def test_these_comparisons_would_notice_a_frame_too_many_or_a_sink_out_of_place(
     assert not close(mine, play(PlainMemory(5, 1), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 0), blocks, 0), atol=1e-3)
     assert not close(mine, play(PlainMemory(4, 1, span=5), blocks, 0), atol=1e-3)
-    mine = play(new_cache(4, 0, far=Far(2, 3, (1,))), blocks, 0)
-    assert close(mine, play(PlainMemory(4, 0, far=Far(2, 3, (1,))), blocks, 0))
-    for far in (None, Far(1, 3, (1,)), Far(3, 3, (1,)), Far(2, 2, (1,)), Far(2, 3, (0,)), Far(2, 3, (0, 1))):
+    mine = play(new_cache(4, 0, far=FarMemory(2, 3, (1,))), blocks, 0)
+    assert close(mine, play(PlainMemory(4, 0, far=FarMemory(2, 3, (1,))), blocks, 0))
+    for far in (
+        None,
+        FarMemory(1, 3, (1,)),
+        FarMemory(3, 3, (1,)),
+        FarMemory(2, 2, (1,)),
+        FarMemory(2, 3, (0,)),
+        FarMemory(2, 3, (0, 1)),
+    ):
         assert not close(mine, play(PlainMemory(4, 0, far=far), blocks, 0), atol=1e-3), far
 
 
@@ -171,12 +178,12 @@ def test_memory_never_grows(shape: Shape, endless: bool) -> None:
     """The buffers are allocated once, and a full cache's state has one size."""
     memory = cache_of(shape, shape.frames if endless else None)
     buffers = [memory.k, memory.v, memory.sink_base]
-    places = [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in buffers]
+    graph_key = [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in buffers]
     sizes = []
     for x in noises(shape.blocks, shape.seed):
         play_block(memory, x)
         sizes.append(sum(t.numel() for t in memory.state().values() if isinstance(t, Tensor)))
     now = [memory.k, memory.v, memory.sink_base]
-    assert [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in now] == places
+    assert [(buffer.data_ptr(), buffer.untyped_storage().nbytes()) for buffer in now] == graph_key
     assert max(sizes) <= sum(buffer.numel() for buffer in buffers)
     assert memory.length == sum(shape.blocks)

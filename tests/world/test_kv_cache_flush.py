@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from tests.world.caches import (
     PlainMemory,
     Shape,
@@ -24,8 +24,8 @@ from tests.world.caches import (
 
 def test_a_far_memory_goes_with_no_sink_and_cannot_be_flushed() -> None:
     with pytest.raises(ValueError, match=r"^a far memory and a sink do not go together$"):
-        new_cache(4, 1, far=Far(2, 3, (1,)))
-    memory = new_cache(4, 0, far=Far(2, 3, (1,)))
+        new_cache(4, 1, far=FarMemory(2, 3, (1,)))
+    memory = new_cache(4, 0, far=FarMemory(2, 3, (1,)))
     play(memory, [1] * 9, 0)
     before = memory.state()
     with pytest.raises(ValueError, match=r"^a cache with a far memory cannot be flushed$"):

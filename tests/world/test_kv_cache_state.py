@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from playhead.world.kv_cache import Caches, Far, KVCache
+from playhead.world.kv_cache import FarMemory, JoinedCaches, KVCache
 from tests.world.caches import (
     SIDE,
     PlainMemory,
@@ -115,7 +115,7 @@ def test_a_cache_with_a_backend_of_its_own_attends_to_the_same() -> None:
 
 
 def test_a_new_cache_is_empty_and_of_the_size_and_kind_that_were_asked_for() -> None:
-    far = Far(2, 3, (1,))
+    far = FarMemory(2, 3, (1,))
     sizes = {"layers": 2, "batch": 3, "heads": 4, "frames": 5, "tokens": 6, "head_dim": 8}
     for dtype in (torch.float32, torch.bfloat16):
         memory = KVCache(**sizes, sink=0, far=far, dtype=dtype)
@@ -155,7 +155,7 @@ def test_caches_that_share_a_pass_answer_each_its_own() -> None:
         for memory in (*alone, *together):
             memory.begin(1)
         each = [m.attend(0, *block[:, i : i + 1, 0]) for i, m in enumerate(alone)]
-        assert torch.equal(Caches(together).attend(0, *block[:, :, 0]), torch.cat(each))
+        assert torch.equal(JoinedCaches(together).attend(0, *block[:, :, 0]), torch.cat(each))
         for memory in (*alone, *together):
             memory.end()
     assert all(torch.equal(a.k, b.k) for a, b in zip(alone, together, strict=True))

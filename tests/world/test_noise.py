@@ -16,39 +16,39 @@ from hypothesis import strategies as st
 
 from playhead.world import noise as module
 from playhead.world import philox
-from playhead.world.noise import GROUP, Ahead, OnDevice, _cos_sin, _log, gaussian, noise, noises
+from playhead.world.noise import GROUP, DeviceNoise, PrefetchedNoise, _cos_sin, _log, gaussian, noise, noises
 from playhead.world.philox import uniforms
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000
 
-places = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
+draws = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 64))
 shapes = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
 
-def draw(*place: int) -> np.ndarray:
-    return noise(*place, (MANY,)).double().numpy()
+def draw(*draw_of: int) -> np.ndarray:
+    return noise(*draw_of, (MANY,)).double().numpy()
 
 
 @settings(max_examples=50, deadline=None)
-@given(places, shapes)
-def test_the_same_arguments_give_the_same_bits(place: tuple[int, int, int], shape: list[int]) -> None:
-    first, again = noise(*place, shape), noise(*place, shape)
+@given(draws, shapes)
+def test_the_same_arguments_give_the_same_bits(draw_of: tuple[int, int, int], shape: list[int]) -> None:
+    first, again = noise(*draw_of, shape), noise(*draw_of, shape)
     assert torch.equal(first, again)
     assert first.shape == tuple(shape) and first.dtype == torch.float32
     assert torch.isfinite(first).all()
 
 
 @settings(max_examples=50, deadline=None)
-@given(places, places)
+@given(draws, draws)
 def test_other_arguments_give_other_noise(a: tuple[int, int, int], b: tuple[int, int, int]) -> None:
     assert (a == b) == bool((noise(*a, (16,)) == noise(*b, (16,))).any())
 
 
 @settings(max_examples=50, deadline=None)
-@given(places)
-def test_each_argument_matters(place: tuple[int, int, int]) -> None:
-    seed, tick, step = place
+@given(draws)
+def test_each_argument_matters(draw_of: tuple[int, int, int]) -> None:
+    seed, tick, step = draw_of
     here = noise(seed, tick, step, (16,))
     for other in ((seed + 1, tick, step), (seed, tick + 1, step), (seed, tick, step + 1)):
         assert not (here == noise(*other, (16,))).any()
@@ -56,10 +56,10 @@ def test_each_argument_matters(place: tuple[int, int, int]) -> None:
 
 def test_ticks_may_be_drawn_in_any_order() -> None:
     grid = [(tick, step) for tick in range(20) for step in range(4)]
-    in_order = {place: noise(7, *place, (3, 5)) for place in grid}
+    in_order = {draw_of: noise(7, *draw_of, (3, 5)) for draw_of in grid}
     random.Random(0).shuffle(grid)
-    for place in grid:
-        assert torch.equal(noise(7, *place, (3, 5)), in_order[place])
+    for draw_of in grid:
+        assert torch.equal(noise(7, *draw_of, (3, 5)), in_order[draw_of])
 
 
 def test_the_global_generators_neither_matter_nor_move() -> None:
@@ -84,7 +84,7 @@ def test_another_process_draws_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "first"),
+    ("draw_of", "first"),
     [
         (
             (0, 0, 0),
@@ -110,15 +110,15 @@ def test_another_process_draws_the_same_bits() -> None:
         ),
     ],
 )
-def test_the_values_never_change(place: tuple[int, int, int], first: list[str]) -> None:
+def test_the_values_never_change(draw_of: tuple[int, int, int], first: list[str]) -> None:
     """Recordings hold no noise, only its arguments: other values here would change every one of them."""
-    assert [value.hex() for value in noise(*place, (4,)).tolist()] == first
+    assert [value.hex() for value in noise(*draw_of, (4,)).tolist()] == first
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0), (1, 0, 0), (2**64 - 1, 10**6, 3)])
-def test_it_is_standard_normal(place: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("draw_of", [(0, 0, 0), (1, 0, 0), (2**64 - 1, 10**6, 3)])
+def test_it_is_standard_normal(draw_of: tuple[int, int, int]) -> None:
     """Mean, variance, skewness and kurtosis within five standard errors; the distribution within 1 %."""
-    x = draw(*place)
+    x = draw(*draw_of)
     for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs((x**power).mean() - moment) < 5 * math.sqrt(spread / MANY)
     expected = torch.special.ndtr(torch.from_numpy(np.sort(x))).numpy()
@@ -231,7 +231,11 @@ def test_a_gpu_makes_the_same_noise(gpu: StandIn, monkeypatch, shape) -> None:
     expected = {seeds: noises(seeds, 7, 1, shape) for seeds in (few, many)}
     monkeypatch.setattr(module, "gaussian", watched)
     monkeypatch.setattr(philox, "uniforms", lambda *asked: uniforms(*asked[:-1], torch.device("cpu")))
-    for draw_there, seeds in ((partial(noises, device=gpu), many), (Ahead(gpu), many), (Ahead(gpu), few)):
+    for draw_there, seeds in (
+        (partial(noises, device=gpu), many),
+        (PrefetchedNoise(gpu), many),
+        (PrefetchedNoise(gpu), few),
+    ):
         libraries.clear()
         gpu.fetched = 0
         made = draw_there(seeds, 7, 1, shape)
@@ -244,7 +248,7 @@ def test_a_gpu_makes_the_same_noise(gpu: StandIn, monkeypatch, shape) -> None:
 @settings(max_examples=30, deadline=None)
 def test_noise_that_is_drawn_ahead_is_the_same(asked: list[tuple[int, int, tuple[int, ...]]]) -> None:
     """In any order, for any steps and shapes, and for more sessions than one thread draws for."""
-    ahead = Ahead()
+    ahead = PrefetchedNoise()
     for tick, step, shape in asked:
         for seeds in ([5], range(GROUP + 2)):
             assert torch.equal(ahead(seeds, tick, step, shape), noises(seeds, tick, step, shape))
@@ -283,7 +287,7 @@ def test_one_tick_is_drawn_ahead_nothing_twice_and_three_ticks_are_kept(monkeypa
             super().__init__(seeds, tick, *others)
 
     monkeypatch.setattr(module, "_Begun", Watched)
-    ahead = Ahead()
+    ahead = PrefetchedNoise()
     for tick, new in ((5, [5, 6]), (5, []), (6, [7]), (5, []), (6, [7]), (7, [8]), (5, [5]), (9, [9, 10])):
         begun.clear()
         assert torch.equal(ahead([3], tick, 0, (4,)), noise(3, tick, 0, (1, 4)))
@@ -327,7 +331,7 @@ def test_the_logarithm_is_the_same_where_two_of_its_pieces_meet() -> None:
 
 
 def test_a_devices_own_noise_is_normal_and_a_function_of_tick_and_step() -> None:
-    draw, other = OnDevice(torch.device("cpu")), OnDevice(torch.device("cpu"))
+    draw, other = DeviceNoise(torch.device("cpu")), DeviceNoise(torch.device("cpu"))
     first = draw(range(3), 5, 1, (100, 100))
     assert (
         first.shape == (3, 100, 100)

@@ -14,8 +14,8 @@ from playhead.world.action import ActionSpace
 from playhead.world.evaluation import HORIZONS, LOOKS, Evaluation
 from playhead.world.inverse import AFTER, BEFORE, InverseDynamics, f1, held_buttons
 from playhead.world.training.footage import Footage
-from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.run import Run
+from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from tests.conftest import BUTTONS
 from tests.world.game import LAMPS, film, next_frame, write_footage
 from tests.world.measuring import run, wall_clip

@@ -15,10 +15,17 @@ from torch import Tensor
 from playhead.main import main
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.memory import cut_memory
 from playhead.world.metrics import psnr
-from playhead.world.returning import MEMORY, Dream, Returned, Returning, Trip, read_trips
+from playhead.world.returning import (
+    MEMORY,
+    ExcursionDream,
+    ExcursionEpisode,
+    ReturnEvaluation,
+    ReturnScores,
+    read_excursions,
+)
 from playhead.world.state import WorldState
 from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
@@ -74,9 +81,9 @@ def test_who_shows_again_what_was_seen_scores_the_cap_and_who_does_not_scores_le
     _, actions = write_trip(tmp_path, 1)
     write_trip(tmp_path, 2, place="hall")
     perfect, forgetful = make_tiny_world(), make_tiny_world()
-    trips = read_trips(perfect, tmp_path, 1)
+    episodes = read_excursions(perfect, tmp_path, 1)
     held = remembering(perfect, monkeypatch)
-    (result,) = Returning(perfect, forgetful, trips).run()
+    (result,) = ReturnEvaluation(perfect, forgetful, episodes).run()
     assert (result.excursion, result.ticks, result.clips) == ("right-left", 3, 2)
     assert result.real == pytest.approx(60)  # the view is the same, to the pixel
     assert result.dreamed == pytest.approx(result.cap, abs=0.01)
@@ -90,7 +97,7 @@ def test_the_real_game_is_measured_by_its_last_frame_against_the_last_before(tmp
     frames[PAST - 1], frames[PAST:-1], frames[-1] = 50, 0, 60
     write_trip(tmp_path, 1, frames=frames)
     world = make_tiny_world()
-    (result,) = Returning(world, None, read_trips(world, tmp_path, 1)).run()
+    (result,) = ReturnEvaluation(world, None, read_excursions(world, tmp_path, 1)).run()
     assert result.real == pytest.approx(float(psnr(torch.tensor([[[50]]]), torch.tensor([[[60]]]))))
     assert result.cut is None
 
@@ -101,17 +108,17 @@ def test_excursions_are_measured_apart_on_so_many_clips_a_place(tmp_path: Path) 
             write_trip(tmp_path, seed, ticks)
         write_trip(tmp_path, 7, ticks, place="hall")
     world = make_tiny_world()
-    trips = read_trips(world, tmp_path, 2)
-    measured = Returning(world, None, trips)
+    episodes = read_excursions(world, tmp_path, 2)
+    measured = ReturnEvaluation(world, None, episodes)
     done: list[int] = []
     results = measured.run(done.append)
     assert [(r.ticks, r.clips) for r in results] == [(3, 3), (12, 3)]
     assert done == list(range(1, measured.ticks + 1)) and measured.ticks == 2 * (3 + 12)
 
 
-def dreamed(world: World, trips: Sequence[Trip]) -> Tensor:
-    dream = Dream(world, trips)
-    assert list(dream.each_tick()) == list(range(2 * trips[0].length))
+def dreamed(world: World, episodes: Sequence[ExcursionEpisode]) -> Tensor:
+    dream = ExcursionDream(world, episodes)
+    assert list(dream.each_tick()) == list(range(2 * episodes[0].length))
     return dream.frame
 
 
@@ -121,16 +128,16 @@ def test_a_dream_is_the_same_beside_others_and_if_all_of_it_is_decoded(
     world = make_tiny_world()
     write_trip(tmp_path, 1, 12)
     write_trip(tmp_path, 2, 12)
-    (trips,) = read_trips(world, tmp_path, 2).values()
-    both = dreamed(world, trips)
-    for trip, frame in zip(trips, both, strict=True):
-        assert (dreamed(world, [trip])[0].int() - frame.int()).abs().max() <= 1
+    (episodes,) = read_excursions(world, tmp_path, 2).values()
+    both = dreamed(world, episodes)
+    for episode, frame in zip(episodes, both, strict=True):
+        assert (dreamed(world, [episode])[0].int() - frame.int()).abs().max() <= 1
     assert (both[0].int() - both[1].int()).abs().max() > 1  # neither stands for the other
     monkeypatch.setattr(World, "decoder_span", 99)
-    assert torch.equal(dreamed(world, trips), both)
+    assert torch.equal(dreamed(world, episodes), both)
 
 
-def with_memory(config: WorldConfig, window: int, far: Far | None = None) -> WorldConfig:
+def with_memory(config: WorldConfig, window: int, far: FarMemory | None = None) -> WorldConfig:
     sampling = msgspec.structs.replace(config.sampling, window=window, far=far)
     return msgspec.structs.replace(config, sampling=sampling)
 
@@ -140,15 +147,15 @@ def with_memory(config: WorldConfig, window: int, far: Far | None = None) -> Wor
     [
         (48, None, (16, None)),
         (17, None, (16, None)),
-        (16, Far(8, 8, (0,)), (16, None)),
-        (8, Far(8, 4, (0, 1)), (8, Far(2, 4, (0, 1)))),
-        (6, Far(2, 16, (1,)), (6, None)),
+        (16, FarMemory(8, 8, (0,)), (16, None)),
+        (8, FarMemory(8, 4, (0, 1)), (8, FarMemory(2, 4, (0, 1)))),
+        (6, FarMemory(2, 16, (1,)), (6, None)),
         (16, None, None),
-        (8, Far(2, 4, (0,)), None),
+        (8, FarMemory(2, 4, (0,)), None),
     ],
 )
 def test_a_memory_is_cut_to_so_many_frames_and_one_that_is_short_is_not(
-    window: int, far: Far | None, left: tuple[int, Far | None] | None
+    window: int, far: FarMemory | None, left: tuple[int, FarMemory | None] | None
 ) -> None:
     config = with_memory(make_tiny_world().config, window, far)
     cut = cut_memory(config)
@@ -165,7 +172,7 @@ def test_a_memory_is_cut_to_so_many_frames_and_one_that_is_short_is_not(
 def test_a_world_is_loaded_with_less_of_a_memory_and_the_same_weights(tmp_path: Path) -> None:
     tiny = make_tiny_world()
     long = SimpleNamespace(**vars(tiny))
-    long.config = with_memory(tiny.config, 24, Far(2, 8, (0,)))
+    long.config = with_memory(tiny.config, 24, FarMemory(2, 8, (0,)))
     folder = save_world(long, tmp_path / "long")  # type: ignore[arg-type]
     whole, cut = World.load(folder, "cpu"), World.load(folder, "cpu", memory=MEMORY)
     assert (whole.config.sampling.reach, cut.config.sampling.reach) == (40, MEMORY)
@@ -201,7 +208,7 @@ def test_evaluate_knows_such_episodes_and_prints_a_row_of_each_kind(
     found = {}
     for name, folder in worlds.items():
         code, out, _ = say([*asked, "--world", str(folder), "--json"], monkeypatch, capfd)
-        found[name] = [msgspec.convert(row, Returned) for row in json.loads(out)]
+        found[name] = [msgspec.convert(row, ReturnScores) for row in json.loads(out)]
         assert code == 0 and [row.ticks for row in found[name]] == [3, 12]
     assert all(row.cut is None for row in found["short"])
     near, far = found["long"]
@@ -226,7 +233,7 @@ def test_episodes_that_cannot_be_measured_are_named(
     write_trip(tmp_path, 1)
     write_trip(tmp_path, 2, **changed)
     with pytest.raises(PlayheadError, match="wall-2-3.npz .*" + words):
-        read_trips(make_tiny_world(), tmp_path, 4)
+        read_excursions(make_tiny_world(), tmp_path, 4)
 
 
 def test_ordinary_episodes_among_them_and_options_that_do_not_apply_end_in_one_sentence(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from playhead.controls.keymap import DEFAULT, load_keymap
-from playhead.render.window.opening import family_of
+from playhead.render.window.local_opener import family_of
 from playhead.scenes.scene import load_scene
 from playhead.world.config import load_config
 from playhead.world.errors import PlayheadError

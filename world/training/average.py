@@ -12,7 +12,7 @@ from torch import Tensor
 from playhead.world.checkpoint import random_seed, read_weights, save_weights
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.errors import WorldError
-from playhead.world.found import find_world
+from playhead.world.world_folders import find_world
 
 
 def average_worlds(

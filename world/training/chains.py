@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from playhead.world.training.self_rollout import SelfRollout, Stretch
+from playhead.world.training.self_rollout import RolloutSegment, SelfRollout
 from playhead.world.training.steady import EMPTY, FREE
 
 LOST = 0.5
@@ -77,7 +77,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoredWindow:
     """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
 
     `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after. `rests`
@@ -87,7 +87,7 @@ class Window:
     latents: Tensor
     actions: Tensor
     real: int
-    stretch: Stretch
+    stretch: RolloutSegment
     phase: Tensor
     rests: Tensor
     view: Tensor

@@ -85,9 +85,9 @@ def there_and_back(
     workers: Annotated[int | None, typer.Option(help="Games at once.", min=1)] = None,
 ) -> None:
     """Film excursions that end where they began, by which `evaluate` measures a world's memory."""
-    from playhead.world.training.there_and_back import collect_trips
+    from playhead.world.training.there_and_back import collect_excursions
 
-    files = collect_trips(clips, out, place, workers, seed)
+    files = collect_excursions(clips, out, place, workers, seed)
     typer.echo(f"{len(files)} episodes in {out}")
 
 
@@ -147,9 +147,9 @@ def generator(
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
-    from playhead.world.training.generator import GeneratorTraining
     from playhead.world.training.pipeline import make_generator
     from playhead.world.training.run import Run
+    from playhead.world.training.train_generator import GeneratorTraining
 
     settings = GeneratorTraining(
         clips=clips,
@@ -173,9 +173,9 @@ def inverse(
     footage: Frames, out: Out, steps: Steps = None, minutes: Minutes = None, device: Device = "auto"
 ) -> None:
     """Train the inverse-dynamics model that measures action following."""
-    from playhead.world.training.inverse import InverseTraining
     from playhead.world.training.pipeline import make_inverse
     from playhead.world.training.run import Run
+    from playhead.world.training.train_inverse import InverseTraining
 
     make_inverse(footage, Run(out, steps=steps, minutes=minutes), InverseTraining(), device)
 

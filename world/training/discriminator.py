@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from playhead.world.training.generator import noised
 from playhead.world.training.scorer import Scorer, joint_attend
+from playhead.world.training.train_generator import noised
 
 
 class Discriminator(torch.nn.Module):

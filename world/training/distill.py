@@ -19,15 +19,15 @@ from playhead.world.errors import PlayheadError
 from playhead.world.experts import Experts
 from playhead.world.generator import Generator, GeneratorConfig
 from playhead.world.sampler import Schedule
-from playhead.world.training.chains import Chain, Window
+from playhead.world.training.chains import Chain, ScoredWindow
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, Trainer
 from playhead.world.training.judge import Judge
 from playhead.world.training.learner import Learner
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import Run, trapezoid
-from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
+from playhead.world.training.self_rollout import RolloutReplay, SelfRollout, make_player
 from playhead.world.training.steady import FREE, SteadyWindows
+from playhead.world.training.train_generator import GeneratorTraining, Trainer
 from playhead.world.training.validation import Validation
 
 CHAINS = 3
@@ -73,7 +73,7 @@ class Distiller:
             flow = GeneratorTraining(clips=settings.clips, length=settings.length, compile=settings.compile)
             self.anchor = Trainer(config, sampling, flow, shape[1:], device, model=self.student.last)
         self.chains = [self._chain(shape) for _ in range(CHAINS)]
-        self.replay = Replay(self.chains[0].rollout.cache, settings.ticks)
+        self.replay = RolloutReplay(self.chains[0].rollout.cache, settings.ticks)
 
     def _new_student(self, config: GeneratorConfig, start: Path) -> Experts:
         settings = self.settings
@@ -100,7 +100,7 @@ class Distiller:
         held = torch.zeros((s.clips, 1, self.student.last.config.inputs), device=self.device)
         return Chain(rollout, latents, actions, held, torch.full((s.clips,), FREE), latents[:, :1].clone())
 
-    def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> Window:
+    def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> ScoredWindow:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
         ticks, batch, steps = actions.shape[1], len(actions), len(self.schedule)
         actions = chain.led(actions)
@@ -116,14 +116,14 @@ class Distiller:
         bounds = torch.tensor([*self.schedule.sigmas, 0.0], device=self.device)
         phase = torch.cat([bounds[exits], bounds[exits - 1]], 1)
         led = torch.cat([chain.actions, actions], 1)
-        window = Window(scored, led, chain.real, stretch, phase, chain.rests(), chain.view)
+        window = ScoredWindow(scored, led, chain.real, stretch, phase, chain.rests(), chain.view)
         past = self.settings.past
         chain.latents.copy_(latents[:, -past:])
         chain.actions.copy_(window.actions[:, -past:])
         chain.real, chain.left = 0, chain.left - 1
         return window
 
-    def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
+    def direction(self, window: ScoredWindow, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
         if self.judge is not None:
             found = self.judge.direction(window, real, draw)[:, self.settings.past :]
@@ -143,14 +143,14 @@ class Distiller:
             found = torch.where(window.rests[:, None, None, None, None], wrong, found)
         return found
 
-    def _replayed(self, model: Experts, window: Window) -> Tensor:
+    def _replayed(self, model: Experts, window: ScoredWindow) -> Tensor:
         """What `model` makes of the exit steps of the window dreamed last, `(B, ticks, C, h, w)`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             return self.replay.latents(model, window.stretch)
 
     def student_step(
         self,
-        window: Window,
+        window: ScoredWindow,
         direction: Tensor,
         anchored: tuple[Tensor, Tensor],
         factor: float,

@@ -20,14 +20,14 @@ import numpy as np
 from playhead.world.errors import PlayheadError
 from playhead.world.extras import install
 from playhead.world.training.places import BUTTONS, DOOM_BUTTONS, Place
-from playhead.world.training.player import (
-    HABITS,
+from playhead.world.training.random_player import (
+    BEHAVIOURS,
     STUCK_TICKS,
     STUCK_UNITS,
-    Habit,
-    Player,
-    Sense,
-    habits,
+    Behaviour,
+    RandomPlayer,
+    Surroundings,
+    behaviours,
     ticks,
 )
 
@@ -104,20 +104,20 @@ def pickups(place: Place) -> tuple[tuple[int, int], ...]:
     return tuple(sorted((int(thing.position_x), int(thing.position_y)) for thing in found))
 
 
-class Eyes:
+class Observer:
     """Turns the game's states into what the player senses."""
 
     def __init__(self) -> None:
         self.trail: list[np.ndarray] = []  # the last positions, map units
 
-    def look(self, state: GameState) -> Sense:
+    def look(self, state: GameState) -> Surroundings:
         # `open_game` asks for both.
         assert state.game_variables is not None and state.depth_buffer is not None
         self.trail = [*self.trail[-STUCK_TICKS:], np.array(state.game_variables[:2])]
         # About the horizon, where walls and not floors are seen.
         band = state.depth_buffer[72 * DRAWN : 96 * DRAWN : 4 * DRAWN, :: 4 * DRAWN]
         moved = float(np.abs(self.trail[-1] - self.trail[0]).max())
-        return Sense(
+        return Surroundings(
             left=float(band[:, :24].mean()),
             ahead=float(band[:, 24:40].mean()),
             right=float(band[:, 40:].mean()),
@@ -125,14 +125,14 @@ class Eyes:
         )
 
 
-class Cut(Exception):
+class EpisodeCut(Exception):
     """The level's exit, or a death, ended the game in the middle of an episode."""
 
 
 def hold(game: DoomGame, action: np.ndarray) -> None:
     game.make_action(action.tolist(), TICS_PER_TICK)
     if game.is_episode_finished() or game.is_player_dead():
-        raise Cut
+        raise EpisodeCut
 
 
 def begin(game: DoomGame, place: Place, rng: np.random.Generator) -> None:
@@ -148,10 +148,10 @@ def begin(game: DoomGame, place: Place, rng: np.random.Generator) -> None:
             spots = pickups(place)
             x, y = spots[rng.integers(len(spots))]
             game.send_game_command(f"warp {x} {y}")
-        eyes, walker = Eyes(), Player(rng, habits=HABITS[:1])
+        observer, walker = Observer(), RandomPlayer(rng, behaviours=BEHAVIOURS[:1])
         for _ in range(ticks(rng, 40, 160)):  # 40 ticks: the weapon is up by then
-            hold(game, walker.press(eyes.look(game.get_state())))
-        strayed = [np.abs(there - eyes.trail[-1]).max() for there in eyes.trail]
+            hold(game, walker.press(observer.look(game.get_state())))
+        strayed = [np.abs(there - observer.trail[-1]).max() for there in observer.trail]
         if not place.scatter or max(strayed) > STUCK_UNITS:
             return  # else it is wedged in where it was put: try another spot
 
@@ -164,16 +164,16 @@ def average(drawn: np.ndarray) -> np.ndarray:
 
 
 def film_once(
-    game: DoomGame, place: Place, rng: np.random.Generator, length: int, player_habits: Sequence[Habit]
+    game: DoomGame, place: Place, rng: np.random.Generator, length: int, player_habits: Sequence[Behaviour]
 ) -> tuple[np.ndarray, np.ndarray]:
     frames = np.empty((length, HEIGHT, WIDTH, 3), np.uint8)
     actions = np.empty((length, len(BUTTONS)), np.uint8)
     begin(game, place, rng)
-    eyes, player = Eyes(), Player(rng, player_habits)
+    observer, player = Observer(), RandomPlayer(rng, player_habits)
     for t in range(length):
         state = game.get_state()
         frames[t] = average(state.screen_buffer)
-        actions[t] = player.press(eyes.look(state))
+        actions[t] = player.press(observer.look(state))
         if t + 1 < length:
             hold(game, actions[t])
     return frames, actions
@@ -190,8 +190,8 @@ def film(
     """
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, zlib.crc32(place.name.encode()), attempt])
-        with contextlib.suppress(Cut):
-            return film_once(game, place, rng, length, habits(steady))
+        with contextlib.suppress(EpisodeCut):
+            return film_once(game, place, rng, length, behaviours(steady))
     raise CollectError(
         f"no {length} ticks of '{place.name}' with seed {seed} pass without the level ending: "
         f"ask for a shorter length."

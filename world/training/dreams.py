@@ -13,8 +13,8 @@ from torch import Tensor
 
 from playhead.world.config import WorldConfig
 from playhead.world.sampler import Schedule
-from playhead.world.training.generator import GeneratorTraining, Trainer
 from playhead.world.training.sequence import shifted
+from playhead.world.training.train_generator import GeneratorTraining, Trainer
 
 
 class Dreams:

@@ -20,7 +20,7 @@ from playhead.world.action import ActionSpace
 from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
 from playhead.world.extras import install
 from playhead.world.generator import GeneratorConfig
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.lighttae import LightTAEConfig
 from playhead.world.terminal import console
 from playhead.world.training.collect import check_steady, episode_path, is_whole, write_episode
@@ -32,7 +32,7 @@ LONG_HOLD = (48, 200)  # and for at least and at most, by a player who lays the 
 KEYS = ("left", "right", "up", "down", "space", "e", "q", "r", "f", "z", "x", "c", "v", "1", "2", "3", "4")
 
 
-class Buttons:
+class ButtonMapping:
     """A space's actions as buttons: which there are, and what is given to the game for those held."""
 
     def __init__(self, env: Any, noop: int | None = None) -> None:  # noqa: ANN401 (any environment)
@@ -133,7 +133,7 @@ def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def film_env(
     env: Any,  # noqa: ANN401
-    buttons: Buttons,
+    buttons: ButtonMapping,
     seed: int,
     length: int,
     size: tuple[int, int],
@@ -183,7 +183,7 @@ def collect_env(
     check_steady(steady)
     env = open_env(name, options or {})
     try:
-        buttons = Buttons(env, noop)
+        buttons = ButtonMapping(env, noop)
         observed, _ = env.reset(seed=seed)
         found = _picture(env, observed).shape[:2]
         height, width = size or tuple(max(MULTIPLE, n // MULTIPLE * MULTIPLE) for n in found)
@@ -249,7 +249,7 @@ def write_recipe(folder: Path, name: str, buttons: Sequence[str], size: tuple[in
             window=8,
             commit="last",
             previous=True,
-            far=Far(frames=16, every=8, layers=(2, 4)),
+            far=FarMemory(frames=16, every=8, layers=(2, 4)),
         ),
         action=ActionSpace(tuple(buttons)),
         inverse_weights="inverse.safetensors",

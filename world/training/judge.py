@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world.generator import GeneratorConfig
-from playhead.world.training.chains import Window
+from playhead.world.training.chains import ScoredWindow
 from playhead.world.training.discriminator import Discriminator, relativistic_loss
-from playhead.world.training.generator import noised
 from playhead.world.training.learner import Learner
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.scorer import Scorer, ScorerTraining
+from playhead.world.training.train_generator import noised
 
 
 class Judge:
@@ -57,7 +57,7 @@ class Judge:
             self.learner = self.critic.learner
 
     def learn(
-        self, window: Window, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
+        self, window: ScoredWindow, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
     ) -> Tensor:
         """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
         if self.settings.objective == "phased":
@@ -75,7 +75,7 @@ class Judge:
         self.learner.step(factor)
         return loss.detach()
 
-    def direction(self, window: Window, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
+    def direction(self, window: ScoredWindow, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
         """Where the objective moves a window's latents against, `(B, length, C, h, w)`."""
         if self.settings.objective == "phased":
             x, t, *_ = self._in_phase(window, draw)
@@ -89,14 +89,14 @@ class Judge:
         return self._gan(window, real, levels, fresh)
 
     @torch.no_grad()
-    def _difference(self, window: Window, x: Tensor, levels: Tensor) -> Tensor:
+    def _difference(self, window: ScoredWindow, x: Tensor, levels: Tensor) -> Tensor:
         """Critic's estimate minus the teacher's, over how far, window by window, the teacher's is away."""
         assert self.teacher is not None
         real = self.teacher.estimate(x, levels, window.actions)
         fake = self.critic.estimate(x, levels, window.actions)
         return (fake - real) / _distance(window.latents, real)
 
-    def _sid(self, window: Window, levels: Tensor, fresh: Tensor) -> Tensor:
+    def _sid(self, window: ScoredWindow, levels: Tensor, fresh: Tensor) -> Tensor:
         """Gradient of `(real - fake) * ((real - x) - (real - fake))`, or `(real - fake) * (fake - x)`."""
         assert self.teacher is not None
         dream = window.latents.detach().requires_grad_()
@@ -106,7 +106,9 @@ class Judge:
         loss = ((real - fake) * (fake - dream) / _distance(dream, real).detach()).sum()
         return torch.autograd.grad(loss, dream)[0]
 
-    def _gan(self, window: Window, real: tuple[Tensor, Tensor], levels: Tensor, fresh: Tensor) -> Tensor:
+    def _gan(
+        self, window: ScoredWindow, real: tuple[Tensor, Tensor], levels: Tensor, fresh: Tensor
+    ) -> Tensor:
         """Gradient of the relativistic loss; scaled to windows whose every value counts 1, as the others."""
         assert self.discriminator is not None
         dream = window.latents.detach().requires_grad_()
@@ -116,7 +118,7 @@ class Judge:
         gradient = torch.autograd.grad(F.softplus(true - false).sum(), dream)[0]
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-8)
 
-    def _in_phase(self, window: Window, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _in_phase(self, window: ScoredWindow, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A window noised to its phase's lowest level s, and on to a level t of the phase.
 
         Returns `x_t`, its levels t `(B, F)`, and of the way from s to t the noise and its share b `(B, F)`.
@@ -135,7 +137,7 @@ class Judge:
         x = a[wide] * noised(window.latents, s, before) + b[wide] * noise
         return x, t, noise, b
 
-    def _phase_loss(self, window: Window, draw: torch.Generator) -> Tensor:
+    def _phase_loss(self, window: ScoredWindow, draw: torch.Generator) -> Tensor:
         """Score matching within a phase, in units of the noise: `(b / t) E[noise of x_t] = e` on average."""
         x, t, noise, b = self._in_phase(window, draw)
         clean = self.critic.estimate(x, t, window.actions)

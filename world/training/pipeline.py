@@ -16,7 +16,6 @@ from torch import Tensor
 from playhead.world import acceleration, checkpoint
 from playhead.world.config import WorldConfig, load_config, read_config
 from playhead.world.errors import PlayheadError, WorldError
-from playhead.world.found import find_world
 from playhead.world.inverse import AFTER, BEFORE
 from playhead.world.lighttae import LightTAE
 from playhead.world.training import distributed
@@ -31,12 +30,13 @@ from playhead.world.training.dreams import Dreams
 from playhead.world.training.encoded import keep_encoded, keep_film, key_of, read_encoded, read_films
 from playhead.world.training.filming import Filming
 from playhead.world.training.footage import Episode, Footage, episode_files
-from playhead.world.training.generator import GeneratorTraining, train_generator
-from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
+from playhead.world.training.train_generator import GeneratorTraining, train_generator
+from playhead.world.training.train_inverse import InverseTraining, train_inverse
+from playhead.world.world_folders import find_world
 
 FRAMES = 2_000_000
 """Frames of footage of a process up to which more are filmed (40 GB of latents of the shipped recipe)."""

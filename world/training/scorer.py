@@ -18,9 +18,9 @@ from playhead.world import acceleration, checkpoint
 from playhead.world.attention import attention
 from playhead.world.generator import Generator, GeneratorConfig
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, initialise, noised, optimizers
 from playhead.world.training.learner import Learner
 from playhead.world.training.run import Run, trapezoid
+from playhead.world.training.train_generator import GeneratorTraining, initialise, noised, optimizers
 
 
 def scorer_config(config: GeneratorConfig) -> GeneratorConfig:

@@ -4,10 +4,10 @@ The ticks run through `KVCache` and the sampler in the number type of play, evic
 CUDA graphs where there is a GPU; sessions go on from call to call, for as many ticks as wanted. Every session
 leaves a tick's schedule after a step of its own, which commits it.
 
-The rollout itself carries no gradient. `Replay` computes the exit steps of a stretch of ticks once more, all
-in one pass, each with the cached keys and values that it had: the gradient of a tick reaches its exit step
-and, the cache being constants by then, nothing else. Memory depends on the length of the stretch alone,
-whatever the rollout's.
+The rollout itself carries no gradient. `RolloutReplay` computes the exit steps of a stretch of ticks once
+more, all in one pass, each with the cached keys and values that it had: the gradient of a tick reaches its
+exit step and, the cache being constants by then, nothing else. Memory depends on the length of the stretch
+alone, whatever the rollout's.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from playhead.world.sampler import Schedule, estimates
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RolloutSegment:
     """Some ticks of a rollout: latents `(B, S, C, h, w)`, and what their exit steps began from, `entries`.
 
     `entries` `(B, S, in_channels, h, w)`: noisy latents and, where they are given, those of the tick before.
@@ -104,13 +104,13 @@ class SelfRollout:
             self.action.copy_(action)
             self.entry.copy_(self._given((1 - sigma) * latent + sigma * fresh))
             self._make_room()
-            self.graphs.run(("past", *self.cache.places), lambda: self._flow(self.entry, 1000 * sigma))
+            self.graphs.run(("past", *self.cache.graph_key), lambda: self._flow(self.entry, 1000 * sigma))
             self.commit()
 
     @torch.no_grad()
     def advance(
-        self, actions: Tensor, noises: Tensor, exits: Tensor, replay: "Replay | None" = None
-    ) -> Stretch:
+        self, actions: Tensor, noises: Tensor, exits: Tensor, replay: "RolloutReplay | None" = None
+    ) -> RolloutSegment:
         """Dreams S ticks on. `replay` is told what the cache held at each of them.
 
         `actions` `(B, S, told)` led to each; `noises` `(S, steps, B, 1, C, h, w)` are drawn for every
@@ -135,14 +135,14 @@ class SelfRollout:
             if replay is not None:
                 replay.remember(self.cache, slot)
         sigmas = self.sigmas[exits - 1]
-        return Stretch(
+        return RolloutSegment(
             torch.cat(latents, 1), torch.cat(entries, 1), torch.cat(found, 1), sigmas, actions, first
         )
 
     def denoise(self) -> None:
         """One tick's latent, and what its exit step began from, into `latent` and `entry`."""
         self._make_room()
-        self.graphs.run(("denoise", *self.cache.places), self._denoise)
+        self.graphs.run(("denoise", *self.cache.graph_key), self._denoise)
 
     def commit(self) -> None:
         """Counts a tick as past: its keys and values are there since its last pass."""
@@ -195,7 +195,7 @@ class SelfRollout:
         return flow
 
 
-class Replay:
+class RolloutReplay:
     """What the cache held at each of `ticks` ticks of a rollout, and their exit steps with gradients.
 
     Rows of keys and values `(layers, B, heads, rows * tokens, head_dim)`: what a far memory held that is
@@ -222,10 +222,10 @@ class Replay:
         if self.far is not None:  # before the window, the multiples that the far memory may hold
             newest = (oldest - 1) // self.far.every
             held = [m * self.far.every for m in range(newest - self.old + 1, newest + 1)] + held
-        for place, frame in enumerate(held[: self.reach]):
+        for to, frame in enumerate(held[: self.reach]):
             if frame >= 0:
                 far = self.far is not None and frame < first - self.window
-                self._copy(cache, cache.far_slot(frame) if far else cache.slot(frame), place)
+                self._copy(cache, cache.far_slot(frame) if far else cache.slot(frame), to)
         key = torch.tensor(held)
         query = first + torch.arange(self.ticks)[:, None]
         near = (key >= 0) & (key < query) & (key > query - self.window)
@@ -246,9 +246,9 @@ class Replay:
         self._copy(cache, slot, self._at)
         self._at += 1
 
-    def _copy(self, cache: KVCache, slot: int, place: int) -> None:
+    def _copy(self, cache: KVCache, slot: int, to: int) -> None:
         n = self.tokens
-        source, target = slice(slot * n, (slot + 1) * n), slice(place * n, (place + 1) * n)
+        source, target = slice(slot * n, (slot + 1) * n), slice(to * n, (to + 1) * n)
         self.k[..., target, :].copy_(cache.k[..., source, :])
         self.v[..., target, :].copy_(cache.v[..., source, :])
 
@@ -262,7 +262,7 @@ class Replay:
         values = torch.cat([self.v[layer, :, :, first:], v.to(dtype)], 2)
         return attention(q.to(dtype), keys, values, self._masks[wide])
 
-    def latents(self, model: Experts, stretch: Stretch) -> Tensor:
+    def latents(self, model: Experts, stretch: RolloutSegment) -> Tensor:
         """The latents of `stretch` `(B, S, C, h, w)` once more, as a function of `model`'s weights.
 
         Of experts, each computes all of it, and each latent is that of the expert it was left to.

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from playhead.world.attention import Attend, attention
 from playhead.world.config import SamplingConfig
-from playhead.world.kv_cache import Far
+from playhead.world.kv_cache import FarMemory
 from playhead.world.sampler import Schedule
 
 
-def visible(frames: int, window: int, far: Far | None = None) -> Tensor:
+def visible(frames: int, window: int, far: FarMemory | None = None) -> Tensor:
     """Which frame sees which, bool `(frames, frames)`: a row a query. `far`: in the layers that have it."""
     return _sees(torch.arange(frames)[:, None], torch.arange(frames)[None, :], window, far)
 
 
-def _sees(query: Tensor, key: Tensor, window: int, far: Far | None) -> Tensor:
+def _sees(query: Tensor, key: Tensor, window: int, far: FarMemory | None) -> Tensor:
     near = (key <= query) & (key > query - window)
     return near if far is None else near | far.sees(query, key, window)
 
@@ -47,7 +47,7 @@ def causal_attend(
 
 @lru_cache(maxsize=8)
 def _masked(
-    frames: int, window: int, far: Far | None, tokens: int, device: torch.device, fused: bool
+    frames: int, window: int, far: FarMemory | None, tokens: int, device: torch.device, fused: bool
 ) -> Attend:
     if not fused:
         seen = visible(frames, window, far).to(device)

@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from playhead.world.training.collect import check, film_all, split_runs, stopped, write_episode
-from playhead.world.training.doom import HEIGHT, WIDTH, CollectError, Cut, average, begin, hold, open_game
+from playhead.world.training.doom import (
+    HEIGHT,
+    WIDTH,
+    CollectError,
+    EpisodeCut,
+    average,
+    begin,
+    hold,
+    open_game,
+)
 from playhead.world.training.places import BUTTONS, HELD_OUT, PLACES, Place
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ COAST = 24
 NEAR = 4.0
 """Map units from where it began, each way, at which a player is back; a step of a run is 17."""
 BLOCKED = (8, 10.0)
-"""After so many ticks one who walks makes more map units a tick, or is held up."""
+"""After so many ticks one who walks makes more map units a tick, or is stuck."""
 ATTEMPTS = 200
 """Starts that are tried before giving up; few have room for the longest walk."""
 LENGTHS = (12, 24, 48)
@@ -78,7 +87,7 @@ def plan(excursion: str, ticks: int) -> np.ndarray:
     return np.concatenate([rows(there, ticks), rows(None, 1), rows(back, ticks), rows(None, rest)])
 
 
-class Away(Exception):
+class NotReturned(Exception):
     """The excursion did not end where it began: a wall, a thing or a monster was in the way."""
 
 
@@ -119,12 +128,12 @@ def film_once(
             start = here
         walked = excursion == "forward-back" and PAST + BLOCKED[0] <= t < PAST + ticks
         if walked and np.hypot(*(here - before)) < BLOCKED[1]:
-            raise Away
+            raise NotReturned
         before = here
         if t + 1 < len(actions):
             hold(game, action)
     if np.abs(before - start).max() > NEAR:
-        raise Away
+        raise NotReturned
     return frames, actions
 
 
@@ -138,7 +147,7 @@ def film(
     """
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, zlib.crc32(place.name.encode()), attempt])
-        with contextlib.suppress(Cut, Away):
+        with contextlib.suppress(EpisodeCut, NotReturned):
             return film_once(game, place, rng, excursion, ticks)
     raise CollectError(
         f"from {ATTEMPTS} starts in '{place.name}' with seed {seed} the player never came back from "
@@ -149,11 +158,11 @@ def film(
 # ------------------------------------------------------------------------------- the collection
 
 
-def trip_path(out: Path, place: str, seed: int, excursion: str, ticks: int) -> Path:
+def excursion_path(out: Path, place: str, seed: int, excursion: str, ticks: int) -> Path:
     return out / f"{place}-{seed:06d}-{excursion}-{ticks:02d}.npz"
 
 
-def is_trip(path: Path, excursion: str, ticks: int) -> bool:
+def is_filmed(path: Path, excursion: str, ticks: int) -> bool:
     """Whether `path` is a whole episode of that excursion; reads no frame."""
     try:
         with np.load(path) as episode:
@@ -166,16 +175,16 @@ def is_trip(path: Path, excursion: str, ticks: int) -> bool:
         return False
 
 
-def film_trips(place_name: str, seeds: Sequence[int], out: Path) -> int:
+def film_excursions(place_name: str, seeds: Sequence[int], out: Path) -> int:
     """In a worker: film what is missing of some seeds of one place with one game; how many were written."""
     place, done = PLACES[place_name], 0
     with open_game(place) as game:
         for seed in seeds:
             for excursion, ticks in EXCURSIONS:
-                path = trip_path(out, place_name, seed, excursion, ticks)
+                path = excursion_path(out, place_name, seed, excursion, ticks)
                 if stopped():
                     return done
-                if is_trip(path, excursion, ticks):
+                if is_filmed(path, excursion, ticks):
                     continue
                 frames, actions = film(game, place, seed, excursion, ticks)
                 fields: dict[str, float | str] = {"excursion": excursion, "ticks": ticks, "past": PAST}
@@ -184,7 +193,7 @@ def film_trips(place_name: str, seeds: Sequence[int], out: Path) -> int:
     return done
 
 
-def collect_trips(
+def collect_excursions(
     clips: int,
     out: Path | str,
     places: Sequence[str] | None = None,
@@ -200,8 +209,8 @@ def collect_trips(
     workers = (os.cpu_count() or 1) if workers is None else workers
     check(clips * len(places), 2, seed, out, places, workers)
     starts = [(places[i % len(places)], seed + i) for i in range(clips * len(places))]
-    trips = {trip_path(out, *start, *trip): (start, trip) for start in starts for trip in EXCURSIONS}
-    todo = list(dict.fromkeys(start for file, (start, trip) in trips.items() if not is_trip(file, *trip)))
+    trips = {excursion_path(out, *start, *trip): (start, trip) for start in starts for trip in EXCURSIONS}
+    todo = list(dict.fromkeys(start for file, (start, trip) in trips.items() if not is_filmed(file, *trip)))
     calls = [(place, seeds, out) for place, seeds in split_runs(todo, most=1)]
-    film_all(film_trips, calls, workers, out, list(trips), lambda file: is_trip(file, *trips[file][1]))
+    film_all(film_excursions, calls, workers, out, list(trips), lambda file: is_filmed(file, *trips[file][1]))
     return list(trips)

@@ -49,8 +49,8 @@ class Client:
         self.pushes: deque[protocol.Message] = deque(maxlen=10_000)
         try:
             self.socket.connect(address)
-            hello = protocol.Hello(protocol=[protocol.VERSION], client=name, resume=resume)
-            self.welcome, _ = self.ask(hello, protocol.Welcome)
+            hello = protocol.HelloRequest(protocol=[protocol.VERSION], client=name, resume=resume)
+            self.welcome, _ = self.ask(hello, protocol.WelcomeReply)
         except BaseException:
             self.close()
             raise
@@ -102,7 +102,7 @@ class Client:
             if isinstance(message, protocol.PUSHES) and (message.id != id or not isinstance(message, reply)):
                 self.pushes.append(message)
             elif message.id == id:
-                if isinstance(message, protocol.Error):
+                if isinstance(message, protocol.ErrorReply):
                     greeted = message.code != "hello_first"  # else: by another than the one who answers
                     raise BridgeError(message.code, message.message if greeted else self._gone)
                 if not isinstance(message, reply):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from playhead.engine.bridge.client.input import HOLD, HeldInput, Script
+from playhead.engine.bridge.client.held_input import HOLD_SECONDS, HeldInput, RemoteScript
 from playhead.engine.bridge.client.remote_session import GONE, RemoteSession
 from playhead.engine.bridge.client.remote_stats import RemoteStats
 from playhead.engine.bridge.client.watcher import Watcher
@@ -39,7 +39,7 @@ MOTION_EVERY = 1 / 60
 Command = Callable[[], None]
 
 
-class _Lost(Exception):
+class _ConnectionLost(Exception):
     """The connection or the session is gone, and why."""
 
 
@@ -62,7 +62,7 @@ class RemoteLoop:
         complain: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._remote, self._last, self._complain = remote, last, complain
-        self._held, self._script = HeldInput(source, key_time), Script(script)
+        self._held, self._script = HeldInput(source, key_time), RemoteScript(script)
         self._receivers: list[Callable[[Tick], None]] = []
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._answers: dict[int, Callable[[Any, np.ndarray | None], None]] = {}
@@ -109,7 +109,7 @@ class RemoteLoop:
         self._wake()
 
     def poke(self) -> None:
-        """Sends what is held up at once, if that has changed; may be called by any thread."""
+        """Sends to the server what is held, at once, if that has changed; may be called by any thread."""
         with self._poking:  # so that what is held goes up in the order in which it was
             found, client = self._held.look(), self._remote.client
             if found is not None:
@@ -127,7 +127,7 @@ class RemoteLoop:
         self._tune(lambda s: {"speed": min(max(s.speed * factor, SLOWEST), FASTEST)})
 
     def change_steps(self, by: int) -> None:
-        """Adds to the denoise steps a tick, and holds them there."""
+        """Adds to the denoise steps a tick, and leaves them there."""
         self._tune(lambda s: {"steps": s.steps + by})
 
     def toggle_auto_steps(self) -> None:
@@ -157,7 +157,7 @@ class RemoteLoop:
 
         def hand_over() -> None:
             grants = self.control.in_control and self.control.asking
-            self._ask(protocol.Control(session=self._session, want="grant" if grants else "take"))
+            self._ask(protocol.ControlRequest(session=self._session, want="grant" if grants else "take"))
 
         self._command(hand_over)
 
@@ -176,7 +176,7 @@ class RemoteLoop:
             if self.stats is None:
                 return
             changes = change(self.stats)
-            self._ask(protocol.Tune(session=self._session, **changes))
+            self._ask(protocol.TuneRequest(session=self._session, **changes))
             stands = {"paused": True} if "single_step" in changes else {}
             self._stats.expect(**{k: v for k, v in changes.items() if k in ("paused", "speed")}, **stands)
 
@@ -189,18 +189,18 @@ class RemoteLoop:
         self._remote.go_to(scene, present if seed is None else seed)
 
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
-            if isinstance(reply, protocol.Error):
+            if isinstance(reply, protocol.ErrorReply):
                 self._remote.scene, self._remote.wanted = before, wanted
 
         self._stats.receipts.forget()
-        self._ask(protocol.Reset(session=self._session, scene=name, seed=seed), answered)
+        self._ask(protocol.ResetRequest(session=self._session, scene=name, seed=seed), answered)
 
     def _run(self) -> None:
         try:
             while not self._finished():
                 try:
                     self._play()
-                except _Lost as lost:
+                except _ConnectionLost as lost:
                     self._come_back(str(lost))
         except BaseException as error:
             self._error = error
@@ -216,7 +216,7 @@ class RemoteLoop:
         """Plays until the end. Raises _Lost where the connection or the session is lost."""
         remote, opened = self._remote, self._remote.opened
         self._session, self.control = opened.session, remote.control
-        self._axes = bool(opened.world.axes)
+        self._axes = not opened.world.action_space.binary
         self._stats.state = ""
         self._answers.clear()
         self._stats.receipts.forget()
@@ -247,7 +247,7 @@ class RemoteLoop:
         self._script.end()
         self._stats.expect(paused=False)
         self._ask(
-            protocol.Tune(
+            protocol.TuneRequest(
                 session=self._session,
                 clock="live",
                 speed=wanted.speed,
@@ -270,7 +270,7 @@ class RemoteLoop:
             if self._stats.watcher is not None and self._stats.watcher.error is not None:
                 raise self._stats.watcher.error
             if client.lost or now - self._heard > SILENCE:
-                raise _Lost("the connection is lost; trying to come back")
+                raise _ConnectionLost("the connection is lost; trying to come back")
             if now >= asked + ASK_EVERY:
                 asked = now
                 self._ask_how_it_does(now)
@@ -286,7 +286,7 @@ class RemoteLoop:
                 self._woken.recv(4096)
             while not self._commands.empty():
                 self._commands.get()()
-            self._held.hold_on(self._tell)
+            self._held.renew(self._tell)
             while (found := client.receive(0)) is not None:
                 self._hear(*found)
 
@@ -306,17 +306,17 @@ class RemoteLoop:
     def _ask_how_it_does(self, sent: float) -> None:
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
             self._stats.answered(time.perf_counter() - sent)
-            if not isinstance(reply, protocol.Figures):
+            if not isinstance(reply, protocol.StatsReply):
                 return
             self._stats.update(reply.stats)
             if self.stats is not None and self.stats.paused and self.stats.tick != self._tick:
-                self._ask(protocol.Observe(session=self._session), self._observed)
+                self._ask(protocol.ObserveRequest(session=self._session), self._observed)
 
-        self._ask(protocol.Stats(session=self._session), answered)
+        self._ask(protocol.StatsRequest(session=self._session), answered)
 
     def _observed(self, reply: protocol.Message, frames: np.ndarray | None) -> None:
         """A tick that the stream did not bring: in a pause no other would follow it."""
-        if isinstance(reply, protocol.Observed) and frames is not None:
+        if isinstance(reply, protocol.ObserveReply) and frames is not None:
             now = time.perf_counter()
             steps = self.stats.steps if self.stats else 0
             timing = Timing(now, now, 0.0, self._period, None)
@@ -333,7 +333,7 @@ class RemoteLoop:
                 self._go_live()
                 self._held.tell_anew(self._tell)
 
-        self._ask(protocol.Step(session=self._session, actions=[action], frames="none"), answered)
+        self._ask(protocol.StepRequest(session=self._session, actions=[action], frames="none"), answered)
 
     def _act(self, action: Action, key: float | None) -> None:
         """Has the server hold an action; `key` is when a key was pressed for it."""
@@ -344,26 +344,28 @@ class RemoteLoop:
     def _tell(self, action: Action, tap: bool) -> int | None:
         if not self.control.in_control or not self._script.over:
             return None
-        return self._ask(protocol.Act(session=self._session, action=action, hold=HOLD, tap=tap))
+        return self._ask(
+            protocol.ActRequest(session=self._session, action=action, hold=HOLD_SECONDS, tap=tap)
+        )
 
     def _hear(self, message: protocol.Message, frames: np.ndarray | None) -> None:
         self._heard = time.perf_counter()
-        if isinstance(message, protocol.Applied):
+        if isinstance(message, protocol.AppliedPush):
             self._stats.receipts.applied(message.id, message.tick)
             return
-        if isinstance(message, protocol.Ended):
-            raise _Lost(f"the session has ended: {message.reason}")
-        if isinstance(message, protocol.Controlled):
+        if isinstance(message, protocol.EndedPush):
+            raise _ConnectionLost(f"the session has ended: {message.reason}")
+        if isinstance(message, protocol.ControlReply):
             self._note_control(message)
         answered = self._answers.pop(message.id, None)
-        if isinstance(message, protocol.Error):
+        if isinstance(message, protocol.ErrorReply):
             if message.code == "hello_first" or message.code in GONE:
-                raise _Lost(message.message)
+                raise _ConnectionLost(message.message)
             self._complain(message.message)
         if answered is not None:
             answered(message, frames)
 
-    def _note_control(self, control: protocol.Controlled) -> None:
+    def _note_control(self, control: protocol.ControlReply) -> None:
         before, self.control = self.control, control
         if control.in_control and not before.in_control:
             self._held.tell_anew(self._tell)
@@ -385,10 +387,10 @@ class RemoteLoop:
         """Which is chosen by somebody else, where the session is not this player's own."""
 
         def answered(reply: protocol.Message, frames: np.ndarray | None) -> None:
-            if isinstance(reply, protocol.Opened):
+            if isinstance(reply, protocol.OpenReply):
                 self._remote.scene = reply.scene
 
-        self._ask(protocol.Attach(session=self._session), answered)
+        self._ask(protocol.AttachRequest(session=self._session), answered)
 
     def _show(self, tick: Tick) -> None:
         if tick.action is not None and self._tick is not None:

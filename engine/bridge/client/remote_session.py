@@ -23,7 +23,7 @@ GONE = ("unknown_session", "ended")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SessionOptions:
     """The session that is to be played there; "" and None as the server has it."""
 
     world: str = ""
@@ -48,7 +48,7 @@ class RemoteSession:
     played. Of a server that has one session for all, that is the session.
     """
 
-    def __init__(self, address: str, keys: ClientKeys | None, wanted: Wanted) -> None:
+    def __init__(self, address: str, keys: ClientKeys | None, wanted: SessionOptions) -> None:
         self.address, self._keys, self.wanted = address, keys, wanted
         self._token = self._session = ""
         self.public = self.same = False
@@ -83,9 +83,9 @@ class RemoteSession:
     def close(self) -> None:
         """Ends the session, if it is this player's own and the server can be told."""
         if not self.public and not self.client.lost:
-            self.client.send(protocol.Close(session=self._session))
+            self.client.send(protocol.CloseRequest(session=self._session))
             while (found := self.client.receive(0.5)) is not None:
-                if isinstance(found[0], protocol.Done | protocol.Error):
+                if isinstance(found[0], protocol.DoneReply | protocol.ErrorReply):
                     break
         self.client.close()
 
@@ -99,7 +99,7 @@ class RemoteSession:
             self.same = found is not None
             if found is None:
                 found = self._open(client)
-            figures, _ = client.ask(protocol.Stats(session=found[0].session), protocol.Figures)
+            figures, _ = client.ask(protocol.StatsRequest(session=found[0].session), protocol.StatsReply)
         except BaseException:
             client.close()
             raise
@@ -108,7 +108,7 @@ class RemoteSession:
         self.figures = figures.stats
         self._session, self.scene = self.opened.session, self.opened.scene
 
-    def _come_back(self, client: Client) -> tuple[protocol.Opened, np.ndarray] | None:
+    def _come_back(self, client: Client) -> tuple[protocol.OpenReply, np.ndarray] | None:
         try:
             return self._join(client, self._session)
         except BridgeError as error:
@@ -118,23 +118,25 @@ class RemoteSession:
                 raise SessionEnded(f"the session at {self.address} has ended") from None
         return None
 
-    def _open(self, client: Client) -> tuple[protocol.Opened, np.ndarray]:
+    def _open(self, client: Client) -> tuple[protocol.OpenReply, np.ndarray]:
         """Opens a session, in lockstep: it stands still until it is played. Or joins the one there is."""
-        worlds, _ = client.ask(protocol.Worlds(), protocol.WorldList)
+        worlds, _ = client.ask(protocol.WorldsRequest(), protocol.WorldsReply)
         self.public = not worlds.worlds and bool(client.welcome.sessions)
         if self.public:
             return self._join(client, client.welcome.sessions[0])
         wanted = self.wanted
-        self.control = protocol.Controlled(session="", in_control=True, holder="", asking="")
+        self.control = protocol.ControlReply(session="", in_control=True, holder="", asking="")
         client.patience = OPENING
-        request = protocol.Open(world=wanted.world, scene=wanted.scene, seed=wanted.seed, steps=wanted.steps)
-        return _with_frames(client.ask(request, protocol.Opened))
+        request = protocol.OpenRequest(
+            world=wanted.world, scene=wanted.scene, seed=wanted.seed, steps=wanted.steps
+        )
+        return _with_frames(client.ask(request, protocol.OpenReply))
 
-    def _join(self, client: Client, session: str) -> tuple[protocol.Opened, np.ndarray]:
+    def _join(self, client: Client, session: str) -> tuple[protocol.OpenReply, np.ndarray]:
         """Asks for the control of a session that is there, and what it is."""
-        request = protocol.Control(session=session, want="take")
-        self.control, _ = client.ask(request, protocol.Controlled)
-        return _with_frames(client.ask(protocol.Attach(session=session), protocol.Opened))
+        request = protocol.ControlRequest(session=session, want="take")
+        self.control, _ = client.ask(request, protocol.ControlReply)
+        return _with_frames(client.ask(protocol.AttachRequest(session=session), protocol.OpenReply))
 
     def go_to(self, scene: SceneInfo, seed: int) -> None:
         """Notes where the session is from now on, for the case that it has to begin anew."""
@@ -142,7 +144,9 @@ class RemoteSession:
         self.wanted = replace(self.wanted, scene=scene.name, seed=seed)
 
 
-def _with_frames(reply: tuple[protocol.Opened, np.ndarray | None]) -> tuple[protocol.Opened, np.ndarray]:
+def _with_frames(
+    reply: tuple[protocol.OpenReply, np.ndarray | None],
+) -> tuple[protocol.OpenReply, np.ndarray]:
     opened, frames = reply
     if frames is None:
         raise PlayheadError("the server opened a session and sent no frames; it speaks another protocol")

@@ -10,7 +10,7 @@ import msgspec
 
 from playhead.engine.bridge.client.receipts import Receipts
 from playhead.engine.bridge.client.watcher import Watcher
-from playhead.engine.stats import WINDOW, Link, Stats, percentile
+from playhead.engine.stats import WINDOW, LinkStats, Stats, percentile
 
 EXPECTED = 0.5
 """Seconds for which a change is believed to have happened before the figures have to show it."""
@@ -58,7 +58,7 @@ class RemoteStats:
             if time.perf_counter() < until:
                 stats = replace(stats, **expected)
             keys, watcher = self.receipts.times, self.watcher
-            link = Link(
+            link = LinkStats(
                 state=self.state,
                 round_trip_p50=percentile(self._round_trips, 50),
                 round_trip_p99=percentile(self._round_trips, 99),

@@ -15,7 +15,7 @@ ENOUGH = 0.95
 
 
 class Smoother(Generic[Thing]):
-    """Holds things back until they are due: so long after they were sent as nearly all of them take to come.
+    """Keeps things back until they are due: so long after they were sent as nearly all of them take to come.
 
     Sender and receiver need not agree on the time: the arrival that took least says how their clocks stand
     to each other, and by how much most others exceed it is the jitter. The `delay` that this costs is as

@@ -10,8 +10,8 @@ import numpy as np
 import zmq
 
 from playhead.engine.bridge.client.smoother import Smoother
+from playhead.engine.bridge.wire.frame_codecs import make_decoder
 from playhead.engine.bridge.wire.protocol import FrameHeader, decode_header
-from playhead.engine.bridge.wire.video import make_decoder
 
 NAP = 0.05
 """Seconds after which the thread looks whether it is to end."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from playhead.engine.bridge.server.lease import Lease
-from playhead.engine.bridge.wire.protocol import LOCAL, Act
+from playhead.engine.bridge.wire.protocol import LOCAL, ActRequest
 from playhead.engine.tick import ActionSource
 from playhead.world.action import Action
 
@@ -14,12 +14,12 @@ TAPS = 64
 """Taps that wait for one tick, at the most."""
 
 
-class Waiting(NamedTuple):
-    """An act that no tick has obeyed yet, and the buttons that it pressed anew."""
+class WaitingAct(NamedTuple):
+    """An act that no tick has obeyed yet, and what it pressed anew or moved."""
 
     client: str
-    act: Act
-    pressed: frozenset[str]
+    act: ActRequest
+    anew: Action
 
 
 class ActSource:
@@ -31,20 +31,19 @@ class ActSource:
         self._now = now
         self._lock = threading.Lock()
         self._action, self._until = Action(), 0.0
-        self._waiting: list[Waiting] = []
-        self._sampled: list[tuple[str, Act]] = []
+        self._waiting: list[WaitingAct] = []
+        self._sampled: list[tuple[str, ActRequest]] = []
 
-    def act(self, client: str, act: Act) -> list[tuple[str, Act]]:
+    def act(self, client: str, act: ActRequest) -> list[tuple[str, ActRequest]]:
         """Holds an action from now on. Returns the acts that this one superseded."""
         with self._lock:
             taps = [w for w in self._waiting if w.act.tap]
             lost = [w for w in self._waiting if not w.act.tap] + taps[:-TAPS]
-            pressed = act.action.buttons - self._action.buttons
-            self._waiting = [*taps[-TAPS:], Waiting(client, act, pressed)]
+            self._waiting = [*taps[-TAPS:], WaitingAct(client, act, act.action.since(self._action))]
             self._action, self._until = act.action, self._now() + act.hold
         return [(w.client, w.act) for w in lost]
 
-    def release(self) -> list[tuple[str, Act]]:
+    def release(self) -> list[tuple[str, ActRequest]]:
         """Lets everything go, as when the control changes hands. Returns the acts that no tick has obeyed."""
         with self._lock:
             lost, self._waiting = self._waiting, []
@@ -62,15 +61,11 @@ class ActSource:
             taps = self._waiting[:-1]
             self._sampled, self._waiting = [(w.client, w.act) for w in self._waiting], []
             action = self._action
-        if not taps:
-            return action
-        axes = dict(action.axes)
         for tap in taps:
-            for name, value in tap.act.action.axes.items():
-                axes[name] = max(-1.0, min(1.0, axes.get(name, 0.0) + value))
-        return Action(action.buttons.union(*(tap.pressed for tap in taps)), axes)
+            action = action.plus(tap.anew)
+        return action
 
-    def applied(self) -> list[tuple[str, Act]]:
+    def applied(self) -> list[tuple[str, ActRequest]]:
         """On the thread that samples: the acts that the last sample was the first to obey."""
         found, self._sampled = self._sampled, []
         return found

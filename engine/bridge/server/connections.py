@@ -11,9 +11,9 @@ import numpy as np
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from playhead.engine.bridge.server.limits import Allowance, Limits
+from playhead.engine.bridge.server.limits import Limits, RateLimit
 from playhead.engine.bridge.wire import protocol
-from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError, Hello
+from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError, HelloRequest
 from playhead.world.terminal import printable
 
 COPIED = 256 * 1024
@@ -22,7 +22,7 @@ thread of pyzmq's has to give these back, which costs milliseconds now and then.
 
 
 @dataclass
-class Client:
+class KnownClient:
     """Somebody who said hello, and the connection by which to reach it; None once that is gone."""
 
     token: str
@@ -37,8 +37,8 @@ class Connection:
 
     route: bytes
     fd: int
-    allowance: Allowance
-    client: Client | None = None
+    allowance: RateLimit
+    client: KnownClient | None = None
     last_used: float = field(default_factory=time.monotonic)
     _sent: list[tuple[zmq.MessageTracker, int]] = field(default_factory=list)
 
@@ -55,11 +55,13 @@ class Connection:
 class Connections:
     """All connections of a ROUTER socket, and the clients who speak by them. Lives on the server's thread."""
 
-    def __init__(self, router: zmq.Socket[bytes], limits: Limits, lost: Callable[[Client], None]) -> None:
+    def __init__(
+        self, router: zmq.Socket[bytes], limits: Limits, lost: Callable[[KnownClient], None]
+    ) -> None:
         """`lost` is told of a client whose connection is gone."""
         self._limits, self._lost = limits, lost
         self._by_route: dict[bytes, Connection] = {}
-        self.clients: dict[str, Client] = {}
+        self.clients: dict[str, KnownClient] = {}
         self.monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._router = router
         router.router_mandatory = True
@@ -70,17 +72,17 @@ class Connections:
         found = self._by_route.get(route)
         if found is None:
             self.watch()  # an older connection of the same number is gone by now, and has to go here first
-            found = self._by_route[route] = Connection(route, fd, Allowance(self._limits.rate))
+            found = self._by_route[route] = Connection(route, fd, RateLimit(self._limits.rate))
         found.last_used = time.monotonic()
         return found
 
-    def welcome(self, hello: Hello, connection: Connection) -> Client:
+    def welcome(self, hello: HelloRequest, connection: Connection) -> KnownClient:
         """The client that says hello: a new one, one that comes back, or the one that said it before."""
         client = self.clients.get(hello.resume) or connection.client
         if client is None:
             if len(self.clients) >= self._limits.clients:
                 raise BridgeError("limit", "too many clients are connected; try again later")
-            client = Client(secrets.token_urlsafe(16), hello.client)
+            client = KnownClient(secrets.token_urlsafe(16), hello.client)
             self.clients[client.token] = client
         if connection.client is not None and connection.client is not client:
             self.lose(connection.client)
@@ -90,14 +92,14 @@ class Connections:
         client.connection, connection.client = connection, client
         return client
 
-    def lose(self, client: Client) -> None:
+    def lose(self, client: KnownClient) -> None:
         """Takes its connection from a client; nothing is sent to it until it comes back."""
         if client.connection is not None:
             client.connection.client = None
             client.connection, client.last_used = None, time.monotonic()
             self._lost(client)
 
-    def send(self, client: Client, message: protocol.Message, frames: np.ndarray | None = None) -> None:
+    def send(self, client: KnownClient, message: protocol.Message, frames: np.ndarray | None = None) -> None:
         """Sends a message and, behind it, frames. A client that reads nothing is cut off."""
         if client.connection is not None:
             self.answer(client.connection, message, frames)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from playhead.engine.bridge.server.acts import ActSource
 from playhead.engine.bridge.server.lease import Lease
-from playhead.engine.bridge.server.past import Past, Ticks
+from playhead.engine.bridge.server.session_past import SessionPast, Ticks
 from playhead.engine.bridge.wire.protocol import BridgeError, Clock
 from playhead.engine.loop import Loop
-from playhead.engine.recording.tree import Place, PlayedTick
+from playhead.engine.recording.tree import PlayedTick, Point
 from playhead.engine.session import Session, Snapshot
 from playhead.engine.tick import Tick
+from playhead.engine.tuning import Tuning
 from playhead.scenes.scene import Scene
 from playhead.world.action import Action
 
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class HostedSnapshot:
     """A snapshot on the server and the past that led to it."""
 
     snapshot: Snapshot
     ticks: Ticks | None
-    place: Place | None = None
+    point: Point | None = None
 
 
 @dataclass
 class HostedSession:
-    """A session on the server. The loop's thread owns the session and its past, the server's the rest.
+    """A session on the server. The loop's thread owns the session and its past, the server's all else.
 
     `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
     `restored`: `past` is that of the state which the loop begins with, or goes on from next.
@@ -42,13 +43,13 @@ class HostedSession:
     acts: ActSource
     lease: Lease
     clock: Clock
-    past: Past = field(default_factory=lambda: Past(0))
+    past: SessionPast = field(default_factory=lambda: SessionPast(0))
     public: bool = False
     last_used: float = field(default_factory=time.monotonic)
     waiting_steps: int = 0
-    snapshots: dict[str, Kept] = field(default_factory=dict)
+    snapshots: dict[str, HostedSnapshot] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
-    keeping: int = 0
+    pending_snapshots: int = 0
     restored: bool = False
 
     @property
@@ -70,7 +71,7 @@ class HostedSession:
 
     def follow_control(self) -> None:
         """A live session stands still while nobody controls it: whoever comes back finds it as it was."""
-        self.loop.set_lockstep(self.clock == "lockstep" or not self.lease.holder)
+        self.loop.tune(Tuning(lockstep=self.clock == "lockstep" or not self.lease.holder))
 
     def remember(self, tick: Tick) -> bool:
         """On the loop's thread: adds a tick to the past, or begins it anew.
@@ -87,26 +88,28 @@ class HostedSession:
     def _played(self, tick: Tick, action: Action) -> PlayedTick:
         """A tick as the session's timeline has it, which may be written; or as it is to be played again."""
         timeline = self.loop.timeline
-        played = timeline.tree.tick(tick.place) if timeline is not None and tick.place is not None else None
+        played = timeline.tree.tick(tick.point) if timeline is not None and tick.point is not None else None
         return played or PlayedTick(action, tick.steps, tick.source, time=0.0, took=0.0)
 
-    def keep_past(self, session: Session) -> None:
+    def snapshot_past(self, session: Session) -> None:
         """On the loop's thread: keeps a snapshot of the present for branches."""
-        self.past.keep(session.snapshot())
+        self.past.add_snapshot(session.snapshot())
 
-    def keep(self, session: Session) -> Kept:
+    def take_snapshot(self, session: Session) -> HostedSnapshot:
         """On the loop's thread: the present state and its past."""
         timeline = self.loop.timeline
-        return Kept(session.snapshot(), self.ticks(), timeline.head if timeline is not None else None)
+        return HostedSnapshot(
+            session.snapshot(), self.ticks(), timeline.head if timeline is not None else None
+        )
 
     def ticks(self) -> Ticks | None:
         """On the loop's thread: a copy of the past, None where it is not known."""
         return None if self.past.ticks is None else list(self.past.ticks)
 
-    def restore(self, session: Session, kept: Kept) -> None:
+    def restore(self, session: Session, kept: HostedSnapshot) -> None:
         """On the loop's thread: goes back to a kept state."""
         session.restore(kept.snapshot)
-        if self.loop.timeline is not None and kept.place is not None:
-            self.loop.timeline.moved(kept.place)
+        if self.loop.timeline is not None and kept.point is not None:
+            self.loop.timeline.moved(kept.point)
         self.past.begin(None if kept.ticks is None else list(kept.ticks))
         self.restored = True

@@ -6,7 +6,7 @@ from playhead.engine.bridge.wire.protocol import LOCAL
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlState:
     """Who plays the session of a window, and who asks to: names of programs, "" for the person and nobody.
 
     `lockstep`: the world stands still but for the program's steps.

@@ -22,7 +22,7 @@ class Limits:
     waiting: int = 512 * 2**20
 
 
-class Allowance:
+class RateLimit:
     """How often something may be done: `rate` times a second, and as many at once."""
 
     def __init__(self, rate: float) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from playhead.engine.bridge.server.acts import ActSource
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.lease import Lease
-from playhead.engine.bridge.server.past import MEMORY, MOST, Past, Ticks
 from playhead.engine.bridge.server.registry import Registry, session_bytes
+from playhead.engine.bridge.server.session_past import MEMORY, MOST, SessionPast, Ticks
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
 from playhead.engine.bridge.wire.protocol import BridgeError, Clock
@@ -28,7 +28,7 @@ OPENING, OPENING_EACH = 32, 8
 
 
 @dataclass(frozen=True)
-class Beginning:
+class OpenedSession:
     """A session that is ready to be hosted, where it is recorded, and the past that it has already."""
 
     session: Session
@@ -57,7 +57,7 @@ class Opener:
         world: "World",
         scene: "Scene",
         clock: Clock,
-        make: "Callable[[], Work[Beginning]]",
+        make: "Callable[[], Work[OpenedSession]]",
         then: "Callable[[Future[HostedSession]], None]",
     ) -> None:
         """Hosts the session that `make` makes, slice by slice, and calls `then`.
@@ -76,12 +76,12 @@ class Opener:
         def host() -> Generator[None, None, HostedSession]:
             begun = yield from make()
             acts = ActSource()
-            company = self._registry.companies[world.config.name]
+            batcher = self._registry.batchers[world.config.name]
             lockstep = clock == "lockstep"
             timeline = begun.timeline
-            loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=company)
+            loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=batcher)
             loop.world = world
-            past = Past(min(MOST, MEMORY // size), begun.past, begun.snapshots)
+            past = SessionPast(min(MOST, MEMORY // size), begun.past, begun.snapshots)
             id, lease = secrets.token_urlsafe(12), Lease(client, client)
             return HostedSession(id, scene, loop, acts, lease, clock, past, restored=begun.past is not None)
 

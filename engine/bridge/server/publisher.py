@@ -10,9 +10,9 @@ import zmq
 
 from playhead.engine.bridge.server.connections import cut, ended
 from playhead.engine.bridge.server.hosted import HostedSession
-from playhead.engine.bridge.server.limits import Allowance
+from playhead.engine.bridge.server.limits import RateLimit
+from playhead.engine.bridge.wire.frame_codecs import VideoEncoder, make_encoder
 from playhead.engine.bridge.wire.protocol import CODECS, Codec, FrameHeader, encode, topic
-from playhead.engine.bridge.wire.video import Encoder, make_encoder
 from playhead.engine.tick import Tick
 
 QUEUED = 3
@@ -29,7 +29,7 @@ class Stream:
         self.watchers: set[int] = set()
         self.key_wanted = False
         self._size = (0, 0)
-        self._encoder: Encoder | None = None
+        self._encoder: VideoEncoder | None = None
         self._number = 0
 
     def restart(self) -> None:
@@ -59,7 +59,7 @@ class Subscriber:
     """A connection to the stream: the topics it has asked for, and how often it may ask."""
 
     topics: set[bytes] = field(default_factory=set)
-    allowance: Allowance = field(default_factory=lambda: Allowance(SUBSCRIPTIONS))
+    allowance: RateLimit = field(default_factory=lambda: RateLimit(SUBSCRIPTIONS))
 
 
 class Publisher:

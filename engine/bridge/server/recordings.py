@@ -13,7 +13,7 @@ from playhead.engine.recording.file import put_in_place
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.timeline.timeline import Timeline
 from playhead.engine.work import Work
 from playhead.world.errors import PlayheadError
@@ -28,7 +28,7 @@ SAVED = 1000
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedPoint:
     """A moment of a session's past in the file that it is recorded to."""
 
     path: Path
@@ -69,15 +69,15 @@ class Recordings:
             self._unsaved = Unsaved(self._folder)
         return self._unsaved.new_file()
 
-    def origin(self, timeline: Timeline | None, tick: int) -> "Recorded | None":
+    def origin(self, timeline: Timeline | None, tick: int) -> "RecordedPoint | None":
         """On the thread of a session that stands on a timeline: what is written of it up to a tick."""
         if self._folder is None or timeline is None or timeline.recorder is None or timeline.head is None:
             return None
         timeline.recorder.flush()
-        place = timeline.tree.check(Place(timeline.head.branch, tick))  # which may lie before its branch
-        return Recorded(timeline.recorder.path, *place)
+        point = timeline.tree.check(Point(timeline.head.branch, tick))  # which may lie before its branch
+        return RecordedPoint(timeline.recorder.path, *point)
 
-    def twin(self, recorded: "Recorded", world: "World", scene: "Scene") -> Work[Timeline]:
+    def twin(self, recorded: "RecordedPoint", world: "World", scene: "Scene") -> Work[Timeline]:
         """Where a second session is recorded that goes on from there: in a copy of what led to it."""
         path = self._new_file()
         try:
@@ -91,7 +91,7 @@ class Recordings:
         number = out.tree.branch(recorded.branch).scene
         out.scenes[number] = replace(out.scenes[number], context=scene.context)  # the same, and one object
         timeline = Timeline(Recorder.resume(out, world), recording=out)
-        timeline.moved(out.tree.check(Place(recorded.branch, recorded.tick)))
+        timeline.moved(out.tree.check(Point(recorded.branch, recorded.tick)))
         return timeline
 
     def check(self, timeline: Timeline | None) -> None:

@@ -2,12 +2,12 @@
 
 import logging
 
-from playhead.engine.bridge.wire.protocol import BridgeError, Code, Error
+from playhead.engine.bridge.wire.protocol import BridgeError, Code, ErrorReply
 from playhead.world.errors import ActionError, PlayheadError
 from playhead.world.terminal import printable
 
 
-def refusal(id: int, error: BaseException) -> Error:
+def refusal(id: int, error: BaseException) -> ErrorReply:
     """The answer to request number `id`; a fault of the server's own is logged."""
     code: Code = "ended"
     if isinstance(error, BridgeError):
@@ -18,4 +18,4 @@ def refusal(id: int, error: BaseException) -> Error:
         said = f"the session could not go on: {error}"
         if not isinstance(error, PlayheadError):
             logging.getLogger("playhead").error("the bridge could not carry out a request", exc_info=error)
-    return Error(id=id, code=code, message=printable(said, 2000))
+    return ErrorReply(id=id, code=code, message=printable(said, 2000))

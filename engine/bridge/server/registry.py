@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from playhead.engine.batcher import Batcher
 from playhead.engine.bridge.wire.protocol import BridgeError, SceneInfo, WorldInfo
-from playhead.engine.company import Company
 from playhead.engine.session import Session
 from playhead.engine.starts import Starts
 from playhead.scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
@@ -33,7 +33,7 @@ class Registry:
             if not found:
                 raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
         self._starts = Starts(STARTS, LARGEST_START)
-        self.companies = {name: Company() for name in self.worlds}
+        self.batchers = {name: Batcher() for name in self.worlds}
 
     @classmethod
     def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Registry":

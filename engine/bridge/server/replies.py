@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from playhead.engine.bridge.server.connections import Client, Connections
+from playhead.engine.bridge.server.connections import Connections, KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.refusal import refusal
 from playhead.engine.bridge.server.registry import Registry, scene_info
@@ -25,11 +25,11 @@ class Replies:
         self.send, self.tell, self.post = connections.send, connections.tell, post
         self._registry = registry
 
-    def refuse(self, client: Client, id: int, error: BaseException) -> None:
+    def refuse(self, client: KnownClient, id: int, error: BaseException) -> None:
         """Answers that a request could not be carried out, and why."""
         self.send(client, refusal(id, error))
 
-    def then(self, client: Client, id: int, future: "Future[Any]", reply: Callable[[Any], None]) -> None:
+    def then(self, client: KnownClient, id: int, future: "Future[Any]", reply: Callable[[Any], None]) -> None:
         """Calls `reply` with what a session answers, or answers with its error; on the server's thread."""
 
         def done(answered: "Future[Any]") -> None:
@@ -41,12 +41,12 @@ class Replies:
         # The future is not in the closure: a circle would keep the session until it is looked for.
         future.add_done_callback(lambda answered: self.post(lambda: done(answered)))
 
-    def opened(self, client: Client, id: int, hosted: HostedSession) -> None:
+    def opened(self, client: KnownClient, id: int, hosted: HostedSession) -> None:
         """Answers with what a session is, where it is, and its newest frames."""
 
         def reply(found: "tuple[int, int, int, np.ndarray, World]") -> None:
             tick, seed, steps, frames, world = found
-            self.send(client, p.Opened(
+            self.send(client, p.OpenReply(
                 id=id, session=hosted.id, world=self._registry.info(world), scene=scene_info(hosted.scene),
                 clock=hosted.clock, tick=tick, seed=seed, steps=steps,
                 in_control=hosted.lease.holder == client.token, shape=frames.shape,
@@ -55,13 +55,15 @@ class Replies:
         ask = hosted.loop.ask(lambda s: (s.tick, s.seed, s.steps, s.frames, s.world))
         self.then(client, id, ask, reply)
 
-    def observed(self, client: Client, id: int, hosted: HostedSession) -> None:
+    def observed(self, client: KnownClient, id: int, hosted: HostedSession) -> None:
         """Answers with where a session is, and its newest frames."""
 
         def reply(found: tuple[int, int, np.ndarray]) -> None:
             tick, seed, frames = found
             self.send(
-                client, p.Observed(id=id, session=hosted.id, tick=tick, seed=seed, shape=frames.shape), frames
+                client,
+                p.ObserveReply(id=id, session=hosted.id, tick=tick, seed=seed, shape=frames.shape),
+                frames,
             )
 
         self.then(client, id, hosted.loop.ask(lambda s: (s.tick, s.seed, s.frames)), reply)

@@ -16,14 +16,14 @@ import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from playhead.engine.bridge.server.connections import Client, Connection, Connections
+from playhead.engine.bridge.server.connections import Connection, Connections, KnownClient
+from playhead.engine.bridge.server.dispatcher import Dispatcher
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.opener import Opener
 from playhead.engine.bridge.server.publisher import Publisher
 from playhead.engine.bridge.server.recordings import Recordings
 from playhead.engine.bridge.server.refusal import refusal
 from playhead.engine.bridge.server.registry import Registry
-from playhead.engine.bridge.server.requests import Requests
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
 from playhead.engine.bridge.server.work_queue import WorkQueue
@@ -86,7 +86,7 @@ class Server:
         self.frames_port = self._bind_frames(frames_port)
         self.sessions = Sessions(self._limits, self.recordings, self.connections, self._publisher, self.post)
         self.opener, self._saver = Opener(registry, self.sessions, self.post), Slices("saver")
-        self._requests = Requests(
+        self._requests = Dispatcher(
             registry, self.connections, self.sessions, self.opener, self._saver, self.post, self.frames_port
         )
         self._next_sweep = time.monotonic() + 1
@@ -204,7 +204,7 @@ class Server:
             id = protocol.request_id(parts[0]) if parts else 0
             self.connections.answer(connection, refusal(id, error))
 
-    def _lost(self, client: Client) -> None:
+    def _lost(self, client: KnownClient) -> None:
         """A client's connection is gone: so is its control, and what it waited for."""
         self.opener.cancel(client.token)
         self._saver.cancel(client.token)

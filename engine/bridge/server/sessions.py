@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from playhead.engine.bridge.server.connections import Client, Connections
+from playhead.engine.bridge.server.connections import Connections, KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
-from playhead.engine.bridge.server.lease import Control, Lease
+from playhead.engine.bridge.server.lease import ControlState, Lease
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.publisher import Publisher
 from playhead.engine.bridge.server.recordings import Recordings
@@ -39,7 +39,7 @@ class Sessions:
         self._connections, self._publisher, self._post = connections, publisher, post
         self._open: dict[str, HostedSession] = {}
         self._ending: list[Loop] = []
-        self.controls: Callable[[Control], None] = lambda control: None
+        self.controls: Callable[[ControlState], None] = lambda control: None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,7 +70,7 @@ class Sessions:
         if not hosted.public:  # else its window sees to it
             self._ending.append(hosted.loop)
         for token in hosted.concerned - {but}:
-            self._connections.tell(token, protocol.Ended(session=hosted.id, reason=printable(reason)))
+            self._connections.tell(token, protocol.EndedPush(session=hosted.id, reason=printable(reason)))
 
     def find(self, id: str) -> HostedSession:
         """A session that is used now. Raises BridgeError where there is none."""
@@ -80,7 +80,7 @@ class Sessions:
         hosted.last_used = time.monotonic()
         return hosted
 
-    def controlled(self, client: Client, id: str) -> HostedSession:
+    def controlled(self, client: KnownClient, id: str) -> HostedSession:
         """A session that a client controls. Raises BridgeError where it does not."""
         hosted = self.find(id)
         if not hosted.lease.holder and client.token == hosted.lease.owner:
@@ -110,7 +110,7 @@ class Sessions:
         lease = hosted.lease
         if lease.holder != before.holder:
             for token, act in hosted.acts.release():
-                self._connections.tell(token, protocol.Superseded(id=act.id, session=hosted.id))
+                self._connections.tell(token, protocol.SupersededPush(id=act.id, session=hosted.id))
             if lease.holder == LOCAL:
                 hosted.set_clock("live")
             hosted.follow_control()
@@ -125,17 +125,17 @@ class Sessions:
                 "" if token == LOCAL else self._connections.name(token)
                 for token in (hosted.lease.holder, hosted.lease.asking)
             )
-            self.controls(Control(holder, asking, hosted.clock == "lockstep"))
+            self.controls(ControlState(holder, asking, hosted.clock == "lockstep"))
 
-    def control_of(self, hosted: HostedSession, token: str, id: int = 0) -> protocol.Controlled:
+    def control_of(self, hosted: HostedSession, token: str, id: int = 0) -> protocol.ControlReply:
         """Who controls a session, as its client of that token is told."""
         lease, name = hosted.lease, self._connections.name
-        return protocol.Controlled(
+        return protocol.ControlReply(
             id=id, session=hosted.id, in_control=lease.holder == token, holder=name(lease.holder),
             asking=name(lease.asking),
         )  # fmt: skip
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: KnownClient) -> None:
         """A client's connection is gone, and its control with it. Its sessions wait."""
         for hosted in self:
             hosted.attached.discard(client.token)
@@ -167,7 +167,7 @@ class Sessions:
 
     def _fits(self, more: int) -> bool:
         held = sum(
-            session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.keeping + len(h.past))
+            session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.pending_snapshots + len(h.past))
             for h in self if h.loop.world is not None
         )  # fmt: skip
         return held + self.reserved + more <= self.limits.memory * 2**20
@@ -181,12 +181,12 @@ class Sessions:
         """Has a snapshot of a session's present kept for branches, if there is room for it."""
         world = hosted.loop.world
         if world is not None and hosted.id in self and self._fits(session_bytes(world)):
-            hosted.loop.ask(hosted.keep_past)
+            hosted.loop.ask(hosted.snapshot_past)
 
     def _tell_applied(self, hosted: HostedSession, tick: int) -> None:
         """On the loop's thread: receipts for the acts that a tick was the first to obey."""
         for token, act in hosted.acts.applied():
-            receipt = protocol.Applied(id=act.id, session=hosted.id, tick=tick)
+            receipt = protocol.AppliedPush(id=act.id, session=hosted.id, tick=tick)
             self._post(partial(self._connections.tell, token, receipt))
 
     def sweep(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playhead.engine.bridge.server.acts import ActSource, SharedSource
-from playhead.engine.bridge.server.lease import Control, Lease
+from playhead.engine.bridge.server.lease import ControlState, Lease
 from playhead.engine.bridge.wire.auth import check_address, load_server_keys
 from playhead.engine.bridge.wire.protocol import LOCAL
 from playhead.engine.loop import Loop
@@ -30,7 +30,7 @@ class SharedPlay:
     def __init__(
         self,
         address: str,
-        key: Path | None = None,
+        secret_key: Path | None = None,
         clients: Path | None = None,
         recordings: Path | None = None,
     ) -> None:
@@ -38,10 +38,10 @@ class SharedPlay:
 
         Raises PlayheadError for an address that is none, or that needs keys and has none.
         """
-        self._keys = load_server_keys(key, clients)
+        self._keys = load_server_keys(secret_key, clients)
         check_address(address, self._keys)
         self.address, self._recordings = address, recordings
-        self.control = Control()
+        self.control = ControlState()
         self.told: Callable[[], None] = lambda: None
         self._lease, self._acts = Lease(LOCAL, LOCAL), ActSource()
         self._server: Server | None = None
@@ -89,6 +89,6 @@ class SharedPlay:
             self._server.stop()
             self._thread.join(10)
 
-    def _note(self, control: Control) -> None:
+    def _note(self, control: ControlState) -> None:
         self.control = control
         self.told()

@@ -1,5 +1,8 @@
 """The messages of the bridge: typed, as MessagePack maps, the field `type` first. docs/protocol.md says more.
 
+What asks is a `…Request`, what answers it a `…Reply`, what comes unasked a `…Push`; `tag` is what the field
+`type` says, by which other programs know a message.
+
 A request is a single message part; so is its reply, which is followed by a part of raw frames where it has a
 `shape`: uint8 `(n, H, W, 3)`, row by row. A reply carries the `id` of its request. Pushes carry the `id` of
 the action that they are about, or 0.
@@ -10,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from playhead.world.action import Action
+from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
 
 VERSION = 1
@@ -46,7 +49,7 @@ Text = Annotated[str, Meta(max_length=10_000, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*
 """What a server says, to be shown as it is: nothing in it may move a cursor or colour a terminal."""
 
 
-class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
     """Any message; `id` is chosen by who asks."""
 
     id: Id = 0
@@ -61,7 +64,7 @@ class SessionRequest(Message, frozen=True, kw_only=True):
 # Requests
 
 
-class Hello(Message, frozen=True, kw_only=True):
+class HelloRequest(Message, tag="hello", frozen=True, kw_only=True):
     """The first request of a connection: the protocol versions that the client speaks, and who it is.
 
     `resume`: the `token` of an earlier welcome, to be that client again.
@@ -72,15 +75,15 @@ class Hello(Message, frozen=True, kw_only=True):
     resume: Name = ""
 
 
-class Ping(Message, frozen=True, kw_only=True):
+class PingRequest(Message, tag="ping", frozen=True, kw_only=True):
     """Asks for a pong, at once."""
 
 
-class Worlds(Message, frozen=True, kw_only=True):
+class WorldsRequest(Message, tag="worlds", frozen=True, kw_only=True):
     """Asks which worlds and scenes there are."""
 
 
-class Open(Message, frozen=True, kw_only=True):
+class OpenRequest(Message, tag="open", frozen=True, kw_only=True):
     """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed."""
 
     world: Name = ""
@@ -90,29 +93,29 @@ class Open(Message, frozen=True, kw_only=True):
     clock: Clock = "lockstep"
 
 
-class Attach(SessionRequest, frozen=True, kw_only=True):
+class AttachRequest(SessionRequest, tag="attach", frozen=True, kw_only=True):
     """Asks what a session is, to watch it or to go on with it."""
 
 
-class Close(SessionRequest, frozen=True, kw_only=True):
+class CloseRequest(SessionRequest, tag="close", frozen=True, kw_only=True):
     """Ends a session."""
 
 
-class Reset(SessionRequest, frozen=True, kw_only=True):
+class ResetRequest(SessionRequest, tag="reset", frozen=True, kw_only=True):
     """Goes back to the start, with another scene of the same world or another seed."""
 
     scene: Name = ""
     seed: int | None = None
 
 
-class Step(SessionRequest, frozen=True, kw_only=True):
+class StepRequest(SessionRequest, tag="step", frozen=True, kw_only=True):
     """Plays these actions, a tick each (lockstep). `frames`: of all ticks, of the last one, or none."""
 
     actions: Annotated[list[Action], Meta(min_length=1, max_length=MAX_ACTIONS)]
     frames: Sent = "all"
 
 
-class Act(SessionRequest, frozen=True, kw_only=True):
+class ActRequest(SessionRequest, tag="act", frozen=True, kw_only=True):
     """Holds an action from the next tick on (live), until the next act, or for `hold` seconds.
 
     `tap`: where no tick has seen it yet when the next act comes, the buttons that it presses anew still count
@@ -124,47 +127,47 @@ class Act(SessionRequest, frozen=True, kw_only=True):
     tap: bool = False
 
 
-class Observe(SessionRequest, frozen=True, kw_only=True):
+class ObserveRequest(SessionRequest, tag="observe", frozen=True, kw_only=True):
     """Asks for the newest frames."""
 
 
-class Snapshot(SessionRequest, frozen=True, kw_only=True):
+class SnapshotRequest(SessionRequest, tag="snapshot", frozen=True, kw_only=True):
     """Has the server keep the present state; the oldest of a session's states goes where it has too many."""
 
 
-class Restore(SessionRequest, frozen=True, kw_only=True):
+class RestoreRequest(SessionRequest, tag="restore", frozen=True, kw_only=True):
     """Goes back to a kept state."""
 
     snapshot: Name
 
 
-class Fork(SessionRequest, frozen=True, kw_only=True):
+class ForkRequest(SessionRequest, tag="fork", frozen=True, kw_only=True):
     """Opens a second session with the same past."""
 
 
-class Branch(SessionRequest, frozen=True, kw_only=True):
+class BranchRequest(SessionRequest, tag="branch", frozen=True, kw_only=True):
     """Opens a second session that goes on from tick number `tick` of this one's past."""
 
     tick: Id
 
 
-class Save(SessionRequest, frozen=True, kw_only=True):
+class SaveRequest(SessionRequest, tag="save", frozen=True, kw_only=True):
     """Saves the recording of all that was played in a session, in the server's folder of recordings."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 
 
-class Stats(SessionRequest, frozen=True, kw_only=True):
+class StatsRequest(SessionRequest, tag="stats", frozen=True, kw_only=True):
     """Asks how a session keeps up."""
 
 
-class Control(SessionRequest, frozen=True, kw_only=True):
+class ControlRequest(SessionRequest, tag="control", frozen=True, kw_only=True):
     """Asks for the control, gives it back, or hands it to the client that asks."""
 
     want: Literal["take", "release", "grant"]
 
 
-class Tune(SessionRequest, frozen=True, kw_only=True):
+class TuneRequest(SessionRequest, tag="tune", frozen=True, kw_only=True):
     """Changes how a session runs; what is None stays. `hold`: it stands still while nothing is held."""
 
     clock: Clock | None = None
@@ -177,8 +180,9 @@ class Tune(SessionRequest, frozen=True, kw_only=True):
 
 
 Request = (
-    Hello | Ping | Worlds | Open | Attach | Close | Reset | Step | Act | Observe | Snapshot | Restore | Fork
-    | Branch | Save | Stats | Control | Tune
+    HelloRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest | ResetRequest
+    | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest | ForkRequest
+    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
 )  # fmt: skip
 
 # Replies
@@ -190,14 +194,14 @@ class SessionReply(Message, frozen=True, kw_only=True):
     session: Text
 
 
-class Error(Message, frozen=True, kw_only=True):
+class ErrorReply(Message, tag="error", frozen=True, kw_only=True):
     """Why nothing was done."""
 
     code: Code
     message: Text
 
 
-class Welcome(Message, frozen=True, kw_only=True):
+class WelcomeReply(Message, tag="welcome", frozen=True, kw_only=True):
     """The version that both will speak, the secret by which to come back, where frames are published.
 
     `sessions`: those that everybody may attach to.
@@ -210,7 +214,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     sessions: list[Text]
 
 
-class Pong(Message, frozen=True, kw_only=True):
+class PongReply(Message, tag="pong", frozen=True, kw_only=True):
     pass
 
 
@@ -238,12 +242,17 @@ class WorldInfo(msgspec.Struct, frozen=True):
     axes: list[Text]
     scenes: list[SceneInfo]
 
+    @property
+    def action_space(self) -> ActionSpace:
+        """What may be held and moved, as far as a client is told."""
+        return ActionSpace(tuple(self.buttons), tuple(self.axes))
 
-class WorldList(Message, frozen=True, kw_only=True):
+
+class WorldsReply(Message, tag="worldlist", frozen=True, kw_only=True):
     worlds: list[WorldInfo]
 
 
-class Observed(SessionReply, frozen=True, kw_only=True):
+class ObserveReply(SessionReply, tag="observed", frozen=True, kw_only=True):
     """Where a session is; its newest frames follow."""
 
     tick: Count
@@ -251,7 +260,7 @@ class Observed(SessionReply, frozen=True, kw_only=True):
     shape: Shape
 
 
-class Opened(Observed, frozen=True, kw_only=True):
+class OpenReply(ObserveReply, tag="opened", frozen=True, kw_only=True):
     """What a session is and where it is; its newest frames follow."""
 
     world: WorldInfo
@@ -261,7 +270,7 @@ class Opened(Observed, frozen=True, kw_only=True):
     in_control: bool
 
 
-class Stepped(SessionReply, frozen=True, kw_only=True):
+class StepReply(SessionReply, tag="stepped", frozen=True, kw_only=True):
     """The receipt of a step: its first action was applied in tick `first`, its last in tick `tick`.
 
     `tick_seconds`: what the world took for that, and for what was left to do of a tick before.
@@ -273,41 +282,41 @@ class Stepped(SessionReply, frozen=True, kw_only=True):
     shape: Shape | None = None
 
 
-class Received(SessionReply, frozen=True, kw_only=True):
+class ActReply(SessionReply, tag="received", frozen=True, kw_only=True):
     """The first receipt of an act: it will count from the next tick on."""
 
 
-class Applied(SessionReply, frozen=True, kw_only=True):
+class AppliedPush(SessionReply, tag="applied", frozen=True, kw_only=True):
     """The second receipt of an act: tick `tick` was the first that it held in."""
 
     tick: Count
 
 
-class Superseded(SessionReply, frozen=True, kw_only=True):
+class SupersededPush(SessionReply, tag="superseded", frozen=True, kw_only=True):
     """The second receipt of an act that another one followed, or that lost the control, before any tick."""
 
 
-class Snapshotted(SessionReply, frozen=True, kw_only=True):
+class SnapshotReply(SessionReply, tag="snapshotted", frozen=True, kw_only=True):
     """The name of a state that was kept, and the tick that it is of."""
 
     snapshot: Text
     tick: Count
 
 
-class Saved(SessionReply, frozen=True, kw_only=True):
+class SaveReply(SessionReply, tag="saved", frozen=True, kw_only=True):
     """The name of the file in the server's folder, and how many ticks are in it, on all branches."""
 
     file: Text
     ticks: Count
 
 
-class Figures(SessionReply, frozen=True, kw_only=True):
+class StatsReply(SessionReply, tag="figures", frozen=True, kw_only=True):
     """How a session keeps up: the fields of `engine.stats.Stats`, seconds."""
 
     stats: dict[str, Any]
 
 
-class Controlled(SessionReply, frozen=True, kw_only=True):
+class ControlReply(SessionReply, tag="controlled", frozen=True, kw_only=True):
     """Who controls a session now; also pushed, with id 0, whenever that changes."""
 
     in_control: bool
@@ -315,21 +324,22 @@ class Controlled(SessionReply, frozen=True, kw_only=True):
     asking: Text
 
 
-class Ended(SessionReply, frozen=True, kw_only=True):
+class EndedPush(SessionReply, tag="ended", frozen=True, kw_only=True):
     """Pushed, with id 0, to those concerned: a session is over, and why."""
 
     reason: Text
 
 
-class Done(Message, frozen=True, kw_only=True):
+class DoneReply(Message, tag="done", frozen=True, kw_only=True):
     """It is done, and there is nothing else to say."""
 
 
 Reply = (
-    Error | Welcome | Pong | WorldList | Opened | Observed | Stepped | Received | Applied | Superseded
-    | Snapshotted | Saved | Figures | Controlled | Ended | Done
+    ErrorReply | WelcomeReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply | ActReply
+    | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply | EndedPush
+    | DoneReply
 )  # fmt: skip
-PUSHES = (Applied, Superseded, Controlled, Ended)
+PUSHES = (AppliedPush, SupersededPush, ControlReply, EndedPush)
 """What comes unasked."""
 
 

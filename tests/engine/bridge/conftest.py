@@ -87,8 +87,8 @@ class SlowDisk:
         monkeypatch.setattr(work, "PIECE", 1)
 
 
-def wants(session: str, want: str) -> p.Control:
-    return p.Control(session=session, want=want)
+def wants(session: str, want: str) -> p.ControlRequest:
+    return p.ControlRequest(session=session, want=want)
 
 
 def until(client: Client, kind: type[Pushed], id: int = 0, **fields: object) -> Pushed:

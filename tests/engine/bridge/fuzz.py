@@ -83,30 +83,31 @@ class Hostile:
 
     def _hello(self) -> list[bytes]:
         versions = [self._random.choice((1, 1, 1, 0, 2, -1, 2**40))]
-        return [self._pack(p.Hello, protocol=versions, client=self._text(), resume=self._text())]
+        return [self._pack(p.HelloRequest, protocol=versions, client=self._text(), resume=self._text())]
 
     def _valid(self) -> bytes:
         """A request as it should be, of things that are there or not, in no order."""
         draw, session = self._random, self._session()
         actions = [Action(frozenset(draw.sample(("forward", "back", "jump"), draw.randrange(3))))]
         return draw.choice([
-            lambda: self._pack(p.Ping),
-            lambda: self._pack(p.Worlds),
-            lambda: self._pack(p.Open, scene=draw.choice(("", "", "../..", "tiny-scene"))),
-            lambda: self._pack(p.Attach, session=session),
-            lambda: self._pack(p.Close, session=session),
-            lambda: self._pack(p.Reset, session=session, seed=draw.choice((None, 0, -1, 2**63))),
-            lambda: self._pack(p.Step, session=session, actions=actions * draw.randrange(1, 4)),
-            lambda: self._pack(p.Act, session=session, action=actions[0], hold=draw.choice((0.1, 60))),
-            lambda: self._pack(p.Observe, session=session),
-            lambda: self._pack(p.Snapshot, session=session),
-            lambda: self._pack(p.Restore, session=session, snapshot=self._text()),
-            lambda: self._pack(p.Fork, session=session),
-            lambda: self._pack(p.Branch, session=session, tick=draw.choice((0, 1, 2**60))),
-            lambda: self._pack(p.Stats, session=session),
-            lambda: self._pack(p.Control, session=session, want=draw.choice(("take", "release", "grant"))),
-            lambda: self._pack(p.Tune, session=session, clock=draw.choice((None, "live", "lockstep"))),
-            lambda: self._pack(p.Hello, protocol=[1], client="hostile"),
+            lambda: self._pack(p.PingRequest),
+            lambda: self._pack(p.WorldsRequest),
+            lambda: self._pack(p.OpenRequest, scene=draw.choice(("", "", "../..", "tiny-scene"))),
+            lambda: self._pack(p.AttachRequest, session=session),
+            lambda: self._pack(p.CloseRequest, session=session),
+            lambda: self._pack(p.ResetRequest, session=session, seed=draw.choice((None, 0, -1, 2**63))),
+            lambda: self._pack(p.StepRequest, session=session, actions=actions * draw.randrange(1, 4)),
+            lambda: self._pack(p.ActRequest, session=session, action=actions[0], hold=draw.choice((0.1, 60))),
+            lambda: self._pack(p.ObserveRequest, session=session),
+            lambda: self._pack(p.SnapshotRequest, session=session),
+            lambda: self._pack(p.RestoreRequest, session=session, snapshot=self._text()),
+            lambda: self._pack(p.ForkRequest, session=session),
+            lambda: self._pack(p.BranchRequest, session=session, tick=draw.choice((0, 1, 2**60))),
+            lambda: self._pack(p.StatsRequest, session=session),
+            lambda: self._pack(p.ControlRequest, session=session,
+                                           want=draw.choice(("take", "release", "grant"))),
+            lambda: self._pack(p.TuneRequest, session=session, clock=draw.choice((None, "live", "lockstep"))),
+            lambda: self._pack(p.HelloRequest, protocol=[1], client="hostile"),
         ])()  # fmt: skip
 
     def _pack(self, request: type[p.Message], **fields: Any) -> bytes:
@@ -223,7 +224,7 @@ def _line(context: zmq.Context, address: str, welcome: bool) -> zmq.Socket:
     made.linger = 0
     made.connect(address)
     if welcome:
-        made.send(p.encode(p.Hello(protocol=[p.VERSION], client="hostile")))
+        made.send(p.encode(p.HelloRequest(protocol=[p.VERSION], client="hostile")))
     return made
 
 
@@ -232,4 +233,4 @@ def _hear(line: zmq.Socket, answers: Counter[str]) -> None:
     while line.poll(2):
         head, *_ = line.recv_multipart()
         reply = p.decode_reply(head)
-        answers[reply.code if isinstance(reply, p.Error) else type(reply).__name__.lower()] += 1
+        answers[reply.code if isinstance(reply, p.ErrorReply) else type(reply).__struct_config__.tag] += 1

@@ -20,12 +20,12 @@ def play(address: str) -> dict[str, float]:
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     client = Client(address, "neighbour", patience=60)
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     print(session, flush=True)
-    step, ticks, late = p.Step(session=session, actions=[Action(frozenset({"forward"}))]), [], []
+    step, ticks, late = p.StepRequest(session=session, actions=[Action(frozenset({"forward"}))]), [], []
     while not ended.is_set():
         began = time.perf_counter()
-        stepped, frames = client.ask(step, p.Stepped)
+        stepped, frames = client.ask(step, p.StepReply)
         took = time.perf_counter() - began
         assert frames is not None and stepped.tick == len(ticks) + 1
         ticks.append(stepped.tick_seconds)

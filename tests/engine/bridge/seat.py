@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from playhead.engine.bridge.client.remote_loop import RemoteLoop
-from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
+from playhead.engine.bridge.client.remote_session import RemoteSession, SessionOptions
 from playhead.engine.bridge.server.server import Server
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
@@ -36,7 +36,7 @@ class Seat:
     """Somebody who plays over a line: what is seen, and what is said."""
 
     def __init__(self, address: str, **options) -> None:
-        wanted = Wanted(**{"codec": "raw", **options.pop("wanted", {})})
+        wanted = SessionOptions(**{"codec": "raw", **options.pop("wanted", {})})
         self.hand, self.ticks, self.said = Hand(), list[Tick](), list[str]()
         self.line = RemoteSession(address, None, wanted)
         self.loop = RemoteLoop(

@@ -56,13 +56,15 @@ class Soaker:
             self._close(session)
         self._client.close()
 
-    def _took_in(self, opened: p.Opened) -> None:
+    def _took_in(self, opened: p.OpenReply) -> None:
         self._sessions[opened.session], self._ticks[opened.session] = opened.clock, opened.tick
         self._snapshots[opened.session] = []
 
     def _open(self) -> None:
         clock: p.Clock = self._draw.choice(("lockstep", "lockstep", "live"))
-        self._took_in(self._client.ask(p.Open(clock=clock, seed=self._draw.randrange(99)), p.Opened)[0])
+        self._took_in(
+            self._client.ask(p.OpenRequest(clock=clock, seed=self._draw.randrange(99)), p.OpenReply)[0]
+        )
 
     def _action(self) -> Action:
         return Action(frozenset(self._draw.sample(BUTTONS, self._draw.randrange(3))))
@@ -70,52 +72,56 @@ class Soaker:
     def _step(self, session: str) -> None:
         if self._sessions[session] == "lockstep":
             held = [self._action() for _ in range(self._draw.randint(1, 8))]
-            self._ticks[session] = self._client.ask(p.Step(session=session, actions=held), p.Stepped)[0].tick
+            self._ticks[session] = self._client.ask(
+                p.StepRequest(session=session, actions=held), p.StepReply
+            )[0].tick
 
     def _act(self, session: str) -> None:
         if self._sessions[session] == "live":
             tap = self._draw.random() < 0.5
-            self._client.ask(p.Act(session=session, action=self._action(), tap=tap), p.Received)
+            self._client.ask(p.ActRequest(session=session, action=self._action(), tap=tap), p.ActReply)
         else:
             self._step(session)
 
     def _observe(self, session: str) -> None:
-        self._client.ask(p.Observe(session=session), p.Observed)
+        self._client.ask(p.ObserveRequest(session=session), p.ObserveReply)
 
     def _keep(self, session: str) -> None:
-        name = self._client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot
+        name = self._client.ask(p.SnapshotRequest(session=session), p.SnapshotReply)[0].snapshot
         self._snapshots[session].append(name)
 
     def _restore(self, session: str) -> None:
         if self._snapshots[session]:
             name = self._draw.choice(self._snapshots[session])
-            reply, _ = self._client.ask(p.Restore(session=session, snapshot=name), p.Observed)
+            reply, _ = self._client.ask(p.RestoreRequest(session=session, snapshot=name), p.ObserveReply)
             self._ticks[session] = reply.tick
 
     def _fork(self, session: str) -> None:
-        self._took_in(self._client.ask(p.Fork(session=session), p.Opened)[0])
+        self._took_in(self._client.ask(p.ForkRequest(session=session), p.OpenReply)[0])
 
     def _branch(self, session: str) -> None:
-        request = p.Branch(session=session, tick=self._draw.randint(0, self._ticks[session]))
-        self._took_in(self._client.ask(request, p.Opened)[0])
+        request = p.BranchRequest(session=session, tick=self._draw.randint(0, self._ticks[session]))
+        self._took_in(self._client.ask(request, p.OpenReply)[0])
 
     def _save(self, session: str) -> None:
         self._saved += 1
         name = f"soak-{self._saved}"
-        self._client.ask(p.Save(session=session, name=name), p.Saved)
+        self._client.ask(p.SaveRequest(session=session, name=name), p.SaveReply)
         (self._saves / f"{name}.playhead").unlink()  # so that the folder does not fill
 
     def _tune(self, session: str) -> None:
         clock: p.Clock = self._draw.choice(("lockstep", "live"))
-        self._client.ask(p.Tune(session=session, clock=clock, speed=2.0 if clock == "live" else None), p.Done)
+        self._client.ask(
+            p.TuneRequest(session=session, clock=clock, speed=2.0 if clock == "live" else None), p.DoneReply
+        )
         self._sessions[session] = clock
 
     def _reset(self, session: str) -> None:
-        self._client.ask(p.Reset(session=session, seed=self._draw.randrange(99)), p.Observed)
+        self._client.ask(p.ResetRequest(session=session, seed=self._draw.randrange(99)), p.ObserveReply)
         self._ticks[session] = 0
 
     def _figures(self, session: str) -> None:
-        self._client.ask(p.Stats(session=session), p.Figures)
+        self._client.ask(p.StatsRequest(session=session), p.StatsReply)
 
     def _watch(self, session: str) -> None:
         with self._client.watch(session, self._draw.choice(("raw", "jpeg", "h264"))) as watcher:
@@ -123,12 +129,12 @@ class Soaker:
             watcher.poll(50)
 
     def _close(self, session: str) -> None:
-        self._client.ask(p.Close(session=session), p.Done)
+        self._client.ask(p.CloseRequest(session=session), p.DoneReply)
         del self._sessions[session]
 
     def _worlds(self, session: str) -> None:
-        self._client.ask(p.Worlds(), p.WorldList)
-        self._client.ask(p.Ping(), p.Pong)
+        self._client.ask(p.WorldsRequest(), p.WorldsReply)
+        self._client.ask(p.PingRequest(), p.PongReply)
 
 
 def soak(

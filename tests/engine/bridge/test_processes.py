@@ -28,10 +28,10 @@ from playhead.engine.bridge.client.client import Client
 from playhead.world.action import Action
 
 client = Client(sys.argv[1], "doomed")
-session = client.ask(p.Open(), p.Opened)[0].session
-client.ask(p.Step(session=session, actions=[Action(frozenset(["forward"]))]), p.Stepped)
-client.send(p.Step(session=session, actions=[Action(frozenset(["forward"]))] * 200))
-client.ask(p.Ping(), p.Pong)  # by now the step is under way
+session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+client.ask(p.StepRequest(session=session, actions=[Action(frozenset(["forward"]))]), p.StepReply)
+client.send(p.StepRequest(session=session, actions=[Action(frozenset(["forward"]))] * 200))
+client.ask(p.PingRequest(), p.PongReply)  # by now the step is under way
 print(session, client.welcome.token, flush=True)
 client.wait(600)
 """
@@ -63,16 +63,16 @@ def test_a_client_killed_mid_step_leaves_a_session_that_its_successor_goes_on_wi
         process.send_signal(signal.SIGKILL)
         process.wait()
         other = Client(address, "other", patience=30)
-        other.ask(p.Attach(session=session), p.Opened)
-        while not other.ask(wants(session, "take"), p.Controlled)[0].in_control:
-            until(other, p.Controlled, in_control=True)
-        reached = other.ask(p.Observe(session=session), p.Observed)[0].tick
+        other.ask(p.AttachRequest(session=session), p.OpenReply)
+        while not other.ask(wants(session, "take"), p.ControlReply)[0].in_control:
+            until(other, p.ControlReply, in_control=True)
+        reached = other.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick
         assert reached == 201  # what was asked for was played to its end
-        assert other.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 202
+        assert other.ask(p.StepRequest(session=session, actions=[FORWARD]), p.StepReply)[0].tick == 202
         heir = Client(address, "doomed", patience=30, resume=token)
-        assert heir.ask(wants(session, "take"), p.Controlled)[0].in_control
-        heir.ask(p.Close(session=session), p.Done)
-        assert until(other, p.Ended).reason == "doomed closed it"
+        assert heir.ask(wants(session, "take"), p.ControlReply)[0].in_control
+        heir.ask(p.CloseRequest(session=session), p.DoneReply)
+        assert until(other, p.EndedPush).reason == "doomed closed it"
         heir.close()
         other.close()
 
@@ -82,10 +82,10 @@ def test_a_half_open_connection_is_noticed_and_the_control_given_on(served):
     _, address = served
     with doomed(address) as (process, session, _):
         other = Client(address, "other", patience=30)
-        assert not other.ask(wants(session, "take"), p.Controlled)[0].in_control
+        assert not other.ask(wants(session, "take"), p.ControlReply)[0].in_control
         process.send_signal(signal.SIGSTOP)
-        assert until(other, p.Controlled, in_control=True).holder == "other"
-        other.ask(p.Close(session=session), p.Done)
+        assert until(other, p.ControlReply, in_control=True).holder == "other"
+        other.ask(p.CloseRequest(session=session), p.DoneReply)
         other.close()
 
 
@@ -93,7 +93,7 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
     """By halves with a hello and a session, by halves with neither, some of them at the same time."""
     server, address = served
     beside = Client(address, "beside", patience=30)
-    session = beside.ask(p.Open(), p.Opened)[0].session
+    session = beside.ask(p.OpenRequest(), p.OpenReply)[0].session
     host, port = address.removeprefix("tcp://").split(":")
 
     def come_and_go(count: int) -> None:
@@ -101,7 +101,7 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
             clients = [Client(address, "guest", patience=30) for _ in range(5)]
             bare = [socket.create_connection((host, int(port))) for _ in range(5)]
             clients[0].watch(session)
-            beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)
+            beside.ask(p.StepRequest(session=session, actions=[FORWARD]), p.StepReply)
             for line in (*clients, *bare):
                 line.close()
 
@@ -111,7 +111,7 @@ def test_five_hundred_connects_and_disconnects_leave_nothing_behind(served):
     come_and_go(500)
     wait_for(lambda: server.num_fds() <= files)
     assert server.memory_info().rss - memory < 20 * 2**20
-    assert beside.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0].tick == 56
+    assert beside.ask(p.StepRequest(session=session, actions=[FORWARD]), p.StepReply)[0].tick == 56
     beside.close()
 
 
@@ -150,20 +150,20 @@ def test_a_server_told_to_stop_says_so_to_its_clients_and_ends_well(tiny_world_f
     """In the midst of ticks: of a live session, and of a long step."""
     with serve_process(tiny_world_folder, tiny_scene) as (process, address):
         live, stepping = Client(address, "live", patience=30), Client(address, "stepping", patience=30)
-        sessions = {live: live.ask(p.Open(clock="live"), p.Opened)[0].session}
-        sessions[stepping] = stepping.ask(p.Open(), p.Opened)[0].session
-        stepping.send(p.Step(session=sessions[stepping], actions=[FORWARD] * 30, frames="none"))
-        stepping.ask(p.Ping(), p.Pong)
+        sessions = {live: live.ask(p.OpenRequest(clock="live"), p.OpenReply)[0].session}
+        sessions[stepping] = stepping.ask(p.OpenRequest(), p.OpenReply)[0].session
+        stepping.send(p.StepRequest(session=sessions[stepping], actions=[FORWARD] * 30, frames="none"))
+        stepping.ask(p.PingRequest(), p.PongReply)
         process.send_signal(signal.SIGTERM)
         for client, session in sessions.items():
-            assert until(client, p.Ended, session=session).reason == "the server stops"
+            assert until(client, p.EndedPush, session=session).reason == "the server stops"
             client.close()
         assert process.wait(30) == 0 and process.stderr.read() == ""
 
 
 LONG_TICKS = """
 import torch
-from playhead.engine import company
+from playhead.engine import batcher
 from playhead.main import main
 
 def dream(sessions, actions):
@@ -171,7 +171,7 @@ def dream(sessions, actions):
     for _ in range(1_000_000):
         torch.ones(300, 300) @ torch.ones(300, 300)
 
-company.step_together = dream
+batcher.step_together = dream
 main()
 """
 
@@ -183,9 +183,9 @@ def test_a_server_told_to_stop_ends_well_in_the_midst_of_a_tick_that_takes_minut
     options = tiny_world_folder, tiny_scene, "--recordings", str(tmp_path / "kept")
     with serve_process(*options, program=("-c", LONG_TICKS)) as (process, address):
         client = Client(address, "test", patience=30)
-        saved = client.ask(p.Open(), p.Opened)[0].session
-        client.ask(p.Save(session=saved, name="kept"), p.Saved)
-        client.send(p.Open(clock="live"))  # whose answer may have to wait for the tick
+        saved = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+        client.ask(p.SaveRequest(session=saved, name="kept"), p.SaveReply)
+        client.send(p.OpenRequest(clock="live"))  # whose answer may have to wait for the tick
         assert process.stdout.readline() == "it dreams\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0 and process.stderr.read() == ""

@@ -31,16 +31,16 @@ def test_a_capture_shows_everything_without_keys_and_nothing_with_them(listened)
     kind, (requests, stream), keys = listened
     client = Client(requests.address, "a-name-to-be-seen", keys, patience=20)
     try:
-        opened, picture = client.ask(p.Open(), p.Opened)
+        opened, picture = client.ask(p.OpenRequest(), p.OpenReply)
         watcher = client.new_socket(zmq.SUB)
         watcher.connect(stream.address)
         watcher.subscribe(p.topic(opened.session, "raw"))
         while True:
-            _, frames = client.ask(p.Step(session=opened.session, actions=[FORWARD]), p.Stepped)
+            _, frames = client.ask(p.StepRequest(session=opened.session, actions=[FORWARD]), p.StepReply)
             if watcher.poll(50):  # the subscription has arrived there
                 break
         _, watched = next(frames_of(watcher))
-        snapshot = client.ask(p.Snapshot(session=opened.session), p.Snapshotted)[0].snapshot
+        snapshot = client.ask(p.SnapshotRequest(session=opened.session), p.SnapshotReply)[0].snapshot
     finally:
         client.close()
     ids = [opened.session, snapshot, client.welcome.token]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from playhead.engine.recording.recorder import Recorder
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.timeline import Timeline
 from playhead.world.action import Action
@@ -33,9 +33,9 @@ def play_branches(world: World, path: Path, seed: int = 5, bend: int = 6) -> Pat
     session = Session(world, make_tiny_context(), seed)
     timeline = Timeline(Recorder(path, world, "A play"))
     timeline.begin(session)
-    for place, ticks, button in ((None, 10, 0), (Place(1, bend), 5, 2), (Place(2, bend + 3), 2, 3)):
-        if place is not None:
-            timeline.seek(session, place)
+    for point, ticks, button in ((None, 10, 0), (Point(1, bend), 5, 2), (Point(2, bend + 3), 2, 3)):
+        if point is not None:
+            timeline.seek(session, point)
         for _ in range(ticks):
             timeline.step(session, Action(frozenset({BUTTONS[button]})))
         timeline.bookmark()

@@ -15,7 +15,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Bookmark, Place, Tree
+from playhead.engine.recording.tree import Bookmark, Point, Tree
 from playhead.scenes.scene import Scene
 from playhead.world.context import Context
 from playhead.world.world import World
@@ -73,8 +73,8 @@ def check(data: bytes, whole: bytes, folder: Path, world: World) -> None:
 @given(data=st.data())
 def test_flipped_bits(data, whole, tmp_path_factory, tiny_world):
     torn = bytearray(whole)
-    places = st.one_of(st.integers(0, 200), st.integers(0, len(whole) - 1))
-    for at in data.draw(st.lists(places, min_size=1, max_size=8)):
+    points = st.one_of(st.integers(0, 200), st.integers(0, len(whole) - 1))
+    for at in data.draw(st.lists(points, min_size=1, max_size=8)):
         torn[at] ^= 1 << data.draw(st.integers(0, 7))
     check(bytes(torn), whole, tmp_path_factory.mktemp("flipped"), tiny_world)
 
@@ -169,7 +169,7 @@ def test_the_scenes_of_a_file_unpack_to_what_a_machine_can_hold(tiny_world, tmp_
     recorder = Recorder(tmp_path / "large.playhead", tiny_world)
     for number in range(1, 41):
         recorder.add_scene(number, Scene("large", "Large", "", "tiny", 0, context))
-    recorder.add_bookmark(Bookmark(1, "here", Place(1, 0), 0.0))  # a file in which nothing is goes again
+    recorder.add_bookmark(Bookmark(1, "here", Point(1, 0), 0.0))  # a file in which nothing is goes again
     recorder.close()
     assert not recorder.failure
     with pytest.raises(RecordingError, match="its scenes unpack to more than 256 MB"):

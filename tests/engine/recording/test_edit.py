@@ -10,7 +10,7 @@ from playhead.engine.recording.edit import merge, repair, split, trim
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.main import main
 from playhead.world.world import World
 from tests.conftest import make_tiny_world
@@ -22,7 +22,7 @@ def file(tiny_world: World, tmp_path: Path) -> Path:
     return play_branches(tiny_world, tmp_path / "play.playhead")
 
 
-def shape(recording: Recording) -> dict[int, tuple[Place | None, int]]:
+def shape(recording: Recording) -> dict[int, tuple[Point | None, int]]:
     return {branch.id: (branch.parent, branch.last) for branch in recording.tree.branches.values()}
 
 
@@ -33,8 +33,8 @@ def all_equal(recording: Recording, world: World) -> bool:
 def test_trimming_leaves_what_came_before(file: Path, tmp_path: Path, tiny_world: World) -> None:
     before, out = file.read_bytes(), tmp_path / "out.playhead"
     found = trim(file, "2:8", out)
-    assert shape(found) == {1: (None, 10), 2: (Place(1, 6), 8)}
-    assert [mark.place for mark in found.tree.bookmarks] == [Place(1, 10)]
+    assert shape(found) == {1: (None, 10), 2: (Point(1, 6), 8)}
+    assert [mark.point for mark in found.tree.bookmarks] == [Point(1, 10)]
     assert all_equal(found, tiny_world)
     assert file.read_bytes() == before
     assert found.id != Recording.read(file).id
@@ -44,7 +44,7 @@ def test_trimming_leaves_what_came_before(file: Path, tmp_path: Path, tiny_world
 
 def test_a_branch_gets_a_file_of_its_own(file: Path, tmp_path: Path, tiny_world: World) -> None:
     found = split(file, 3, tmp_path / "out.playhead")
-    assert shape(found) == {1: (None, 6), 2: (Place(1, 6), 9), 3: (Place(2, 9), 11)}
+    assert shape(found) == {1: (None, 6), 2: (Point(1, 6), 9), 3: (Point(2, 9), 11)}
     paths = (recording.tree.path(3) for recording in (found, Recording.read(file)))
     assert all((a.action, a.time, a.hash) == (b.action, b.time, b.hash) for a, b in zip(*paths, strict=True))
     assert all_equal(found, tiny_world)
@@ -60,7 +60,7 @@ def test_what_was_split_is_merged_again_without_doubles(
     whole = Recording.read(file)
     assert shape(found) == shape(whole)
     assert len(found.scenes) == len(found.plays) == 1
-    assert {mark.place for mark in found.tree.bookmarks} == {mark.place for mark in whole.tree.bookmarks}
+    assert {mark.point for mark in found.tree.bookmarks} == {mark.point for mark in whole.tree.bookmarks}
     assert all_equal(found, tiny_world)
 
 
@@ -68,7 +68,7 @@ def test_other_plays_of_the_world_come_beside(file: Path, tmp_path: Path, tiny_w
     other = play_branches(tiny_world, tmp_path / "other.playhead", seed=8, bend=2)
     found = merge([file, other], tmp_path / "out.playhead")
     assert len(found.tree.branches) == 6 and len(found.plays) == 2 and len(found.tree.bookmarks) == 6
-    assert found.tree.branches[5].parent == Place(4, 2)
+    assert found.tree.branches[5].parent == Point(4, 2)
     assert all_equal(found, tiny_world)
     foreign = play_branches(make_tiny_world(seed=1), tmp_path / "foreign.playhead")
     with pytest.raises(RecordingError, match="two worlds: the generator's weights"):

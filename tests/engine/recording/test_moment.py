@@ -8,7 +8,7 @@ import pytest
 from playhead.engine.recording.moment import moment_scene
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import open_session
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.world.errors import WorldError
 from playhead.world.world import World
@@ -30,7 +30,7 @@ def test_while_all_of_its_past_is_remembered_it_goes_on_to_the_very_frames(
     session = open_session(recording, tiny_world, 1)
     for tick in (1, 2):
         session.step(act(tick))
-    scene = moment_scene(recording, tiny_world, Place(1, 2), tiny_world.config.sampling.window)
+    scene = moment_scene(recording, tiny_world, Point(1, 2), tiny_world.config.sampling.window)
     again = Session(tiny_world, scene.context, session.seed)
     assert np.array_equal(again.frames, session.frames)
     again.tick = session.tick  # so that the same noise comes
@@ -40,18 +40,18 @@ def test_while_all_of_its_past_is_remembered_it_goes_on_to_the_very_frames(
     )
 
 
-@pytest.mark.parametrize("place", [Place(1, FIRST), Place(2, FORK + 5), Place(2, 3), Place(1, 0)])
+@pytest.mark.parametrize("point", [Point(1, FIRST), Point(2, FORK + 5), Point(2, 3), Point(1, 0)])
 def test_it_shows_the_last_frames_before_the_moment_and_what_was_held(
-    place: Place, any_world: World, tmp_path: Path
+    point: Point, any_world: World, tmp_path: Path
 ) -> None:
     seen = record_play(tmp_path / "play.playhead", any_world)
     recording = Recording.read(tmp_path / "play.playhead")
-    context = moment_scene(recording, any_world, place, 4).context
-    past = [*make_tiny_context().frames[:-1], *seen[place.branch][: place.tick + 1]]
-    assert np.array_equal(context.frames[-3:], past[-3:]) or not place.tick
-    held = [played.action for played in recording.tree.path(place.branch, place.tick)][-3:]
+    context = moment_scene(recording, any_world, point, 4).context
+    past = [*make_tiny_context().frames[:-1], *seen[point.branch][: point.tick + 1]]
+    assert np.array_equal(context.frames[-3:], past[-3:]) or not point.tick
+    held = [played.action for played in recording.tree.path(point.branch, point.tick)][-3:]
     space = any_world.config.action
-    if place.tick:
+    if point.tick:
         assert [space.decode(row) for row in context.actions[-1 - len(held) : -1]] == held
         assert not context.actions[-1].any()
     Session(any_world, context, 0).step(act(3))
@@ -60,7 +60,7 @@ def test_it_shows_the_last_frames_before_the_moment_and_what_was_held(
 def test_of_several_frames_a_latent_all_are_kept(tmp_path: Path) -> None:
     world = make_tiny_world(time_factor=2)
     seen = record_play(tmp_path / "play.playhead", world)
-    context = moment_scene(Recording.read(tmp_path / "play.playhead"), world, Place(1, 9), 4).context
+    context = moment_scene(Recording.read(tmp_path / "play.playhead"), world, Point(1, 9), 4).context
     assert context.latents is not None and len(context.latents) == 4
     end = len(seen[1]) - 2 * (FIRST - 9)
     assert np.array_equal(context.frames, seen[1][end - 8 : end])
@@ -71,4 +71,4 @@ def test_of_several_frames_a_latent_all_are_kept(tmp_path: Path) -> None:
 
 def test_a_length_that_is_none_is_said(file: Path, tiny_world: World) -> None:
     with pytest.raises(WorldError, match="--length 0"):
-        moment_scene(Recording.read(file), tiny_world, Place(1, 5), 0)
+        moment_scene(Recording.read(file), tiny_world, Point(1, 5), 0)

@@ -16,7 +16,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import replay, verify
 from playhead.engine.recording.schema import RecordingError, seal
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.timeline import Timeline
 from playhead.world.action import Action
@@ -59,14 +59,14 @@ def test_everything_that_was_played_is_there(file: Path, tiny_world: World) -> N
     assert [bool(played.action.buttons) for played in path] == [bool(n % 3) for n in range(TICKS)]
     assert {played.source for played in path} == {"keyboard"}
     assert all(played.took > 0 and played.time > 1e9 for played in path)
-    assert recording.tree.parse("the end") == recording.tree.parse("") == Place(1, TICKS)
-    assert [place.tick for place, _ in recording.thumbnails()] == [0, 1]
+    assert recording.tree.parse("the end") == recording.tree.parse("") == Point(1, TICKS)
+    assert [point.tick for point, _ in recording.thumbnails()] == [0, 1]
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_part_can_be_replayed(file: Path, tiny_world: World) -> None:
     moments = list(replay(Recording.read(file), tiny_world, first=10, last=12))
-    assert [(moment.place, moment.equal) for moment in moments] == [(Place(1, n), True) for n in (10, 11, 12)]
+    assert [(moment.point, moment.equal) for moment in moments] == [(Point(1, n), True) for n in (10, 11, 12)]
     with pytest.raises(RecordingError, match="ticks 0 to 30"):
         list(replay(Recording.read(file), tiny_world, first=10, last=31))
     with pytest.raises(RecordingError, match="no branch 7; there are 1"):
@@ -75,7 +75,7 @@ def test_a_part_can_be_replayed(file: Path, tiny_world: World) -> None:
 
 def test_other_weights_are_found_and_named(file: Path) -> None:
     found = verify(Recording.read(file), make_tiny_world(seed=1))
-    assert found is not None and found.place.tick == 0
+    assert found is not None and found.point.tick == 0
     assert any("generator's weights" in cause for cause in found.causes)
 
 
@@ -83,7 +83,7 @@ def test_a_single_weight_is_found_at_the_first_tick_that_it_changes(file: Path) 
     world = make_tiny_world()
     world.autoencoder.decoder[-1].bias.data[0] += 1  # changes every picture, the context's too
     found = verify(Recording.read(file), world)
-    assert found is not None and found.place.tick == 0
+    assert found is not None and found.point.tick == 0
     assert any("autoencoder's weights" in cause for cause in found.causes)
 
 
@@ -91,13 +91,13 @@ def test_a_weight_of_the_generator_is_found_at_the_first_dreamed_tick(file: Path
     world = make_tiny_world()
     world.generator.head.head.weight.data[0, 0] += 1
     found = verify(Recording.read(file), world)
-    assert found is not None and found.place.tick == 1
+    assert found is not None and found.point.tick == 1
     assert any("generator's weights" in cause for cause in found.causes)
 
 
 def test_another_number_of_steps_is_found_and_named(file: Path, tiny_world: World) -> None:
     found = verify(Recording.read(file), tiny_world, steps=1)
-    assert found is not None and found.place.tick == 1
+    assert found is not None and found.point.tick == 1
     assert found.causes == ["the denoise steps a tick (recorded 2, here 1)"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.recording import schema
-from playhead.engine.recording.schema import chain, decode_action, encode_action, end_seal, facts_seal, seal
+from playhead.engine.recording.schema import chain, end_seal, facts_seal, seal
 from playhead.world.action import Action
 
 START = bytes(schema.HASH_BYTES)
@@ -143,9 +143,9 @@ def test_the_end_is_sealed_as_files_hold_it():
 
 def test_actions_come_back_as_they_were():
     action = Action(frozenset({"use", "forward"}), {"look": 0.5, "tilt": -1.0})
-    assert encode_action(action) == '[["forward","use"],{"look":0.5,"tilt":-1.0}]'
-    assert decode_action(encode_action(action)) == action
-    assert decode_action(encode_action(Action())) == Action()
+    assert action.to_json() == '[["forward","use"],{"look":0.5,"tilt":-1.0}]'
+    assert Action.from_json(action.to_json()) == action
+    assert Action.from_json(Action().to_json()) == Action()
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_actions_come_back_as_they_were():
 )
 def test_what_is_no_action_is_not_taken_for_one(text):
     with pytest.raises(msgspec.MsgspecError):
-        decode_action(text)
+        Action.from_json(text)

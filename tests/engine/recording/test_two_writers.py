@@ -14,7 +14,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import ChangedError, Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.timeline.opening import continued
 from playhead.world.action import Action
 from playhead.world.world import World
@@ -29,7 +29,7 @@ def step(timeline, session, count: int) -> None:
 def test_three_plays_that_go_on_with_one_recording_are_recorded(tiny_world: World, tmp_path: Path) -> None:
     file = play(tiny_world, tmp_path)
     kept = Recording.read(file)
-    opened = [continued(kept, Place(1, TICKS - 10 * n), tiny_world) for n in range(3)]
+    opened = [continued(kept, Point(1, TICKS - 10 * n), tiny_world) for n in range(3)]
     assert [remark for *_, remark in opened] == [
         "",
         "another play is recorded there, so this one goes on in play-2.playhead",
@@ -58,12 +58,12 @@ def test_one_that_read_the_file_before_another_went_on_with_it_goes_on_after_tha
 ) -> None:
     file = play(tiny_world, tmp_path)
     early = Recording.read(file)
-    timeline, session, _ = continued(Recording.read(file), Place(1, TICKS), tiny_world)
+    timeline, session, _ = continued(Recording.read(file), Point(1, TICKS), tiny_world)
     step(timeline, session, 3)
     timeline.close()
     with pytest.raises(ChangedError, match="open it again"):
         Recorder.resume(early, tiny_world)
-    timeline, session, remark = continued(early, Place(1, 5), tiny_world)
+    timeline, session, remark = continued(early, Point(1, 5), tiny_world)
     step(timeline, session, 4)
     timeline.close()
     assert not remark and not timeline.failure
@@ -75,7 +75,7 @@ def test_one_that_read_the_file_before_another_went_on_with_it_goes_on_after_tha
 def test_a_file_that_its_first_play_still_records_is_in_use_and_may_be_copied(
     tiny_world: World, tmp_path: Path
 ) -> None:
-    first, session, _ = continued(Recording.read(play(tiny_world, tmp_path)), Place(1, TICKS), tiny_world)
+    first, session, _ = continued(Recording.read(play(tiny_world, tmp_path)), Point(1, TICKS), tiny_world)
     step(first, session, 2)
     first.recorder.flush()
     now = Recording.read(first.recorder.path)

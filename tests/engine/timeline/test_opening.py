@@ -7,7 +7,7 @@ import pytest
 from playhead.engine.recording.edit import draft_of, write
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.opening import continued, new_timeline
 from playhead.scenes.scene import Scene, load_scene
@@ -59,13 +59,13 @@ def test_a_folder_that_cannot_be_is_said_and_play_goes_on(tiny_world, scene, tmp
     session = Session(tiny_world, scene.context, scene.seed, scene)
     timeline.begin(session)
     timeline.step(session, Action())
-    assert timeline.head == Place(1, 1)
+    assert timeline.head == Point(1, 1)
 
 
 def test_another_world_cannot_go_on_with_it(tiny_world, scene, tmp_path):
     recording = Recording.read(play(tiny_world, scene, tmp_path))
     with pytest.raises(RecordingError, match="another world: the generator's weights"):
-        continued(recording, Place(1, 3), make_tiny_world(seed=1))
+        continued(recording, Point(1, 3), make_tiny_world(seed=1))
 
 
 def test_what_looks_different_on_this_machine_is_said(tiny_world, scene, tmp_path):
@@ -76,13 +76,13 @@ def test_what_looks_different_on_this_machine_is_said(tiny_world, scene, tmp_pat
     draft.plays[1][1]["torch"] = "1.0"
     write(tmp_path / "other.playhead", draft)
     timeline, session, remark = continued(
-        Recording.read(tmp_path / "other.playhead"), Place(1, 3), tiny_world
+        Recording.read(tmp_path / "other.playhead"), Point(1, 3), tiny_world
     )
     assert "does not look as it did" in remark and "the version of torch (recorded 1.0" in remark
     assert session.tick == 3 and not timeline.exact
     timeline.begin(session)
     timeline.step(session, Action())
-    assert timeline.head == Place(2, 4)
+    assert timeline.head == Point(2, 4)
     timeline.close()
 
 
@@ -93,13 +93,13 @@ def test_a_copy_that_went_another_way_does_not_take_the_others_snapshots(any_wor
     copy.write_bytes(file.read_bytes())
     seen = {}
     for path, button in ((file, "forward"), (copy, "back")):
-        timeline, session, _ = continued(Recording.read(path), Place(1, 4), any_world)
-        timeline.way.interval = 2
+        timeline, session, _ = continued(Recording.read(path), Point(1, 4), any_world)
+        timeline.seeker.interval = 2
         timeline.begin(session)
         seen[path] = [timeline.step(session, Action(frozenset({button}))).tobytes() for _ in range(6)]
         timeline.close()
     assert seen[file] != seen[copy]
     for path in (file, copy):
-        timeline, session, remark = continued(Recording.read(path), Place(2, 9), any_world)
+        timeline, session, remark = continued(Recording.read(path), Point(2, 9), any_world)
         assert session.frames.tobytes() == seen[path][4] and not remark
         timeline.close()

@@ -14,12 +14,12 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import replay_all, verify
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
+from playhead.engine.timeline.seeker import INTERVAL
 from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
-from playhead.engine.timeline.way import INTERVAL
 from playhead.world.action import Action
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.world import World
@@ -77,7 +77,7 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(any_world, sequ
         recorder = Recorder(Path(folder) / "play.playhead", any_world)
         timeline = Timeline(recorder, SnapshotStore(Path(folder) / "seek" / "play", memory=10**6))
         timeline.begin(session)
-        timeline.way.interval = interval
+        timeline.seeker.interval = interval
         seen = {timeline.head: session.frames.tobytes()}
         marks = []
         for kind, *values in sequence:
@@ -92,10 +92,10 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(any_world, sequ
             elif kind == "seek":
                 branches = sorted(timeline.tree.branches)
                 branch = timeline.tree.branch(branches[values[0] % len(branches)])
-                place = Place(branch.id, values[1] % (branch.last + 1))
-                frames = timeline.seek(session, place)
-                assert timeline.head == timeline.tree.check(place)
-                assert (session.tick, frames.tobytes()) == (place.tick, seen[timeline.head])
+                point = Point(branch.id, values[1] % (branch.last + 1))
+                frames = timeline.seek(session, point)
+                assert timeline.head == timeline.tree.check(point)
+                assert (session.tick, frames.tobytes()) == (point.tick, seen[timeline.head])
             elif kind == "bookmark":
                 marks.append((timeline.bookmark().name, timeline.head))
             else:
@@ -106,43 +106,43 @@ def test_whatever_was_done_every_branch_is_what_its_actions_give(any_world, sequ
         timeline.bookmark("the end")
         timeline.close()
         recording = Recording.read(recorder.path)
-        assert [(mark.name, mark.place) for mark in recording.tree.bookmarks[:-1]] == marks
+        assert [(mark.name, mark.point) for mark in recording.tree.bookmarks[:-1]] == marks
         there = {
-            Place(b.id, b.first + n)
+            Point(b.id, b.first + n)
             for b in recording.tree.branches.values()
             for n in range(1, len(b.ticks) + 1)
         }
-        assert there == {place for place in seen if place.tick}
+        assert there == {point for point in seen if point.tick}
         for branch in recording.tree.branches:
             for number, frames in enumerate(history(any_world, recording, branch)):
-                assert seen[recording.tree.check(Place(branch, number))] == frames
+                assert seen[recording.tree.check(Point(branch, number))] == frames
             assert verify(recording, any_world, branch) is None
         moments = list(replay_all(recording, any_world))
         assert all(moment.equal for moment in moments)
-        assert len(moments) == len({moment.place for moment in moments})
-        roots = {Place(b.id, 0) for b in recording.tree.branches.values() if b.parent is None}
-        assert {moment.place for moment in moments} == there | roots
+        assert len(moments) == len({moment.point for moment in moments})
+        roots = {Point(b.id, 0) for b in recording.tree.branches.values() if b.parent is None}
+        assert {moment.point for moment in moments} == there | roots
 
 
 def test_what_is_played_after_going_back_is_a_branch(timeline: Timeline, session: Session) -> None:
     walk(timeline, session, 10)
     timeline.rewind(session, 4)
-    assert (timeline.head, timeline.tree.end(1), session.tick) == (Place(1, 6), Place(1, 10), 6)
+    assert (timeline.head, timeline.tree.end(1), session.tick) == (Point(1, 6), Point(1, 10), 6)
     assert len(timeline.branches) == 1  # looking is not taking another way
     walk(timeline, session, 3, TURN)
-    assert timeline.head == Place(2, 9)
+    assert timeline.head == Point(2, 9)
     first, second = timeline.branches
-    assert (second.parent, first.last, second.last) == (Place(1, 6), 10, 9)
+    assert (second.parent, first.last, second.last) == (Point(1, 6), 10, 9)
     path = timeline.tree.path(2)
     assert [played.action for played in path] == [WALK] * 6 + [TURN] * 3
-    timeline.seek(session, Place(1, 10))
+    timeline.seek(session, Point(1, 10))
     walk(timeline, session, 2)
-    assert timeline.head == Place(1, 12)  # at a branch's end it goes on
+    assert timeline.head == Point(1, 12)  # at a branch's end it goes on
 
 
 def test_a_far_moment_goes_on_as_it_did(timeline: Timeline, session: Session) -> None:
     frames = walk(timeline, session, 3 * INTERVAL)
-    timeline.seek(session, Place(1, 2 * INTERVAL - 3))
+    timeline.seek(session, Point(1, 2 * INTERVAL - 3))
     again = [session.step(WALK) for _ in range(20)]
     assert np.array_equal(again, frames[2 * INTERVAL - 3 : 2 * INTERVAL + 17])
 
@@ -155,7 +155,7 @@ def test_only_the_way_from_the_nearest_snapshot_is_gone(
     denoised, denoise = [], World.denoise
     monkeypatch.setattr(World, "denoise", lambda *given: (denoised.append(1), denoise(*given)))
     gone = []
-    timeline.seek(session, Place(1, 2 * INTERVAL + 7), lambda done, count: gone.append(count))
+    timeline.seek(session, Point(1, 2 * INTERVAL + 7), lambda done, count: gone.append(count))
     assert gone == [7] * 7
     assert len(denoised) == (7 if session.world.last_pass_commits else 0)
 
@@ -169,11 +169,11 @@ def test_another_process_finds_what_was_kept(timeline: Timeline, session: Sessio
     later = Timeline(recorder, store, recording)
     other = Session(session.world, make_tiny_context(seed=1), 9)
     gone = []
-    found = later.seek(other, Place(1, 2 * INTERVAL + 2), lambda done, count: gone.append(count))
+    found = later.seek(other, Point(1, 2 * INTERVAL + 2), lambda done, count: gone.append(count))
     assert np.array_equal(found, frames[2 * INTERVAL + 1]) and gone == [2, 2]
     later.begin(other)
     walk(later, other, 3)
-    assert later.head == Place(2, 2 * INTERVAL + 5)  # a play of its own is a branch of its own
+    assert later.head == Point(2, 2 * INTERVAL + 5)  # a play of its own is a branch of its own
     later.close()
     again = Recording.read(recorder.path)
     assert set(again.plays) == {1, 2}
@@ -195,7 +195,7 @@ def test_what_was_kept_wrongly_is_found_and_made_good(
     latents.write_bytes(torn)
     recording = Recording.read(tmp_path / "play.playhead")
     later = Timeline(None, SnapshotStore(tmp_path / "seek" / "play"), recording)
-    assert np.array_equal(later.seek(session, Place(1, INTERVAL + 5)), frames[-1])
+    assert np.array_equal(later.seek(session, Point(1, INTERVAL + 5)), frames[-1])
     assert later.exact
     assert np.array_equal(session.step(TURN), Session.step(replayed(session, recording), TURN))
 
@@ -211,13 +211,13 @@ def test_budgets_are_kept_and_every_moment_is_still_reached(session: Session, tm
     recorder = Recorder(tmp_path / "play.playhead", session.world)
     folder = tmp_path / "seek" / "play"
     timeline = Timeline(recorder, SnapshotStore(folder, memory=400_000, disk=600_000))
-    timeline.way.interval = 3
+    timeline.seeker.interval = 3
     timeline.begin(session)
     frames = walk(timeline, session, 60)
     timeline.close()
     assert 0 < sum(file.stat().st_size for file in folder.iterdir()) <= 600_000
     for tick in (59, 1, 31, 60, 17):
-        assert np.array_equal(timeline.seek(session, Place(1, tick)), frames[tick - 1])
+        assert np.array_equal(timeline.seek(session, Point(1, tick)), frames[tick - 1])
 
 
 def test_without_recording_the_way_back_is_the_same(session: Session) -> None:
@@ -225,7 +225,7 @@ def test_without_recording_the_way_back_is_the_same(session: Session) -> None:
     timeline.begin(session)
     frames = walk(timeline, session, 50)
     for tick in (49, 3, 41):
-        assert np.array_equal(timeline.seek(session, Place(1, tick)), frames[tick - 1])
+        assert np.array_equal(timeline.seek(session, Point(1, tick)), frames[tick - 1])
     assert np.array_equal(timeline.step(session, WALK), frames[41])
 
 
@@ -234,20 +234,20 @@ def test_a_picture_shows_a_moment_without_going_there(
 ) -> None:
     monkeypatch.setattr("playhead.engine.timeline.pictures.RECENT", 0)  # no frame is remembered
     frames = walk(timeline, session, 40)
-    picture = timeline.picture(session, Place(1, 20))
+    picture = timeline.picture(session, Point(1, 20))
     assert session.tick == 40
     assert np.abs(picture.astype(int) - frames[19][-1]).max() <= 1
-    assert picture.shape == timeline.pictures.enlarged(Place(1, 20), (64, 64)).shape
+    assert picture.shape == timeline.pictures.enlarged(Point(1, 20), (64, 64)).shape
 
 
 def test_moments_that_there_are_not_are_refused_and_nothing_moves(
     timeline: Timeline, session: Session
 ) -> None:
     walk(timeline, session, 3)
-    for place in (Place(1, 4), Place(1, -1), Place(2, 0)):
+    for point in (Point(1, 4), Point(1, -1), Point(2, 0)):
         with pytest.raises(RecordingError):
-            timeline.seek(session, place)
-    assert (timeline.head, session.tick) == (Place(1, 3), 3)
+            timeline.seek(session, point)
+    assert (timeline.head, session.tick) == (Point(1, 3), 3)
 
 
 def test_a_state_of_unknown_origin_is_said_not_to_be_recorded(timeline: Timeline, session: Session) -> None:
@@ -260,7 +260,7 @@ def test_a_state_of_unknown_origin_is_said_not_to_be_recorded(timeline: Timeline
     session.reset()
     timeline.begin(session)
     walk(timeline, session, 2)
-    assert not timeline.failure and timeline.head == Place(2, 2)
+    assert not timeline.failure and timeline.head == Point(2, 2)
 
 
 class Walk:
@@ -282,14 +282,14 @@ def test_the_loop_goes_back_between_ticks_and_hands_over_where_it_is(
     assert np.array_equal(loop.rewind(3).result(20), ticks[5].frames)
     loop.step([TURN], lambda tick, seconds: None, "script").result(20)
     with pytest.raises(RecordingError):
-        loop.seek(Place(1, 9)).result(20)
+        loop.seek(Point(1, 9)).result(20)
     loop.restart()
     loop.step([TURN], lambda tick, seconds: None, "bridge").result(20)
     loop.stop()
     loop.join()
     timeline.close()
-    places = [str(tick.place) for tick in ticks]
-    assert places == ["1:0", *(f"1:{n}" for n in range(1, 9)), "1:5", "2:6", "1:0", "3:1"]
+    points = [str(tick.point) for tick in ticks]
+    assert points == ["1:0", *(f"1:{n}" for n in range(1, 9)), "1:5", "2:6", "1:0", "3:1"]
     assert ticks[9].action is None and np.array_equal(ticks[9].frames, ticks[5].frames)
     recording = Recording.read(tmp_path / "play.playhead")
     assert [recording.tree.path(n)[-1].source for n in (1, 2, 3)] == ["bridge", "script", "bridge"]
@@ -310,7 +310,7 @@ def test_public_worlds_go_back_as_exactly(name: str, tmp_path: Path, monkeypatch
     world = World.load(config.name, "cpu", torch.float32)
     session = Session(world, random_context(config), 3)
     timeline = Timeline(None, SnapshotStore())
-    timeline.way.interval = 5
+    timeline.seeker.interval = 5
     timeline.begin(session)
     buttons = config.action.buttons
     random = np.random.default_rng(0)
@@ -324,5 +324,5 @@ def test_public_worlds_go_back_as_exactly(name: str, tmp_path: Path, monkeypatch
     for tick in (14, 9, 15):
         with monkeypatch.context() as patch:
             patch.setattr(World, "denoise", lambda *_: denoised.append(1))
-            assert np.array_equal(timeline.seek(session, Place(1, tick)), frames[tick - 1])
+            assert np.array_equal(timeline.seek(session, Point(1, tick)), frames[tick - 1])
     assert np.array_equal(timeline.step(session, last), frames[15]) and not denoised

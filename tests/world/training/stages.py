@@ -15,12 +15,12 @@ from playhead.world.training.autoencoder import AutoencoderTraining, train_autoe
 from playhead.world.training.distill import distill
 from playhead.world.training.dreams import Dreams
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, train_generator
-from playhead.world.training.inverse import InverseTraining, train_inverse
 from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Objective
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
+from playhead.world.training.train_generator import GeneratorTraining, train_generator
+from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU
 

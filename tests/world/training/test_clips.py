@@ -12,9 +12,9 @@ from torch import Tensor
 from playhead.world.checkpoint import save_weights
 from playhead.world.training.distill import distill
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, Trainer, train_generator
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.sequence import play_levels
+from playhead.world.training.train_generator import GeneratorTraining, Trainer, train_generator
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU, same
 from tests.world.training.stages import Watched, generator, new_dreams

@@ -15,7 +15,7 @@ import pytest
 from playhead.world.training.collect import collect, episode_path, is_whole
 from playhead.world.training.doom import CollectError, film, open_game
 from playhead.world.training.places import BUTTONS, DOOM_BUTTONS, PLACES
-from playhead.world.training.player import HABITS, Habit, Player, Sense, any_chord
+from playhead.world.training.random_player import BEHAVIOURS, Behaviour, RandomPlayer, Surroundings, any_chord
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,17 +45,19 @@ def test_every_place_moves_under_the_player(name: str) -> None:
 
 
 def test_every_button_is_pressed_within_a_few_hundred_ticks() -> None:
-    player = Player(np.random.default_rng(0))
-    pressed = np.stack([player.press(Sense()) for _ in range(600)])
+    player = RandomPlayer(np.random.default_rng(0))
+    pressed = np.stack([player.press(Surroundings()) for _ in range(600)])
     assert pressed.shape == (600, len(BUTTONS))
     assert pressed.any(axis=0).all()
     assert not pressed.all(axis=0).any()
 
 
 def test_every_set_of_buttons_is_pressed_sooner_or_later() -> None:
-    habit = next(habit for habit in HABITS if habit.mode is any_chord)
-    player = Player(np.random.default_rng(0), [Habit(any_chord, 1.0, habit.low, habit.high)])
-    pressed = np.stack([player.press(Sense()) for _ in range(30_000)])
+    behaviour = next(behaviour for behaviour in BEHAVIOURS if behaviour.mode is any_chord)
+    player = RandomPlayer(
+        np.random.default_rng(0), [Behaviour(any_chord, 1.0, behaviour.low, behaviour.high)]
+    )
+    pressed = np.stack([player.press(Surroundings()) for _ in range(30_000)])
     assert len(np.unique(pressed, axis=0)) == 2 ** len(BUTTONS)
 
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from playhead.world.training.doom import CollectError
 from playhead.world.training.footage import Footage, read_episode
-from playhead.world.training.gym_collect import Buttons, collect_env, film_env
+from playhead.world.training.gym_collect import ButtonMapping, collect_env, film_env
 from playhead.world.training.pipeline import read_recipe
 
 
@@ -52,7 +52,7 @@ gymnasium.register("PlayheadBar-v0", Bar)
     ids=str,
 )
 def test_every_drawn_set_of_buttons_is_an_action_of_the_game(space: spaces.Space, count: int) -> None:
-    buttons = Buttons(Bar(actions=space))
+    buttons = ButtonMapping(Bar(actions=space))
     assert len(buttons.names) == len(set(buttons.names)) == count
     rng, seen = np.random.default_rng(0), set()
     for _ in range(300):
@@ -63,7 +63,7 @@ def test_every_drawn_set_of_buttons_is_an_action_of_the_game(space: spaces.Space
 
 
 def test_the_action_that_does_nothing_is_what_holding_nothing_gives() -> None:
-    buttons = Buttons(Bar(), noop=2)
+    buttons = ButtonMapping(Bar(), noop=2)
     assert buttons.given(np.zeros(3, np.uint8)) == 2
     assert [buttons.given(row) for row in np.eye(3, dtype=np.uint8)] == [0, 1, 3]
 
@@ -98,7 +98,7 @@ def test_an_episode_is_a_function_of_its_seed_and_has_no_cut(tmp_path: Path) -> 
     assert [f.read_bytes() for f in first] == [f.read_bytes() for f in again]
     env = Bar(render_mode="rgb_array", end=20)
     with pytest.raises(CollectError, match="shorter --length"):
-        film_env(env, Buttons(env), 0, 40, (64, 64))
+        film_env(env, ButtonMapping(env), 0, 40, (64, 64))
 
 
 @pytest.mark.parametrize(

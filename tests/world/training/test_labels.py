@@ -5,9 +5,9 @@ import torch
 from playhead.world.checkpoint import save_weights
 from playhead.world.training.distill import Distiller
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import unlabelled
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.steady import FREE
+from playhead.world.training.train_generator import unlabelled
 from tests.conftest import make_tiny_world
 
 PLACES = ("hall", "yard")

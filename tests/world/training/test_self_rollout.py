@@ -9,7 +9,7 @@ from playhead.world.noise import noise
 from playhead.world.past import PAST as BEFORE_ALL
 from playhead.world.past import prefill
 from playhead.world.sampler import Schedule
-from playhead.world.training.self_rollout import Replay, SelfRollout, make_player
+from playhead.world.training.self_rollout import RolloutReplay, SelfRollout, make_player
 from tests.world.training.settings import BATCH, PAST, TICKS, make_setting
 
 SEEDS = (5, 6)
@@ -120,7 +120,7 @@ def replayed(world, generator, past, actions, length):
     before = TICKS - length
     if before:
         rollout.advance(actions[:, PAST : PAST + before], draws(world, SEEDS, 0, before), exits[:, :before])
-    replay = Replay(rollout.cache, length)
+    replay = RolloutReplay(rollout.cache, length)
     stretch = rollout.advance(
         actions[:, PAST + before :], draws(world, SEEDS, before, length), exits[:, before:], replay
     )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from playhead.world.config import SamplingConfig
 from playhead.world.generator import Generator, GeneratorConfig
-from playhead.world.kv_cache import Far, KVCache
+from playhead.world.kv_cache import FarMemory, KVCache
 from playhead.world.noise import noise
 from playhead.world.past import PAST, prefill
-from playhead.world.training.generator import GeneratorTraining, Trainer
 from playhead.world.training.sequence import causal_attend, play_levels, shifted, visible
+from playhead.world.training.train_generator import GeneratorTraining, Trainer
 from playhead.world.world import World
 from tests.conftest import BUTTONS, make_tiny_world
 from tests.world.training.runs import CONFIG, CPU
@@ -23,7 +23,7 @@ from tests.world.training.runs import CONFIG, CPU
 SIDE, TOKENS = 4, 4  # latents of 4 x 4 in patches of 2 x 2
 Predicts = Literal["flow", "clean", "change"]
 modest = settings(max_examples=30, deadline=None)
-fars = st.builds(Far, frames=st.integers(1, 4), every=st.integers(1, 4), layers=st.just((1,)))
+fars = st.builds(FarMemory, frames=st.integers(1, 4), every=st.integers(1, 4), layers=st.just((1,)))
 maybe_far = st.none() | fars
 
 
@@ -57,7 +57,7 @@ def generator(layers: int = 2, predicts: Predicts = "clean") -> Generator:
 MODELS = {layers: generator(layers) for layers in (1, 2)}
 
 
-def with_memory(window: int, far: Far | None) -> SamplingConfig:
+def with_memory(window: int, far: FarMemory | None) -> SamplingConfig:
     return msgspec.structs.replace(CONFIG.sampling, window=window, far=far)
 
 
@@ -69,13 +69,13 @@ def trainer(model: Generator, sampling: SamplingConfig) -> Trainer:
 
 
 @torch.no_grad()
-def train_pass(clip: Clip, window: int, far: Far | None = None, layers: int = 2) -> Tensor:
+def train_pass(clip: Clip, window: int, far: FarMemory | None = None, layers: int = 2) -> Tensor:
     """The clean latents found of all frames, as training computes them: `(B, F, C, h, w)`."""
     return trainer(MODELS[layers], with_memory(window, far)).predict(*clip)
 
 
 @torch.no_grad()
-def play_pass(clip: Clip, window: int, far: Far | None = None) -> Tensor:
+def play_pass(clip: Clip, window: int, far: FarMemory | None = None) -> Tensor:
     """The same as play would: a denoise pass for each frame, which commits it."""
     model = MODELS[2]
     g: GeneratorConfig = model.config
@@ -98,7 +98,7 @@ def play_pass(clip: Clip, window: int, far: Far | None = None) -> Tensor:
 @modest
 @given(frames=st.integers(2, 24), window=st.integers(2, 8), far=maybe_far, seed=st.integers(0, 2**32))
 def test_a_frame_is_computed_as_play_computes_it(
-    frames: int, window: int, far: Far | None, seed: int
+    frames: int, window: int, far: FarMemory | None, seed: int
 ) -> None:
     """Every frame, whatever the window and the far memory, and how often their rings have turned."""
     clip = make_clip(frames, seed)
@@ -110,19 +110,19 @@ def test_this_comparison_would_notice_a_memory_off_by_one(other: tuple[int, int,
     """In the window, in how many frames are far, and in every how many-th."""
     clip = make_clip(24, 0)
     window, frames, every = other
-    there = train_pass(clip, window, Far(frames, every, (1,)))
-    assert (there - play_pass(clip, 4, Far(2, 3, (1,)))).abs().max() > 1e-3
+    there = train_pass(clip, window, FarMemory(frames, every, (1,)))
+    assert (there - play_pass(clip, 4, FarMemory(2, 3, (1,)))).abs().max() > 1e-3
 
 
 def test_this_comparison_would_notice_a_far_memory_in_another_layer() -> None:
-    clip, far = make_clip(24, 0), Far(2, 3, (1,))
+    clip, far = make_clip(24, 0), FarMemory(2, 3, (1,))
     wrong = train_pass(clip, 4, msgspec.structs.replace(far, layers=(0,)))
     assert (wrong - play_pass(clip, 4, far)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("far", [None, Far(3, 4, (1,)), Far(1, 1, (0, 1))], ids=str)
+@pytest.mark.parametrize("far", [None, FarMemory(3, 4, (1,)), FarMemory(1, 1, (0, 1))], ids=str)
 @pytest.mark.parametrize("predicts", ["flow", "clean", "change"])
-def test_a_world_dreams_what_its_trainer_predicts(far: Far | None, predicts: Predicts) -> None:
+def test_a_world_dreams_what_its_trainer_predicts(far: FarMemory | None, predicts: Predicts) -> None:
     """End to end: a past that is taken in and ticks that are dreamed, in one denoise step each."""
     world = make_tiny_world(one_pass=True)
     before, ticks, seed = 9, 15, 7
@@ -152,7 +152,7 @@ def test_a_world_dreams_what_its_trainer_predicts(far: Far | None, predicts: Pre
     assert torch.allclose(found[:, before:], clean[:, before:], atol=1e-4)
 
 
-def by_definition(frame: int, window: int, far: Far | None) -> set[int]:
+def by_definition(frame: int, window: int, far: FarMemory | None) -> set[int]:
     """What a frame sees: its window, and of every `every`-th frame that has left it the last few."""
     seen = set(range(max(0, frame - window + 1), frame + 1))
     if far is not None:
@@ -162,7 +162,7 @@ def by_definition(frame: int, window: int, far: Far | None) -> set[int]:
 
 
 @given(frames=st.integers(1, 40), window=st.integers(1, 12), far=maybe_far)
-def test_a_frame_sees_what_play_would_let_it_see(frames: int, window: int, far: Far | None) -> None:
+def test_a_frame_sees_what_play_would_let_it_see(frames: int, window: int, far: FarMemory | None) -> None:
     seen = visible(frames, window, far)
     assert seen.shape == (frames, frames)
     for frame in range(frames):
@@ -179,7 +179,7 @@ def read(length: int, layer: int, sampling: SamplingConfig, frames: int, tokens:
 @given(frames=st.integers(1, 12), window=st.integers(1, 8), tokens=st.integers(1, 4), far=maybe_far)
 @modest
 def test_all_tokens_of_a_frame_see_alike_and_only_some_layers_see_far(
-    frames: int, window: int, tokens: int, far: Far | None
+    frames: int, window: int, tokens: int, far: FarMemory | None
 ) -> None:
     """What attention lets through, token by token, is `visible`, frame by frame."""
     for layer in (0, 1):
@@ -191,10 +191,10 @@ def test_all_tokens_of_a_frame_see_alike_and_only_some_layers_see_far(
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     ("frames", "window", "tokens", "far"),
-    [(6, 3, 4, None), (24, 16, 10, None), (9, 12, 7, None), (30, 6, 5, Far(3, 4, (1,)))],
+    [(6, 3, 4, None), (24, 16, 10, None), (9, 12, 7, None), (30, 6, 5, FarMemory(3, 4, (1,)))],
 )
 def test_the_kernel_of_a_gpu_lets_through_the_same(
-    frames: int, window: int, tokens: int, far: Far | None, monkeypatch: pytest.MonkeyPatch
+    frames: int, window: int, tokens: int, far: FarMemory | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flex attention with its block mask, here not compiled, against the plain mask."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
@@ -206,7 +206,9 @@ def test_the_kernel_of_a_gpu_lets_through_the_same(
         assert torch.allclose(plain(layer, q, k, v), fused(layer, q, k, v), atol=1e-5)
 
 
-def changed(before: Clip, after: Clip, window: int, far: Far | None = None, layers: int = 2) -> set[int]:
+def changed(
+    before: Clip, after: Clip, window: int, far: FarMemory | None = None, layers: int = 2
+) -> set[int]:
     """The frames that come out otherwise, not the same bit for bit."""
     one, other = (train_pass(clip, window, far, layers) for clip in (before, after))
     return {t for t in range(one.shape[1]) if not torch.equal(one[:, t], other[:, t])}
@@ -221,7 +223,7 @@ def with_other(clip: Clip, field: str, frame: int) -> Clip:
 
 @modest
 @given(frame=st.integers(0, 19), field=st.sampled_from(Clip._fields), far=maybe_far)
-def test_a_later_frame_changes_no_earlier_one(frame: int, field: str, far: Far | None) -> None:
+def test_a_later_frame_changes_no_earlier_one(frame: int, field: str, far: FarMemory | None) -> None:
     clip = make_clip(20, 1)
     found = changed(clip, with_other(clip, field, frame), 4, far)
     assert min(found) == frame
@@ -239,7 +241,9 @@ def test_a_frame_reaches_as_far_as_windows_do(frame: int, field: str) -> None:
 
 @modest
 @given(frame=st.integers(0, 29), far=fars)
-def test_a_frame_that_left_the_window_is_seen_where_the_far_memory_holds_it(frame: int, far: Far) -> None:
+def test_a_frame_that_left_the_window_is_seen_where_the_far_memory_holds_it(
+    frame: int, far: FarMemory
+) -> None:
     clip, window = make_clip(30, 2), 4
     far = msgspec.structs.replace(far, layers=(0,))
     found = changed(clip, with_other(clip, "x", frame), window, far, layers=1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playhead.world.training.footage import Footage
-from playhead.world.training.player import HABITS, STEADY, Player, Sense, habits
+from playhead.world.training.random_player import BEHAVIOURS, STEADY, RandomPlayer, Surroundings, behaviours
 from playhead.world.training.steady import FREE, SteadyWindows
 
 LENGTH = 4
@@ -103,11 +103,13 @@ def test_some_free_sessions_come_to_rest_and_no_steady_one_ever():
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_a_steady_player_holds_one_thing_for_seconds_for_that_share_of_the_time(share):
-    player = Player(np.random.default_rng(1), habits(share))
-    long = {habit.mode for habit in STEADY}
+    player = RandomPlayer(np.random.default_rng(1), behaviours(share))
+    long = {behaviour.mode for behaviour in STEADY}
     held = []
     for _ in range(60_000):
-        player.press(Sense())
-        held.append(player.habit.mode in long)
+        player.press(Surroundings())
+        held.append(player.behaviour.mode in long)
     assert np.mean(held) == pytest.approx(share, abs=0.08)
-    assert habits(0.0)[: len(HABITS)] == HABITS and not any(h.weight for h in habits(0.0)[len(HABITS) :])
+    assert behaviours(0.0)[: len(BEHAVIOURS)] == BEHAVIOURS and not any(
+        h.weight for h in behaviours(0.0)[len(BEHAVIOURS) :]
+    )

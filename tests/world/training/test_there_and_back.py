@@ -17,9 +17,9 @@ from playhead.world.training.there_and_back import (
     EXCURSIONS,
     PAST,
     TURN,
-    collect_trips,
+    collect_excursions,
     film,
-    is_trip,
+    is_filmed,
     plan,
     rows,
 )
@@ -86,18 +86,18 @@ def test_one_who_cannot_get_back_is_told_in_one_sentence(monkeypatch: pytest.Mon
 def test_files_say_what_they_are_and_filming_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = collect_trips(1, tmp_path, [ROOM.name], 1)
+    files = collect_excursions(1, tmp_path, [ROOM.name], 1)
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert files[0].name == "my_way_home-900000-right-left-12.npz"
     for file, (excursion, ticks) in zip(files, EXCURSIONS, strict=True):
-        assert is_trip(file, excursion, ticks) and not is_trip(file, excursion, ticks + 1)
+        assert is_filmed(file, excursion, ticks) and not is_filmed(file, excursion, ticks + 1)
         with np.load(file) as episode:
             assert episode["frames"].shape == (len(episode["actions"]), 160, 256, 3)
             assert episode["actions"].shape[1] == len(BUTTONS)
             assert (str(episode["place"]), int(episode["seed"])) == (ROOM.name, HELD_OUT)
     kept, torn = files[0].stat().st_mtime_ns, files[1].read_bytes()
     files[1].write_bytes(torn[: len(torn) // 2])
-    assert not is_trip(files[1], *EXCURSIONS[1])
-    assert collect_trips(1, tmp_path, [ROOM.name], 1) == files
+    assert not is_filmed(files[1], *EXCURSIONS[1])
+    assert collect_excursions(1, tmp_path, [ROOM.name], 1) == files
     assert files[0].stat().st_mtime_ns == kept
     assert files[1].read_bytes() == torn

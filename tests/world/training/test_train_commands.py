@@ -21,9 +21,9 @@ from playhead.world.config import load_config
 from playhead.world.context import Context
 from playhead.world.training import pipeline
 from playhead.world.training.distill import distill
-from playhead.world.training.generator import train_generator
 from playhead.world.training.pipeline import write_config
 from playhead.world.training.run import Run
+from playhead.world.training.train_generator import train_generator
 from playhead.world.world import World
 from tests.conftest import make_tiny_world, save_world
 from tests.world.game import film, write_footage

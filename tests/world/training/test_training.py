@@ -13,11 +13,11 @@ from playhead.world.errors import PlayheadError
 from playhead.world.training.autoencoder import AutoencoderTraining, train_autoencoder
 from playhead.world.training.distill import distill
 from playhead.world.training.footage import Footage
-from playhead.world.training.generator import GeneratorTraining, Trainer, train_generator
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import trapezoid
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
 from playhead.world.training.steady import FREE
+from playhead.world.training.train_generator import GeneratorTraining, Trainer, train_generator
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU, metrics
 from tests.world.training.stages import Watched, autoencoder, generator, resting, scorer

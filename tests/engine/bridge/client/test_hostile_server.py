@@ -82,7 +82,7 @@ def test_an_answer_that_is_none_ends_what_was_asked_with_a_sentence(answer: Answ
     with pretending(answer) as address:
         client = Client(address, "test", patience=20)
         with pytest.raises(PlayheadError, match="is no server of this protocol") as error:
-            client.ask(p.Observe(session="s"), p.Observed)
+            client.ask(p.ObserveRequest(session="s"), p.ObserveReply)
         client.close()
     assert "\n" not in str(error.value)
 
@@ -105,7 +105,7 @@ def test_a_refusal_that_would_write_on_the_terminal_is_not_shown() -> None:
     with pretending(then(refusal)) as address:
         client = Client(address, "test", patience=20)
         with pytest.raises(PlayheadError) as error:
-            client.ask(p.Ping(), p.Pong)
+            client.ask(p.PingRequest(), p.PongReply)
         client.close()
     assert "\x1b" not in str(error.value)
 

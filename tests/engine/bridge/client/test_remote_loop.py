@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.bridge.client.receipts import Receipts
-from playhead.engine.bridge.client.remote_session import RemoteSession, Wanted
+from playhead.engine.bridge.client.remote_session import RemoteSession, SessionOptions
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
@@ -183,7 +183,7 @@ def test_what_the_server_does_not_have_is_said_before_anything_opens(server):
         ({"scene": "x"}, "no scene `x`"),
     ):
         with pytest.raises(PlayheadError, match=sentence):
-            RemoteSession(server.address, None, Wanted(**wanted))
+            RemoteSession(server.address, None, SessionOptions(**wanted))
     assert not server.sessions
 
 

@@ -9,8 +9,8 @@ import zmq
 
 from playhead.engine.bridge.client.watcher import Watcher
 from playhead.engine.bridge.wire import protocol
+from playhead.engine.bridge.wire.frame_codecs import make_encoder
 from playhead.engine.bridge.wire.protocol import FrameHeader
-from playhead.engine.bridge.wire.video import make_encoder
 
 TOPIC = protocol.topic("s", "h264")
 HEIGHT, WIDTH = 48, 64

@@ -50,8 +50,8 @@ def test_every_message_is_answered_by_one_of_the_protocol(talk, caplog, message,
     _, client = talk
     client.socket.send_multipart([message] * parts)
     reply, _ = client.receive(20)
-    assert isinstance(reply, p.Error) or parts == 1
-    client.ask(p.Hello(protocol=[p.VERSION], client="test"), p.Welcome)
+    assert isinstance(reply, p.ErrorReply) or parts == 1
+    client.ask(p.HelloRequest(protocol=[p.VERSION], client="test"), p.WelcomeReply)
     assert not caplog.records
 
 
@@ -85,8 +85,8 @@ def test_who_does_not_speak_zeromq_is_hung_up_on_and_nobody_else_notices(server,
         with contextlib.suppress(ConnectionResetError):
             while line.recv(4096):  # to its end: the server's greeting, and that it hangs up
                 pass
-        client.ask(p.Ping(), p.Pong)
-    client.ask(p.Open(), p.Opened)
+        client.ask(p.PingRequest(), p.PongReply)
+    client.ask(p.OpenRequest(), p.OpenReply)
 
 
 def test_a_fault_of_the_servers_own_ends_nothing_but_what_met_with_it(server, connect, monkeypatch, caplog):
@@ -100,8 +100,8 @@ def test_a_fault_of_the_servers_own_ends_nothing_but_what_met_with_it(server, co
     monkeypatch.setattr(server, "_sweep", fail)
     assert met.wait(10)
     monkeypatch.undo()
-    client.ask(p.Ping(), p.Pong)
-    client.ask(p.Open(), p.Opened)
+    client.ask(p.PingRequest(), p.PongReply)
+    client.ask(p.OpenRequest(), p.OpenReply)
     assert "a fault" in caplog.text
 
 
@@ -125,15 +125,19 @@ def test_messages_after_an_end_or_before_a_beginning_are_refused(talk):
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.linger = 0
         stranger.connect(server.address)
-        session = client.ask(p.Open(), p.Opened)[0].session
-        for request in (p.Ping(id=5), p.Observe(id=6, session=session), p.Close(id=7, session=session)):
+        session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+        for request in (
+            p.PingRequest(id=5),
+            p.ObserveRequest(id=6, session=session),
+            p.CloseRequest(id=7, session=session),
+        ):
             stranger.send(p.encode(request))
             reply = p.decode_reply(stranger.recv())
             assert (reply.code, reply.id) == ("hello_first", request.id)
-    ids = [client.send(r) for r in (p.Close(session=session), p.Observe(session=session))]
-    client.answer(ids[0], p.Done)
+    ids = [client.send(r) for r in (p.CloseRequest(session=session), p.ObserveRequest(session=session))]
+    client.answer(ids[0], p.DoneReply)
     with pytest.raises(BridgeError) as error:
-        client.answer(ids[1], p.Observed)
+        client.answer(ids[1], p.ObserveReply)
     assert error.value.code == "unknown_session"
 
 

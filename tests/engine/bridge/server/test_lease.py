@@ -12,8 +12,8 @@ from tests.engine.bridge.conftest import until, wants
 FORWARD = Action(frozenset({"forward"}))
 
 
-def step(client: Client, session: str) -> p.Stepped:
-    return client.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)[0]
+def step(client: Client, session: str) -> p.StepReply:
+    return client.ask(p.StepRequest(session=session, actions=[FORWARD]), p.StepReply)[0]
 
 
 def refused(code: str):
@@ -22,17 +22,17 @@ def refused(code: str):
 
 def test_only_who_controls_a_session_plays_it_and_everybody_may_look(connect):
     owner, other = connect("owner"), connect("other")
-    opened, _ = owner.ask(p.Open(), p.Opened)
+    opened, _ = owner.ask(p.OpenRequest(), p.OpenReply)
     assert opened.in_control
-    seen, frames = other.ask(p.Attach(session=opened.session), p.Opened)
+    seen, frames = other.ask(p.AttachRequest(session=opened.session), p.OpenReply)
     assert not seen.in_control and frames.shape == seen.shape
     for request in (
-        p.Step(session=opened.session, actions=[FORWARD]),
-        p.Reset(session=opened.session),
-        p.Snapshot(session=opened.session),
-        p.Fork(session=opened.session),
-        p.Tune(session=opened.session, steps=1),
-        p.Close(session=opened.session),
+        p.StepRequest(session=opened.session, actions=[FORWARD]),
+        p.ResetRequest(session=opened.session),
+        p.SnapshotRequest(session=opened.session),
+        p.ForkRequest(session=opened.session),
+        p.TuneRequest(session=opened.session, steps=1),
+        p.CloseRequest(session=opened.session),
     ):
         with refused("not_in_control"):
             other.ask(request, p.Message)
@@ -41,49 +41,49 @@ def test_only_who_controls_a_session_plays_it_and_everybody_may_look(connect):
 
 def test_the_control_is_asked_for_granted_and_taken_back(connect):
     owner, other, third = connect("owner"), connect("other"), connect("third")
-    session = owner.ask(p.Open(), p.Opened)[0].session
-    asked = other.ask(wants(session, "take"), p.Controlled)[0]
+    session = owner.ask(p.OpenRequest(), p.OpenReply)[0].session
+    asked = other.ask(wants(session, "take"), p.ControlReply)[0]
     assert (asked.in_control, asked.holder, asked.asking) == (False, "owner", "other")
-    assert until(owner, p.Controlled, asking="other").in_control
-    assert third.ask(wants(session, "take"), p.Controlled)[0].asking == "other"  # who was first
+    assert until(owner, p.ControlReply, asking="other").in_control
+    assert third.ask(wants(session, "take"), p.ControlReply)[0].asking == "other"  # who was first
     with refused("refused"):
-        third.ask(wants(session, "grant"), p.Controlled)
+        third.ask(wants(session, "grant"), p.ControlReply)
 
-    assert owner.ask(wants(session, "grant"), p.Controlled)[0].holder == "other"
-    assert until(other, p.Controlled, in_control=True)
+    assert owner.ask(wants(session, "grant"), p.ControlReply)[0].holder == "other"
+    assert until(other, p.ControlReply, in_control=True)
     assert step(other, session).tick == 1
     with refused("not_in_control"):
         step(owner, session)
-    assert owner.ask(wants(session, "take"), p.Controlled)[0].in_control  # without being let
-    until(other, p.Controlled, in_control=False)
+    assert owner.ask(wants(session, "take"), p.ControlReply)[0].in_control  # without being let
+    until(other, p.ControlReply, in_control=False)
     with refused("not_in_control"):
         step(other, session)
 
 
 def test_what_is_released_goes_to_the_one_who_asks(connect):
     owner, other = connect("owner"), connect("other")
-    session = owner.ask(p.Open(), p.Opened)[0].session
-    other.ask(wants(session, "take"), p.Controlled)
-    owner.ask(wants(session, "release"), p.Controlled)
+    session = owner.ask(p.OpenRequest(), p.OpenReply)[0].session
+    other.ask(wants(session, "take"), p.ControlReply)
+    owner.ask(wants(session, "release"), p.ControlReply)
     assert step(other, session).tick == 1
-    other.ask(wants(session, "release"), p.Controlled)
+    other.ask(wants(session, "release"), p.ControlReply)
     assert step(owner, session).tick == 2
 
 
 def test_the_control_is_lost_with_the_connection_and_its_owner_comes_back_to_it(server, connect):
     owner, other = connect("owner"), connect("other")
-    session = owner.ask(p.Open(), p.Opened)[0].session
+    session = owner.ask(p.OpenRequest(), p.OpenReply)[0].session
     step(owner, session)
-    other.ask(wants(session, "take"), p.Controlled)
+    other.ask(wants(session, "take"), p.ControlReply)
     token = owner.welcome.token
     owner.close()
-    assert until(other, p.Controlled, in_control=True)
+    assert until(other, p.ControlReply, in_control=True)
     assert step(other, session).tick == 2
     again = Client(server.address, "owner", resume=token)
     try:
         assert again.welcome.token == token
-        assert not again.ask(p.Attach(session=session), p.Opened)[0].in_control
-        assert again.ask(wants(session, "take"), p.Controlled)[0].in_control
+        assert not again.ask(p.AttachRequest(session=session), p.OpenReply)[0].in_control
+        assert again.ask(wants(session, "take"), p.ControlReply)[0].in_control
         assert step(again, session).tick == 3
     finally:
         again.close()
@@ -91,14 +91,14 @@ def test_the_control_is_lost_with_the_connection_and_its_owner_comes_back_to_it(
 
 def test_a_second_hello_makes_no_second_client(server, connect):
     client = connect("one")
-    again, _ = client.ask(p.Hello(protocol=[p.VERSION], client="two"), p.Welcome)
+    again, _ = client.ask(p.HelloRequest(protocol=[p.VERSION], client="two"), p.WelcomeReply)
     assert again.token == client.welcome.token and len(server.connections.clients) == 1
 
 
 def test_who_comes_back_by_another_connection_takes_everything_along(server, connect):
     """Also while the old connection seems to be alive, as it does where a cable was pulled."""
     first = connect("first")
-    session = first.ask(p.Open(), p.Opened)[0].session
+    session = first.ask(p.OpenRequest(), p.OpenReply)[0].session
     second = Client(server.address, "first", resume=first.welcome.token)
     try:
         assert step(second, session).tick == 1

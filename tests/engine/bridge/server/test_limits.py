@@ -9,9 +9,9 @@ import pytest
 import zmq
 
 from playhead.engine.bridge.client.client import Client
-from playhead.engine.bridge.server.limits import Allowance, Limits
-from playhead.engine.bridge.server.past import INTERVAL
+from playhead.engine.bridge.server.limits import Limits, RateLimit
 from playhead.engine.bridge.server.registry import session_bytes
+from playhead.engine.bridge.server.session_past import INTERVAL
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.session import Session
@@ -36,14 +36,14 @@ def limits(**chosen):
 @limits(sessions=2)
 def test_sessions_end_somewhere_and_closing_one_makes_room(limited):
     server, client = limited
-    first = client.ask(p.Open(), p.Opened)[0].session
-    client.ask(p.Fork(session=first), p.Opened)
-    for request in (p.Open(), p.Fork(session=first), p.Branch(session=first, tick=0)):
+    first = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+    client.ask(p.ForkRequest(session=first), p.OpenReply)
+    for request in (p.OpenRequest(), p.ForkRequest(session=first), p.BranchRequest(session=first, tick=0)):
         with pytest.raises(BridgeError, match="2 sessions are open") as error:
-            client.ask(request, p.Opened)
+            client.ask(request, p.OpenReply)
         assert error.value.code == "limit"
-    client.ask(p.Close(session=first), p.Done)
-    client.ask(p.Open(), p.Opened)
+    client.ask(p.CloseRequest(session=first), p.DoneReply)
+    client.ask(p.OpenRequest(), p.OpenReply)
     assert len(server.sessions) == 2
 
 
@@ -51,18 +51,18 @@ def test_sessions_end_somewhere_and_closing_one_makes_room(limited):
 def test_a_session_waits_for_its_client_as_long_as_it_was_promised_and_then_makes_room(limited):
     server, client = limited
     gone = Client(server.address, "gone", patience=20)
-    session = gone.ask(p.Open(), p.Opened)[0].session
+    session = gone.ask(p.OpenRequest(), p.OpenReply)[0].session
     gone.close()
     while server.connections.clients[gone.welcome.token].connection is not None:
-        client.ask(p.Ping(), p.Pong)
+        client.ask(p.PingRequest(), p.PongReply)
     with pytest.raises(BridgeError, match="1 sessions are open"):
-        client.ask(p.Open(), p.Opened)
+        client.ask(p.OpenRequest(), p.OpenReply)
     back = Client(server.address, "gone", patience=20, resume=gone.welcome.token)
-    back.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+    back.ask(p.StepRequest(session=session, actions=[Action()]), p.StepReply)
     back.close()
     while server.sessions:
         client.wait(0.05)
-    client.ask(p.Open(), p.Opened)
+    client.ask(p.OpenRequest(), p.OpenReply)
 
 
 @limits(sessions=4)
@@ -71,11 +71,11 @@ def test_what_a_session_holds_goes_with_it_at_once(limited):
     server, client = limited
     gc.disable()
     try:
-        session = client.ask(p.Open(), p.Opened)[0].session
-        client.ask(p.Step(session=session, actions=[Action()] * 2), p.Stepped)
-        client.ask(p.Snapshot(session=session), p.Snapshotted)
+        session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+        client.ask(p.StepRequest(session=session, actions=[Action()] * 2), p.StepReply)
+        client.ask(p.SnapshotRequest(session=session), p.SnapshotReply)
         held = weakref.ref(server.sessions.find(session))
-        client.ask(p.Close(session=session), p.Done)
+        client.ask(p.CloseRequest(session=session), p.DoneReply)
         for _ in range(1000):
             if held() is None:
                 break
@@ -89,138 +89,138 @@ def test_what_a_session_holds_goes_with_it_at_once(limited):
 def test_memory_ends_somewhere_for_snapshots_and_sessions_alike(limited, tiny_world):
     _, client = limited
     fits = 2**20 // session_bytes(tiny_world)
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     for _ in range(fits - 1):
-        client.ask(p.Snapshot(session=session), p.Snapshotted)
-    for request in (p.Snapshot(session=session), p.Open(), p.Fork(session=session)):
+        client.ask(p.SnapshotRequest(session=session), p.SnapshotReply)
+    for request in (p.SnapshotRequest(session=session), p.OpenRequest(), p.ForkRequest(session=session)):
         with pytest.raises(BridgeError, match="1 MB for sessions and snapshots") as error:
-            client.ask(request, p.Snapshotted)
+            client.ask(request, p.SnapshotReply)
         assert error.value.code == "limit"
-    client.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+    client.ask(p.StepRequest(session=session, actions=[Action()]), p.StepReply)
 
 
 @limits(snapshots=3)
 def test_of_too_many_snapshots_the_oldest_go(limited):
     _, client = limited
-    session = client.ask(p.Open(), p.Opened)[0].session
-    names = [client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot for _ in range(4)]
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+    names = [client.ask(p.SnapshotRequest(session=session), p.SnapshotReply)[0].snapshot for _ in range(4)]
     with pytest.raises(BridgeError, match="no snapshot") as error:
-        client.ask(p.Restore(session=session, snapshot=names[0]), p.Observed)
+        client.ask(p.RestoreRequest(session=session, snapshot=names[0]), p.ObserveReply)
     assert error.value.code == "unknown_snapshot"
-    client.ask(p.Restore(session=session, snapshot=names[1]), p.Observed)
+    client.ask(p.RestoreRequest(session=session, snapshot=names[1]), p.ObserveReply)
 
 
 @limits(rate=50)
 def test_too_many_requests_are_refused_by_their_id_and_others_are_served(limited):
     server, client = limited
-    ids = [client.send(p.Ping()) for _ in range(300)]
+    ids = [client.send(p.PingRequest()) for _ in range(300)]
     answers = [client.receive(20)[0] for _ in ids]
     assert [a.id for a in answers] == ids
-    refused = [a for a in answers if isinstance(a, p.Error)]
-    assert refused and {a.code for a in refused} == {"rate"} and isinstance(answers[0], p.Pong)
+    refused = [a for a in answers if isinstance(a, p.ErrorReply)]
+    assert refused and {a.code for a in refused} == {"rate"} and isinstance(answers[0], p.PongReply)
     other = Client(server.address, "other", patience=20)
-    other.ask(p.Ping(), p.Pong)
+    other.ask(p.PingRequest(), p.PongReply)
     other.close()
 
 
 @limits(idle=1.0)
 def test_unused_sessions_end_and_their_clients_are_told(limited):
     server, client = limited
-    session = client.ask(p.Open(), p.Opened)[0].session
-    busy = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+    busy = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     loop = server.sessions.find(session).loop
     told = None
     while told is None:
-        client.ask(p.Observe(session=busy), p.Observed)  # this one is used
+        client.ask(p.ObserveRequest(session=busy), p.ObserveReply)  # this one is used
         client.wait(0.05)
-        told = next((push for push in client.pushes if isinstance(push, p.Ended)), None)
+        told = next((push for push in client.pushes if isinstance(push, p.EndedPush)), None)
     assert (told.session, told.reason) == (session, "nobody has used it for 1 seconds")
     with pytest.raises(BridgeError, match="expired"):
-        client.ask(p.Observe(session=session), p.Observed)
+        client.ask(p.ObserveRequest(session=session), p.ObserveReply)
     assert loop.wait(20)
 
 
 def test_a_request_that_is_too_long_ends_its_connection_and_no_other(server, connect):
     good, bad = connect(), connect(patience=2)
-    session = bad.ask(p.Open(), p.Opened)[0].session
+    session = bad.ask(p.OpenRequest(), p.OpenReply)[0].session
     bad.socket.send(b"x" * (p.MAX_REQUEST + 1))
     with pytest.raises(PlayheadError):  # another connection, which has not said hello
-        Client.ask(bad, p.Observe(session=session), p.Observed)
-    good.ask(p.Ping(), p.Pong)
-    bad.ask(p.Hello(protocol=[p.VERSION], client="again", resume=bad.welcome.token), p.Welcome)
-    bad.ask(p.Step(session=session, actions=[Action()]), p.Stepped)
+        Client.ask(bad, p.ObserveRequest(session=session), p.ObserveReply)
+    good.ask(p.PingRequest(), p.PongReply)
+    bad.ask(p.HelloRequest(protocol=[p.VERSION], client="again", resume=bad.welcome.token), p.WelcomeReply)
+    bad.ask(p.StepRequest(session=session, actions=[Action()]), p.StepReply)
 
 
 @limits(unread=2**20, rate=1_000_000)
 def test_a_client_that_reads_nothing_is_cut_off_and_its_session_waits_for_it(limited):
     server, client = limited
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     token = client.welcome.token
     with zmq.Context() as context, context.socket(zmq.DEALER) as lazy:
         lazy.linger, lazy.rcvhwm, lazy.rcvbuf = 0, 2, 4096
         lazy.connect(server.address)
-        lazy.send(p.encode(p.Hello(protocol=[p.VERSION], client="lazy", resume=token)))
-        step = p.encode(p.Step(session=session, actions=[Action()] * 64))
+        lazy.send(p.encode(p.HelloRequest(protocol=[p.VERSION], client="lazy", resume=token)))
+        step = p.encode(p.StepRequest(session=session, actions=[Action()] * 64))
         other = Client(server.address, "other", patience=20)
         while server.connections.clients[token].connection is not None:
             lazy.send(step)
-            other.ask(p.Ping(), p.Pong)
+            other.ask(p.PingRequest(), p.PongReply)
         other.close()
     again = Client(server.address, "lazy", patience=20, resume=token)
-    assert again.ask(p.Observe(session=session), p.Observed)[0].tick >= 64
+    assert again.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick >= 64
     again.close()
 
 
 def test_nothing_is_granted_by_a_wrong_request(connect):
     client = connect()
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     for request, code in (
-        (p.Open(world="nowhere"), "unknown_world"),
-        (p.Open(scene="../../etc"), "unknown_scene"),
-        (p.Open(steps=99), "bad_value"),
-        (p.Open(seed=-1), "bad_value"),
-        (p.Reset(session=session, scene="nowhere"), "unknown_scene"),
-        (p.Reset(session=session, seed=-5), "bad_value"),
-        (p.Step(session=session, actions=[Action(), Action(frozenset({"fly"}))]), "bad_action"),
-        (p.Step(session=session, actions=[Action(frozenset(), {"look": 0.5})]), "bad_action"),
-        (p.Branch(session=session, tick=9), "bad_value"),
-        (p.Restore(session=session, snapshot="nothing"), "unknown_snapshot"),
-        (p.Observe(session="nothing"), "unknown_session"),
-        (p.Hello(protocol=[99], client="new"), "protocol"),
+        (p.OpenRequest(world="nowhere"), "unknown_world"),
+        (p.OpenRequest(scene="../../etc"), "unknown_scene"),
+        (p.OpenRequest(steps=99), "bad_value"),
+        (p.OpenRequest(seed=-1), "bad_value"),
+        (p.ResetRequest(session=session, scene="nowhere"), "unknown_scene"),
+        (p.ResetRequest(session=session, seed=-5), "bad_value"),
+        (p.StepRequest(session=session, actions=[Action(), Action(frozenset({"fly"}))]), "bad_action"),
+        (p.StepRequest(session=session, actions=[Action(frozenset(), {"look": 0.5})]), "bad_action"),
+        (p.BranchRequest(session=session, tick=9), "bad_value"),
+        (p.RestoreRequest(session=session, snapshot="nothing"), "unknown_snapshot"),
+        (p.ObserveRequest(session="nothing"), "unknown_session"),
+        (p.HelloRequest(protocol=[99], client="new"), "protocol"),
     ):
         with pytest.raises(BridgeError) as error:
             client.ask(request, p.Message)
         assert error.value.code == code
-    assert client.ask(p.Observe(session=session), p.Observed)[0].tick == 0
+    assert client.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick == 0
 
 
 def test_branch_fork_and_snapshots_dream_what_their_past_says(connect, tiny_world):
     client = connect()
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     draws = np.random.default_rng(0)
     names = tiny_world.config.action.buttons
     held = [Action(frozenset(n for n in names if draws.random() < 0.5)) for _ in range(12)]
-    _, frames = client.ask(p.Step(session=session, actions=held[:5]), p.Stepped)
-    kept = client.ask(p.Snapshot(session=session), p.Snapshotted)[0].snapshot
-    _, rest = client.ask(p.Step(session=session, actions=held[5:]), p.Stepped)
+    _, frames = client.ask(p.StepRequest(session=session, actions=held[:5]), p.StepReply)
+    kept = client.ask(p.SnapshotRequest(session=session), p.SnapshotReply)[0].snapshot
+    _, rest = client.ask(p.StepRequest(session=session, actions=held[5:]), p.StepReply)
     alone = Session(tiny_world, make_tiny_context(), SEED)
     assert np.array_equal(np.concatenate([frames, rest]), [alone.step(action)[0] for action in held])
-    branch = client.ask(p.Branch(session=session, tick=5), p.Opened)[0]
+    branch = client.ask(p.BranchRequest(session=session, tick=5), p.OpenReply)[0]
     assert (branch.tick, branch.in_control) == (5, True)
-    client.ask(p.Restore(session=session, snapshot=kept), p.Observed)
-    fork = client.ask(p.Fork(session=session), p.Opened)[0]
+    client.ask(p.RestoreRequest(session=session, snapshot=kept), p.ObserveReply)
+    fork = client.ask(p.ForkRequest(session=session), p.OpenReply)[0]
     for twin in (session, branch.session, fork.session):
-        again = client.ask(p.Step(session=twin, actions=held[5:]), p.Stepped)[1]
+        again = client.ask(p.StepRequest(session=twin, actions=held[5:]), p.StepReply)[1]
         assert np.array_equal(again, rest)
-    late = client.ask(p.Branch(session=fork.session, tick=7), p.Opened)[0]
-    again = client.ask(p.Step(session=late.session, actions=held[7:]), p.Stepped)[1]
+    late = client.ask(p.BranchRequest(session=fork.session, tick=7), p.OpenReply)[0]
+    again = client.ask(p.StepRequest(session=late.session, actions=held[7:]), p.StepReply)[1]
     assert np.array_equal(again, rest[2:])
 
 
 def test_an_allowance_fills_up_again(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    allowance = Allowance(4)
+    allowance = RateLimit(4)
     assert [allowance.take() for _ in range(6)] == [True] * 4 + [False] * 2
     now[0] = 0.5
     assert [allowance.take() for _ in range(3)] == [True, True, False]
@@ -242,9 +242,9 @@ class Slow:
 
 
 def long_past(client: Client, ticks: int) -> str:
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     for _ in range(ticks // 50):
-        client.ask(p.Step(session=session, actions=[Action()] * 50, frames="none"), p.Stepped)
+        client.ask(p.StepRequest(session=session, actions=[Action()] * 50, frames="none"), p.StepReply)
     return session
 
 
@@ -252,12 +252,12 @@ def test_branches_of_a_long_past_hold_up_nobody_else(connect, monkeypatch):
     greedy, other = connect("greedy"), connect("other")
     session = long_past(greedy, 100)
     Slow(monkeypatch, 0.02)
-    asked = [greedy.send(p.Branch(session=session, tick=60)) for _ in range(7)]
+    asked = [greedy.send(p.BranchRequest(session=session, tick=60)) for _ in range(7)]
     for _ in range(3):  # each after at most one slice of the other's
-        other.ask(p.Open(), p.Opened)
+        other.ask(p.OpenRequest(), p.OpenReply)
     answered = [reply for reply in iter(lambda: greedy.receive(0), None) if reply[0].id in asked]
     assert not answered
-    first, *_ = [greedy.answer(id, p.Opened)[0] for id in asked]
+    first, *_ = [greedy.answer(id, p.OpenReply)[0] for id in asked]
     assert first.tick == 60
 
 
@@ -266,14 +266,14 @@ def test_what_was_asked_for_is_given_up_when_whoever_asked_is_gone(server, conne
     session = long_past(greedy, 50)
     slow = Slow(monkeypatch, 0.05)
     for _ in range(7):
-        greedy.send(p.Branch(session=session, tick=50))
+        greedy.send(p.BranchRequest(session=session, tick=50))
     while not slow.played:
         time.sleep(0.01)
     greedy.close()
     other = connect("other")
-    other.ask(p.Open(), p.Opened)
+    other.ask(p.OpenRequest(), p.OpenReply)
     while server.opener.opening:
-        other.ask(p.Ping(), p.Pong)
+        other.ask(p.PingRequest(), p.PongReply)
     assert slow.played < 300  # of 350, which take 17 seconds: a busy machine notices late who is gone
     assert len(server.sessions) == 2
 
@@ -283,7 +283,7 @@ def test_a_server_ends_at_once_in_the_middle_of_a_long_branch(tiny_world, tiny_s
         client = Client(server.address, "test", patience=20)
         session = long_past(client, 50)
         slow = Slow(monkeypatch, 0.1)
-        client.send(p.Branch(session=session, tick=50))
+        client.send(p.BranchRequest(session=session, tick=50))
         while not slow.played:
             time.sleep(0.01)
     assert slow.played < 10  # of 50
@@ -292,21 +292,21 @@ def test_a_server_ends_at_once_in_the_middle_of_a_long_branch(tiny_world, tiny_s
 
 def test_a_branch_costs_the_ticks_since_the_last_snapshot_of_its_past(connect, monkeypatch):
     client = connect()
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     draws = np.random.default_rng(0)
     frames = []
     for _ in range(4 * INTERVAL):
         held = Action(frozenset(b for b in BUTTONS if draws.random() < 0.5))
-        frames.append(client.ask(p.Step(session=session, actions=[held]), p.Stepped)[1])
+        frames.append(client.ask(p.StepRequest(session=session, actions=[held]), p.StepReply)[1])
     slow = Slow(monkeypatch, 0)
     for tick in (3 * INTERVAL + 5, 2 * INTERVAL, INTERVAL + 1):
         slow.played = 0
-        twin, shown = client.ask(p.Branch(session=session, tick=tick), p.Opened)
+        twin, shown = client.ask(p.BranchRequest(session=session, tick=tick), p.OpenReply)
         assert twin.tick == tick and slow.played <= INTERVAL
         assert np.array_equal(shown, frames[tick - 1])
         slow.played = 0
-        again, shown = client.ask(p.Branch(session=twin.session, tick=tick - 1), p.Opened)
+        again, shown = client.ask(p.BranchRequest(session=twin.session, tick=tick - 1), p.OpenReply)
         assert again.tick == tick - 1 and slow.played <= INTERVAL  # of a branch no more than of what it is of
         assert np.array_equal(shown, frames[tick - 2])
         for made in (twin, again):
-            client.ask(p.Close(session=made.session), p.Done)
+            client.ask(p.CloseRequest(session=made.session), p.DoneReply)

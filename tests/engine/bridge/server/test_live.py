@@ -15,21 +15,21 @@ from tests.engine.bridge.conftest import frames_of, until
 RIGHT, FORWARD = Action(frozenset({"turn_right"})), Action(frozenset({"forward"}))
 
 
-def act(action: Action, hold: float = 60.0, tap: bool = False) -> p.Act:
-    return p.Act(session="s", action=action, hold=hold, tap=tap)
+def act(action: Action, hold: float = 60.0, tap: bool = False) -> p.ActRequest:
+    return p.ActRequest(session="s", action=action, hold=hold, tap=tap)
 
 
 def test_every_tick_of_a_live_session_can_be_dreamed_again_from_what_the_stream_tells(connect, tiny_world):
     client = connect()
-    opened, _ = client.ask(p.Open(clock="live"), p.Opened)
+    opened, _ = client.ask(p.OpenRequest(clock="live"), p.OpenReply)
     watcher = client.watch(opened.session)
     session, dreamed = Session(tiny_world, make_tiny_context(), SEED), {}
     applied = {}
     for _ in range(3):
         for action in (RIGHT, FORWARD, Action()):
-            id = client.send(p.Act(session=opened.session, action=action))
-            client.answer(id, p.Received)
-            applied[until(client, p.Applied, id).tick] = action
+            id = client.send(p.ActRequest(session=opened.session, action=action))
+            client.answer(id, p.ActReply)
+            applied[until(client, p.AppliedPush, id).tick] = action
     last = max(applied)
     held: dict[int, Action] = {}
     for header, frames in frames_of(watcher):
@@ -45,20 +45,20 @@ def test_every_tick_of_a_live_session_can_be_dreamed_again_from_what_the_stream_
 
 def test_the_same_session_runs_by_either_clock_and_dreams_the_same(connect, tiny_world):
     client = connect()
-    session = client.ask(p.Open(), p.Opened)[0].session
-    client.ask(p.Step(session=session, actions=[RIGHT] * 3), p.Stepped)
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+    client.ask(p.StepRequest(session=session, actions=[RIGHT] * 3), p.StepReply)
     with pytest.raises(BridgeError, match="lockstep") as error:
-        client.ask(p.Act(session=session, action=RIGHT), p.Received)
+        client.ask(p.ActRequest(session=session, action=RIGHT), p.ActReply)
     assert error.value.code == "wrong_clock"
-    client.ask(p.Tune(session=session, clock="live"), p.Done)
+    client.ask(p.TuneRequest(session=session, clock="live"), p.DoneReply)
     with pytest.raises(BridgeError, match="live") as error:
-        client.ask(p.Step(session=session, actions=[RIGHT]), p.Stepped)
+        client.ask(p.StepRequest(session=session, actions=[RIGHT]), p.StepReply)
     assert error.value.code == "wrong_clock"
-    id = client.send(p.Act(session=session, action=FORWARD, hold=60))
-    first = until(client, p.Applied, id).tick
-    client.ask(p.Tune(session=session, clock="lockstep"), p.Done)
-    stood = client.ask(p.Observe(session=session), p.Observed)[0].tick
-    stepped, frames = client.ask(p.Step(session=session, actions=[RIGHT]), p.Stepped)
+    id = client.send(p.ActRequest(session=session, action=FORWARD, hold=60))
+    first = until(client, p.AppliedPush, id).tick
+    client.ask(p.TuneRequest(session=session, clock="lockstep"), p.DoneReply)
+    stood = client.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick
+    stepped, frames = client.ask(p.StepRequest(session=session, actions=[RIGHT]), p.StepReply)
     assert stepped.first == stepped.tick == stood + 1 and first > 3
     twin = Session(tiny_world, make_tiny_context(), SEED)
     for tick in range(1, stood + 1):
@@ -68,28 +68,30 @@ def test_the_same_session_runs_by_either_clock_and_dreams_the_same(connect, tiny
 
 def test_a_players_pause_outlives_a_change_of_the_clock(connect):
     client = connect()
-    session = client.ask(p.Open(clock="live"), p.Opened)[0].session
-    client.ask(p.Tune(session=session, paused=True), p.Done)
-    client.ask(p.Tune(session=session, clock="lockstep"), p.Done)
+    session = client.ask(p.OpenRequest(clock="live"), p.OpenReply)[0].session
+    client.ask(p.TuneRequest(session=session, paused=True), p.DoneReply)
+    client.ask(p.TuneRequest(session=session, clock="lockstep"), p.DoneReply)
     with pytest.raises(BridgeError) as error:
-        client.ask(p.Tune(session=session, paused=False, steps=1), p.Done)
+        client.ask(p.TuneRequest(session=session, paused=False, steps=1), p.DoneReply)
     assert error.value.code == "wrong_clock"
-    before = client.ask(p.Step(session=session, actions=[RIGHT]), p.Stepped)[0].tick
-    client.ask(p.Tune(session=session, clock="live"), p.Done)
-    assert client.ask(p.Observe(session=session), p.Observed)[0].tick == before
-    client.ask(p.Tune(session=session, single_step=True), p.Done)
-    assert client.ask(p.Observe(session=session), p.Observed)[0].tick == before + 1
-    assert client.ask(p.Attach(session=session), p.Opened)[0].steps == 2  # the refused tune changed nothing
+    before = client.ask(p.StepRequest(session=session, actions=[RIGHT]), p.StepReply)[0].tick
+    client.ask(p.TuneRequest(session=session, clock="live"), p.DoneReply)
+    assert client.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick == before
+    client.ask(p.TuneRequest(session=session, single_step=True), p.DoneReply)
+    assert client.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick == before + 1
+    assert (
+        client.ask(p.AttachRequest(session=session), p.OpenReply)[0].steps == 2
+    )  # the refused tune changed nothing
 
 
 def test_what_loses_the_control_is_let_go_and_told_so(connect):
     client = connect()
-    session = client.ask(p.Open(clock="live"), p.Opened)[0].session
-    client.ask(p.Tune(session=session, paused=True), p.Done)
-    id = client.send(p.Act(session=session, action=RIGHT))
-    client.answer(id, p.Received)
-    client.ask(p.Control(session=session, want="release"), p.Controlled)
-    assert until(client, p.Superseded, id)
+    session = client.ask(p.OpenRequest(clock="live"), p.OpenReply)[0].session
+    client.ask(p.TuneRequest(session=session, paused=True), p.DoneReply)
+    id = client.send(p.ActRequest(session=session, action=RIGHT))
+    client.answer(id, p.ActReply)
+    client.ask(p.ControlRequest(session=session, want="release"), p.ControlReply)
+    assert until(client, p.SupersededPush, id)
 
 
 def test_an_act_is_held_until_the_next_or_until_its_time_is_over():

@@ -13,7 +13,7 @@ from playhead.world.action import Action
 def test_every_request_of_the_protocol_is_carried_out_or_refused_with_a_reason(kind, connect, caplog):
     """Where nobody takes it, the answer is that the session could not go on, and a fault is logged."""
     client = connect()
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     values = {
         "session": session, "actions": [Action()], "action": Action(), "snapshot": "", "tick": 0,
         "name": "walk", "want": "take", "protocol": [p.VERSION], "client": "test",
@@ -22,4 +22,4 @@ def test_every_request_of_the_protocol_is_carried_out_or_refused_with_a_reason(k
     id = client.send(kind(**{name: values[name] for name in needed}))
     while (found := client.receive(20)[0]).id != id:
         pass
-    assert not (isinstance(found, p.Error) and found.code == "ended") and not caplog.records
+    assert not (isinstance(found, p.ErrorReply) and found.code == "ended") and not caplog.records

@@ -48,10 +48,10 @@ def test_what_killed_servers_had_not_saved_is_saved_by_the_next_one(tiny_world_f
     with serve_process(*options) as (process, address):
         client = Client(address, "test", patience=60)
         for ticks in (12, 0, 30):
-            session = client.ask(p.Open(), p.Opened)[0].session
+            session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
             if ticks:
                 held = [Action(frozenset({"forward"}))] * ticks
-                client.ask(p.Step(session=session, actions=held, frames="none"), p.Stepped)
+                client.ask(p.StepRequest(session=session, actions=held, frames="none"), p.StepReply)
         process.send_signal(signal.SIGKILL)
         process.wait()
         client.close()
@@ -113,9 +113,9 @@ def test_clients_are_served_while_it_is_saved(tiny_world, tiny_scene, tmp_path, 
     thread = serve_in_background(server)
     wait_for(lambda: disk.rows)
     client = Client(server.address, "test", patience=20)
-    session = client.ask(p.Open(), p.Opened)[0].session
-    client.ask(p.Step(session=session, actions=[Action()] * 3), p.Stepped)
-    client.ask(p.Save(session=session, name="mine"), p.Saved)
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
+    client.ask(p.StepRequest(session=session, actions=[Action()] * 3), p.StepReply)
+    client.ask(p.SaveRequest(session=session, name="mine"), p.SaveReply)
     assert disk.rows < 400 and not rescued(tmp_path)
     client.close()
     server.stop()

@@ -7,7 +7,7 @@ import zmq
 from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.server.publisher import SUBSCRIPTIONS
 from playhead.engine.bridge.wire import protocol as p
-from playhead.engine.bridge.wire.video import make_decoder
+from playhead.engine.bridge.wire.frame_codecs import make_decoder
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from tests.conftest import SEED, make_tiny_context
@@ -18,10 +18,10 @@ FORWARD = Action(frozenset({"forward"}))
 
 def opened_with_a_watcher(client: Client, codec: str = "raw") -> tuple[str, zmq.Socket]:
     """A session, and a socket that is watching it by now."""
-    session = client.ask(p.Open(), p.Opened)[0].session
+    session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     watcher = client.watch(session, codec)
     while not watcher.poll(20):
-        client.ask(p.Reset(session=session), p.Observed)
+        client.ask(p.ResetRequest(session=session), p.ObserveReply)
     while watcher.poll(200):
         watcher.recv_multipart()
     return session, watcher
@@ -32,14 +32,14 @@ def test_a_watcher_sees_every_bit_and_what_led_to_it(connect, tiny_world):
     session, watcher = opened_with_a_watcher(client)
     alone, number = Session(tiny_world, make_tiny_context(), SEED), None
     for tick in range(1, 6):
-        client.ask(p.Step(session=session, actions=[FORWARD], frames="none"), p.Stepped)
+        client.ask(p.StepRequest(session=session, actions=[FORWARD], frames="none"), p.StepReply)
         header, frames = next(frames_of(watcher))
         assert np.array_equal(frames, alone.step(FORWARD))
         assert (header.session, header.tick, header.seed) == (session, tick, SEED)
         assert (header.action, header.begins, header.key) == (FORWARD, False, True)
         assert number is None or header.number == number + 1
         number = header.number
-    client.ask(p.Reset(session=session, seed=3), p.Observed)
+    client.ask(p.ResetRequest(session=session, seed=3), p.ObserveReply)
     header, _ = next(frames_of(watcher))
     assert (header.tick, header.seed, header.action, header.begins) == (0, 3, None, True)
 
@@ -50,11 +50,11 @@ def test_encoded_frames_look_as_they_should_and_come_at_once(connect, tiny_world
     client = connect()
     session, _ = opened_with_a_watcher(client, codec)
     alone, decode = Session(tiny_world, make_tiny_context(), SEED), make_decoder(codec, 64, 64)
-    client.ask(p.Step(session=session, actions=[FORWARD] * 3), p.Stepped)
+    client.ask(p.StepRequest(session=session, actions=[FORWARD] * 3), p.StepReply)
     dreamed = [alone.step(FORWARD)[0] for _ in range(3)]
     watcher, first = client.watch(session, codec), True
     for _ in range(50):
-        _, frames = client.ask(p.Step(session=session, actions=[FORWARD]), p.Stepped)
+        _, frames = client.ask(p.StepRequest(session=session, actions=[FORWARD]), p.StepReply)
         dreamed.append(alone.step(FORWARD)[0])
         assert np.array_equal(frames[0], dreamed[-1])
         if not watcher.poll(50 if first else 20_000):
@@ -79,7 +79,7 @@ def test_nobody_sees_a_session_without_its_whole_name(server, connect):
     curious.connect(f"{server.address.rpartition(':')[0]}:{server.frames_port}")
     for topic in (b"", session[:5].encode(), f"{session}/".encode(), f"{session}/ra".encode()):
         curious.subscribe(topic)
-    client.ask(p.Step(session=session, actions=[FORWARD] * 20, frames="none"), p.Stepped)
+    client.ask(p.StepRequest(session=session, actions=[FORWARD] * 20, frames="none"), p.StepReply)
     next(frames_of(watcher))
     assert not curious.poll(200)
 
@@ -105,7 +105,7 @@ def test_who_abuses_the_stream_is_cut_off_and_who_watches_goes_on_seeing(server,
     hostile.disable_monitor()
     hostile.close(0)
     while not watcher.poll(20):
-        client.ask(p.Step(session=session, actions=[FORWARD], frames="none"), p.Stepped)
+        client.ask(p.StepRequest(session=session, actions=[FORWARD], frames="none"), p.StepReply)
     header, _ = next(frames_of(watcher))
     assert header.session == session
 
@@ -115,9 +115,9 @@ def test_a_watcher_that_stops_reading_misses_ticks_and_the_session_none(tiny_wor
     with serve_process(tiny_world_folder, tiny_scene) as (_, address):
         client = Client(address, "player")
         session, watcher = opened_with_a_watcher(client)
-        tick = client.ask(p.Observe(session=session), p.Observed)[0].tick
-        walk = p.Step(session=session, actions=[FORWARD] * 250, frames="none")
-        assert client.ask(walk, p.Stepped)[0].tick == tick + 250
+        tick = client.ask(p.ObserveRequest(session=session), p.ObserveReply)[0].tick
+        walk = p.StepRequest(session=session, actions=[FORWARD] * 250, frames="none")
+        assert client.ask(walk, p.StepReply)[0].tick == tick + 250
         numbers = []
         while watcher.poll(500):
             numbers.append(p.decode_header(watcher.recv_multipart()[1]).tick)

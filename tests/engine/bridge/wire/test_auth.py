@@ -55,7 +55,7 @@ def test_who_has_no_known_key_sees_no_frame_of_a_session_whose_name_is_known(key
     )
     with serving(tiny_world, tiny_scene, trusted=trusted) as server, zmq.Context() as context:
         client = Client(server.address, "laptop", mine, patience=20)
-        session = client.ask(p.Open(), p.Opened)[0].session
+        session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
         watchers = []
         for pair in (mine, None, stranger):
             watchers.append(context.socket(zmq.SUB))
@@ -67,7 +67,7 @@ def test_who_has_no_known_key_sees_no_frame_of_a_session_whose_name_is_known(key
         known, *unknown = watchers
         for _ in range(10):
             while not known.poll(50):
-                client.ask(p.Step(session=session, actions=[Action()], frames="none"), p.Stepped)
+                client.ask(p.StepRequest(session=session, actions=[Action()], frames="none"), p.StepReply)
             known.recv_multipart()
         assert not any(watcher.poll(0) for watcher in unknown)
         for watcher in watchers:

@@ -90,5 +90,5 @@ def test_bytes_of_another_library_are_understood():
     """MessagePack of another encoder, fields in another order, and what may be left out left out."""
     data = msgpack.packb({"session": "s1", "actions": [{"buttons": ["use"]}], "id": 9, "type": "step"})
     step = protocol.decode_request(data)
-    assert step == protocol.Step(id=9, session="s1", actions=[Action(frozenset({"use"}))])
+    assert step == protocol.StepRequest(id=9, session="s1", actions=[Action(frozenset({"use"}))])
     assert msgspec.msgpack.decode(protocol.encode(step)) == msgpack.unpackb(protocol.encode(step))

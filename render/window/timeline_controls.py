@@ -8,15 +8,15 @@ import numpy as np
 import pygame
 
 from playhead.engine.loop import Loop
-from playhead.render.window.glimpse import Glimpse
-from playhead.render.window.panels import MomentList, NameLine
+from playhead.render.window.nested_pause import NestedPause
+from playhead.render.window.panels import MomentList, TextPrompt
+from playhead.render.window.preview import Preview
 from playhead.render.window.scrub import REFRESH, Scrub
-from playhead.render.window.standstill import Standstill
 from playhead.render.window.strip import Strip
 from playhead.world.errors import PlayheadError
 
 if TYPE_CHECKING:
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.timeline.timeline import Timeline
 
 SCRUBS = {"scrub_back": -1, "scrub_forward": 1}
@@ -29,7 +29,7 @@ PASSED_ON = range(pygame.K_F1, pygame.K_F12 + 1)
 """Keys that a list or a line to type into leaves to the window."""
 
 
-class Moments:
+class TimelineControls:
     """Used by the window's thread alone, once the loop has a timeline.
 
     `say` shows a note; `wake` is called, by another thread, when there is something new to see.
@@ -47,11 +47,11 @@ class Moments:
         """`rate`: ticks a second of the world."""
         self._loop, self._timeline, self._rate = loop, timeline, rate
         self._say, self._wake, self._now = say, wake, now
-        self._glimpse = Glimpse(loop, timeline, say, wake)
-        self._standstill = Standstill(loop)
-        self._scrub = Scrub(loop, timeline, self._glimpse, self._standstill, say, wake, now)
+        self._preview = Preview(loop, timeline, say, wake)
+        self._pause = NestedPause(loop)
+        self._scrub = Scrub(loop, timeline, self._preview, self._pause, say, wake, now)
         self._strip = Strip()
-        self._panel: NameLine | MomentList | None = None
+        self._panel: TextPrompt | MomentList | None = None
         self._standing: Future[Any] | None = None
         self._later: Callable[[], None] | None = None
         self._typed: list[pygame.Event] | None = None  # what was typed before a panel was there to take it
@@ -78,19 +78,19 @@ class Moments:
     @property
     def picture(self) -> np.ndarray | None:
         """The frame `(H, W, 3)` of the moment that is looked at, if there is one."""
-        return self._glimpse.picture if self.looking else None
+        return self._preview.picture if self.looking else None
 
     @property
-    def seen(self) -> "Place | None":
+    def seen(self) -> "Point | None":
         """The moment that `picture` shows."""
-        return self._glimpse.place if self.picture is not None else None
+        return self._preview.point if self.picture is not None else None
 
     @property
-    def place(self) -> "Place | None":
+    def point(self) -> "Point | None":
         """The moment that is looked for, or else the present one."""
-        if self._scrub.active and self._scrub.place is not None:
-            return self._scrub.place
-        return self._panel.place if isinstance(self._panel, MomentList) else self._timeline.head
+        if self._scrub.active and self._scrub.point is not None:
+            return self._scrub.point
+        return self._panel.point if isinstance(self._panel, MomentList) else self._timeline.head
 
     def handle(self, event: pygame.Event, function: str) -> bool:
         """Takes an event, `function` being what its key calls. Returns whether nobody else is to have it."""
@@ -114,15 +114,15 @@ class Moments:
             self._panel = MomentList(self._timeline, self._rate, lambda p: self._go(self._loop.seek(p)))
             self._type()
         if isinstance(self._panel, MomentList):
-            before = self._glimpse.place
-            self._glimpse.look(self._panel.place)
-            changed |= self._glimpse.place != before
+            before = self._preview.point
+            self._preview.look(self._panel.point)
+            changed |= self._preview.point != before
         if self._going is not None and self._going.done():
             error = self._going.exception()
             if error is not None:
                 self._say(str(error))
             self._going = None
-            self._glimpse.forget()
+            self._preview.forget()
             changed = True
         if self._later is not None and not self._busy:
             later, self._later = self._later, None
@@ -134,9 +134,9 @@ class Moments:
 
     def draw(self, screen: pygame.Surface) -> int:
         """Draws what there is over the picture. Returns how far down other things may be drawn."""
-        bottom, place = screen.get_height(), self.place
-        if place is not None and (self.looking or self._shown_until or self._panel is not None):
-            bottom = self._strip.draw(screen, self._timeline, place, self._rate).top
+        bottom, point = screen.get_height(), self.point
+        if point is not None and (self.looking or self._shown_until or self._panel is not None):
+            bottom = self._strip.draw(screen, self._timeline, point, self._rate).top
         if self._panel is not None:
             self._panel.draw(screen, bottom)
         return bottom
@@ -168,8 +168,8 @@ class Moments:
         self._go(self._loop.rewind(max(1, round(self._rate))))
 
     def _ask_name(self) -> None:
-        self._standstill.begin()
-        self._panel = NameLine("name of the bookmark", self._bookmark)
+        self._pause.begin()
+        self._panel = TextPrompt("name of the bookmark", self._bookmark)
         self._type()
 
     def _bookmark(self, name: str) -> None:
@@ -186,7 +186,7 @@ class Moments:
         if self._timeline.head is None:
             self._typed = None
             return
-        self._standstill.begin()
+        self._pause.begin()
         self._standing = self._loop.ask(lambda session: None)
         self._standing.add_done_callback(lambda _: self._wake())
 
@@ -197,5 +197,5 @@ class Moments:
     def _close(self) -> None:
         self._panel = self._typed = None
         if self._going is None:
-            self._glimpse.forget()
-        self._standstill.end()
+            self._preview.forget()
+        self._pause.end()

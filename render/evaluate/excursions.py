@@ -8,34 +8,34 @@ from playhead.world.terminal import plural
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from playhead.world.returning import Returned
+    from playhead.world.returning import ReturnScores
 
 
-def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[Returned]":
+def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[ReturnScores]":
     """How well a world returns, under a progress bar. Raises PlayheadError for unusable episodes."""
     from rich.progress import Progress
 
     from playhead.world.config import load_config
-    from playhead.world.found import find_world
     from playhead.world.memory import cut_memory
-    from playhead.world.noise import OnDevice
-    from playhead.world.returning import MEMORY, Returning, read_trips
+    from playhead.world.noise import DeviceNoise
+    from playhead.world.returning import MEMORY, ReturnEvaluation, read_excursions
     from playhead.world.terminal import console
     from playhead.world.world import World
+    from playhead.world.world_folders import find_world
 
     more = cut_memory(load_config(find_world(world) / "world.toml"), MEMORY) is not None
     worlds = [World.load(world, device, steps=steps, memory=memory) for memory in (None, MEMORY)[: 1 + more]]
     for loaded in worlds:
         if loaded.device.type == "cuda":
-            loaded.noises = OnDevice(loaded.device)
+            loaded.noises = DeviceNoise(loaded.device)
     whole = worlds[0]
-    returning = Returning(whole, worlds[1] if more else None, read_trips(whole, episodes, clips))
+    returning = ReturnEvaluation(whole, worlds[1] if more else None, read_excursions(whole, episodes, clips))
     with Progress(console=console(error=True)) as bar:
         task = bar.add_task(f"there and back, {plural(whole.steps, 'step')}", total=returning.ticks)
         return returning.run(lambda done: bar.update(task, completed=done))
 
 
-def table(results: "list[Returned]") -> "Table":
+def table(results: "list[ReturnScores]") -> "Table":
     """One row an excursion and its number of ticks."""
     from rich.table import Table
 

@@ -3,9 +3,10 @@
 from concurrent.futures import Future
 
 from playhead.engine.loop import Loop
+from playhead.engine.tuning import Tuning
 
 
-class Standstill:
+class NestedPause:
     """Begun and ended in pairs, by one thread. A pause that was there before stays."""
 
     def __init__(self, loop: Loop) -> None:
@@ -19,10 +20,10 @@ class Standstill:
             stats = self._loop.stats
             self._was_paused = stats is not None and stats.paused
         self._count += 1
-        self._loop.set_paused(True)
+        self._loop.tune(Tuning(paused=True))
 
     def end(self) -> None:
         self._count -= 1
         if not self._count and not self._was_paused:
-            self._loop.set_paused(False)
+            self._loop.tune(Tuning(paused=False))
             self._resumed = self._loop.ask(lambda session: None)  # until then `stats` tell of the standstill

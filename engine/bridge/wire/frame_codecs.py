@@ -6,24 +6,24 @@ from typing import Protocol
 import av
 import numpy as np
 
-from playhead.engine.jpeg import Jpeg, open_encoder
+from playhead.engine.jpeg import JpegEncoder, open_encoder
 
 KEY_EVERY = 18
 """Frames of H.264 from one key frame to the next: a second of freedoom."""
 
 
-class Encoder(Protocol):
+class VideoEncoder(Protocol):
     def encode(self, frame: np.ndarray, key: bool) -> tuple[bytes, bool]:
         """A packet of a frame uint8 `(H, W, 3)`, and whether decoding may begin with it."""
         ...
 
 
-class Raw:
+class RawEncoder:
     def encode(self, frame: np.ndarray, key: bool) -> tuple[bytes, bool]:
         return frame.tobytes(), True
 
 
-class H264:
+class H264Encoder:
     """H.264 in which every frame goes out at once: no frame refers to a later one, no encoder looks ahead."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -41,11 +41,11 @@ class H264:
         return b"".join(bytes(p) for p in packets), any(p.is_keyframe for p in packets)
 
 
-def make_encoder(codec: str, height: int, width: int) -> Encoder:
+def make_encoder(codec: str, height: int, width: int) -> VideoEncoder:
     """The encoder of a stream of one size."""
     if codec == "raw":
-        return Raw()
-    return Jpeg(height, width) if codec == "jpeg" else H264(height, width)
+        return RawEncoder()
+    return JpegEncoder(height, width) if codec == "jpeg" else H264Encoder(height, width)
 
 
 def make_decoder(codec: str, height: int, width: int) -> Callable[[bytes], np.ndarray | None]:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from playhead.engine.bridge.server.connections import Client
+from playhead.engine.bridge.server.connections import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
-from playhead.engine.bridge.server.opener import Beginning, Opener
-from playhead.engine.bridge.server.past import Ticks, play_again
-from playhead.engine.bridge.server.recordings import Recorded
+from playhead.engine.bridge.server.opener import OpenedSession, Opener
+from playhead.engine.bridge.server.recordings import RecordedPoint
 from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps
 from playhead.engine.bridge.server.replies import Replies
+from playhead.engine.bridge.server.session_past import Ticks, play_again
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
@@ -33,16 +33,16 @@ class _Origin:
     seed: int
     ticks: Ticks | None
     snapshots: dict[int, Snapshot]
-    recorded: Recorded | None
+    recorded: RecordedPoint | None
 
 
-class OpenRequests:
+class OpenHandlers:
     """Their handlers, each by the name of its request. Lives on the server's thread."""
 
     def __init__(self, registry: Registry, sessions: Sessions, opener: Opener, replies: Replies) -> None:
         self._registry, self._sessions, self._opener, self._replies = registry, sessions, opener, replies
 
-    def open(self, client: Client, request: p.Open) -> None:
+    def open(self, client: KnownClient, request: p.OpenRequest) -> None:
         registry, recordings = self._registry, self._sessions.recordings
         if not registry.worlds:
             raise BridgeError("refused", "this server has one session only; attach to it")
@@ -52,33 +52,33 @@ class OpenRequests:
         steps = world.steps if request.steps is None else request.steps
         check_steps(world, steps)
 
-        def make() -> Work[Beginning]:
+        def make() -> Work[OpenedSession]:
             session = registry.open(world, scene, seed)
             yield
             session.steps = steps
-            return Beginning(session, recordings.timeline(world, scene))
+            return OpenedSession(session, recordings.timeline(world, scene))
 
         self._host(client, request.id, world, scene, request.clock, make)
 
-    def attach(self, client: Client, request: p.Attach) -> None:
+    def attach(self, client: KnownClient, request: p.AttachRequest) -> None:
         hosted = self._sessions.find(request.session)
         hosted.attached.add(client.token)
         self._replies.opened(client, request.id, hosted)
 
-    def close(self, client: Client, request: p.Close) -> None:
+    def close(self, client: KnownClient, request: p.CloseRequest) -> None:
         hosted = self._sessions.controlled(client, request.session)
         if hosted.public:
             raise BridgeError("refused", "this session is ended by closing its window")
         self._sessions.end(hosted, f"{client.name} closed it", but=client.token)
-        self._replies.send(client, p.Done(id=request.id))
+        self._replies.send(client, p.DoneReply(id=request.id))
 
-    def fork(self, client: Client, request: p.Fork) -> None:
+    def fork(self, client: KnownClient, request: p.ForkRequest) -> None:
         self._double(client, request.id, request.session, None)
 
-    def branch(self, client: Client, request: p.Branch) -> None:
+    def branch(self, client: KnownClient, request: p.BranchRequest) -> None:
         self._double(client, request.id, request.session, request.tick)
 
-    def _double(self, client: Client, id: int, name: str, tick: int | None) -> None:
+    def _double(self, client: KnownClient, id: int, name: str, tick: int | None) -> None:
         """Opens a second session that goes on from a tick of this one's past; None: from the present."""
         hosted = self._sessions.controlled(client, name)
         if hosted.public:
@@ -95,7 +95,7 @@ class OpenRequests:
             recorded = recordings.origin(timeline, at)
             return _Origin(twin, session.scene or scene, session.seed, ticks, hosted.past.until(at), recorded)
 
-        def make(origin: _Origin) -> Work[Beginning]:
+        def make(origin: _Origin) -> Work[OpenedSession]:
             session, recorded, begins = origin.twin, origin.recorded, origin.scene
             if session is None:
                 session = (
@@ -105,7 +105,7 @@ class OpenRequests:
                 )
                 yield from play_again(session, begins, origin.seed, origin.ticks or [], origin.snapshots)
             timeline = (yield from recordings.twin(recorded, world, scene)) if recorded else None
-            return Beginning(session, timeline, origin.ticks, origin.snapshots)
+            return OpenedSession(session, timeline, origin.ticks, origin.snapshots)
 
         def host(origin: _Origin) -> None:
             self._host(client, id, world, scene, hosted.clock, lambda: make(origin))
@@ -114,12 +114,12 @@ class OpenRequests:
 
     def _host(
         self,
-        client: Client,
+        client: KnownClient,
         id: int,
         world: World,
         scene: Scene,
         clock: p.Clock,
-        make: Callable[[], Work[Beginning]],
+        make: Callable[[], Work[OpenedSession]],
     ) -> None:
         """Opens a session of a client's, and answers with what it is."""
 

@@ -18,7 +18,7 @@ LONGEST = 0.02
 
 
 @dataclass(eq=False)
-class Member:
+class SessionTiming:
     """What is known of a session: when it was last free to go on, how long it then took to come again."""
 
     busy: bool = False
@@ -31,27 +31,27 @@ class Member:
 
 
 @dataclass(eq=False)
-class Arrival:
+class PendingTick:
     """A session that wants a tick, until it has it."""
 
     session: Session
-    member: Member
+    member: SessionTiming
     action: Action
     frames: np.ndarray | None = None
     error: BaseException | None = None
     done: bool = False
 
 
-class Company:
+class Batcher:
     """Steps sessions for the loops of a server: each loop calls `step` and `finish` as those of its session.
 
     A pass takes all that wait for one. Sessions that step back to back are waited for, because they would
-    else just miss each other for ever. What a session dreams does not depend on its company.
+    else just miss each other for ever. What a session dreams does not depend on who shares its pass.
     """
 
     def __init__(self) -> None:
-        self._members: WeakKeyDictionary[Session, Member] = WeakKeyDictionary()
-        self._waiting: list[Arrival] = []
+        self._members: WeakKeyDictionary[Session, SessionTiming] = WeakKeyDictionary()
+        self._waiting: list[PendingTick] = []
         self._changed = threading.Condition()
         self._passing = threading.Lock()
 
@@ -59,9 +59,9 @@ class Company:
         """As `Session.step`."""
         session.finish()
         with self._changed:
-            member = self._members.setdefault(session, Member())
+            member = self._members.setdefault(session, SessionTiming())
             member.busy, member.takes = False, time.perf_counter() - member.free_since
-            arrival = Arrival(session, member, action)
+            arrival = PendingTick(session, member, action)
             self._waiting.append(arrival)
             self._changed.notify_all()
         while not arrival.done:
@@ -82,8 +82,8 @@ class Company:
                 member.busy, member.free_since = False, time.perf_counter()
                 self._changed.notify_all()
 
-    def _pass(self, own: Arrival) -> None:
-        """A pass of those that wait and go with this one; the rest have one of their own."""
+    def _pass(self, own: PendingTick) -> None:
+        """A pass of those that wait and go with this one; others have one of their own."""
         self._gather(own)
         with self._changed:
             group = self._alike(own)
@@ -99,7 +99,7 @@ class Company:
             arrival.member.busy = arrival.error is None  # its commit is under way
             arrival.done = True
 
-    def _gather(self, own: Arrival) -> None:
+    def _gather(self, own: PendingTick) -> None:
         """Waits for those who are sure to come in a moment."""
         until = time.perf_counter() + LONGEST
         with self._changed:
@@ -111,7 +111,7 @@ class Company:
                     return
                 self._changed.wait(PATIENCE)
 
-    def _alike(self, own: Arrival) -> list[Arrival]:
+    def _alike(self, own: PendingTick) -> list[PendingTick]:
         """Those who may share a pass with one, it first."""
         if not own.session.joins:
             return [own]

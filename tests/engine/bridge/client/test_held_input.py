@@ -6,9 +6,15 @@ import pytest
 
 from playhead.controls.keymap import find_keymap
 from playhead.controls.look import Look
-from playhead.engine.bridge.client.input import HOLD, HOLD_AGAIN, UNDER_WAY, HeldInput, Script
+from playhead.engine.bridge.client.held_input import (
+    HOLD_SECONDS,
+    RENEW_SECONDS,
+    UNDER_WAY,
+    HeldInput,
+    RemoteScript,
+)
 from playhead.engine.bridge.server.acts import ActSource
-from playhead.engine.bridge.wire.protocol import Act
+from playhead.engine.bridge.wire.protocol import ActRequest
 from playhead.world.action import Action
 
 FORWARD = Action(frozenset({"forward"}))
@@ -41,7 +47,7 @@ def test_a_mouse_moves_the_view_there_as_far_as_it_would_here():
     hand, acts = HeldInput(Mouse(there), lambda: None), ActSource()
 
     def tell(action: Action, tap: bool) -> int:
-        acts.act("a", Act(session="s", action=action, hold=HOLD, tap=tap))
+        acts.act("a", ActRequest(session="s", action=action, hold=HOLD_SECONDS, tap=tap))
         return 1
 
     for tick in range(30):
@@ -63,7 +69,7 @@ def test_a_mouse_moves_the_view_there_as_far_as_it_would_here():
 
 def test_what_is_held_is_told_once_and_again_before_the_server_lets_it_go(monkeypatch):
     time = Time()
-    monkeypatch.setattr("playhead.engine.bridge.client.input.time.perf_counter", time)
+    monkeypatch.setattr("playhead.engine.bridge.client.held_input.time.perf_counter", time)
     told: list[tuple[Action, bool]] = []
 
     class Source:
@@ -80,10 +86,10 @@ def test_what_is_held_is_told_once_and_again_before_the_server_lets_it_go(monkey
     assert hand.look() == (FORWARD, 7.5) and hand.look() is None
     hand.tell(FORWARD, tell)
     for _ in range(10):
-        time.now += HOLD / 10
-        hand.hold_on(tell)
+        time.now += HOLD_SECONDS / 10
+        hand.renew(tell)
     assert told[0] == (FORWARD, True) and all(act == (FORWARD, False) for act in told[1:])
-    assert len(told) - 1 == pytest.approx(HOLD / HOLD_AGAIN, abs=1)
+    assert len(told) - 1 == pytest.approx(HOLD_SECONDS / RENEW_SECONDS, abs=1)
     count = len(told)
     hand.tell_anew(tell)  # another server
     assert told[count:] == [(FORWARD, True)]
@@ -91,14 +97,14 @@ def test_what_is_held_is_told_once_and_again_before_the_server_lets_it_go(monkey
     found = hand.look()
     assert found is not None
     hand.tell(found[0], tell)
-    time.now += HOLD
-    hand.hold_on(tell)
+    time.now += HOLD_SECONDS
+    hand.renew(tell)
     hand.tell_anew(tell)
     assert told[count + 1 :] == [(Action(), True)]
 
 
 def test_a_script_is_played_in_order_at_the_world_s_rate_and_no_further_than_is_answered():
-    script = Script([FORWARD, Action()] * 3)
+    script = RemoteScript([FORWARD, Action()] * 3)
     now, taken = 10.0, []
     assert [script.take(now, 1.0), script.take(now, 1.0)] == [FORWARD, None]
     now += 5

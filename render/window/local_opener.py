@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from playhead.controls.keymap import Keymap
 from playhead.controls.player import Player
-from playhead.render.window.settings import PlaySettings
+from playhead.render.window.settings import RecordingSettings, SessionSettings
 from playhead.world.errors import PlayheadError
 from playhead.world.home import if_any, worlds_folder
 
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
-    from playhead.engine.recording.tree import Place
+    from playhead.engine.recording.tree import Point
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
     from playhead.scenes.scene import Scene
@@ -25,7 +25,7 @@ Progress = Callable[[str, float], None]
 FIRST_WORLD = "freedoom"
 
 
-def keymap_world(settings: PlaySettings) -> str:
+def keymap_world(settings: SessionSettings) -> str:
     """The name under which the world that is going to be played looks for its key map. Loads no torch."""
     from playhead.engine.recording.finding import Summary, find_recording
     from playhead.engine.recording.schema import RecordingError
@@ -54,17 +54,19 @@ def family_of(world: str) -> str:
     return ""
 
 
-class Opening:
+class LocalOpener:
     """Opens the sessions of one `play`: the first, and those of the scenes that are switched to."""
 
     def __init__(
         self,
-        settings: PlaySettings,
+        settings: SessionSettings,
+        recording: RecordingSettings,
         keymap: Keymap,
         player: Player,
         progress: Progress,
     ) -> None:
-        self._settings, self._keymap, self._player, self._progress = settings, keymap, player, progress
+        self._settings, self._recording = settings, recording
+        self._keymap, self._player, self._progress = keymap, player, progress
         self._world: World | None = None
         self.scene: Scene | None = None
         self.timeline: Timeline | None = None
@@ -81,7 +83,7 @@ class Opening:
         from playhead.scenes.scene import belongs, load_scene, scenes_of
 
         scene = load_scene(settings.scene) if settings.scene else None
-        kept, place = self._read_recording()
+        kept, point = self._read_recording()
         progress("starting torch", 0.05)
         from playhead.world.world import World
 
@@ -90,14 +92,14 @@ class Opening:
         self._world = World.load(name, settings.device, steps=settings.steps, attention=settings.attention)
         self._world.share_cores()
         config = self._world.config
-        self._keymap.check(config.action.buttons, config.action.axes)
+        self._keymap.check(config.action)
         if settings.script is not None:
             from playhead.controls.script import ScriptSource, load_actions
 
             actions = load_actions(settings.script, config.action, self._keymap.aliases)
             self._player.script = ScriptSource(actions)
-        if kept is not None and place is not None:
-            return self._go_on(kept, place)
+        if kept is not None and point is not None:
+            return self._go_on(kept, point)
         scene = scene or scenes_of(config)[0]
         if not belongs(scene.world, config):
             raise PlayheadError(
@@ -107,43 +109,43 @@ class Opening:
         session = self._open(scene, scene.seed if settings.seed is None else settings.seed)
         from playhead.engine.timeline.opening import new_timeline
 
-        self.timeline = new_timeline(self._world, scene, settings.recordings, settings.unrecorded)
+        self.timeline = new_timeline(self._world, scene, self._recording.folder, self._recording.unrecorded)
         return session
 
-    def _read_recording(self) -> "tuple[Recording, Place] | tuple[None, None]":
+    def _read_recording(self) -> "tuple[Recording, Point] | tuple[None, None]":
         """The recording that is to be gone on with, and the moment in it, if there is to be one."""
         if not self._settings.continued:
             return None, None
         from playhead.engine.recording.finding import find_recording
         from playhead.engine.recording.reader import Recording
-        from playhead.engine.recording.tree import Place
+        from playhead.engine.recording.tree import Point
 
-        path, place = find_recording(self._settings.continued)
+        path, point = find_recording(self._settings.continued)
         self._progress(f"reading {path.name}", 0.02)
         kept = Recording.read(path)
-        watched = self._settings.watched
-        if watched is not None:
-            return kept, kept.tree.check(Place(watched.branch, watched.first))
-        return kept, kept.tree.parse(place)
+        replayed = self._settings.replayed
+        if replayed is not None:
+            return kept, kept.tree.check(Point(replayed.branch, replayed.first))
+        return kept, kept.tree.parse(point)
 
-    def _go_on(self, kept: "Recording", place: "Place") -> "Session":
+    def _go_on(self, kept: "Recording", point: "Point") -> "Session":
         """Goes on with a recording from a moment of it."""
         from playhead.engine.timeline.opening import continued
 
         assert self._world is not None
-        self.scene = kept.scene(place.branch)
+        self.scene = kept.scene(point.branch)
 
         def tell(done: int, count: int) -> None:
-            self._progress(f"going to tick {place.tick}", 0.7 + 0.3 * done / count)
+            self._progress(f"going to tick {point.tick}", 0.7 + 0.3 * done / count)
 
         self._progress(f"entering {self.scene.title}", 0.7)
-        watched = self._settings.watched
-        self.timeline, session, self.remark = continued(kept, place, self._world, tell, watched is None)
-        if watched is not None:
+        replayed = self._settings.replayed
+        self.timeline, session, self.remark = continued(kept, point, self._world, tell, replayed is None)
+        if replayed is not None:
             from playhead.engine.recording.replay import ReplaySource
 
             steps = self._settings.steps
-            source = ReplaySource(self.timeline, session, watched.branch, watched.last, steps)
+            source = ReplaySource(self.timeline, session, replayed.branch, replayed.last, steps)
             self._player.script = source
         elif self._settings.steps is not None:
             session.steps = self._settings.steps

@@ -7,25 +7,26 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from playhead.engine.bridge.server.connections import Client
+from playhead.engine.bridge.server.connections import KnownClient
 from playhead.engine.bridge.server.registry import check_steps
 from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.tick import Tick
+from playhead.engine.tuning import Tuning
 
 WAITING_STEPS = 4
 """Requests to step that a session lets wait."""
 
 
-class PlayRequests:
+class PlayHandlers:
     """Their handlers, each by the name of its request. Lives on the server's thread."""
 
     def __init__(self, sessions: Sessions, replies: Replies) -> None:
         self._sessions, self._replies = sessions, replies
 
-    def step(self, client: Client, request: p.Step) -> None:
+    def step(self, client: KnownClient, request: p.StepRequest) -> None:
         hosted, replies = self._sessions.controlled(client, request.session), self._replies
         if hosted.clock != "lockstep":
             raise BridgeError("wrong_clock", "the session is live; use act, or tune its clock to lockstep")
@@ -48,7 +49,7 @@ class PlayRequests:
             hosted.waiting_steps -= 1
             hosted.last_used = time.monotonic()
             frames = (kept[0] if len(kept) == 1 else np.concatenate(kept)) if kept else None
-            replies.send(client, p.Stepped(
+            replies.send(client, p.StepReply(
                 id=request.id, session=hosted.id, first=number - len(request.actions) + 1, tick=number,
                 tick_seconds=seconds, shape=None if frames is None else frames.shape,
             ), frames)  # fmt: skip
@@ -64,25 +65,25 @@ class PlayRequests:
 
         hosted.loop.step(request.actions, each, "bridge").add_done_callback(ended)
 
-    def act(self, client: Client, request: p.Act) -> None:
+    def act(self, client: KnownClient, request: p.ActRequest) -> None:
         hosted, replies = self._sessions.controlled(client, request.session), self._replies
         if hosted.clock != "live":
             raise BridgeError("wrong_clock", "the session is in lockstep; use step, or tune it to live")
         hosted.world.config.action.check(request.action)
         lost = hosted.acts.act(client.token, request)
-        replies.send(client, p.Received(id=request.id, session=hosted.id))
+        replies.send(client, p.ActReply(id=request.id, session=hosted.id))
         for token, act in lost:
-            replies.tell(token, p.Superseded(id=act.id, session=hosted.id))
+            replies.tell(token, p.SupersededPush(id=act.id, session=hosted.id))
 
-    def observe(self, client: Client, request: p.Observe) -> None:
+    def observe(self, client: KnownClient, request: p.ObserveRequest) -> None:
         self._replies.observed(client, request.id, self._sessions.find(request.session))
 
-    def stats(self, client: Client, request: p.Stats) -> None:
+    def stats(self, client: KnownClient, request: p.StatsRequest) -> None:
         hosted = self._sessions.find(request.session)
         stats = msgspec.to_builtins(hosted.loop.stats) if hosted.loop.stats else {}
-        self._replies.send(client, p.Figures(id=request.id, session=hosted.id, stats=stats))
+        self._replies.send(client, p.StatsReply(id=request.id, session=hosted.id, stats=stats))
 
-    def control(self, client: Client, request: p.Control) -> None:
+    def control(self, client: KnownClient, request: p.ControlRequest) -> None:
         hosted = self._sessions.find(request.session)
         before = replace(hosted.lease)
         if request.want == "take":
@@ -95,24 +96,16 @@ class PlayRequests:
         if hosted.lease != before:
             self._sessions.tell_control(hosted, before)
 
-    def tune(self, client: Client, request: p.Tune) -> None:
+    def tune(self, client: KnownClient, request: p.TuneRequest) -> None:
         hosted = self._sessions.controlled(client, request.session)
         loop, clock = hosted.loop, request.clock or hosted.clock
         if (request.paused is not None or request.single_step) and clock == "lockstep":
             raise BridgeError("wrong_clock", "a session in lockstep stands still anyhow; use step")
         if request.steps is not None:
             check_steps(hosted.world, request.steps)
-            loop.set_steps(request.steps)
-        if request.auto_steps is not None:
-            loop.set_auto_steps(request.auto_steps)
-        if request.hold is not None:
-            loop.set_hold(request.hold)
-        if request.speed is not None:
-            loop.set_speed(request.speed)
-        if request.paused is not None:
-            loop.set_paused(request.paused)
+        loop.tune(Tuning(request.steps, request.auto_steps, request.hold, request.speed, request.paused))
         hosted.set_clock(clock)  # after all that is to hold from its first tick on
         self._sessions.show_control(hosted)
         if request.single_step:
             loop.single_step()
-        self._replies.send(client, p.Done(id=request.id))
+        self._replies.send(client, p.DoneReply(id=request.id))

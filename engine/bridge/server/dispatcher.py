@@ -4,23 +4,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playhead.engine.bridge.server.connections import Client, Connection, Connections
-from playhead.engine.bridge.server.open_requests import OpenRequests
+from playhead.engine.bridge.server.connections import Connection, Connections, KnownClient
+from playhead.engine.bridge.server.open_handlers import OpenHandlers
 from playhead.engine.bridge.server.opener import Opener
-from playhead.engine.bridge.server.play_requests import PlayRequests
+from playhead.engine.bridge.server.play_handlers import PlayHandlers
 from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
-from playhead.engine.bridge.server.state_requests import StateRequests
+from playhead.engine.bridge.server.state_handlers import StateHandlers
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 
-Handler = Callable[[Client, Any], None]
+Handler = Callable[[KnownClient, Any], None]
 """Carries out a request of its type. Raises BridgeError for what is refused at once."""
 
 
-class Requests:
+class Dispatcher:
     """Hands each request to the handler of its type. Lives on the server's thread."""
 
     def __init__(
@@ -37,32 +37,32 @@ class Requests:
         self._registry, self._connections, self._sessions = registry, connections, sessions
         self._frames_port = frames_port
         replies = Replies(connections, registry, post)
-        opening = OpenRequests(registry, sessions, opener, replies)
-        playing = PlayRequests(sessions, replies)
-        states = StateRequests(registry, sessions, saver, replies)
+        opening = OpenHandlers(registry, sessions, opener, replies)
+        playing = PlayHandlers(sessions, replies)
+        states = StateHandlers(registry, sessions, saver, replies)
         self._handlers: dict[type[p.Message], Handler] = {
-            p.Ping: self._ping,
-            p.Worlds: self._worlds,
-            p.Open: opening.open,
-            p.Attach: opening.attach,
-            p.Close: opening.close,
-            p.Fork: opening.fork,
-            p.Branch: opening.branch,
-            p.Step: playing.step,
-            p.Act: playing.act,
-            p.Observe: playing.observe,
-            p.Stats: playing.stats,
-            p.Control: playing.control,
-            p.Tune: playing.tune,
-            p.Reset: states.reset,
-            p.Snapshot: states.snapshot,
-            p.Restore: states.restore,
-            p.Save: states.save,
+            p.PingRequest: self._ping,
+            p.WorldsRequest: self._worlds,
+            p.OpenRequest: opening.open,
+            p.AttachRequest: opening.attach,
+            p.CloseRequest: opening.close,
+            p.ForkRequest: opening.fork,
+            p.BranchRequest: opening.branch,
+            p.StepRequest: playing.step,
+            p.ActRequest: playing.act,
+            p.ObserveRequest: playing.observe,
+            p.StatsRequest: playing.stats,
+            p.ControlRequest: playing.control,
+            p.TuneRequest: playing.tune,
+            p.ResetRequest: states.reset,
+            p.SnapshotRequest: states.snapshot,
+            p.RestoreRequest: states.restore,
+            p.SaveRequest: states.save,
         }
 
     def handle(self, connection: Connection, request: p.Message) -> None:
         """Raises BridgeError for what is refused at once."""
-        if isinstance(request, p.Hello):  # which alone is a connection's, and makes it a client's
+        if isinstance(request, p.HelloRequest):  # which alone is a connection's, and makes it a client's
             self._hello(connection, request)
             return
         client = connection.client
@@ -71,17 +71,17 @@ class Requests:
         client.last_used = time.monotonic()
         self._handlers[type(request)](client, request)
 
-    def _hello(self, connection: Connection, request: p.Hello) -> None:
+    def _hello(self, connection: Connection, request: p.HelloRequest) -> None:
         if p.VERSION not in request.protocol:
             raise BridgeError("protocol", f"this server speaks version {p.VERSION} of the protocol")
         client = self._connections.welcome(request, connection)
-        self._connections.send(client, p.Welcome(
+        self._connections.send(client, p.WelcomeReply(
             id=request.id, protocol=p.VERSION, server="Playhead", token=client.token,
             frames_port=self._frames_port, sessions=[h.id for h in self._sessions if h.public],
         ))  # fmt: skip
 
-    def _ping(self, client: Client, request: p.Ping) -> None:
-        self._connections.send(client, p.Pong(id=request.id))
+    def _ping(self, client: KnownClient, request: p.PingRequest) -> None:
+        self._connections.send(client, p.PongReply(id=request.id))
 
-    def _worlds(self, client: Client, request: p.Worlds) -> None:
-        self._connections.send(client, p.WorldList(id=request.id, worlds=self._registry.list()))
+    def _worlds(self, client: KnownClient, request: p.WorldsRequest) -> None:
+        self._connections.send(client, p.WorldsReply(id=request.id, worlds=self._registry.list()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from playhead.engine.tick import ActionSource
 from playhead.world.action import Action
 
-HOLD, HOLD_AGAIN = 2.0, 0.5
+HOLD_SECONDS, RENEW_SECONDS = 2.0, 0.5
 """Seconds for which the server holds an action, and after which it is told again."""
 UNDER_WAY = 2
 """Ticks of a script that may be under way at a time."""
@@ -30,7 +30,7 @@ class HeldInput:
         """On any thread: what is held now and when a key was pressed for it; None if nothing is new."""
         with self._lock:
             action = self._source.sample()
-            if action == self._held and not action.axes:  # motion is new each time
+            if action == self._held and not action.moves:  # motion is new each time
                 return None
             self._held = action
             return action, self._key_time()
@@ -45,9 +45,9 @@ class HeldInput:
         if self._held != IDLE:
             self._tell(self._held, True, tell)
 
-    def hold_on(self, tell: Tell) -> None:
+    def renew(self, tell: Tell) -> None:
         """Tells the server again what is held still, before it lets that go."""
-        if self._told != IDLE and time.perf_counter() > self._told_at + HOLD_AGAIN:
+        if self._told != IDLE and time.perf_counter() > self._told_at + RENEW_SECONDS:
             self._tell(self._told, False, tell)
 
     def _tell(self, action: Action, tap: bool, tell: Tell) -> int | None:
@@ -55,7 +55,7 @@ class HeldInput:
         return tell(action, tap)
 
 
-class Script:
+class RemoteScript:
     """Actions that are played tick by tick, from the session's start on, before the hand counts."""
 
     def __init__(self, actions: Sequence[Action]) -> None:

@@ -21,19 +21,19 @@ def draw_picture(screen: pygame.Surface, frame: np.ndarray) -> pygame.Rect:
     """Draws a frame uint8 `(H, W, 3)` and the black bars beside it. Returns where the picture is.
 
     A whole multiple is scaled pixel by pixel. Any other size is sharp bilinear: the next smaller multiple
-    pixel by pixel, the rest smoothly, so that only the edges between pixels are blended.
+    pixel by pixel, what is left smoothly, so that only the edges between pixels are blended.
     """
     height, width, _ = frame.shape
-    place = fit((width, height), screen.get_size())
-    if place.size != screen.get_size():
+    area = fit((width, height), screen.get_size())
+    if area.size != screen.get_size():
         screen.fill("black")
     picture = pygame.image.frombuffer(frame.data, (width, height), "RGB").convert(screen)
-    inside = screen.subsurface(place)
-    whole = (place.width // width * width, place.height // height * height)
-    if place.size == whole:
-        pygame.transform.scale(picture, place.size, inside)
-        return place
+    inside = screen.subsurface(area)
+    whole = (area.width // width * width, area.height // height * height)
+    if area.size == whole:
+        pygame.transform.scale(picture, area.size, inside)
+        return area
     if whole[0] and whole[1] and whole != (width, height):
         picture = pygame.transform.scale(picture, whole)
-    pygame.transform.smoothscale(picture, place.size, inside)
-    return place
+    pygame.transform.smoothscale(picture, area.size, inside)
+    return area

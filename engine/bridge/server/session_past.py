@@ -1,14 +1,16 @@
 """The past of a hosted session: every tick since its start, recorded or not, and a few snapshots of the way.
 
 A branch goes the way that `engine.timeline` goes to any moment: from the last snapshot before it, so that it
-does not cost the whole past, however long that is.
+does not cost the whole past, however long that is. It is not a `Timeline`: the tree of one only grows, by a
+branch for every reset and restore, and an agent that resets a million times would fill the server's memory
+with what nobody can ask for any more.
 """
 
 from collections.abc import Mapping
 
-from playhead.engine.recording.tree import Branch, Place, PlayedTick, Tree
+from playhead.engine.recording.tree import Branch, PlayedTick, Point, Tree
 from playhead.engine.session import Session, Snapshot
-from playhead.engine.timeline.way import Way
+from playhead.engine.timeline.seeker import Seeker
 from playhead.engine.work import Work
 from playhead.scenes.scene import Scene
 
@@ -23,7 +25,7 @@ Ticks = list[PlayedTick]
 """Every tick since the start."""
 
 
-class Past:
+class SessionPast:
     """Lives on the loop's thread. `room`: snapshots that are kept; what is there already are `ticks`, and
     `snapshots` of their way, by tick.
     """
@@ -60,7 +62,7 @@ class Past:
         self.ticks, self._next = ticks, len(ticks or ()) + self._interval
         self._snapshots = {tick: kept for tick, kept in self._snapshots.items() if tick <= shared}
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def add_snapshot(self, snapshot: Snapshot) -> None:
         """Keeps a snapshot of the present; where there are too many, every other one goes."""
         if self.ticks is None or snapshot.tick != len(self.ticks) or not self.room:
             return
@@ -91,6 +93,6 @@ def play_again(
     """
     tree = Tree()
     tree.branches[1] = Branch(1, None, scene=1, seed=seed, play=0, ticks=ticks)
-    given = {Place(1, tick): snapshot for tick, snapshot in snapshots.items()}
-    head = None if given else Place(1, 0)
-    yield from Way(tree, {1: scene}, given=given).going(session, Place(1, len(ticks)), head)
+    given = {Point(1, tick): snapshot for tick, snapshot in snapshots.items()}
+    head = None if given else Point(1, 0)
+    yield from Seeker(tree, {1: scene}, given=given).going(session, Point(1, len(ticks)), head)

@@ -19,7 +19,7 @@ from playhead.engine.session import Session
 from playhead.engine.tick import Tick
 from playhead.engine.timeline.timeline import Timeline
 from playhead.render.window.hud import draw_hud
-from playhead.render.window.picture import draw_picture
+from playhead.render.window.scaling import draw_picture
 from playhead.render.window.window import Window, wake
 from playhead.scenes.scene import Scene
 from playhead.world.action import Action, ActionSpace
@@ -37,7 +37,7 @@ def settle(world: World) -> int:
     return max(SETTLE, rounds * sampling.window // sampling.latents_per_tick + 2)
 
 
-class Wanderer:
+class RandomSource:
     """A source of actions that never ends: random chords of the world's buttons, held for a while each."""
 
     def __init__(self, space: ActionSpace, seed: int = 0) -> None:
@@ -55,7 +55,7 @@ class Wanderer:
         return self._action
 
 
-class Unpaced(Clock):
+class UnpacedClock(Clock):
     """A clock whose next tick is always due."""
 
     def wait(self) -> float:
@@ -63,7 +63,7 @@ class Unpaced(Clock):
 
 
 @dataclass
-class Measured:
+class PlayTimes:
     """Times in seconds, a list entry a tick; all but `start` begin when the input is sampled."""
 
     start: float = 0.0
@@ -79,13 +79,13 @@ class Measured:
 
 def bench_play(
     world: World, scene: Scene, ticks: int, began: float, timeline: Timeline | None = None
-) -> Measured:
+) -> PlayTimes:
     """Plays `ticks` ticks as fast as they come; with a `timeline` at the world's own pace, into that.
 
     `began`: when the process started to load, for `start`.
     """
     config = world.config
-    measured, uncounted = Measured(), settle(world)
+    measured, uncounted = PlayTimes(), settle(world)
     previous: float | None = None
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(world.device)  # comparing attention backends takes more than play
@@ -108,9 +108,9 @@ def bench_play(
 
     loop = Loop(
         open_session,
-        Wanderer(config.action),
+        RandomSource(config.action),
         last=ticks + uncounted,
-        make_clock=Unpaced if timeline is None else Clock,
+        make_clock=UnpacedClock if timeline is None else Clock,
         timeline=timeline,
     )
     loop.subscribe(count)

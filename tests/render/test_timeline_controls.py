@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from playhead.engine.recording.reader import Recording
-from playhead.engine.recording.tree import Place
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.render.window.scrub import DOUBLES, FASTEST, HESITATION, distance
 from playhead.render.window.text import ACCENT, GREY
@@ -71,7 +71,7 @@ def test_letting_go_plays_on_from_there_on_a_branch(screen, tmp_path, home, star
     tree = the_recording(home).tree
     assert [(branch.parent, branch.last) for branch in tree.branches.values()] == [
         (None, 6),
-        (Place(1, 4), 6),
+        (Point(1, 4), 6),
     ]
 
 
@@ -116,7 +116,7 @@ def test_the_last_second_is_undone(screen, tmp_path, home, start, tiny_world_fol
         player.screenshot(tick=3)
         player.press("Escape")
         assert player.end() == (0, "")
-    assert the_recording(home).tree.branches[2].parent == Place(1, 2)
+    assert the_recording(home).tree.branches[2].parent == Point(1, 2)
 
 
 @needs_a_desktop
@@ -145,11 +145,11 @@ def test_bookmarks_have_names_and_are_gone_back_to(screen, tmp_path, home, start
         player.press("Escape")
         assert player.end() == (0, "")
     tree = the_recording(home).tree
-    assert [(mark.name, mark.place) for mark in tree.bookmarks] == [
-        ("row p", Place(1, 4)),
-        ("bookmark 2", Place(1, 9)),
+    assert [(mark.name, mark.point) for mark in tree.bookmarks] == [
+        ("row p", Point(1, 4)),
+        ("bookmark 2", Point(1, 9)),
     ]
-    assert tree.branches[2].parent == Place(1, 4)
+    assert tree.branches[2].parent == Point(1, 4)
     assert not any(tick.action.buttons for branch in tree.branches.values() for tick in branch.ticks)
 
 
