@@ -5,8 +5,8 @@ from pathlib import Path
 
 # Threads that wait by spinning take the core from each other on a busy machine; see main.py. Read with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-if "PYTEST_XDIST_WORKER" in os.environ:  # side by side: one thread each, and each of what they start
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests run side by side, each on a core: they, and what they start, have one thread unless they ask for more.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Tests that are about recordings name a folder of their own.
 os.environ["PLAYHEAD_RECORDINGS"] = "off"
 
@@ -107,9 +107,7 @@ def make_tiny_world(
         for parameter in autoencoder.decoder.parameters():
             parameter.mul_(2)
     torch.random.set_rng_state(random_state)
-    world = World(config, generator, autoencoder, lay_out=lay_out)
-    world.share_cores()  # as whoever plays it does
-    return world
+    return World(config, generator, autoencoder, lay_out=lay_out)
 
 
 def save_world(world: World, folder: Path) -> Path:
@@ -136,6 +134,12 @@ def make_tiny_context(length: int = 4, seed: int = 0) -> Context:
     draws = np.random.default_rng(seed)
     frames = draws.integers(0, 256, (length, 64, 64, 3), dtype=np.uint8)
     return Context(frames, draws.integers(0, 2, (length, len(BUTTONS)), dtype=np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Every test begins with one thread of torch's, whatever was played before it."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

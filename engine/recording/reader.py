@@ -323,7 +323,7 @@ class _DamagedRow(RecordingError):
     """A row that cannot be used; with `ends`, neither can those that follow it."""
 
     def __init__(self, sentence: str, ends: bool = False) -> None:
-        super().__init__(sentence)
+        super().__init__(printable(sentence, 400))  # it may repeat what the file holds
         self.ends = ends
 
 

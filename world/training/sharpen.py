@@ -53,14 +53,17 @@ class SharpenTraining(msgspec.Struct, frozen=True):
     compile: bool = True
 
 
+WIDTHS = (64, 128, 192)
+"""Channels of the critic, at a half, a quarter and an eighth of the pictures' size."""
+
+
 class PatchCritic(nn.Module):
     """Frames in pairs `(N, 6, H, W)` in [0, 1] to logits `(N, 1, H / 8, W / 8)`: how real each patch is."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        widths = (24, 64, 128, 192)
         layers: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(pairwise(widths)):
+        for i, (n_in, n_out) in enumerate(pairwise((24, *widths))):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1, stride=1 if i == 0 else 2)]
             layers += [nn.GroupNorm(8, n_out), nn.LeakyReLU(0.2)]
             layers += [nn.Conv2d(n_out, n_out, 3, padding=1), nn.LeakyReLU(0.2)]
@@ -88,7 +91,7 @@ class Sharpener:
         checkpoint.fill(self.model, checkpoint.read_float(start), start)
         acceleration.channels_innermost(self.model, device)
         self.model.encoder.requires_grad_(False)
-        self.critic = acceleration.channels_innermost(PatchCritic(), device)
+        self.critic = acceleration.channels_innermost(PatchCritic(WIDTHS), device)
         decoder = list(self.model.decoder.parameters())
         self.learner = Learner(
             self.model, conv_optimizers(decoder, settings.learning_rate, device), decay=0.999, clip=1e9

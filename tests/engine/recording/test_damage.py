@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from playhead.engine.recording.edit import repair
@@ -120,6 +120,7 @@ columns = st.sampled_from(
 
 @settings(max_examples=40 * THOROUGH, deadline=None)
 @given(where=columns, value=cells, row=st.integers(0, 30))
+@example(where=("bookmarks", "branch"), value="\x1b[2J", row=0)
 def test_hostile_values(where, value, row, whole, tmp_path_factory):
     """Any value in any cell: huge counts, path names, what a terminal would obey, values of another type."""
     file = tmp_path_factory.mktemp("hostile") / "play.playhead"

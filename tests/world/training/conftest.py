@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from playhead.world.lighttae import LightTAE
+from playhead.world.training import sharpen
 from playhead.world.training.autoencoder import encode_frames, latent_statistics
 from playhead.world.training.footage import Footage
 from tests.world.game import write_footage
@@ -23,3 +24,9 @@ def latents(footage: Footage) -> Tensor:
     found = encode_frames(LightTAE(CONFIG.autoencoder), footage.frames, CPU)
     mean, std = latent_statistics(found)
     return (found - mean[:, None, None]) / std[:, None, None]
+
+
+@pytest.fixture(autouse=True)
+def small_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A critic of a size with tiny worlds: the real one takes several times as long as all else."""
+    monkeypatch.setattr(sharpen, "WIDTHS", (16, 16, 16))

@@ -15,7 +15,7 @@ from playhead.world.training.distill import distill
 from playhead.world.training.footage import Footage
 from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import trapezoid
-from playhead.world.training.sharpen import SharpenTraining, train_sharpness
+from playhead.world.training.sharpen import PatchCritic, SharpenTraining, train_sharpness
 from playhead.world.training.steady import FREE
 from playhead.world.training.train_generator import GeneratorTraining, Trainer, train_generator
 from tests.conftest import make_tiny_world
@@ -112,6 +112,14 @@ def test_sharpening_makes_pictures_sharper_and_leaves_latents_as_they_are(
     assert not any(
         torch.equal(value, became[name]) for name, value in was.items() if name.startswith("decoder.")
     )
+
+
+def test_the_critic_judges_patches_of_eight_pixels_by_two_frames() -> None:
+    pairs = torch.rand(2, 6, 64, 96, generator=torch.Generator().manual_seed(0))
+    critic = PatchCritic()
+    found, swapped = critic(pairs), critic(torch.cat([pairs[:, 3:], pairs[:, :3]], 1))
+    assert found.shape == (2, 1, 8, 12)
+    assert not torch.equal(found, swapped)  # the one before is not the one after
 
 
 def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Path) -> None:
