@@ -44,10 +44,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_world_has_three_ready_scenes_or_more(name: str) -> None:
+    """Matrix-Game 2's variants each their own; what is told by a prompt, and ForgeWM, those of the family."""
     config = PUBLIC[name].config
     scenes = [fields for fields in ready_scenes(config) if fields.world in (name, config.family)]
-    own = [fields for fields in scenes if config.generator.text_dim or fields.world == name]
-    assert len(own) >= 3
+    variant = name.startswith("matrix-game-2")
+    assert len([fields for fields in scenes if not variant or fields.world == name]) >= 3
     for fields in scenes:
         assert fields.description.endswith(".") and fields.title
         if config.generator.text_dim:

@@ -99,7 +99,7 @@ def test_a_restarted_cache_is_a_new_one(shape: Shape, endless: bool) -> None:
     assert (memory.length, memory.slots, memory.visible, memory.distant) == (0, [], 0, 0)
     for x in noises(shape.blocks * 2, shape.seed):
         assert torch.equal(play_block(memory, x), play_block(fresh, x))
-        assert memory.places == fresh.places and memory.distant == fresh.distant
+        assert memory.graph_key == fresh.graph_key and memory.distant == fresh.distant
 
 
 def test_after_a_flush_and_a_restart_nothing_of_the_flush_is_left() -> None:
