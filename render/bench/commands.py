@@ -107,9 +107,9 @@ def bench_compare(
     from rich.table import Table
 
     from playhead.render.bench import figures
-    from playhead.world.terminal import show
+    from playhead.world.terminal import printable, show
 
-    table = Table("", *(str(path) for path in (first, second)), "ratio")
+    table = Table("", *(printable(str(path)) for path in (first, second)), "ratio")
     for row in figures.compare(figures.read(first), figures.read(second)):
         table.add_row(*row)
     show(table)

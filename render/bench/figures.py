@@ -7,7 +7,7 @@ import msgspec
 
 from playhead.engine.stats import percentile
 from playhead.world.errors import PlayheadError
-from playhead.world.terminal import plural
+from playhead.world.terminal import plural, printable
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -95,9 +95,8 @@ def read(path: Path) -> PlayFigures:
     try:
         return msgspec.json.decode(path.read_bytes(), type=PlayFigures)
     except (OSError, msgspec.DecodeError, RecursionError) as error:
-        raise PlayheadError(
-            f"{path} cannot be read as what `bench play --json` prints: {str(error).splitlines()[0]}"
-        ) from None
+        name, why = printable(str(path)), printable(str(error))
+        raise PlayheadError(f"{name} cannot be read as what `bench play --json` prints: {why}") from None
 
 
 def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str, str, str]]:
@@ -108,7 +107,7 @@ def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str,
     for name in ("hardware", "world", "steps", "precision", "paced", "attention"):
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
-            yield name, str(a), str(b), ""
+            yield name, printable(str(a)), printable(str(b)), ""
     for name, a, b in _shared(first, second):
         yield name, f"{a:.4g}", f"{b:.4g}", f"{b / a:.3f}" if a else ""
 

@@ -213,7 +213,7 @@ class RemoteLoop:
         return self._stopping or (self._last is not None and self._played >= self._last)
 
     def _play(self) -> None:
-        """Plays until the end. Raises _Lost where the connection or the session is lost."""
+        """Plays until the end. Raises _ConnectionLost where that or the session is lost."""
         remote, opened = self._remote, self._remote.opened
         self._session, self.control = opened.session, remote.control
         self._axes = not opened.world.action_space.binary
