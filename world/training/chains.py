@@ -1,16 +1,20 @@
 """Chains: groups of sessions that dream on from stretch to stretch while a student is distilled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from playhead.world.training.origins import with_origin
 from playhead.world.training.self_rollout import RolloutSegment, SelfRollout
 from playhead.world.training.steady import EMPTY, FREE
 
 LOST = 0.5
 """Root mean square, in normalised latents, beyond which a session at rest no longer shows what it saw."""
+
+KEPT = ("latents", "actions", "held", "chords", "view", "origin", "at")
+"""What a checkpoint holds of a chain, beside its cache and its counts."""
 
 
 @dataclass
@@ -19,7 +23,9 @@ class Chain:
 
     `actions` `(B, past, told)` end with the label of each session's place. `chords` `(B)`, on the CPU, is
     what each session holds for as long as it lives (`SteadyWindows`), `held` `(B, 1, inputs)` its buttons.
-    `view` `(B, 1, C, h, w)` is the last real latent, or the one at which a session settled.
+    `view` `(B, 1, C, h, w)` is the last real latent, or the one at which a session settled. `origin`
+    `(B, N, C, h, w)` are the last N real ones that each began with. `at` int64 `(B)`, on the CPU, is the
+    frame of footage at which the window of each session's last stretch begins.
     """
 
     rollout: SelfRollout
@@ -28,6 +34,8 @@ class Chain:
     held: Tensor
     chords: Tensor
     view: Tensor
+    origin: Tensor
+    at: Tensor
     real: int = 0
     left: int = 0  # stretches until it starts anew
 
@@ -43,8 +51,14 @@ class Chain:
         self.chords.copy_(chords)
         self.held.copy_(held[:, None])
         self.view.copy_(past[:, -1:])
+        self.origin.copy_(past[:, past.shape[1] - self.origin.shape[1] :])
         self.real, self.left = past.shape[1], stretches
         self.rollout.begin(self.latents, self.actions, noises)
+
+    @property
+    def age(self) -> int:
+        """Ticks that these sessions have dreamed since they began."""
+        return self.rollout.cache.length - self.latents.shape[1]
 
     def led(self, actions: Tensor) -> Tensor:
         """What these sessions are told when footage holds `actions` `(B, S, told)`."""
@@ -66,13 +80,16 @@ class Chain:
 
     def state(self) -> dict[str, Any]:
         cache = self.rollout.state()
-        return {"cache": cache, "latents": self.latents, "actions": self.actions, "held": self.held,
-                "chords": self.chords, "view": self.view, "real": self.real, "left": self.left}  # fmt: skip
+        tensors = {name: getattr(self, name) for name in KEPT}
+        return {"cache": cache, **tensors, "real": self.real, "left": self.left}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.rollout.load_state(state["cache"])
-        for name in ("latents", "actions", "held", "chords", "view"):
-            getattr(self, name).copy_(state[name])
+        for name in KEPT:
+            held = getattr(self, name)
+            if held.shape != state[name].shape:  # an origin of one latent would be copied into any other
+                raise ValueError(f"a chain's {name} has another shape")
+            held.copy_(state[name])
         self.real, self.left = state["real"], state["left"]
 
 
@@ -81,7 +98,8 @@ class ScoredWindow:
     """What is scored: latents `(B, length, C, h, w)`, the first `real` of them footage, and the actions.
 
     `phase` `(B, 2)`: the lowest and the highest noise level of the step that each session left after. `rests`
-    `(B)`: which sessions have held nothing since they saw `view` `(B, 1, C, h, w)`.
+    `(B)`: which sessions have held nothing since they saw `view` `(B, 1, C, h, w)`. `origin`
+    `(B, N, C, h, w)` is what they began with.
     """
 
     latents: Tensor
@@ -91,6 +109,17 @@ class ScoredWindow:
     phase: Tensor
     rests: Tensor
     view: Tensor
+    origin: Tensor
+
+    @property
+    def clean(self) -> int:
+        """How many of the first latents a judge is shown without noise: footage, or the origin."""
+        return max(self.real, self.origin.shape[1])
+
+    def judged(self, inputs: int) -> "ScoredWindow":
+        """As a judge is shown it: its first latents are the origin. `inputs`: buttons of an action."""
+        latents, actions = with_origin(self.latents, self.actions, self.origin, inputs)
+        return replace(self, latents=latents, actions=actions)
 
     def lost(self) -> Tensor:
         """Which sessions no longer show their view, bool `(B, 1, 1, 1, 1)`."""

@@ -189,6 +189,9 @@ def scorer(
     minutes: Minutes = None,
     clips: Annotated[int, typer.Option(help="Windows a batch and GPU.", min=1)] = 96,
     length: Annotated[int, typer.Option(help="Latents a window.", min=10)] = 24,
+    origin: Annotated[
+        int, typer.Option(help="Latents of some time before that a third of the windows begin with.", min=0)
+    ] = 0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -198,7 +201,7 @@ def scorer(
     from playhead.world.training.scorer import ScorerTraining
 
     run = Run(out, steps=steps, minutes=minutes)
-    settings = ScorerTraining(clips=clips, length=length, compile=compile)
+    settings = ScorerTraining(clips=clips, length=length, origin=origin, compile=compile)
     weights = make_scorer(world, footage, run, settings, device)
     if run.rank == 0:
         typer.echo(f"the scorer is {weights}")
@@ -240,6 +243,9 @@ def distill(
         float, typer.Option(help="What it counts that nothing changes while nothing is held.", min=0)
     ] = 2.0,
     experts: Annotated[bool, typer.Option(help="Of phased: an expert for each step.")] = False,
+    origin: Annotated[
+        int, typer.Option(help="Latents of where a dream began that its judge is shown too.", min=0)
+    ] = 0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -263,6 +269,7 @@ def distill(
         steady=steady,
         rest=rest,
         experts=experts,
+        origin=origin,
         compile=compile,
     )
     # A checkpoint holds the sessions' caches too, hence is larger and rarer than others.

@@ -3,6 +3,9 @@
 The *student* is the generator that plays in few steps. It dreams on through the cache of play, chains of up
 to `horizon` ticks, and a window of the newest frames is scored: how far is it from footage? One of several
 objectives (`world.training.objectives`) answers, by a judge that learns beside it (`world.training.judge`).
+
+A session is told what the player of its own episode really held after its past, and its windows are paired
+with what really followed, as long as that episode goes on.
 """
 
 import random
@@ -24,6 +27,7 @@ from playhead.world.training.footage import Footage
 from playhead.world.training.judge import Judge
 from playhead.world.training.learner import Learner
 from playhead.world.training.objectives import DistillTraining
+from playhead.world.training.origins import Origins, with_origin
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.self_rollout import RolloutReplay, SelfRollout, make_player
 from playhead.world.training.steady import FREE, SteadyWindows
@@ -54,9 +58,9 @@ class Distiller:
         self.schedule = Schedule.from_steps(sampling.steps, sampling.shift)
         self.student = self._new_student(config, start)
         self.judge: Judge | None = None
-        self.origin: Experts | None = None
+        self.initial: Experts | None = None
         if settings.objective == "rest":
-            self.origin = self.student.twin().requires_grad_(False)
+            self.initial = self.student.twin().requires_grad_(False)
         else:
             assert teacher is not None
             self.judge = Judge(config, settings, shape, device, teacher)
@@ -98,7 +102,9 @@ class Distiller:
         latents = torch.zeros((s.clips, s.past, *shape), device=self.device)
         actions = torch.zeros((s.clips, s.past, self.student.last.config.told), device=self.device)
         held = torch.zeros((s.clips, 1, self.student.last.config.inputs), device=self.device)
-        return Chain(rollout, latents, actions, held, torch.full((s.clips,), FREE), latents[:, :1].clone())
+        chords, at = torch.full((s.clips,), FREE), torch.zeros(s.clips, dtype=torch.int64)
+        view, origin = latents[:, :1].clone(), latents[:, : s.origin].clone()
+        return Chain(rollout, latents, actions, held, chords, view, origin, at)
 
     def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> ScoredWindow:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
@@ -116,7 +122,9 @@ class Distiller:
         bounds = torch.tensor([*self.schedule.sigmas, 0.0], device=self.device)
         phase = torch.cat([bounds[exits], bounds[exits - 1]], 1)
         led = torch.cat([chain.actions, actions], 1)
-        window = ScoredWindow(scored, led, chain.real, stretch, phase, chain.rests(), chain.view)
+        window = ScoredWindow(
+            scored, led, chain.real, stretch, phase, chain.rests(), chain.view, chain.origin
+        )
         past = self.settings.past
         chain.latents.copy_(latents[:, -past:])
         chain.actions.copy_(window.actions[:, -past:])
@@ -124,13 +132,16 @@ class Distiller:
         return window
 
     def direction(self, window: ScoredWindow, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
-        """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`."""
+        """Where each newly dreamed latent has to move against, `(B, ticks, C, h, w)`.
+
+        `real`: windows of footage as the judge is shown them; what followed their past is as it was.
+        """
         if self.judge is not None:
             found = self.judge.direction(window, real, draw)[:, self.settings.past :]
         else:
-            assert self.origin is not None
+            assert self.initial is not None
             with torch.no_grad():
-                found = window.stretch.estimates - self._replayed(self.origin, window)
+                found = window.stretch.estimates - self._replayed(self.initial, window)
         if self.settings.truth and window.real:
             followed = real[0][:, self.settings.past :]
             found = found + self.settings.truth * (window.stretch.estimates - followed)
@@ -215,6 +226,7 @@ def distill(
             "the objective rest has nothing to teach: it needs footage in which nothing is held for seconds "
             "(`train collect --steady 0.5`), and --steady and --rest above 0"
         )
+    origins = Origins(footage, settings.origin, past)
     validation = Validation(distiller.student, sampling, latents, led, footage, device)
 
     def save() -> dict[str, Any]:
@@ -234,7 +246,11 @@ def distill(
             chain.settle(steady.settling(chain.chords, settings.steady, index))
         chords = steady.choose(settings.clips, settings.steady, index, rest) if starts else chain.chords
         clips = footage.clip_index(settings.clips, settings.length, index)
-        clips = steady.replace(clips, chords, index).to(device)
+        if not starts:
+            clips = footage.follow(clips, chain.at, settings.ticks)
+        clips = steady.replace(clips, chords, index)
+        chain.at.copy_(clips[:, 0])
+        clips = clips.to(device)
         draw = torch.Generator(device).manual_seed(number)
         real, actions = latents[clips].float(), led[clips]
         if starts:
@@ -243,13 +259,15 @@ def distill(
             held = steady.held(chords).to(device)
             noises = torch.randn((past, len(real), 1, *real.shape[2:]), generator=draw, device=device)
             chain.begin(real[:, :past], actions[:, :past], noises, chords, held, stretches)
+        before = latents[origins.index(chain.at, chain.age).to(device)].float()
+        judged = with_origin(real, actions, before, config.inputs)
         turn = (step + 1) % settings.turn == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)
         factor = trapezoid(run.progress, decay=0.3)
         if distiller.judge is not None:
-            run.log(critic=distiller.judge.learn(window, (real, actions), factor, draw))
+            run.log(critic=distiller.judge.learn(window, judged, factor, draw))
         if turn:
-            direction = distiller.direction(window, (real, actions), draw)
+            direction = distiller.direction(window, judged, draw)
             anchored = real, actions
             if distiller.anchor is not None and choice.random() < settings.long:
                 clips = distiller.anchor.settings.long_clips(footage, index).to(device)

@@ -186,6 +186,21 @@ class Footage:
         if self.longest() < length:
             raise FootageError(f"no episode is {length} frames long; collect longer ones")
 
+    def episodes(self, frames: Tensor) -> Tensor:
+        """Numbers of the episodes that these frames are of, by their indices, on the CPU."""
+        return torch.searchsorted(torch.tensor(self.starts), frames, right=True) - 1
+
+    def follow(self, clips: Tensor, at: Tensor, ticks: int) -> Tensor:
+        """Frame indices `(count, length)` of clips `ticks` after those that began at `at` `(count)`.
+
+        Where one would leave its episode, or is of one that is held back (an `at` of other footage may be),
+        that of `clips` `(count, length)` takes its place.
+        """
+        spans = enumerate(zip(self.starts, self.lengths, strict=True))
+        ends = torch.tensor([0 if i in self.held_back else start + n for i, (start, n) in spans])
+        further = at[:, None] + ticks + torch.arange(clips.shape[1])
+        return torch.where(further[:, -1:] < ends[self.episodes(at), None], further, clips)
+
     def clip_index(
         self, count: int, length: int, generator: torch.Generator, held_back: bool = False
     ) -> Tensor:

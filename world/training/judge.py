@@ -33,7 +33,7 @@ class Judge:
         device: torch.device,
         teacher: Path,
     ) -> None:
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.inputs = settings, device, config.inputs
         self.discriminator: Discriminator | None = None
         self.teacher: Scorer | None = None
         scoring = ScorerTraining(
@@ -59,13 +59,17 @@ class Judge:
     def learn(
         self, window: ScoredWindow, real: tuple[Tensor, Tensor], factor: float, draw: torch.Generator
     ) -> Tensor:
-        """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss."""
+        """Teaches the critic the student's windows (and, a discriminator, `real` ones); returns its loss.
+
+        `real`: windows of footage that begin, as those do once they are judged, with where they came from.
+        """
+        window = window.judged(self.inputs)
         if self.settings.objective == "phased":
             loss = self._phase_loss(window, draw)
         elif self.discriminator is None:
-            loss = self.critic.loss(window.latents, window.actions, window.real, draw)
+            loss = self.critic.loss(window.latents, window.actions, window.clean, draw)
         else:
-            levels = self.critic.levels(len(window.latents), window.real, draw)
+            levels = self.critic.levels(len(window.latents), window.clean, draw)
             dreamed = window.latents, window.actions
             every = self.settings.penalty_every
             weight = 0.0 if self.learner.steps % every else every * self.settings.penalty
@@ -76,11 +80,12 @@ class Judge:
         return loss.detach()
 
     def direction(self, window: ScoredWindow, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
-        """Where the objective moves a window's latents against, `(B, length, C, h, w)`."""
+        """Where the objective moves a window's latents against, `(B, length, C, h, w)`; `real` as in `learn`."""
+        window = window.judged(self.inputs)
         if self.settings.objective == "phased":
             x, t, *_ = self._in_phase(window, draw)
             return self._difference(window, x, t)
-        levels = self.critic.levels(len(window.latents), window.real, draw)
+        levels = self.critic.levels(len(window.latents), window.clean, draw)
         fresh = torch.randn(window.latents.shape, generator=draw, device=self.device)
         if self.settings.objective == "dmd":
             return self._difference(window, noised(window.latents, levels, fresh), levels)
@@ -127,7 +132,7 @@ class Judge:
         u = torch.rand(low.shape, generator=draw, device=self.device)
         s = low.repeat(1, window.latents.shape[1])
         t = (low + (high - low) * (0.05 + 0.93 * u)).repeat(1, window.latents.shape[1])
-        s[:, : window.real], t[:, : window.real] = 0, 0
+        s[:, : window.clean], t[:, : window.clean] = 0, 0
         before, noise = (
             torch.randn(window.latents.shape, generator=draw, device=self.device) for _ in range(2)
         )
@@ -143,7 +148,7 @@ class Judge:
         clean = self.critic.estimate(x, t, window.actions)
         share = (b / t.clamp_min(1e-4).square())[:, :, None, None, None]
         found = share * (x - (1 - t)[:, :, None, None, None] * clean)
-        return (found - noise)[:, window.real :].square().mean()
+        return (found - noise)[:, window.clean :].square().mean()
 
 
 def _distance(window: Tensor, real: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from playhead.world.training.origins import check_origin
+
 Objective = Literal["dmd", "sid", "gan", "phased", "rest"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
@@ -51,7 +53,10 @@ class DistillTraining(msgspec.Struct, frozen=True):
     does (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw
     last, in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
     `long`: how often the anchor's clips are long ones, which a far memory is kept by (`GeneratorTraining`).
-    `experts`: the student is a mixture of experts, one for each denoise step.
+    `experts`: the student is a mixture of experts, one for each denoise step. `origin`: so many of the `past`
+    latents that a judge is shown are those that the dream began with (`world.training.origins`).
+
+    Raises PlayheadError where the origin is longer than the past.
     """
 
     objective: Objective = "dmd"
@@ -72,7 +77,11 @@ class DistillTraining(msgspec.Struct, frozen=True):
     steady: float = 0.3
     rest: float = 2.0
     experts: bool = False
+    origin: int = 0
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        check_origin(self.origin, self.past)
 
     @property
     def ticks(self) -> int:

@@ -168,7 +168,11 @@ def make_distilled(
         )
         scorer = before.folder / "scorer.safetensors"
         scoring = ScorerTraining(
-            clips=settings.clips, length=settings.length, past=settings.past, compile=settings.compile
+            clips=settings.clips,
+            length=settings.length,
+            past=settings.past,
+            origin=settings.origin,
+            compile=settings.compile,
         )
         train_scorer(
             before, ready.latents, ready.footage, config.generator, scoring, ready.device, scorer, start

@@ -19,8 +19,12 @@ from playhead.world.attention import attention
 from playhead.world.generator import Generator, GeneratorConfig
 from playhead.world.training.footage import Footage
 from playhead.world.training.learner import Learner
+from playhead.world.training.origins import Origins, check_origin, with_origin
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.train_generator import GeneratorTraining, initialise, noised, optimizers
+
+OLDEST = 512
+"""Ticks that a window's origin lies back at most, while a scorer is trained: the horizon of distillation."""
 
 
 def scorer_config(config: GeneratorConfig) -> GeneratorConfig:
@@ -30,8 +34,11 @@ def scorer_config(config: GeneratorConfig) -> GeneratorConfig:
 
 
 class ScorerTraining(msgspec.Struct, frozen=True):
-    """Settings of a run. A batch is `clips` windows of `length` latents; in half of them the first `past`
+    """Settings of a run. A batch is `clips` windows of `length` latents; in every second the first `past`
     are real and clean. `lowest`, `highest` bound the noise levels, uniform but for the warp by `shift`.
+    `origin`: in every third batch so many of the first latents are, clean, those of some time before.
+
+    Raises PlayheadError where the origin is longer than the past.
     """
 
     clips: int = 96
@@ -42,7 +49,11 @@ class ScorerTraining(msgspec.Struct, frozen=True):
     shift: float = 3.0
     lowest: float = 0.02
     highest: float = 0.98
+    origin: int = 0
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        check_origin(self.origin, self.past)
 
 
 def joint_attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -125,6 +136,7 @@ def train_scorer(
     learner = scorer.learner
     run.resume(learner.load_state)
     led = footage.led().to(device)
+    origins = Origins(footage, settings.origin, settings.past)
 
     def save() -> dict[str, Any]:
         if run.rank == 0:
@@ -133,11 +145,17 @@ def train_scorer(
 
     for step in run.loop("scorer", save, device):
         number = step * run.world_size + run.rank
-        clips = footage.clip_index(settings.clips, settings.length, torch.Generator().manual_seed(number)).to(
-            device
-        )
+        index = torch.Generator().manual_seed(number)
+        clips = footage.clip_index(settings.clips, settings.length, index)
         draw = torch.Generator(device).manual_seed(number)
-        loss = scorer.loss(latents[clips].float(), led[clips], settings.past * (step % 2), draw)
+        here = clips.to(device)
+        windows, told, clean = latents[here].float(), led[here], settings.past * (step % 2)
+        if settings.origin and step % 3 == 2:
+            ages = torch.randint(OLDEST + 1, (settings.clips,), generator=index)
+            before = latents[origins.index(clips[:, 0], ages).to(device)].float()
+            windows, told = with_origin(windows, told, before, config.inputs)
+            clean = settings.origin
+        loss = scorer.loss(windows, told, clean, draw)
         loss.backward()
         run.log(loss=loss, gradient=learner.step(trapezoid(run.progress)))
     learner.take_average()

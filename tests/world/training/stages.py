@@ -71,19 +71,23 @@ def resting(footage: Footage) -> Footage:
     return Footage(footage.frames, actions, footage.starts, footage.places)
 
 
-def distilled(run: Run, footage: Footage, latents: Tensor, objective: Objective = "dmd") -> None:
+def distilled(
+    run: Run, footage: Footage, latents: Tensor, objective: Objective = "dmd", origin: int = 0
+) -> None:
     start = run.folder / "start" / "generator.safetensors"
     start.parent.mkdir(exist_ok=True)
     save_weights(start, make_tiny_world(one_pass=True).generator.state_dict())
-    settings = DistillTraining(objective=objective, clips=2, length=6, past=3, critic_steps=2, horizon=9)
+    settings = DistillTraining(
+        objective=objective, clips=2, length=6, past=3, critic_steps=2, horizon=9, origin=origin
+    )
     if objective == "rest":
         footage = resting(footage)
     out = run.folder / "generator.safetensors"
     distill(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, start, start, out)
 
 
-def scorer(run: Run, footage: Footage, latents: Tensor) -> None:
-    settings = ScorerTraining(clips=6, length=8, past=3, learning_rate=3e-3)
+def scorer(run: Run, footage: Footage, latents: Tensor, origin: int = 0) -> None:
+    settings = ScorerTraining(clips=6, length=8, past=3, learning_rate=3e-3, origin=origin)
     out = run.folder / "scorer.safetensors"
     train_scorer(run, latents, footage, CONFIG.generator, settings, CPU, out)
 
@@ -114,6 +118,8 @@ STAGES: dict[str, Stage] = {
     "generator": generator,
     "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
     "scorer": scorer,
+    "scorer from an origin": partial(scorer, origin=2),
     **{f"distill {name}": partial(distilled, objective=name) for name in OBJECTIVES},
+    **{f"distill {name} from an origin": partial(distilled, objective=name, origin=2) for name in OBJECTIVES},
     "inverse": lambda run, footage, latents: inverse(run, footage),
 }
