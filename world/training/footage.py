@@ -188,7 +188,7 @@ class Footage:
 
     def episodes(self, frames: Tensor) -> Tensor:
         """Numbers of the episodes that these frames are of, by their indices, on the CPU."""
-        return torch.searchsorted(torch.tensor(self.starts), frames, right=True) - 1
+        return torch.searchsorted(torch.tensor(self.starts), frames.contiguous(), right=True) - 1
 
     def follow(self, clips: Tensor, at: Tensor, ticks: int) -> Tensor:
         """Frame indices `(count, length)` of clips `ticks` after those that began at `at` `(count)`.

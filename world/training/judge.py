@@ -80,7 +80,10 @@ class Judge:
         return loss.detach()
 
     def direction(self, window: ScoredWindow, real: tuple[Tensor, Tensor], draw: torch.Generator) -> Tensor:
-        """Where the objective moves a window's latents against, `(B, length, C, h, w)`; `real` as in `learn`."""
+        """Where the objective moves a window's latents against, `(B, length, C, h, w)`.
+
+        `real` is what `learn` has.
+        """
         window = window.judged(self.inputs)
         if self.settings.objective == "phased":
             x, t, *_ = self._in_phase(window, draw)

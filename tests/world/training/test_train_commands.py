@@ -259,6 +259,8 @@ def test_footage_that_is_not_the_recipes_is_refused(
         ("generator", {"length": 13}, ["no episode is 13 frames long"]),
         ("inverse", {"device": "abacus"}, ["no usable device `abacus`"]),
         ("distill", {"world": "nowhere", "length": 10}, ["there is no world `nowhere`"]),
+        ("distill", {"world": "w", "origin": 9}, ["an origin of 9 latents does not fit", "--origin 0 to 8"]),
+        ("scorer", {"world": "w", "origin": 9}, ["an origin of 9 latents does not fit", "--origin 0 to 8"]),
     ],
 )
 def test_what_is_missing_or_too_short_is_named(
