@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from playhead.world.experts import Experts
+from playhead.world.fused.generator import FusedGenerator
 from playhead.world.generator import Generator
 from playhead.world.packed_generator import PackedGenerator
 from playhead.world.state import WorldState
@@ -19,11 +20,13 @@ def expert_name(number: int) -> str:
 class Flow:
     """The passes of `generators`, those of `experts` among them, by name.
 
-    `passes`: what runs each, the generator itself or the same laid out for a CPU.
+    `passes`: what runs each, the generator itself or the same laid out for a CPU. `fused`: whether those are
+    of a GPU's kind, which are given the caches themselves.
     """
 
     def __init__(self, generators: Mapping[str, Generator], experts: Experts) -> None:
         self.passes: dict[str, Callable[..., Tensor]] = dict(generators)
+        self.fused = False
         self._generators, self._experts = generators, experts
         self._told = bool(experts.last.config.buttons)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
@@ -32,6 +35,11 @@ class Flow:
         """Lays all weights out for a CPU, for passes of `rows` tokens."""
         for name, model in self._generators.items():
             self.passes[name] = PackedGenerator(model, rows)
+
+    def fuse(self, wanted: bool = True) -> None:
+        """Has the small operations of all passes fused, or not."""
+        self.fused = wanted
+        self.passes = {name: FusedGenerator(g) if wanted else g for name, g in self._generators.items()}
 
     def predict(self, state: WorldState, x: Tensor, timestep: float, who: str | None = None) -> Tensor:
         """The flow of `x`, by `who` of the generators or by that of the timestep.
@@ -61,8 +69,8 @@ class Flow:
             x,
             timesteps,
             state.cos_sin,
-            state.cache.attend,
+            state.cache if self.fused else state.cache.attend,
             state.action if self._told else None,
             state.keys_values.get(who),
-            state.memory.given() if state.memory is not None else None,
+            state.memory if self.fused or state.memory is None else state.memory.given(),
         )

@@ -187,15 +187,35 @@ class KVCache:
         The slots of committed frames are only read. A block's slots are overwritten by each of its passes
         and count as committed after `end`.
         """
+        self.put(layer, k, v)
+        return self.read(layer, q)
+
+    def put(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Puts the block's keys and values `(B, heads, tokens, head_dim)` into its own slots."""
         n = self.tokens
-        wide = self.far is not None and layer in self.far.layers
         for i, slot in enumerate(self.slots):
             self.k[layer, :, :, slot * n : (slot + 1) * n] = k[:, :, i * n : (i + 1) * n]
             self.v[layer, :, :, slot * n : (slot + 1) * n] = v[:, :, i * n : (i + 1) * n]
-        if wide and self._fills:
+
+    def own(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """The block's own slots, for who writes keys and values there, where they follow each other."""
+        first, count = self.slots[0], len(self.slots)
+        if self.slots != list(range(first, first + count)):
+            return None
+        part = slice(first * self.tokens, (first + count) * self.tokens)
+        return self.k[layer, :, :, part], self.v[layer, :, :, part]
+
+    def held(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values that a layer reads, those of the block's own slots included."""
+        wide = self.far is not None and layer in self.far.layers
+        end = (self.visible + wide * self.distant) * self.tokens
+        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+
+    def read(self, layer: int, q: Tensor) -> Tensor:
+        """Attends to everything in the window, and in the far ring where a layer has one."""
+        if self._fills and self.far is not None and layer in self.far.layers:
             return attention(q, self.k[layer], self.v[layer], self._held)
-        end = (self.visible + wide * self.distant) * n
-        k, v = self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+        k, v = self.held(layer)
         return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
 
     def end(self) -> None:
@@ -266,6 +286,9 @@ class JoinedCaches:
 
     def __init__(self, caches: Sequence[KVCache]) -> None:
         self._caches = caches
+
+    def own(self, layer: int) -> None:
+        """There is no one place for all."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         each = (c.attend(layer, *(x[i : i + 1] for x in (q, k, v))) for i, c in enumerate(self._caches))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from playhead.world.fused.ops import merge_parts
+
 PARTS = {f"split{parts}": parts for parts in (2, 3, 4, 6, 8)}
 """How many parts, by the name of the backend."""
 
@@ -25,8 +27,7 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor, parts: int) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     k, v = (x.unflatten(2, (parts, -1)).squeeze(0).transpose(0, 1) for x in (k, v))
     found, sums = _attend(q.expand(parts, -1, -1, -1), k, v)
-    weights = torch.softmax(sums.reshape(parts, heads, queries, 1).float(), 0)
-    return (found * weights).sum(0, keepdim=True).to(q.dtype)
+    return merge_parts(found, sums.reshape(parts, heads, queries).float())
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

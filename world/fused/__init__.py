@@ -1,0 +1,1 @@
+"""Passes of large generators on a GPU with their small operations fused."""
