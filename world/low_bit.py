@@ -26,8 +26,8 @@ TOPS = {"fp8": 448.0, "int8": 127.0}
 """The largest number of each that is used."""
 LEAST = 1e-12
 """A row whose numbers are all below this counts as that large: rows of zeros have a scale too."""
-LIMIT = 0.01
-"""Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in fewer bits."""
+LIMIT = 0.02
+"""Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in about 14 bits."""
 FEWEST_ROWS = 32
 """torch's product of int8 refuses fewer than 17 rows on a GPU."""
 

@@ -175,6 +175,35 @@ def bench_attention(
         typer.echo(f"{kind:13} {finding}")
 
 
+@app.command("precision")
+def bench_precision(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    precision: Annotated[str, typer.Option(help="fp8 or int8.")] = "fp8",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a world whose large layers are low bit with the same in full: errors, frames, time, memory."""
+    import msgspec
+
+    from playhead.render.bench.precision import bench_precision as run
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.acceleration import pick_device
+    from playhead.world.config import load_config
+    from playhead.world.low_bit import check_precision
+    from playhead.world.world_folders import find_world
+
+    check_precision(precision, pick_device(device))
+    config = load_config(find_world(world) / "world.toml")
+    found = run(world, device, precision, ticks, load_scene(scene) if scene else scenes_of(config)[0])
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
 @app.command("batch")
 def bench_batch(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
