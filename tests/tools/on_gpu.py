@@ -1,9 +1,9 @@
 """Proofs that need a GPU: `python -m tests.tools.on_gpu`.
 
 The noise of many sessions is the CPU's. Low-bit kernels give what the twin gives, recorded too, and a
-full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs, dream
-what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots and
-forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
+full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
+dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
+and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
 """
 
 import argparse
