@@ -103,6 +103,9 @@ def play(
     fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
@@ -143,7 +146,9 @@ def play(
             unrecorded = str(error)
     run(
         settings.PlaySettings(
-            settings.SessionSettings(world, scene, seed, count, device, attention, script, continued),
+            settings.SessionSettings(
+                world, scene, seed, count, device, attention, script, continued, precision=precision
+            ),
             settings.PaceSettings(speed, auto_steps, hold, ticks),
             settings.RecordingSettings(folder, unrecorded),
             settings.WindowSettings(keys, fullscreen, not no_hud, screenshots),

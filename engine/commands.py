@@ -18,6 +18,9 @@ def rollout(
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -42,7 +45,7 @@ def rollout(
     named = world or (start.world if start is not None else "")
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(named, device, steps=steps, attention=attention)
+    loaded = World.load(named, device, steps=steps, attention=attention, precision=precision)
     loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases

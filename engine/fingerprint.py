@@ -4,7 +4,6 @@ Equal fingerprints and equal environments promise equal frames; a difference is 
 differs, and is named in words.
 """
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from playhead import __version__
+from playhead.world import low_bit
+from playhead.world.checkpoint import digest, tensor_digest
 from playhead.world.world import COMMIT, World
 
-SIZE = 16
-"""Bytes of a digest."""
 _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
 
 WORDS = {
@@ -35,11 +34,14 @@ WORDS = {
     "torch": "the version of torch",
     "playhead": "the version of Playhead",
     "attention": "the attention backend",
+    "precision": "the precision",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
+UNSAID = {"precision": "full"}
+"""What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
 
@@ -53,11 +55,11 @@ def fingerprint(world: World) -> dict[str, str]:
         found = {
             "generator": _digest_module(world.generator),
             "autoencoder": _digest_module(world.autoencoder),
-            "configuration": _digest(msgspec.json.encode(world.config, order="deterministic")),
+            "configuration": digest(msgspec.json.encode(world.config, order="deterministic")),
         }
         *experts, _ = world.experts.generators
         if experts:
-            found["experts"] = _digest("\n".join(_digest_module(expert) for expert in experts).encode())
+            found["experts"] = digest("\n".join(_digest_module(expert) for expert in experts).encode())
         if COMMIT in world.generators:
             found["commit"] = _digest_module(world.generators[COMMIT])
         _known[world] = found
@@ -83,6 +85,8 @@ def environment(world: World) -> dict[str, str]:
     backend = getattr(world, "attention", None)
     if backend is not None:
         found["attention"] = str(getattr(backend, "name", backend))
+    if world.precision is not None:
+        found["precision"] = world.precision
     return found
 
 
@@ -90,28 +94,20 @@ def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]
     """In words, each part that two fingerprints or environments do not share: what it was and is."""
     found = []
     for part in [*WORDS, *sorted((before.keys() | here.keys()) - WORDS.keys())]:
-        was, now = before.get(part, "unknown"), here.get(part, "unknown")
+        was, now = (known.get(part, UNSAID.get(part, "unknown")) for known in (before, here))
         if was != now and (part in before or part not in LATER):
             found.append(f"{WORDS.get(part, part)} (recorded {was[:40]}, here {now[:40]})")
     return found
 
 
 def _digest_module(module: nn.Module) -> str:
-    tensors = sorted(module.state_dict().items())
+    full = low_bit.full_digests(module)  # weights count by what they were before they were rounded
+    scales = {f"{name}_scale" for name in full}
+    tensors = sorted((name, tensor) for name, tensor in module.state_dict().items() if name not in scales)
     with ThreadPoolExecutor(8) as pool:
-        digests = pool.map(lambda pair: _digest_tensor(pair[1]), tensors)
+        digests = pool.map(lambda pair: full.get(pair[0]) or tensor_digest(pair[1]), tensors)
         lines = [
-            f"{name} {tuple(tensor.shape)} {digest}"
-            for (name, tensor), digest in zip(tensors, digests, strict=True)
+            f"{name} {tuple(tensor.shape)} {found}"
+            for (name, tensor), found in zip(tensors, digests, strict=True)
         ]
-    return _digest("\n".join(lines).encode())
-
-
-def _digest_tensor(tensor: Tensor) -> str:
-    values = tensor.detach().cpu()
-    values = values.float() if values.is_floating_point() else values
-    return _digest(values.contiguous().numpy().reshape(-1).view("uint8").data)
-
-
-def _digest(data: bytes | memoryview) -> str:
-    return hashlib.blake2b(data, digest_size=SIZE).hexdigest()
+    return digest("\n".join(lines).encode())

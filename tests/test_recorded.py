@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import run
 from tests.render.desktop import display, lacking
 from tests.tools.kills import kill_plays, kill_servers, kill_windows
 from tests.tools.recorded import play_with_rewinds
@@ -39,3 +40,18 @@ def test_a_play_with_rewinds_comes_back_in_another_process(
     """The short form of `python -m tests.tools.long recording`: eight rewinds; keys are in tests/render."""
     said = play_with_rewinds(tiny_world_folder, tiny_scene, tmp_path / "rewinds", 8, pause=0.4)
     assert "every frame equal" in said and "branches" in said
+
+
+def test_a_low_bit_play_is_equal_in_its_precision_and_says_so_in_another(
+    tiny_world_folder: Path, tiny_scene: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "low.playhead"
+    start = ("--world", tiny_world_folder, "--device", "cpu")
+    played = ("--scene", tiny_scene, "--actions", "w*4", "--out", tmp_path / "low.npz", "--record", file)
+    done = run("rollout", *played, *start, "--precision", "int8", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("replay", file, "--verify", *start, "--precision", "int8", folder=tmp_path)
+    assert (done.returncode, "every frame equal" in done.stdout) == (0, True), done.stderr
+    done = run("replay", file, "--verify", *start, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("from tick 1 on: the precision (recorded int8, here full)\n")

@@ -1,5 +1,6 @@
 """Reading and writing weights: safetensors only, every key, shape and value checked before use."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from playhead.world.errors import WorldError
 from playhead.world.filekind import misfit
+
+DIGEST_SIZE = 16
+"""Bytes of a digest."""
 
 
 def save_weights(
@@ -31,6 +35,17 @@ def save_weights(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """A hex digest of the values: that of bfloat16 numbers is that of the same ones in float32."""
+    values = tensor.detach().cpu()
+    values = values.float() if values.is_floating_point() else values
+    return digest(values.contiguous().numpy().reshape(-1).view("uint8").data)
+
+
+def digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

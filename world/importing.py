@@ -31,11 +31,12 @@ from playhead.world.home import own_folder, worlds_folder
 from playhead.world.lighttae import LightTAE
 from playhead.world.lora import merge_lora
 from playhead.world.public import AUTOENCODERS, PUBLIC, PublicWorld, with_latents
+from playhead.world.scaled import unscaled
 from playhead.world.terminal import printable
 
 CONTAINERS = ("generator_ema", "generator", "generator_lora", "state_dict", "model", "critic")
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-PREFIXES = ("base_model.", "model.", "taehv.")
+PREFIXES = ("base_model.", "model.", "diffusion_model.", "taehv.")
 SHOWN = 6
 """How many keys of a kind a complaint lists."""
 
@@ -221,6 +222,10 @@ def recognise(path: Path, family: str = "auto", lora: Path | None = None) -> Rec
     tensors = read_checkpoint(path)
     if all(".lora_" in key for key in tensors):
         raise ImportProblem(f"{path} is a LoRA; give the checkpoint that it belongs to, and this by --lora")
+    try:
+        tensors = unscaled(path, tensors)
+    except WorldError as error:
+        raise ImportProblem(str(error)) from None
     own, second = split_commit(tensors)
     if lora is not None:
         unknown = merge_lora(own, read_checkpoint(lora))

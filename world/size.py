@@ -30,14 +30,22 @@ def check_size(
     device: "torch.device",
     dtype: "torch.dtype",
     sessions: int = 1,
+    *,
+    low_bit: bool = False,
 ) -> None:
     """Raises WorldError for models of a world, and sessions, that the memory of `device` cannot hold.
 
-    `models` may be on the meta device.
+    `models` may be on the meta device; `low_bit`: the large layers of generators will have 8 bits.
     """
-    weights = sum(p.numel() for model in models for p in model.parameters())
+    models = list(models)
+    weights = sum(p.numel() for model in models for p in model.parameters()) * dtype.itemsize
+    if low_bit:
+        from playhead.world.generator import Generator
+        from playhead.world.low_bit import saved_bytes
+
+        weights -= sum(saved_bytes(m, dtype.itemsize) for m in models if isinstance(m, Generator))
     session = cache_bytes(config, dtype.itemsize) + _tick_bytes(config)
-    needed = weights * dtype.itemsize + sessions * session
+    needed = weights + sessions * session
     there = memory(device)
     if there is not None and needed > there:
         raise WorldError(

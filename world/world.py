@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playhead.world import acceleration, checkpoint, packed
+from playhead.world import acceleration, checkpoint, low_bit, packed
 from playhead.world.attention_check import choose_backend
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.decoding import FrameDecoder
@@ -47,7 +47,8 @@ class World:
     in two threads. `turn`: held by the session whose tick is under way, where several threads play sessions
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
-    kernels, which changes sums in their last bits.
+    kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
+    `low_bit.PRECISIONS`, or None for the full one.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class World:
         experts: Sequence[Generator] = (),
         attention: str | None = None,
         lay_out: bool = True,
+        precision: str | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -72,9 +74,10 @@ class World:
         self.generators = {expert_name(i): g for i, g in enumerate(self.experts.generators)}
         if commit_generator is not None:
             self.generators[COMMIT] = commit_generator
+        self.precision = precision
         layers = []
         for model in self.generators.values():
-            layers += model.to(self.device, dtype).eval().requires_grad_(False).join()
+            layers += low_bit.place(model.eval().requires_grad_(False), self.device, dtype, precision)
         # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
@@ -107,12 +110,13 @@ class World:
         steps: int | None = None,
         attention: str | None = None,
         memory: int | None = None,
+        precision: str | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
-        `attention` names a backend of `world.attention`; by default the fastest right one is taken.
-        `memory`: it remembers at most so many frames. Raises WorldError, naming file and mend, for anything
-        missing, damaged or contradictory.
+        `attention` names a backend of `world.attention`; by default the fastest right one is taken. `memory`:
+        it remembers at most so many frames. `precision`: `fp8` or `int8` for low bit (`world.low_bit`).
+        Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -120,21 +124,22 @@ class World:
             config = cut_memory(config, memory) or config
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
+        low_bit.check_precision(precision, target)
         with checkpoint.without_memory():
             generator = Generator(config.generator)
             second = Generator(config.generator) if config.commit_weights else None
             experts = [Generator(config.generator) for _ in config.expert_weights]
             autoencoder = LightTAE(config.autoencoder)
         models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
-        check_size(config, models, target, dtype)
+        check_size(config, models, target, dtype, low_bit=precision is not None)
         for model, file in zip(models, config.weight_files, strict=True):
             checkpoint.load_weights(model, folder, file, target, dtype)
         world = cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
-            attention=attention,
+            attention=attention, precision=precision,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory
-        kind = str(dtype).removeprefix("torch.")
+        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision
+        kind = low_bit.number_types(dtype, precision)
         logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
         return world
 
@@ -153,7 +158,8 @@ class World:
         if not self.last_pass_commits or not packed.available(self.dtype) or not fits(self.generator):
             acceleration.pack(layers, rows)
             return
-        self._flow.pack(rows)
+        if self.precision is None:
+            self._flow.pack(rows)
         if self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
 

@@ -30,6 +30,9 @@ def replay(
     speed: Annotated[float, typer.Option(help="In the window: 0.25 (slow motion) to 2.")] = 1.0,
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+    ] = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
     from playhead.engine.recording.finding import find_recording
@@ -45,9 +48,11 @@ def replay(
         from playhead.engine.recording.replay import load_world
 
         whole = branch is None and not first and last is None
-        _verify(kept, load_world(kept, world, device), None if whole else number, first, end, steps)
+        _verify(
+            kept, load_world(kept, world, device, precision), None if whole else number, first, end, steps
+        )
     else:
-        _watch(kept, number, first, end, steps, speed, world, device)
+        _watch(kept, number, first, end, steps, speed, world, device, precision)
 
 
 def _verify(
@@ -75,7 +80,7 @@ def _verify(
 
 def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
-    world: str | None, device: str,
+    world: str | None, device: str, precision: str | None,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
     from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
@@ -84,7 +89,7 @@ def _watch(
         PlaySettings(
             SessionSettings(
                 world=world, steps=steps, device=device, continued=str(kept.path),
-                replayed=ReplayRange(branch, first, last),
+                replayed=ReplayRange(branch, first, last), precision=precision,
             ),
             PaceSettings(speed=speed),
         )
@@ -94,7 +99,7 @@ def _watch(
     if timeline.differs is not None:
         from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        why = causes(kept, load_world(kept, world, device), timeline.differs, steps)
+        why = causes(kept, load_world(kept, world, device, precision), timeline.differs, steps)
         raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
 

@@ -26,6 +26,9 @@ def bench_play(
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+    ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
     recording: Annotated[bool, typer.Option("--recording", help="Also compare with recorded play.")] = False,
     paced: Annotated[
@@ -43,6 +46,7 @@ def bench_play(
     from playhead.render.bench.recording import bench_recording, recorded
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.errors import PlayheadError
+    from playhead.world.low_bit import number_types
     from playhead.world.world import World
 
     if recording and as_json:
@@ -50,7 +54,9 @@ def bench_play(
     # Torch's threads belong to the one that computes, and stay as long as it does. Those of this one would be
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
     with ThreadPoolExecutor(1) as loading:
-        loaded = loading.submit(World.load, world, device, steps=steps, attention=attention).result()
+        loaded = loading.submit(
+            World.load, world, device, steps=steps, attention=attention, precision=precision
+        ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     with recorded(loaded, start) if paced else nullcontext() as timeline:
@@ -64,7 +70,7 @@ def bench_play(
         width=config.frame_width,
         height=config.frame_height,
         steps=loaded.steps,
-        precision=str(loaded.dtype).removeprefix("torch."),
+        precision=number_types(loaded.dtype, loaded.precision),
         own_rate=config.ticks_per_second,
         paced=paced,
         ticks=len(measured.apart),
@@ -167,6 +173,35 @@ def bench_attention(
     for finding in attention_check.examine(config, patches, target, dtype):
         kind = "right" if finding.right else "unusable" if finding.reason else "refused"
         typer.echo(f"{kind:13} {finding}")
+
+
+@app.command("precision")
+def bench_precision(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    precision: Annotated[str, typer.Option(help="fp8 or int8.")] = "fp8",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a world whose large layers are low bit with the same in full: errors, frames, time, memory."""
+    import msgspec
+
+    from playhead.render.bench.precision import bench_precision as run
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.acceleration import pick_device
+    from playhead.world.config import load_config
+    from playhead.world.low_bit import check_precision
+    from playhead.world.world_folders import find_world
+
+    check_precision(precision, pick_device(device))
+    config = load_config(find_world(world) / "world.toml")
+    found = run(world, device, precision, ticks, load_scene(scene) if scene else scenes_of(config)[0])
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for line in found.lines():
+        typer.echo(line)
 
 
 @app.command("batch")

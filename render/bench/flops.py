@@ -46,11 +46,16 @@ def _count(work: Callable[[], object]) -> int:
 def _formulas() -> dict[object, Callable[..., int]]:
     """Those of a CPU's kernels that torch does not count, where it has them."""
     formulas: dict[tuple[object, str], Callable[..., int]] = {
+        (torch.ops.aten, "_int_mm"): _whole_numbers,
         (torch.ops.mkldnn, "_linear_pointwise"): _linear,
         (torch.ops.mkldnn, "_convolution_pointwise"): _convolution,
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): _attention,
     }
     return {getattr(room, name): formula for (room, name), formula in formulas.items() if hasattr(room, name)}
+
+
+def _whole_numbers(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * prod(x) * weight[1]
 
 
 def _linear(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:

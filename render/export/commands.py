@@ -46,6 +46,9 @@ def export(
     code_permalink: Annotated[str, typer.Option(help="A link to the code it was made with.")] = "",
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+    ] = None,
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
     from playhead.render.export.export import ExportError, check_export
@@ -58,7 +61,9 @@ def export(
     if credited and kind is not DatasetKind.MINARI:
         raise ExportError("an author and a code link belong to a data set of Minari; add --as minari")
     errors = console(error=True)
-    loader = RecordingLoader(world, device, lambda said: errors.print(said, style="yellow", highlight=False))
+    loader = RecordingLoader(
+        world, device, lambda said: errors.print(said, style="yellow", highlight=False), precision
+    )
     if kind is None:
         check_export(Path(to))
         if len(recordings) > 1:

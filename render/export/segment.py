@@ -72,8 +72,15 @@ class RecordingLoader:
     `world`: a name or folder in place of the recordings' own.
     """
 
-    def __init__(self, world: str | None, device: str, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        world: str | None,
+        device: str,
+        complain: Callable[[str], None],
+        precision: str | None = None,
+    ) -> None:
         self._world, self._device, self._complain = world, device, complain
+        self._precision = precision
         self._recordings: dict[Path, Recording] = {}
         self._worlds: dict[str, World] = {}
 
@@ -122,5 +129,5 @@ class RecordingLoader:
 
     def _load(self, recording: Recording) -> World:
         if recording.world not in self._worlds:
-            self._worlds[recording.world] = load_world(recording, self._world, self._device)
+            self._worlds[recording.world] = load_world(recording, self._world, self._device, self._precision)
         return self._worlds[recording.world]

@@ -89,7 +89,13 @@ class LocalOpener:
 
         name = settings.world or (scene.world if scene else kept.world if kept else FIRST_WORLD)
         progress(f"loading the world {name}", 0.5)
-        self._world = World.load(name, settings.device, steps=settings.steps, attention=settings.attention)
+        self._world = World.load(
+            name,
+            settings.device,
+            steps=settings.steps,
+            attention=settings.attention,
+            precision=settings.precision,
+        )
         self._world.share_cores()
         config = self._world.config
         self._keymap.check(config.action)

@@ -51,7 +51,11 @@ def connect(
 
 
 def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) -> RemoteSession:
-    for option, given in (("--device", session.device != "auto"), ("--attention", session.attention)):
+    for option, given in (
+        ("--device", session.device != "auto"),
+        ("--attention", session.attention),
+        ("--precision", session.precision),
+    ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")
     if server.codec not in CODECS:

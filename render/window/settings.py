@@ -32,6 +32,7 @@ class SessionSettings:
     script: str | None = None
     continued: str = ""
     replayed: ReplayRange | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from playhead.main import main
 from playhead.render.bench import figures
 from playhead.render.bench.play_speed import RandomSource
+from playhead.render.bench.precision import PrecisionFigures
 from playhead.world.action import Action, ActionSpace
 from tests.conftest import BUTTONS, make_tiny_world, save_world
 
@@ -221,3 +222,28 @@ def test_bench_bridge_prints_every_line_with_numbers_that_agree(tiny_world_folde
         missed = sum(int(phase[2]) for phase in phases if int(phase[1]) == count)
         ticks = sum(int(phase[3]) for phase in phases if int(phase[1]) == count)
         assert float(re.findall(r"\d\.\d+", said["misses"])[place]) == pytest.approx(missed / ticks, abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_low_bit_is_compared_with_full_precision_layer_by_layer(
+    precision: str, tiny_world_folder: Path, tiny_scene: Path
+) -> None:
+    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--device", "cpu"]
+    options += ["--ticks", "3", "--precision", precision]
+    done = bench(*options, "--json", command="precision")
+    assert done.returncode == 0, done.stderr
+    found = msgspec.json.decode(done.stdout, type=PrecisionFigures)
+    assert [(e.block, e.kind) for e in found.layers] == [
+        (block, kind) for block in range(2) for kind in ("qkv", "o", "ffn in", "ffn out")
+    ]
+    assert all(0 < e.error < 0.06 for e in found.layers)
+    assert len(found.psnr) == 3 and all(10 < value <= 60 for value in found.psnr)
+    assert (
+        found.precisions[1].endswith(precision)
+        and found.precisions[0] + f", {precision}" == found.precisions[1]
+    )
+    assert found.weights[1] < found.weights[0] and found.ratio > 0 and found.device_memory is None
+    names = [line[:13].strip() for line in found.lines()]
+    assert names == ["hardware", "world", "block 0", "block 1", "PSNR", "tick", "weights"]
+    printed = bench(*options, command="precision")
+    assert [line[:13].strip() for line in printed.stdout.splitlines()] == names

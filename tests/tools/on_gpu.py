@@ -1,8 +1,9 @@
 """Proofs that need a GPU: `python -m tests.tools.on_gpu`.
 
-The noise of many sessions is the CPU's. Small worlds, whose tick path is recorded as CUDA graphs, dream what
-the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots and forks
-of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
+The noise of many sessions is the CPU's. Low-bit kernels give what the twin gives, recorded too, and a
+full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
+dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
+and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from playhead.engine.session import Session
-from playhead.world import acceleration
+from playhead.world import acceleration, low_bit
 from playhead.world.action import Action
 from playhead.world.checkpoint import save_weights
 from playhead.world.config import WorldConfig
@@ -28,6 +29,8 @@ from playhead.world.world import World
 
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
 FULL = ("matrix-game-2", "causal-forcing", "self-forcing")
+LARGE = ((4608, 1536), (1536, 1536), (8960, 1536), (1536, 8960))
+"""Outputs and inputs of the large layers of the 1.3 B family."""
 CLOSE = 2
 """Grey levels of 255 that two devices, or two ways of one, may be apart."""
 
@@ -71,6 +74,57 @@ def same_noise(device: str) -> None:
     ]
     assert not wrong, f"the noise of ticks {wrong} is another"
     print("noise: 100 ticks of 64 sessions are the CPU's, bit for bit")
+
+
+def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
+    """A layer's kernels against the twin, of few rows, odd numbers of them and a tick's; and recorded."""
+    out, inside = size
+    draw = torch.Generator(device).manual_seed(0)
+    full, bias = (torch.randn(*n, generator=draw, device=device).bfloat16() for n in (size, (out,)))
+    reason = low_bit.unusable(precision, torch.device(device), torch.bfloat16, out, inside)
+    assert not reason, f"{precision} {out} x {inside}: {reason}"
+    weight, scale = low_bit.quantise(full, precision)
+    fast, twin = (low_bit.LowBitProduct(weight, scale, bias, precision, fast) for fast in (True, False))
+    worst = 0.0
+    for rows in (1, 16, 17, 333, 1560, 4680):
+        x = torch.randn(rows, inside, generator=draw, device=device).bfloat16()
+        x[0] = 0  # a row of zeros,
+        x[-1, 7] = 300  # and one with an outlier
+        rounded, by_row = low_bit._quantise_fast(x, precision)
+        again, wanted_scale = low_bit.quantise(x, precision)
+        # A scale that is another in its last bit may round a few numbers to their neighbours.
+        other = float((rounded.float() != again.float()).float().mean())
+        assert other < 0.001 and torch.allclose(by_row, wanted_scale, rtol=1e-6), (
+            f"{precision}: {other} rounded"
+        )
+        found, wanted = fast(x).float(), twin(x).float()
+        worst = max(worst, float((found - wanted).abs().sum() / wanted.abs().sum()))
+        assert torch.isfinite(found).all()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = fast(x)
+        kept.zero_()
+        graph.replay()
+        assert torch.equal(kept.float(), found), f"{precision} recorded gives other numbers"
+    # Both round to bfloat16 once; fp8 is summed in fewer bits than float32 has.
+    print(f"{precision} {out} x {inside}: {worst:.5f} from the twin (relative L1), recorded the same")
+    assert worst < (low_bit.LIMIT if precision == "fp8" else 0.002)
+
+
+def low_bit_world(precision: str, device: str) -> None:
+    config = random_world("causal-forcing")
+    save_world_config(config)
+    world = World.load(config.name, device, precision=precision)
+    session = Session(world, random_context(config), 3)
+    for action in draw_actions(config, 3):
+        session.step(action)
+    finite = bool(torch.isfinite(session._state.latent).all())
+    same = exact(session, 2)
+    weights = sum(t.numel() * t.element_size() for t in world.generator.state_dict().values()) / 1e6
+    print(f"{config.name} in {precision}: {weights:.0f} MB of weights, fork and return exact: {same}")
+    passes = session._state.passes
+    assert passes is None or not passes.graphs.failure, passes.graphs.failure
+    assert finite and same
 
 
 def small(name: str, device: str) -> None:
@@ -129,12 +183,17 @@ def main() -> None:
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
     same_noise(given.device)
+    for precision in low_bit.PRECISIONS:
+        for size in LARGE:
+            low_bit_product(precision, size, given.device)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PLAYHEAD_HOME"] = folder
         for name in SMALL:
             small(name, given.device)
         for name in () if given.small else FULL:
             full(name, given.device)
+        for precision in () if given.small else low_bit.PRECISIONS:
+            low_bit_world(precision, given.device)
 
 
 if __name__ == "__main__":

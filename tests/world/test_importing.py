@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from playhead.world.checkpoint import read_weights
 from playhead.world.generator import Generator
 from playhead.world.importing import (
     ImportProblem,
@@ -111,6 +112,78 @@ def test_a_lora_is_merged_into_its_base(tmp_path: Path) -> None:
     assert torch.allclose(merged, base[f"{key}.weight"] + up @ down)
     with pytest.raises(ImportProblem, match="--lora"):
         recognise(tmp_path / "lora.pt")
+
+
+def rounded(key: str, weight: torch.Tensor, flavour: str) -> dict[str, torch.Tensor]:
+    """A weight as low-bit checkpoints of that flavour have it."""
+    stem = key.removesuffix(".weight")
+    whole = flavour in ("comfy", "one scale")
+    kind, top = (torch.int8, 127) if "int8" in flavour else (torch.float8_e4m3fn, 448)
+    largest = weight.abs().max() if whole else weight.abs().amax(1, keepdim=True)
+    scale = (largest / top).clamp_min(1e-12)
+    scaled = weight / scale
+    found = {key: (scaled.round() if kind == torch.int8 else scaled).to(kind)}
+    if flavour == "comfy":
+        return found | {f"{stem}.scale_weight": scale.reshape(1), f"{stem}.scale_input": torch.ones(1)}
+    scale = scale.flatten() if flavour == "flat fp8" else scale
+    return found | {f"{stem}.weight_scale": scale, f"{stem}.input_scale": torch.ones(1)}
+
+
+LOW_BIT = ("fp8", "int8", "flat fp8", "one scale", "comfy")
+
+
+def low_bit(flavour: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A tiny checkpoint in full and in that flavour."""
+    full = checkpoint("self-forcing")
+    found = {}
+    for key, tensor in full.items():
+        large = key.startswith("blocks.") and key.endswith(".weight") and tensor.ndim == 2
+        found |= rounded(key, tensor, flavour) if large else {key: tensor.bfloat16()}
+    if flavour == "comfy":
+        found["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
+        found = {f"model.diffusion_model.{key}": tensor for key, tensor in found.items()}
+    return full, found
+
+
+@pytest.mark.parametrize("flavour", LOW_BIT)
+def test_low_bit_checkpoints_are_multiplied_by_their_scales(flavour: str, tmp_path: Path) -> None:
+    full, tensors = low_bit(flavour)
+    save_file(tensors, tmp_path / "x.safetensors")
+    found = recognise(tmp_path / "x.safetensors").weights["generator.safetensors"]
+    assert found.keys() == full.keys() and {t.dtype for t in found.values()} == {torch.bfloat16}
+    for key, weight in full.items():
+        if weight.any():
+            assert (found[key].float() - weight).abs().sum() / weight.abs().sum() < 0.05
+
+
+def test_a_low_bit_checkpoint_is_added_and_played(tmp_path: Path, own_home: Path) -> None:
+    save_file(low_bit("int8")[1], tmp_path / "x.safetensors")
+    folder, _ = add_world(tmp_path / "x.safetensors", wan_autoencoder(tmp_path / "lighttaew2_1.pth"))
+    stored = read_weights(folder / "generator.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.bfloat16}
+    assert not any("scale" in key for key in stored)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("blocks.0.ffn.0.weight_scale", torch.ones(4, 2), "scales of rows, or of a whole weight"),
+        ("blocks.0.ffn.0.weight_scale", torch.tensor(float("nan")), "holds a NaN"),
+        ("blocks.0.ffn.9.weight_scale", torch.ones(1), "`blocks.0.ffn.9.weight` is missing"),
+        ("blocks.0.ffn.0.weight_scale", None, "is int8 without a scale"),
+    ],
+)
+def test_scales_that_make_no_sense_are_refused(
+    key: str, value: torch.Tensor | None, said: str, tmp_path: Path, own_home: Path
+) -> None:
+    tensors = low_bit("int8")[1]
+    tensors.pop(key, None)
+    if value is not None:
+        tensors[key] = value
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ImportProblem, match=said):
+        add_world(tmp_path / "x.safetensors", wan_autoencoder(tmp_path / "lighttaew2_1.pth"))
+    assert not own_home.exists()
 
 
 def test_what_does_not_fit_is_summed_up_and_nothing_is_left(tmp_path: Path, own_home: Path) -> None:

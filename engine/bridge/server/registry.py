@@ -36,9 +36,11 @@ class Registry:
         self.batchers = {name: Batcher() for name in self.worlds}
 
     @classmethod
-    def load(cls, worlds: Sequence[str], scenes: Sequence[Path], device: str) -> "Registry":
+    def load(
+        cls, worlds: Sequence[str], scenes: Sequence[Path], device: str, precision: str | None = None
+    ) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
-        loaded = [World.load(name, device) for name in worlds]
+        loaded = [World.load(name, device, precision=precision) for name in worlds]
         for world in loaded:
             world.share_cores()
         given = [load_scene(folder) for folder in scenes]
