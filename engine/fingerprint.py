@@ -34,6 +34,7 @@ WORDS = {
     "torch": "the version of torch",
     "playhead": "the version of Playhead",
     "attention": "the attention backend",
+    "kernels": "the kernels of small operations",
     "precision": "the precision",
     "python": "the version of Python",
     "numpy": "the version of numpy",
@@ -85,6 +86,8 @@ def environment(world: World) -> dict[str, str]:
     backend = getattr(world, "attention", None)
     if backend is not None:
         found["attention"] = str(getattr(backend, "name", backend))
+    if world.fused.fused:
+        found["kernels"] = "fused"
     if world.precision is not None:
         found["precision"] = world.precision
     return found

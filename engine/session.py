@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from playhead.engine.frame_copy import FrameCopy
 from playhead.world.action import RE_ANCHOR, Action, prompt_number
 from playhead.world.binding import bind, switch_prompt
 from playhead.world.context import Context
@@ -65,6 +66,7 @@ class Session:
         self._obeys = bool(world.config.action.commands)
         self._anchor: dict[str, Any] | None = None
         self._state = world.new_state()
+        self._copy = FrameCopy()
         self._commit: Future[None] | None = None
         self._pending = False
 
@@ -131,12 +133,12 @@ class Session:
             if self.world.side_by_side and not self.world.last_pass_commits:
                 self._commit = self.world.commits.submit(self.world.commit, self._state)
             if decode:
-                self.world.decode(self._state)
+                self._copy.start(self.world.decode(self._state)[0])
             if self.world.device.type == "cuda":
                 self.world.foresee(self._state, [self.seed], self.tick + 1)
         self.tick += 1
         if decode:
-            self.frames = self._take_frames()
+            self.frames = self._copy.take()
         return self.frames
 
     @property
@@ -169,7 +171,7 @@ class Session:
         """Takes in a tick that was dreamed together with other sessions'; its commit is under way."""
         self._commit, self._pending = commit, True
         self.tick += 1
-        self.frames = self._take_frames()
+        self.frames = self._take_frames(self._state.frames)
         return self.frames
 
     @property
@@ -243,6 +245,6 @@ class Session:
         for name in sorted(held - {RE_ANCHOR}):
             switch_prompt(self.world, self._state, prompt_number(name))
 
-    def _take_frames(self, batch: Tensor | None = None) -> np.ndarray:
-        frames: Tensor = (self._state.frames if batch is None else batch)[0]
-        return frames.cpu().numpy().copy() if frames.device.type == "cpu" else frames.cpu().numpy()
+    def _take_frames(self, frames: Tensor) -> np.ndarray:
+        self._copy.start(frames[0])
+        return self._copy.take()

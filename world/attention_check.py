@@ -8,15 +8,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from playhead.world import remembered
 from playhead.world.attention import BACKENDS, attention
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
-from playhead.world.home import home, if_any, own_folder
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
@@ -56,7 +55,7 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> BackendReport:
         keys, values = k[:, :, :end], v[:, :, :end]
         try:
             found = attention(q, keys, values, backend=backend)[:, :, :QUERIES].float()
-        except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as problem:
+        except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
             return BackendReport(
                 backend, reason=next(iter(str(problem).splitlines()), type(problem).__name__)
             )
@@ -139,9 +138,9 @@ def choose_backend(
         return BackendChoice(wanted, (str(finding),))
     if device.type != "cuda":
         return BackendChoice(None)
-    memory = next((folder / "attention.json" for folder in if_any(home)), None)
+    memory = remembered.note("attention.json")
     key = _key(config, tokens, device, dtype)
-    known = _read(memory)
+    known = _known(memory)
     before = known.get(key)
     if before is not None and before.backend is not None:
         finding = measure(*draw_inputs(config, tokens, device, dtype), before.backend)
@@ -150,7 +149,7 @@ def choose_backend(
     findings = examine(config, tokens, device, dtype)
     best = findings[0].backend if findings[0].right else "math"
     choice = BackendChoice(best, tuple(map(str, findings)))
-    _write(memory, {**known, key: choice})
+    remembered.write(memory, {**known, key: choice})
     return choice
 
 
@@ -160,23 +159,7 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
     return f"{name}, torch {torch.__version__}, {dtype}, {sizes}, of {' '.join(BACKENDS)}"
 
 
-def _read(path: Path | None) -> dict[str, BackendChoice]:
-    if path is None:
-        return {}
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, BackendChoice])
-    except (OSError, msgspec.DecodeError, RecursionError):
-        return {}
+def _known(path: Path | None) -> dict[str, BackendChoice]:
+    """The choices that were kept, of backends that there still are."""
+    found = remembered.read(path, BackendChoice)
     return {key: choice for key, choice in found.items() if choice.backend in BACKENDS}
-
-
-def _write(path: Path | None, known: dict[str, BackendChoice]) -> None:
-    if path is None:
-        return
-    try:
-        own_folder(path.parent)
-        draft = path.with_suffix(".tmp")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
-        draft.replace(path)
-    except OSError:
-        return  # it is measured again next time

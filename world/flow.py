@@ -1,14 +1,15 @@
 """The flow of a state's noisy latents: which of a world's generators serves a pass, and what it is given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from playhead.world import acceleration, packed
 from playhead.world.experts import Experts
 from playhead.world.fused.generator import FusedGenerator
 from playhead.world.generator import Generator
-from playhead.world.packed_generator import PackedGenerator
+from playhead.world.packed_generator import PackedGenerator, fits
 from playhead.world.state import WorldState
 
 
@@ -31,10 +32,17 @@ class Flow:
         self._told = bool(experts.last.config.buttons)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
 
-    def pack(self, rows: int) -> None:
-        """Lays all weights out for a CPU, for passes of `rows` tokens."""
+    def pack(self, layers: Sequence[nn.Linear], rows: int, dtype: torch.dtype, whole: bool) -> bool:
+        """Lays weights out for a CPU, for passes of `rows` tokens: those of `layers` or, if `whole`, all.
+
+        Returns whether it was all, which not every generator and processor allows.
+        """
+        if not whole or not packed.available(dtype) or not fits(self._experts.last):
+            acceleration.pack(layers, rows)
+            return False
         for name, model in self._generators.items():
             self.passes[name] = PackedGenerator(model, rows)
+        return True
 
     def fuse(self, wanted: bool = True) -> None:
         """Has the small operations of all passes fused, or not."""

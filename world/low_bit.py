@@ -182,10 +182,29 @@ def _rescaled(
 
 def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     rows, by_row = _quantise_fast(x, "fp8")
+    if _scales_rows(x.device):
+        return _scaled(rows, weight, by_row, scale.t(), bias)
+    one = by_row.new_ones(())
+    return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, x.dtype)
+
+
+def _scaled(rows: Tensor, weight: Tensor, by_row: Tensor, by_column: Tensor, bias: Tensor | None) -> Tensor:
     found: Tensor = torch._scaled_mm(
-        rows, weight.t(), by_row, scale.t(), bias, out_dtype=torch.bfloat16, use_fast_accum=True
+        rows, weight.t(), by_row, by_column, bias, out_dtype=torch.bfloat16, use_fast_accum=True
     )
     return found
+
+
+@cache
+def _scales_rows(device: torch.device) -> bool:
+    """Whether an fp8 product can scale its rows and columns itself: not with every cuBLAS."""
+    rows = torch.zeros((48, 64), dtype=PRECISIONS["fp8"], device=device)
+    scale = torch.ones((48, 1), device=device)
+    try:
+        _scaled(rows, rows, scale, scale.t(), torch.zeros(48, dtype=torch.bfloat16, device=device))
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -193,12 +212,18 @@ def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None)
     count = len(rows)
     if count < FEWEST_ROWS:
         rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - count))
-    found = torch._int_mm(rows, weight.t())[:count]
-    if _fused(x):
-        from playhead.world.low_bit_kernels import rescale
+    return _rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, x.dtype)
 
-        return rescale(found, by_row, scale, bias, x.dtype)
-    return _rescaled(found, by_row, scale, bias, x.dtype)
+
+def _rescaled_fast(
+    found: Tensor, by_row: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """`_rescaled`, in one pass where there is Triton."""
+    if not _fused(found):
+        return _rescaled(found, by_row, scale, bias, dtype)
+    from playhead.world.low_bit_kernels import rescale
+
+    return rescale(found, by_row, scale, bias, dtype)
 
 
 def _quantise_fast(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:

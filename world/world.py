@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playhead.world import acceleration, checkpoint, low_bit, packed
+from playhead.world import acceleration, checkpoint, low_bit
 from playhead.world.attention_check import choose_backend
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.decoding import FrameDecoder
@@ -25,11 +25,11 @@ from playhead.world.encoding import FrameEncoder
 from playhead.world.errors import WorldError
 from playhead.world.experts import Experts
 from playhead.world.flow import Flow, expert_name
+from playhead.world.fused.choice import choose_fused
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.memory import cut_memory
 from playhead.world.noise import noises
-from playhead.world.packed_generator import fits
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.size import MAX_STEPS, check_size
 from playhead.world.state import StateLayout, WorldState
@@ -65,6 +65,7 @@ class World:
         attention: str | None = None,
         lay_out: bool = True,
         precision: str | None = None,
+        fused: bool | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -92,6 +93,9 @@ class World:
                 self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
+        self.fused = choose_fused(generator, config, self.device, dtype, fused)
+        if not cpu:
+            self._flow.fuse(self.fused.fused)
         self.turn = threading.Lock()
         self.commits = ThreadPoolExecutor(1, "commit")
         self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = partial(
@@ -111,11 +115,13 @@ class World:
         attention: str | None = None,
         memory: int | None = None,
         precision: str | None = None,
+        fused: bool | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention` names a backend of `world.attention`; by default the fastest right one is taken. `memory`:
         it remembers at most so many frames. `precision`: `fp8` or `int8` for low bit (`world.low_bit`).
+        `fused`: whether small operations are (`world.fused`); by default where that is right and faster.
         Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
@@ -136,9 +142,9 @@ class World:
             checkpoint.load_weights(model, folder, file, target, dtype)
         world = cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
-            attention=attention, precision=precision,
+            attention=attention, precision=precision, fused=fused,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision
+        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused
         kind = low_bit.number_types(dtype, precision)
         logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
         return world
@@ -155,12 +161,8 @@ class World:
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
         rows = self.tokens * self.config.sampling.latents_per_tick
-        if not self.last_pass_commits or not packed.available(self.dtype) or not fits(self.generator):
-            acceleration.pack(layers, rows)
-            return
-        if self.precision is None:
-            self._flow.pack(rows)
-        if self.config.frames_per_tick == 1:
+        whole = self._flow.pack(layers, rows, self.dtype, self.last_pass_commits)
+        if whole and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
 
     def share_cores(self) -> None:

@@ -26,6 +26,12 @@ def bench_play(
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    fused: Annotated[
+        bool | None,
+        typer.Option(
+            "--fused/--no-fused", help="Small operations fused, on a GPU; default: if that is faster."
+        ),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
@@ -55,7 +61,7 @@ def bench_play(
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
     with ThreadPoolExecutor(1) as loading:
         loaded = loading.submit(
-            World.load, world, device, steps=steps, attention=attention, precision=precision
+            World.load, world, device, steps=steps, attention=attention, precision=precision, fused=fused
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -82,6 +88,8 @@ def bench_play(
         start=measured.start,
         attention=loaded.attention,
         attention_findings=loaded.attention_findings,
+        fused=loaded.fused.fused,
+        fused_finding=loaded.fused.finding,
         stages={name: Spread.of(times) for name, times in timed.items()},
         gflop={name: operations / 1e9 for name, operations in counted.items()},
         tflops=machine.product_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,

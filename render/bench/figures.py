@@ -52,6 +52,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     start: float
     attention: str | None = None
     attention_findings: tuple[str, ...] = ()
+    fused: bool = False
+    fused_finding: str = ""
     stages: dict[str, Spread] = {}
     gflop: dict[str, float] = {}
     tflops: float | None = None
@@ -73,6 +75,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
         yield f"start         {self.start:.1f} s from loading to the first dreamed frame on screen"
         if self.attention is not None:
             yield f"attention     {self.attention}, of {'; '.join(self.attention_findings)}"
+        if self.fused or self.fused_finding:
+            yield f"kernels       {'fused' if self.fused else 'plain'}: {self.fused_finding}"
         for name, spread in self.stages.items():
             yield f"{name:13} {spread} ms p50 / p95 / p99, waited for"
         if self.gflop:
@@ -104,7 +108,7 @@ def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str,
 
     Of all that both have, and of what kind the runs were where that is not the same.
     """
-    for name in ("hardware", "world", "steps", "precision", "paced", "attention"):
+    for name in ("hardware", "world", "steps", "precision", "paced", "attention", "fused"):
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             yield name, printable(str(a)), printable(str(b)), ""

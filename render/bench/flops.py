@@ -44,9 +44,10 @@ def _count(work: Callable[[], object]) -> int:
 
 
 def _formulas() -> dict[object, Callable[..., int]]:
-    """Those of a CPU's kernels that torch does not count, where it has them."""
+    """Those of kernels that torch does not count, where it has them."""
     formulas: dict[tuple[object, str], Callable[..., int]] = {
         (torch.ops.aten, "_int_mm"): _whole_numbers,
+        (torch.ops.aten, "_addmm_activation"): _bent,
         (torch.ops.mkldnn, "_linear_pointwise"): _linear,
         (torch.ops.mkldnn, "_convolution_pointwise"): _convolution,
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"): _attention,
@@ -55,6 +56,10 @@ def _formulas() -> dict[object, Callable[..., int]]:
 
 
 def _whole_numbers(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * prod(x) * weight[1]
+
+
+def _bent(bias: Sequence[int], x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
     return 2 * prod(x) * weight[1]
 
 

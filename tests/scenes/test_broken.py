@@ -12,7 +12,7 @@ from playhead import main as command_line
 from playhead.engine.agents import WorldEnv
 from playhead.engine.bridge.server.registry import Registry
 from playhead.scenes.scene import SceneError, load_scene, scan_scenes, scene_names, scenes_of
-from playhead.world import attention_check
+from playhead.world import attention_check, remembered
 from playhead.world.catalogue import scan_worlds
 from playhead.world.errors import WorldError, warn_once
 from playhead.world.world import World
@@ -134,8 +134,8 @@ def test_a_broken_recording_is_a_row(kind: str, mine: Path, run: Callable[..., s
 @pytest.mark.parametrize("note", [b"", b"{", b"[1]", b'{"a": 3}', b"\xff\xfe", b"[" * 100_000])
 def test_broken_notes_on_attention_are_none(note: bytes, tmp_path: Path) -> None:
     (tmp_path / "attention.json").write_bytes(note)
-    assert attention_check._read(tmp_path / "attention.json") == {}
+    assert attention_check._known(tmp_path / "attention.json") == {}
     whole = {"key": attention_check.BackendChoice("math")}
-    attention_check._write(tmp_path / "attention.json", whole)
-    assert attention_check._read(tmp_path / "attention.json") == whole
+    remembered.write(tmp_path / "attention.json", whole)
+    assert attention_check._known(tmp_path / "attention.json") == whole
     assert msgspec.json.decode((tmp_path / "attention.json").read_bytes())

@@ -16,6 +16,7 @@ from playhead.world.attention import attention
 from playhead.world.fused.actions import FusedActions
 from playhead.world.fused.ops import Norm, Turn, add, add_norm, linear_gelu, norm, turn
 from playhead.world.generator import Block, Generator, linear_layers
+from playhead.world.low_bit import quantised
 
 
 class Cache(Protocol):
@@ -124,7 +125,7 @@ class _FusedBlock:
         return cache.attend(layer, q, keys, values) if own is None else cache.read(layer, q)
 
     def _wide(self, y: Tensor) -> Tensor:
-        if "forward" not in vars(self._widen):  # else another has taken its place
+        if not quantised(self._widen):
             return linear_gelu(y, self._widen.weight, self._widen.bias)
         return F.gelu(self._widen(y), approximate="tanh")
 

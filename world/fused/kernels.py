@@ -107,13 +107,11 @@ def norm_turn(
         if GAINS:
             value *= tl.load(gain + column, here, 0.0).to(tl.float32)
         if TURNS:
-            partner = tl.load(x + row.to(tl.int64) * x_stride + (column ^ 1), here, 0.0).to(tl.float32) * by
-            if GAINS:
-                partner *= tl.load(gain + (column ^ 1), here, 0.0).to(tl.float32)
             entry = batch * turn_batch + (token // entry_rows) * size + inner
             cos = tl.load(cos_sin + entry, inner < size, 0.0)
             sin = tl.load(cos_sin + sin_at + entry, inner < size, 0.0)
-            value = value * cos + partner * sin
+            even, odd = tl.split(tl.reshape(value, (HEADS, BLOCK // 2, 2)))
+            value = value * cos + tl.reshape(tl.join(odd, even), (HEADS, BLOCK)) * sin
     to = batch.to(tl.int64) * out_batch + head.to(tl.int64) * out_head + inner
     to += token // rows * out_frame + (token % rows).to(tl.int64) * out_token
     tl.store(out + to, value.to(out.dtype.element_ty), here)

@@ -26,6 +26,13 @@ def available(device: torch.device) -> bool:
     return _kernels is not None and (device.type == "cuda" or INTERPRETED)
 
 
+def _run(kernel: str, grid: tuple[int, ...], x: Tensor, *given: Tensor | float, **constants: float) -> None:
+    """Runs a kernel on the device of `x`, its first argument, whichever is the current one."""
+    assert _kernels is not None
+    with torch.cuda.device_of(x):
+        getattr(_kernels, kernel)[grid](x, *given, **constants)
+
+
 @dataclass(frozen=True)
 class Norm:
     """A layer norm, then `* scale + shift`; `one` is added to the scale.
@@ -63,12 +70,13 @@ def _add_norm(
 ) -> tuple[Tensor, Tensor | None]:
     if not available(x.device):
         return _plain_add_norm(x, y, gate, by)
-    assert _kernels is not None
     r, d = x.shape
     frames = max(len(given) for given in (gate, by.scale if by else None, x[:1]) if given is not None)
     summed = x if y is None else torch.empty_like(x)
     normed = None if by is None else torch.empty_like(x)
-    _kernels.add_norm[(r,)](
+    _run(
+        "add_norm",
+        (r,),
         x,
         x if y is None else y,
         x if gate is None else gate,
@@ -134,13 +142,14 @@ def turn(x: Tensor, how: Turn, batch: int, out: Tensor | None = None) -> Tensor:
         found = _plain_turn(x, how, batch)
         out.copy_(found.unflatten(2, (-1, out.shape[1])).permute(0, 3, 1, 2, 4) if out.ndim == 5 else found)
         return out
-    assert _kernels is not None
     table = how.cos_sin
     # Strides of batch, head, frame and token of a frame.
     rows, strides = length, (*out.stride()[:2], 0, out.stride(2))
     if out.ndim == 5:
         rows, strides = out.shape[1], (out.stride(0), out.stride(2), out.stride(3), out.stride(1))
-    _kernels.norm_turn[(r,)](
+    _run(
+        "norm_turn",
+        (r,),
         x,
         x if how.gain is None else how.gain,
         x if table is None else table,
@@ -190,10 +199,11 @@ def merge_parts(found: Tensor, sums: Tensor) -> Tensor:
     if not available(found.device) or found.stride(3) != 1 or size & (size - 1):
         weights = torch.softmax(sums.reshape(parts, heads, queries, 1).float(), 0)
         return (found * weights).sum(0, keepdim=True).to(found.dtype)
-    assert _kernels is not None
     out = found.new_empty((1, queries, heads, size))
     rows = 8
-    _kernels.merge_parts[(-(-queries // rows), heads)](
+    _run(
+        "merge_parts",
+        (-(-queries // rows), heads),
         found,
         sums.reshape(parts, heads, queries),
         out,
@@ -220,9 +230,10 @@ def few_keys(q: Tensor, k: Tensor, v: Tensor, length: int, rows: int = 1) -> Ten
         batch = row // length * rows + row % rows
         found = F.scaled_dot_product_attention(q.unsqueeze(2), k[batch].to(q.dtype), v[batch].to(q.dtype))
         return found.reshape(r, -1)
-    assert _kernels is not None
     out = torch.empty_like(q)
-    _kernels.few_keys[(r, heads)](
+    _run(
+        "few_keys",
+        (r, heads),
         q,
         k,
         v,
@@ -251,10 +262,9 @@ def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """GELU, by the tanh formula, of rows plus the bias `(frames, D)` of each one's frame."""
     if not available(x.device):
         return F.gelu(x.float() + _each(bias, len(x)), approximate="tanh").to(x.dtype)
-    assert _kernels is not None
     r, d = x.shape
     out = torch.empty_like(x)
-    _kernels.bias_gelu[(r,)](x, bias, out, d, r // len(bias), BLOCK=_power(d), num_warps=4)
+    _run("bias_gelu", (r,), x, bias, out, d, r // len(bias), BLOCK=_power(d), num_warps=4)
     return out
 
 

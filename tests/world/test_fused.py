@@ -1,0 +1,161 @@
+"""Fused passes compute what plain ones do, to rounding, and are taken where they are right and faster."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from playhead.engine.session import Session
+from playhead.world.action import Action
+from playhead.world.config import WorldConfig
+from playhead.world.errors import WorldError
+from playhead.world.fused import choice
+from playhead.world.generator import Generator
+from playhead.world.lighttae import LightTAE
+from playhead.world.randomise import random_context, random_world
+from playhead.world.world import World
+from tests.command_line import ROOT
+from tests.conftest import make_tiny_context, make_tiny_world
+
+WORLDS = ("causal-forcing", "self-forcing", "longlive", "sgf", "matrix-game-2", "matrix-game-2-templerun")
+FASTER, SLOWER, WRONG = (0.004, 3.0, 2.0), (0.004, 2.0, 3.0), (0.2, 3.0, 2.0)
+
+
+def test_kernels_compute_what_their_twins_do() -> None:
+    pytest.importorskip("triton")
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "tests.world.fused_kernels"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    errors = json.loads(done.stdout)
+    assert set(errors) == {"add_norm", "turn", "merge_parts", "few_keys", "bias_gelu"}
+    assert max(errors.values()) < 2e-6, errors
+
+
+def build(config: WorldConfig) -> World:
+    torch.manual_seed(0)
+    generator = Generator(config.generator)
+    for parameter in generator.parameters():  # random weights of a trained size, gains and biases too
+        torch.nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else parameter.data.add_(
+            0.1 * torch.randn_like(parameter)
+        )
+    return World(config, generator, LightTAE(config.autoencoder))
+
+
+def play(world: World, fused: bool, ticks: int) -> np.ndarray:
+    """The latents of each tick `(ticks, F, C, h, w)`, of random actions."""
+    world._flow.fuse(fused)
+    space, draw = world.config.action, np.random.default_rng(1)
+    session = Session(world, random_context(world.config), 5)
+    found = []
+    for _ in range(ticks):
+        held = frozenset(draw.choice(space.seen, 1).tolist() if space.seen else ())
+        session.step(Action(held, {axis: float(draw.uniform(-1, 1)) for axis in space.axes}))
+        found.append(session.latents)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_public_worlds_dream_the_same_fused(name: str) -> None:
+    world = build(random_world(name, small=True))
+    ticks = 2 * world.config.sampling.window // world.config.sampling.latents_per_tick
+    plain, fused = (play(world, way, ticks) for way in (False, True))
+    assert plain.std() > 0.1
+    assert not np.array_equal(plain, fused), "these are the same passes"
+    np.testing.assert_allclose(fused, plain, atol=1e-4)
+
+
+def test_a_block_whose_slots_are_apart_dreams_the_same_fused() -> None:
+    config = random_world("matrix-game-2", small=True)
+    sampling = msgspec.structs.replace(config.sampling, window=7)  # three latents a tick go round it
+    world = build(msgspec.structs.replace(config, sampling=sampling))
+    np.testing.assert_allclose(play(world, True, 9), play(world, False, 9), atol=1e-4)
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_sessions_of_one_pass_dream_the_same_fused(one_pass: bool) -> None:
+    world = make_tiny_world(one_pass=one_pass, lay_out=False)
+    found = []
+    for fused in (False, True):
+        world._flow.fuse(fused)
+        sessions = [Session(world, make_tiny_context(), seed) for seed in (3, 4)]
+        for tick in range(20):
+            held = Action(frozenset({"forward"} if tick % 3 else ()))
+            Session.step_joined(sessions, [held, Action()])
+        found.append(np.stack([session.latents for session in sessions]))
+    assert found[0].std() > 0.1
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_without_a_gpu_passes_are_plain(tiny_world: World) -> None:
+    assert not tiny_world.fused.fused
+    with pytest.raises(WorldError, match="--fused needs an NVIDIA GPU and Triton"):
+        choice.choose_fused(
+            tiny_world.generator, tiny_world.config, tiny_world.device, tiny_world.dtype, wanted=True
+        )
+
+
+def decide(world: World, wanted: bool | None = None) -> choice.FusedChoice:
+    return choice.choose_fused(world.generator, world.config, world.device, world.dtype, wanted)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[float, float, float] | str]:
+    """What the next measurements find, on a device that has the kernels, in a home of their own."""
+    found: list[tuple[float, float, float] | str] = []
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
+    monkeypatch.setattr(choice.ops, "available", lambda device: True)
+    monkeypatch.setattr(choice, "_compare", lambda *_: found.pop(0))
+    return found
+
+
+def test_the_faster_right_way_is_taken_and_kept(
+    measured: list[tuple[float, float, float] | str], tiny_world: World
+) -> None:
+    measured += [FASTER, SLOWER]
+    assert decide(tiny_world).fused
+    assert decide(tiny_world).fused, "what is remembered holds, whatever a pass takes this time"
+    measured += [WRONG]
+    assert not decide(tiny_world).fused, "but not where it is wrong by now"
+    assert not measured and not decide(tiny_world).fused
+
+
+@pytest.mark.parametrize("found", [SLOWER, WRONG, "no compiler"])
+def test_what_is_slower_or_wrong_or_fails_stays_plain(
+    found: tuple[float, float, float] | str,
+    measured: list[tuple[float, float, float] | str],
+    tiny_world: World,
+) -> None:
+    measured += [found]
+    assert not decide(tiny_world).fused
+
+
+@pytest.mark.parametrize("found", [WRONG, "no compiler"])
+def test_wanted_though_wrong_is_refused(
+    found: tuple[float, float, float] | str,
+    measured: list[tuple[float, float, float] | str],
+    tiny_world: World,
+) -> None:
+    measured += [found]
+    with pytest.raises(WorldError, match=r"--fused is refused here: .*; leave it out"):
+        decide(tiny_world, wanted=True)
+
+
+def test_wanted_is_taken_though_slower(
+    measured: list[tuple[float, float, float] | str], tiny_world: World
+) -> None:
+    measured += [SLOWER]
+    assert decide(tiny_world, wanted=True).fused
+    assert not decide(tiny_world, wanted=False).fused
+
+
+def test_a_pass_both_ways_is_compared(tiny_world: World) -> None:
+    found = choice._compare(tiny_world.generator, tiny_world.config, tiny_world.device, tiny_world.dtype)
+    assert not isinstance(found, str)
+    error, *seconds = found
+    assert error < 1e-5 and min(seconds) > 0

@@ -1,0 +1,150 @@
+"""Whether a world's passes are fused: measured when it loads, on this device, by a pass both ways.
+
+A fused pass has to make of an input what a plain one does, but for rounding, and in less time. What was found
+is remembered in the user's folder, so that later loads take the same way.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from playhead.world import remembered
+from playhead.world.action_module import ActionMemory
+from playhead.world.config import WorldConfig
+from playhead.world.errors import WorldError
+from playhead.world.fused import ops
+from playhead.world.fused.generator import FusedGenerator
+from playhead.world.generator import Generator
+from playhead.world.kv_cache import KVCache
+
+LIMIT = 0.05
+"""Relative L1 distance of the two flows up to which they are one.
+
+Rounding makes 0.013 in bfloat16, where each of them is 0.016 from float32, and 0.03 where layers are low bit.
+"""
+
+
+@dataclass(frozen=True)
+class FusedChoice:
+    """Whether passes are fused, and in a sentence why."""
+
+    fused: bool
+    finding: str = ""
+
+
+def choose_fused(
+    generator: Generator,
+    config: WorldConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    wanted: bool | None = None,
+) -> FusedChoice:
+    """The faster right way for a world whose passes are those of `generator`, or the one that is `wanted`.
+
+    Outside CUDA, and where there is no Triton, all passes are plain. Raises WorldError where fused ones are
+    wanted and cannot be had, or are wrong.
+    """
+    if not ops.available(device):
+        if wanted:
+            raise WorldError(
+                "--fused needs an NVIDIA GPU and Triton, which comes with torch for CUDA; leave it out"
+            )
+        return FusedChoice(False)
+    if wanted is False:
+        return FusedChoice(False, "plain, as asked")
+    memory, key = remembered.note("fused.json"), _key(config, device, dtype)
+    known = remembered.read(memory, FusedChoice)
+    if wanted is None and key in known and not known[key].fused:
+        return known[key]
+    found = _compare(generator, config, device, dtype)
+    if isinstance(found, str) or found[0] > LIMIT:
+        said = found if isinstance(found, str) else f"relative L1 error {found[0]:.3f}, above {LIMIT}"
+        if wanted:
+            raise WorldError(f"--fused is refused here: {said}; leave it out")
+        choice = FusedChoice(False, said)
+    else:
+        error, plain, fused = found
+        said = f"relative L1 error {error:.4f}, {1000 * fused:.1f} ms a pass, {1000 * plain:.1f} plain"
+        # What is remembered holds however long a pass takes this time: numbers hang on it.
+        choice = FusedChoice(bool(wanted) or key in known or fused < plain, said)
+    if wanted is None:
+        remembered.write(memory, {**known, key: choice})
+    return choice
+
+
+@torch.no_grad()
+def _compare(
+    generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype
+) -> tuple[float, float, float] | str:
+    """How far a fused first pass is from a plain one, and the seconds of both; or why there is none."""
+    g, latent, count = config.generator, config.latent, config.sampling.latents_per_tick
+    tokens = generator.tokens(latent.height, latent.width)
+    draw = torch.Generator(device).manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, device=device)
+
+    cache = KVCache(
+        layers=g.layers,
+        batch=1,
+        heads=g.heads,
+        frames=count,
+        sink=0,
+        tokens=tokens,
+        head_dim=g.head_dim,
+        device=device,
+        dtype=dtype,
+    )
+    cache.begin(count)
+    memory = None
+    if g.action is not None:
+        memory = ActionMemory(
+            g.action, batch=1, tokens=tokens, frames=count, latents=count, device=device, dtype=dtype
+        )
+        memory.hold(noise(1, count, g.action.inputs))
+        memory.begin(count)
+    context = None
+    if g.text_dim or g.image_dim:
+        rows = noise(1, g.text_length, g.text_dim) if g.text_dim else noise(1, 257, g.image_dim)
+        context = generator.embed_context(rows.to(dtype))
+    x = noise(1, count, g.in_channels, latent.height, latent.width)
+    timesteps = torch.full((1, count), 900.0, device=device)
+    cos_sin = generator.rope_table(range(count), latent.height, latent.width).to(device)
+    action = noise(1, count, g.told) if g.buttons else None
+    given = memory.given() if memory is not None else None
+    plain, seconds = _timed(
+        lambda: generator(x, timesteps, cos_sin, cache.attend, action, context, given), device
+    )
+    try:
+        passes = FusedGenerator(generator)
+        fused, less = _timed(lambda: passes(x, timesteps, cos_sin, cache, action, context, memory), device)
+    except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
+        return next(iter(str(problem).splitlines()), type(problem).__name__)
+    error = float((plain - fused).abs().sum() / plain.abs().sum())
+    return (error if error == error else float("inf")), seconds, less
+
+
+def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
+    """What a pass returns, and the shortest of a few times in seconds."""
+    found, times = work(), []
+    for _ in range(3):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        found = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return found, min(times)
+
+
+def _key(config: WorldConfig, device: torch.device, dtype: torch.dtype) -> str:
+    g, latent, count = config.generator, config.latent, config.sampling.latents_per_tick
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    sizes = (
+        f"{g.layers}x{g.dim}x{g.ffn_dim}, {count}x{latent.height}x{latent.width}, actions {bool(g.action)}"
+    )
+    return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
