@@ -8,6 +8,8 @@ own input of the step before, `TPool` merges steps, `TGrow` splits them. The pub
 Pixels are in [0, 1], `(N, T, 3, H, W)`; latents are `(N, T, C, h, w)`.
 """
 
+from itertools import pairwise
+
 import msgspec
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,16 @@ def conv(n_in: int, n_out: int, stride: int = 1, bias: bool = True) -> nn.Conv2d
     return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=bias)
 
 
+def _innermost(x: Tensor) -> Tensor:
+    """`(…, C, H, W)` as `(…, H, W, C)`: how convolutions are fastest, and what a copy of this view keeps."""
+    return x.movedim(-3, -1)
+
+
+def _outermost(x: Tensor) -> Tensor:
+    """Back again; channels stay innermost in memory."""
+    return x.movedim(-1, -3)
+
+
 class Clamp(nn.Module):
     """A soft clamp to (-3, 3) that leaves typical latents nearly untouched."""
 
@@ -67,7 +79,8 @@ class MemBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        found: Tensor = F.relu(self.conv(torch.cat([x, past], 1)) + x)
+        both = torch.cat([_innermost(x), _innermost(past)], -1)
+        found: Tensor = F.relu(self.conv(_outermost(both)) + x)
         return found
 
 
@@ -94,9 +107,11 @@ class TGrow(nn.Module):
         self.conv = nn.Conv2d(n, n * stride, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, c, h, w = x.shape
-        found: Tensor = self.conv(x).reshape(-1, c, h, w)
-        return found
+        found: Tensor = self.conv(x)
+        if self.stride == 1:
+            return found
+        steps = _innermost(found).unflatten(-1, (self.stride, -1)).movedim(-2, 1)
+        return _outermost(steps.flatten(0, 1).contiguous())
 
 
 def _run(layers: nn.Sequential, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
@@ -107,7 +122,7 @@ def _run(layers: nn.Sequential, x: Tensor, memory: Memory | None) -> tuple[Tenso
     n = x.shape[0]
     x = x.flatten(0, 1)
     carried: Memory = []
-    for layer in layers:
+    for layer in _cheapest(layers):
         if not isinstance(layer, MemBlock):
             x = layer(x)
             continue
@@ -117,9 +132,22 @@ def _run(layers: nn.Sequential, x: Tensor, memory: Memory | None) -> tuple[Tenso
         if steps.shape[1] == 1:
             past = before
         else:
-            past = torch.cat([before.unsqueeze(1), steps[:, :-1]], 1).flatten(0, 1)
+            earlier = torch.cat([_innermost(before).unsqueeze(1), _innermost(steps[:, :-1])], 1)
+            past = _outermost(earlier.flatten(0, 1))
         x = layer(x, past)
     return x.unflatten(0, (n, -1)), carried
+
+
+def _cheapest(layers: nn.Sequential) -> list[nn.Module]:
+    """The layers in the order in which they cost least.
+
+    A `TGrow` looks at each position alone: before an upsampling it makes the same of a quarter as many.
+    """
+    order = list(layers)
+    for i, (layer, following) in enumerate(pairwise(layers)):
+        if isinstance(layer, nn.Upsample) and isinstance(following, TGrow):
+            order[i : i + 2] = [following, layer]
+    return order
 
 
 class Encoder(nn.Sequential):
