@@ -7,6 +7,7 @@ library's logarithm and cosine are not: they differ in their last bits from one 
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -95,7 +96,7 @@ class _Begun:
         pairs = 2 * _half(math.prod(shape))
         if gpu and len(seeds) > GROUP:  # as long as it has other work, only what this asks of it takes time
             self._parts: list[Future[None]] = []
-            self._noise = self._made_of(philox.uniforms(seeds, tick, step, pairs, device))
+            self._noise = _recorded(tuple(seeds), step, tuple(shape), device).draw(tick)
             return
         if gpu:  # memory that it fetches while the caller goes on
             self._drawn = torch.empty((len(seeds), pairs), dtype=torch.float64, pin_memory=True)
@@ -114,12 +115,47 @@ class _Begun:
                 part.result()
             self._noise = self._drawn
             if self._device.type == "cuda":
-                self._noise = self._made_of(self._drawn.to(self._device, non_blocking=True))
+                self._noise = _made_of(self._drawn.to(self._device, non_blocking=True), self._shape)
         return self._noise
 
-    def _made_of(self, uniform: Tensor) -> Tensor:
-        made = torch.cat(gaussian(torch, *uniform.chunk(2, 1)), 1).float()
-        return made[:, : math.prod(self._shape[1:])].reshape(self._shape)
+
+class RecordedNoise:
+    """The noise of many sessions, drawn by a GPU in one recorded graph.
+
+    It is some hundreds of small operations: to ask for one after the other takes longer than a tick.
+    """
+
+    def __init__(self, seeds: Sequence[int], step: int, shape: Sequence[int], device: torch.device) -> None:
+        self._seeds, self._step = tuple(seeds), step
+        self._tick = torch.zeros((), dtype=torch.int64, device=device)
+        self._noise = torch.zeros((len(seeds), *shape), device=device)
+        self._graphs = acceleration.Graphs(device)
+        self._turn = threading.Lock()
+
+    def draw(self, tick: int) -> Tensor:
+        """That of a tick, `(sessions, *shape)`, the caller's own."""
+        with self._turn:
+            self._tick.fill_(tick)
+            self._graphs.run("noise", self._draw)
+            return self._noise.clone()
+
+    def _draw(self) -> None:
+        pairs = 2 * _half(math.prod(self._noise.shape[1:]))
+        drawn = philox.uniforms(self._seeds, self._tick, self._step, pairs)
+        self._noise.copy_(_made_of(drawn, self._noise.shape))
+
+
+@lru_cache(16)  # of each the numbers of its sessions, a dozen times over
+def _recorded(
+    seeds: tuple[int, ...], step: int, shape: tuple[int, ...], device: torch.device
+) -> RecordedNoise:
+    return RecordedNoise(seeds, step, shape, device)
+
+
+def _made_of(uniform: Tensor, shape: Sequence[int]) -> Tensor:
+    """Noise of `shape`, sessions first, of pairs of numbers in (0, 1]."""
+    made = torch.cat(gaussian(torch, *uniform.chunk(2, 1)), 1).float()
+    return made[:, : math.prod(shape[1:])].reshape(tuple(shape))
 
 
 @lru_cache

@@ -16,12 +16,12 @@ BUMPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 ROUNDS = 10
 
 
-def uniforms(seeds: Sequence[int], tick: int, step: int, count: int, device: torch.device) -> Tensor:
-    """What noise is made of, drawn where it is used: float64 `(len(seeds), count)` in (0, 1]."""
-    blocks = -(-count // 4)
+def uniforms(seeds: Sequence[int], tick: Tensor, step: int, count: int) -> Tensor:
+    """What noise is made of, drawn where `tick` lies, int64 `()`: float64 `(len(seeds), count)` in (0, 1]."""
+    blocks, device = -(-count // 4), tick.device
     key = _keys(tuple(seeds), device)
     first = torch.arange(1, blocks + 1, device=device).expand(len(seeds), -1)  # numpy counts before it draws
-    even = torch.stack([first, torch.full_like(first, tick)])
+    even = torch.stack([first, tick.expand_as(first)])
     odd = torch.stack([torch.full_like(first, step), torch.zeros_like(first)])
     words = _rounds(even, odd, key)[:, :count]
     return _upper(words, 11).double().mul_(2.0**-53).add_(2.0**-54)

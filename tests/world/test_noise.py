@@ -15,8 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playhead.world import noise as module
-from playhead.world import philox
-from playhead.world.noise import GROUP, DeviceNoise, PrefetchedNoise, _cos_sin, _log, gaussian, noise, noises
+from playhead.world.noise import (
+    GROUP,
+    DeviceNoise,
+    PrefetchedNoise,
+    RecordedNoise,
+    _cos_sin,
+    _log,
+    gaussian,
+    noise,
+    noises,
+)
 from playhead.world.philox import uniforms
 
 ROOT = Path(__file__).parents[2]
@@ -188,8 +197,17 @@ def test_a_device_draws_the_uniform_numbers_that_numpy_draws(seeds, tick, step, 
     """The same bits, of any seed, at any tick, however many of them."""
     wanted = np.empty((len(seeds), count))
     module._fill_uniform(seeds, tick, step, wanted)
-    found = uniforms(seeds, tick, step, count, torch.device("cpu"))
+    found = uniforms(seeds, torch.tensor(tick), step, count)
     assert found.dtype == torch.float64 and wanted.tobytes() == found.numpy().tobytes()
+
+
+def test_recorded_noise_is_its_ticks_whatever_was_drawn_before() -> None:
+    seeds, shape = (3, 2**63, 2**64 - 1), (2, 5, 3)
+    recorded = RecordedNoise(seeds, 1, shape, torch.device("cpu"))
+    kept = recorded.draw(5)
+    for tick in (0, 7, 2**40, 5):
+        assert torch.equal(recorded.draw(tick), noises(seeds, tick, 1, shape))
+    assert torch.equal(kept, noises(seeds, 5, 1, shape)), "a later tick has overwritten it"
 
 
 class StandIn:
@@ -230,7 +248,7 @@ def test_a_gpu_makes_the_same_noise(gpu: StandIn, monkeypatch, shape) -> None:
     few, many = range(GROUP), range(GROUP + 2)
     expected = {seeds: noises(seeds, 7, 1, shape) for seeds in (few, many)}
     monkeypatch.setattr(module, "gaussian", watched)
-    monkeypatch.setattr(philox, "uniforms", lambda *asked: uniforms(*asked[:-1], torch.device("cpu")))
+    monkeypatch.setattr(module, "_recorded", lambda *asked: RecordedNoise(*asked[:-1], torch.device("cpu")))
     for draw_there, seeds in (
         (partial(noises, device=gpu), many),
         (PrefetchedNoise(gpu), many),
