@@ -35,6 +35,9 @@ def bench_play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
+    ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
     recording: Annotated[bool, typer.Option("--recording", help="Also compare with recorded play.")] = False,
     paced: Annotated[
@@ -61,7 +64,14 @@ def bench_play(
     # idle while the loop's play, but then more threads than cores, and libgomp hardly lets any wait awake.
     with ThreadPoolExecutor(1) as loading:
         loaded = loading.submit(
-            World.load, world, device, steps=steps, attention=attention, precision=precision, fused=fused
+            World.load,
+            world,
+            device,
+            steps=steps,
+            attention=attention,
+            memory=memory,
+            precision=precision,
+            fused=fused,
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]

@@ -21,6 +21,7 @@ from playhead.world.action import Action
 from playhead.world.checkpoint import save_weights
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
+from playhead.world.fused import choice
 from playhead.world.home import worlds_folder
 from playhead.world.noise import noises
 from playhead.world.randomise import random_context, random_world, save_world_config
@@ -111,6 +112,21 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
     assert worst < (low_bit.LIMIT if precision == "fp8" else 0.002)
 
 
+def fused_pass(name: str, device: str) -> None:
+    """A fused pass is as near to float32 as a plain one is."""
+    config = random_world(name)
+    save_world_config(config)
+    world = World.load(config.name, device, fused=True)
+    fused = choice.draw_pass(world.generator, config, world.device, world.dtype, True)()
+    plain = choice.draw_pass(world.generator, config, world.device, world.dtype, False)()
+    for block in world.generator.blocks:
+        block.self_attn._joined = None  # whose weights would stay in bfloat16
+    exact = choice.draw_pass(world.generator.float(), config, world.device, torch.float32, False)()
+    far, near = (float((x - exact).abs().sum() / exact.abs().sum()) for x in (fused, plain))
+    print(f"{config.name}: a fused pass is {far:.4f} from float32 (relative L1), a plain one {near:.4f}")
+    assert world.fused.fused and far < 1.1 * near
+
+
 def low_bit_world(precision: str, device: str) -> None:
     config = random_world("causal-forcing")
     save_world_config(config)
@@ -192,6 +208,8 @@ def main() -> None:
             small(name, given.device)
         for name in () if given.small else FULL:
             full(name, given.device)
+        for name in () if given.small else FULL:
+            fused_pass(name, given.device)
         for precision in () if given.small else low_bit.PRECISIONS:
             low_bit_world(precision, given.device)
 

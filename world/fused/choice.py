@@ -75,11 +75,24 @@ def choose_fused(
     return choice
 
 
-@torch.no_grad()
 def _compare(
     generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype
 ) -> tuple[float, float, float] | str:
     """How far a fused first pass is from a plain one, and the seconds of both; or why there is none."""
+    plain, seconds = _timed(draw_pass(generator, config, device, dtype, False), device)
+    try:
+        fused, less = _timed(draw_pass(generator, config, device, dtype, True), device)
+    except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
+        return next(iter(str(problem).splitlines()), type(problem).__name__)
+    error = float((plain - fused).abs().sum() / plain.abs().sum())
+    return (error if error == error else float("inf")), seconds, less
+
+
+@torch.no_grad()
+def draw_pass(
+    generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype, fused: bool
+) -> Callable[[], Tensor]:
+    """A session's first pass over random numbers, the same ones every time, with a cache of that alone."""
     g, latent, count = config.generator, config.latent, config.sampling.latents_per_tick
     tokens = generator.tokens(latent.height, latent.width)
     draw = torch.Generator(device).manual_seed(0)
@@ -114,17 +127,11 @@ def _compare(
     timesteps = torch.full((1, count), 900.0, device=device)
     cos_sin = generator.rope_table(range(count), latent.height, latent.width).to(device)
     action = noise(1, count, g.told) if g.buttons else None
-    given = memory.given() if memory is not None else None
-    plain, seconds = _timed(
-        lambda: generator(x, timesteps, cos_sin, cache.attend, action, context, given), device
-    )
-    try:
+    if fused:
         passes = FusedGenerator(generator)
-        fused, less = _timed(lambda: passes(x, timesteps, cos_sin, cache, action, context, memory), device)
-    except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
-        return next(iter(str(problem).splitlines()), type(problem).__name__)
-    error = float((plain - fused).abs().sum() / plain.abs().sum())
-    return (error if error == error else float("inf")), seconds, less
+        return torch.no_grad()(lambda: passes(x, timesteps, cos_sin, cache, action, context, memory))
+    given = memory.given() if memory is not None else None
+    return torch.no_grad()(lambda: generator(x, timesteps, cos_sin, cache.attend, action, context, given))
 
 
 def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
