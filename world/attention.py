@@ -5,12 +5,14 @@ returns what the queries read. Playing uses `KVCache.attend`; training a whole s
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from playhead.world.installed_attention import PACKAGES, installed_attention
 from playhead.world.split_attention import PARTS, split_attention
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -23,8 +25,11 @@ KERNELS = {
 }
 """Torch's own kernels, by the name of the backend."""
 
-BACKENDS = ("torch", *KERNELS, *PARTS, "sage")
+BACKENDS = ("torch", *KERNELS, *PARTS, "sage", *PACKAGES)
 """`torch` leaves the choice to torch."""
+
+FLEX = "flex"
+"""Torch's flex attention, which compiles a kernel for every shape: for whoever asks for it."""
 
 
 def attention(
@@ -32,7 +37,8 @@ def attention(
 ) -> Tensor:
     """Softmax attention at scale 1 / sqrt(head_dim); writes to none of its inputs.
 
-    `backend` is one of `BACKENDS`, or None for the device's usual way. `sage` and `split…` take no mask.
+    `backend` is one of `BACKENDS`, `FLEX`, or None for the device's usual way. A mask is for that and for
+    torch's own kernels alone.
     Raises RuntimeError where a backend cannot be used, ValueError for one that is not known.
     """
     if backend is None and mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
@@ -43,12 +49,24 @@ def attention(
         return sage_attention(q, k, v)
     if backend in PARTS:
         return split_attention(q, k, v, PARTS[backend])
+    if backend in PACKAGES:
+        return installed_attention(q, k, v, backend)
+    if backend == FLEX:
+        return _flex()(q, k, v)
     if backend in KERNELS:
         with sdpa_kernel([KERNELS[backend]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if backend not in (None, "torch"):  # else it would be measured, and found right, under that name
         raise ValueError(f"there is no attention backend {backend}")
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@cache
+def _flex() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.compile(flex_attention, dynamic=False)
+    return compiled
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

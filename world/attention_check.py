@@ -5,6 +5,7 @@ name, and the fastest right one is taken and remembered in the user's folder.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world import remembered
-from playhead.world.attention import BACKENDS, attention
+from playhead.world.attention import BACKENDS, FLEX, attention
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
+from playhead.world.installed_attention import LOW_BIT
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
+LOW_BIT_LIMIT = 0.1
+"""The same for one that rounds to 8 or 4 bits, where it is asked for by name: its error is said with it."""
 QUERIES = 2048
 """The float32 reference is computed for the first so many queries; keys are all there."""
 
@@ -32,18 +36,22 @@ class BackendReport:
     seconds: float = float("inf")
     reason: str = ""
 
+    limit: float = LIMIT
+
     @property
     def right(self) -> bool:
-        return self.error <= LIMIT
+        return self.error <= self.limit
 
     def __str__(self) -> str:
         if self.reason:
             return f"{self.backend}: {self.reason}"
         error = f"{self.backend}: relative L1 error {self.error:.4f}"
-        return f"{error}, " + (f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {LIMIT}")
+        return f"{error}, " + (
+            f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {self.limit:g}"
+        )
 
 
-def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> BackendReport:
+def measure(q: Tensor, k: Tensor, v: Tensor, backend: str, limit: float = LIMIT) -> BackendReport:
     """Compares a backend with float32 and, if it is right, times it. Raises nothing.
 
     Once with the keys of a single block, as in a session's first tick, and once with all: what a kernel reads
@@ -64,7 +72,8 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str) -> BackendReport:
         wanted = F.scaled_dot_product_attention(q[:, :, :QUERIES].float(), keys.float(), values.float())
         part = float((found - wanted).abs().sum() / wanted.abs().sum())
         error = max(error, part) if part == part else float("inf")
-    return BackendReport(backend, error, _seconds(q, k, v, backend) if error <= LIMIT else float("inf"))
+    seconds = _seconds(q, k, v, backend) if error <= limit else float("inf")
+    return BackendReport(backend, error, seconds, limit=limit)
 
 
 def _seconds(q: Tensor, k: Tensor, v: Tensor, backend: str) -> float:
@@ -110,11 +119,15 @@ class BackendChoice:
 
 
 def examine(
-    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+    config: WorldConfig,
+    tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    backends: Sequence[str] = BACKENDS,
 ) -> list[BackendReport]:
-    """What is found of every backend at a world's shapes on a device: the right ones first, by speed."""
+    """What is found of backends at a world's shapes on a device: the right ones first, by speed."""
     given = draw_inputs(config, tokens, device, dtype)
-    findings = [measure(*given, backend) for backend in BACKENDS]
+    findings = [measure(*given, backend) for backend in backends]
     del given
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the plain kernel needs more memory than play ever will
@@ -130,9 +143,10 @@ def choose_backend(
     nothing to choose. Raises WorldError for a backend that is wrong or cannot be used here.
     """
     if wanted is not None:
-        if wanted not in BACKENDS:
-            raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(BACKENDS)}")
-        finding = measure(*draw_inputs(config, tokens, device, dtype), wanted)
+        if wanted not in (*BACKENDS, FLEX):
+            raise WorldError(f"there is no attention `{wanted}`; there are {', '.join((*BACKENDS, FLEX))}")
+        limit = LOW_BIT_LIMIT if wanted in LOW_BIT else LIMIT
+        finding = measure(*draw_inputs(config, tokens, device, dtype), wanted, limit)
         if not finding.right:
             raise WorldError(f"--attention {wanted} is refused here: {finding}; leave it out")
         return BackendChoice(wanted, (str(finding),))

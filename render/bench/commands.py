@@ -175,6 +175,7 @@ def bench_attention(
     """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
     from playhead.render.bench import machine
     from playhead.world import acceleration, attention_check
+    from playhead.world.attention import BACKENDS, FLEX
     from playhead.world.config import load_config
     from playhead.world.world_folders import find_world
 
@@ -188,7 +189,8 @@ def bench_attention(
         f"world         {config.name}, {heads} heads of {size}, {queries} queries, {keys} keys, "
         f"{str(dtype).removeprefix('torch.')}"
     )
-    for finding in attention_check.examine(config, patches, target, dtype):
+    backends = (*BACKENDS, FLEX) if target.type == "cuda" else BACKENDS
+    for finding in attention_check.examine(config, patches, target, dtype, backends):
         kind = "right" if finding.right else "unusable" if finding.reason else "refused"
         typer.echo(f"{kind:13} {finding}")
 
