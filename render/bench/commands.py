@@ -101,8 +101,10 @@ def bench_play(
         fused=loaded.fused.fused,
         fused_finding=loaded.fused.finding,
         stages={name: Spread.of(times) for name, times in timed.items()},
-        gflop={name: operations / 1e9 for name, operations in counted.items()},
+        gflop={name: operations.all / 1e9 for name, operations in counted.items()},
+        attention_gflop=sum(operations.attention for operations in counted.values()) / 1e9,
         tflops=machine.product_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
+        attention_tflops=machine.attention_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
         device_memory=machine.device_memory(loaded.device),
         memory=machine.resident_memory(),
     )

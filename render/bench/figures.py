@@ -30,9 +30,9 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A run of `bench play`. Rates are per second, `start` in seconds, memory in MB.
 
     `tick` is from frame to frame; `key_to_frame` from the input's sample to the frame, `key_to_screen` to the
-    end of the window's flip. `stages`, `gflop` (operations a tick by stage) and `tflops` (the most that this
-    device was seen to do in a second) are there if they were asked for. `paced`: at the world's own pace
-    and recorded.
+    end of the window's flip. There if they were asked for: `stages`; `gflop`, operations a tick by stage, of
+    which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was seen
+    to do of them in a second. `paced`: at the world's own pace and recorded.
     """
 
     hardware: str
@@ -56,7 +56,9 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     fused_finding: str = ""
     stages: dict[str, Spread] = {}
     gflop: dict[str, float] = {}
+    attention_gflop: float = 0.0
     tflops: float | None = None
+    attention_tflops: float | None = None
     device_memory: float | None = None
     memory: float | None = None
 
@@ -82,12 +84,15 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
         if self.gflop:
             each = ", ".join(f"{name} {operations:.2f}" for name, operations in self.gflop.items())
             yield f"GFLOP a tick  {sum(self.gflop.values()):.2f}: {each}, counted"
-        if self.gflop and self.tflops is not None:
-            done = self.rate * sum(self.gflop.values()) / 1000
-            yield (
-                f"TFLOP/s       {done:.3g}, {100 * done / self.tflops:.0f} % of the {self.tflops:.3g} "
-                "that large products reach here"
+        if self.gflop and self.tflops and self.attention_tflops:
+            operations = sum(self.gflop.values())
+            least = (operations - self.attention_gflop) / self.tflops
+            least += self.attention_gflop / self.attention_tflops
+            done, share = self.rate * operations / 1000, self.rate * least / 10
+            reached = (
+                f"large products reach {self.tflops:.3g} here, large attention {self.attention_tflops:.3g}"
             )
+            yield f"TFLOP/s       {done:.3g}; {reached}: {share:.0f} % of what both allow"
         if self.device_memory is not None:
             yield f"device memory {self.device_memory:.0f} MB at most"
         if self.memory is not None:

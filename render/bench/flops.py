@@ -6,6 +6,7 @@ Those of products, convolutions and attention, a multiplication and an addition 
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +17,14 @@ from playhead.world.past import enter
 from playhead.world.world import World
 
 
-def count(world: World, scene: Scene) -> dict[str, int]:
+class Operations(NamedTuple):
+    """How many there are, and how many of them are attention's."""
+
+    all: int
+    attention: int
+
+
+def count(world: World, scene: Scene) -> dict[str, Operations]:
     """Operations of each stage of a tick that finds every memory full: denoise, decode, commit."""
     state = world.new_state()
     state.graphs.enabled = False  # what a recorded graph does is not counted
@@ -36,11 +44,12 @@ def count(world: World, scene: Scene) -> dict[str, int]:
     return {name: _count(partial(stage, full)) for name, stage in stages.items()}
 
 
-def _count(work: Callable[[], object]) -> int:
+def _count(work: Callable[[], object]) -> Operations:
     with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
         work()
-    total: int = counter.get_total_flops()
-    return total
+    each = counter.get_flop_counts().get("Global", {})
+    attention = sum(count for operation, count in each.items() if "attention" in str(operation))
+    return Operations(sum(each.values()), attention)
 
 
 def _formulas() -> dict[object, Callable[..., int]]:

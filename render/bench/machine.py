@@ -3,7 +3,8 @@
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -45,15 +46,28 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     """The most operations a second that this device was seen to do: products of large square matrices."""
     size = 4096 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / _shortest(lambda: torch.mm(a, b), device)
+
+
+def attention_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The same of attention: many queries of 12 heads of 128 that read many keys, by torch's own choice."""
+    queries, keys = (8192, 16384) if device.type == "cuda" else (256, 1024)
+    q, k, v = (torch.randn(1, 12, n, 128, device=device, dtype=dtype) for n in (queries, keys, keys))
+    work = partial(torch.nn.functional.scaled_dot_product_attention, q, k, v)
+    return 4 * 12 * queries * keys * 128 / _shortest(work, device)
+
+
+def _shortest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one of ten in a row, the shortest of four times."""
     best = float("inf")
     for _ in range(4):  # the first finds everything cold
         began = time.perf_counter()
         for _ in range(10):
-            torch.mm(a, b)
+            work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, (time.perf_counter() - began) / 10)
-    return 2 * size**3 / best
+    return best
 
 
 def spread(times: Sequence[float], digits: int = 1) -> str:
