@@ -31,8 +31,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     `tick` is from frame to frame; `key_to_frame` from the input's sample to the frame, `key_to_screen` to the
     end of the window's flip. There if they were asked for: `stages`; `gflop`, operations a tick by stage, of
-    which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was seen
-    to do of them in a second. `paced`: at the world's own pace and recorded.
+    which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was
+    seen to do of them in a second. `paced`: at the world's own pace and recorded.
     """
 
     hardware: str
