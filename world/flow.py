@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from playhead.world import acceleration, packed
 from playhead.world.experts import Experts
-from playhead.world.fused.generator import FusedGenerator
+from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator
 from playhead.world.packed_generator import PackedGenerator, fits
 from playhead.world.state import WorldState

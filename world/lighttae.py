@@ -170,7 +170,8 @@ class Encoder(nn.Sequential):
         short = -pixels.shape[1] % (2 ** sum(self.config.encoder_time))
         if short:
             pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, short, -1, -1, -1)], 1)
-        return _run(self, F.pixel_unshuffle(pixels, self.config.patch), memory)
+        latents, carried = _run(self, F.pixel_unshuffle(pixels, self.config.patch), memory)
+        return latents.contiguous(), carried
 
 
 class Decoder(nn.Sequential):

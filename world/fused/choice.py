@@ -16,7 +16,7 @@ from playhead.world.action_module import ActionMemory
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.fused import ops
-from playhead.world.fused.generator import FusedGenerator
+from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator
 from playhead.world.kv_cache import KVCache
 
