@@ -134,8 +134,10 @@ def test_frames_have_the_next_port_or_the_one_that_is_chosen_or_any(tiny_world, 
     try:
         first = two_free_ports()
         assert ports(f"tcp://127.0.0.1:{first}") == (first, first + 1)
-        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-            before_taken, chosen = taken.getsockname()[1] - 1, free.getsockname()[1]
+        before_taken = two_free_ports()  # the port before just any one may be another process's
+        taken = socket.create_server(("127.0.0.1", before_taken + 1))
+        with taken, socket.create_server(("127.0.0.1", 0)) as free:
+            chosen = free.getsockname()[1]
             free.close()
             other, any_one = ports(f"tcp://127.0.0.1:{before_taken}")
             assert other == before_taken and any_one not in (before_taken, before_taken + 1)
