@@ -32,16 +32,19 @@ class Flow:
         self._told = bool(experts.last.config.buttons)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
 
-    def pack(self, layers: Sequence[nn.Linear], rows: int, dtype: torch.dtype, whole: bool) -> bool:
+    def pack(
+        self, layers: Sequence[nn.Linear], rows: int, dtype: torch.dtype, whole: bool, low_bit: bool = False
+    ) -> bool:
         """Lays weights out for a CPU, for passes of `rows` tokens: those of `layers` or, if `whole`, all.
 
-        Returns whether it was all, which not every generator and processor allows.
+        Returns whether all may be, which not every generator and processor allows; those that are `low_bit`
+        stay as they are.
         """
         if not whole or not packed.available(dtype) or not fits(self._experts.last):
             acceleration.pack(layers, rows)
             return False
-        for name, model in self._generators.items():
-            self.passes[name] = PackedGenerator(model, rows)
+        if not low_bit:
+            self.passes = {name: PackedGenerator(model, rows) for name, model in self._generators.items()}
         return True
 
     def fuse(self, wanted: bool = True) -> None:

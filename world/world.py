@@ -161,7 +161,8 @@ class World:
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
         rows = self.tokens * self.config.sampling.latents_per_tick
-        whole = self._flow.pack(layers, rows, self.dtype, self.last_pass_commits)
+        low = self.precision is not None
+        whole = self._flow.pack(layers, rows, self.dtype, self.last_pass_commits, low)
         if whole and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
 

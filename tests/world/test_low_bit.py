@@ -24,7 +24,7 @@ from playhead.world.low_bit import PRECISIONS, LowBitProduct, low_bit_layers, qu
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.size import check_size
 from playhead.world.world import World
-from tests.conftest import THOROUGH, make_tiny_context
+from tests.conftest import THOROUGH, make_tiny_context, make_tiny_world, save_world
 from tests.played import record_play
 
 BOUNDS = {"fp8": 0.04, "int8": 0.02}
@@ -259,3 +259,14 @@ def test_a_state_dict_is_as_published_checkpoints_are(low: World, precision: str
             again, scale = quantise(found[key], precision)
             assert torch.equal(again.float(), state[key].float())
             assert torch.allclose(scale, state[f"{key}_scale"], rtol=2**-8)
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_a_world_of_either_kind_plays_in_low_bit(precision: str, one_pass: bool, tmp_path: Path) -> None:
+    full = make_tiny_world(one_pass=one_pass)
+    low = World.load(save_world(full, tmp_path / "world"), "cpu", torch.float32, precision=precision)
+    sessions = [Session(world, make_tiny_context(), 3) for world in (full, low)]
+    for session in sessions:
+        session.step(Action(frozenset({"forward"})))
+    wanted, found = (torch.from_numpy(session.latents) for session in sessions)
+    assert 0 < apart(found, wanted) < 0.2
