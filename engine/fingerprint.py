@@ -41,7 +41,7 @@ WORDS = {
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full"}
+UNSAID = {"precision": "full", "kernels": "plain"}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""

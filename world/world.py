@@ -119,10 +119,10 @@ class World:
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
-        `attention` names a backend of `world.attention`; by default the fastest right one is taken. `memory`:
-        it remembers at most so many frames. `precision`: `fp8` or `int8` for low bit (`world.low_bit`).
-        `fused`: whether small operations are (`world.fused`); by default where that is right and faster.
-        Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
+        `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
+        at most so many frames. `precision`: `fp8` or `int8` (`world.low_bit`). `fused`: whether small
+        operations are (`world.fused`), else where that is right and faster. Raises WorldError, naming file
+        and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -161,9 +161,8 @@ class World:
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
         rows = self.tokens * self.config.sampling.latents_per_tick
-        low = self.precision is not None
-        whole = self._flow.pack(layers, rows, self.dtype, self.last_pass_commits, low)
-        if whole and self.config.frames_per_tick == 1:
+        given = layers, rows, self.dtype, self.last_pass_commits, self.precision is not None
+        if self._flow.pack(*given) and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
 
     def share_cores(self) -> None:

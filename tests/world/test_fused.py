@@ -21,7 +21,7 @@ from playhead.world.lighttae import LightTAE
 from playhead.world.randomise import random_context, random_world
 from playhead.world.world import World
 from tests.command_line import ROOT
-from tests.conftest import make_tiny_context, make_tiny_world
+from tests.conftest import make_tiny_context, make_tiny_world, save_world
 
 WORLDS = ("causal-forcing", "self-forcing", "longlive", "sgf", "matrix-game-2", "matrix-game-2-templerun")
 FASTER, SLOWER, WRONG = (0.004, 3.0, 2.0), (0.004, 2.0, 3.0), (0.2, 3.0, 2.0)
@@ -123,6 +123,16 @@ def test_the_faster_right_way_is_taken_and_kept(
     measured += [WRONG]
     assert not decide(tiny_world).fused, "but not where it is wrong by now"
     assert not measured and not decide(tiny_world).fused
+
+
+def test_low_bit_is_measured_for_itself(
+    measured: list[tuple[float, float, float] | str], tiny_world: World, tmp_path: Path
+) -> None:
+    measured += [SLOWER]
+    low = World.load(save_world(tiny_world, tmp_path / "world"), "cpu", torch.float32, precision="int8")
+    assert not low.fused.fused and not measured
+    measured += [FASTER]
+    assert decide(tiny_world).fused, "what was found of the one says nothing of the other"
 
 
 @pytest.mark.parametrize("found", [SLOWER, WRONG, "no compiler"])

@@ -17,7 +17,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.fused import ops
 from playhead.world.fused.fused_generator import FusedGenerator
-from playhead.world.generator import Generator
+from playhead.world.generator import Generator, linear_layers
 from playhead.world.kv_cache import KVCache
 
 LIMIT = 0.05
@@ -55,7 +55,7 @@ def choose_fused(
         return FusedChoice(False)
     if wanted is False:
         return FusedChoice(False, "plain, as asked")
-    memory, key = remembered.note("fused.json"), _key(config, device, dtype)
+    memory, key = remembered.note("fused.json"), _key(generator, config, device, dtype)
     known = remembered.read(memory, FusedChoice)
     if wanted is None and key in known and not known[key].fused:
         return known[key]
@@ -148,10 +148,11 @@ def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, fl
     return found, min(times)
 
 
-def _key(config: WorldConfig, device: torch.device, dtype: torch.dtype) -> str:
+def _key(generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype) -> str:
     g, latent, count = config.generator, config.latent, config.sampling.latents_per_tick
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     sizes = (
         f"{g.layers}x{g.dim}x{g.ffn_dim}, {count}x{latent.height}x{latent.width}, actions {bool(g.action)}"
     )
-    return f"{name}, torch {torch.__version__}, {dtype}, {sizes}"
+    large = linear_layers(generator.blocks[0].ffn)[0].weight.dtype  # another one where layers are low bit
+    return f"{name}, torch {torch.__version__}, {dtype}, {large}, {sizes}"
