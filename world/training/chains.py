@@ -8,12 +8,12 @@ from torch import Tensor
 
 from playhead.world.training.origins import with_origin
 from playhead.world.training.self_rollout import RolloutSegment, SelfRollout
-from playhead.world.training.steady import EMPTY, FREE
+from playhead.world.training.steady import FREE
 
 LOST = 0.5
 """Root mean square, in normalised latents, beyond which a session at rest no longer shows what it saw."""
 
-KEPT = ("latents", "actions", "held", "chords", "view", "origin", "at")
+KEPT = ("latents", "actions", "held", "chords", "view", "origin", "known", "at")
 """What a checkpoint holds of a chain, beside its cache and its counts."""
 
 
@@ -22,10 +22,12 @@ class Chain:
     """A group of sessions: its rollout, and the newest latents and actions, of which `real` are footage.
 
     `actions` `(B, past, told)` end with the label of each session's place. `chords` `(B)`, on the CPU, is
-    what each session holds for as long as it lives (`SteadyWindows`), `held` `(B, 1, inputs)` its buttons.
-    `view` `(B, 1, C, h, w)` is the last real latent, or the one at which a session settled. `origin`
-    `(B, N, C, h, w)` are the last N real ones that each began with. `at` int64 `(B)`, on the CPU, is the
-    frame of footage at which the window of each session's last stretch begins.
+    what each session holds until it turns to another (`SteadyWindows`), `held` `(B, 1, inputs)` its buttons.
+    `view` `(B, 1, C, h, w)` is the last real latent, or the one at which a session turned. `origin`
+    `(B, N, C, h, w)` are the last N real ones that each began with, and zeros of those that are not `known`,
+    bool `(B)`: footage in which one chord is held comes from elsewhere, and only of a session that never held
+    one can it be said what a place looks like that long after. `at` int64 `(B)`, on the CPU, is the frame of
+    footage at which the window of each session's last stretch begins.
     """
 
     rollout: SelfRollout
@@ -35,6 +37,7 @@ class Chain:
     chords: Tensor
     view: Tensor
     origin: Tensor
+    known: Tensor
     at: Tensor
     real: int = 0
     left: int = 0  # stretches until it starts anew
@@ -51,7 +54,8 @@ class Chain:
         self.chords.copy_(chords)
         self.held.copy_(held[:, None])
         self.view.copy_(past[:, -1:])
-        self.origin.copy_(past[:, past.shape[1] - self.origin.shape[1] :])
+        self.known.copy_(chords == FREE)
+        self.origin.copy_(self.shown(past[:, past.shape[1] - self.origin.shape[1] :]))
         self.real, self.left = past.shape[1], stretches
         self.rollout.begin(self.latents, self.actions, noises)
 
@@ -67,12 +71,19 @@ class Chain:
         label = self.actions[:, -1:, inputs:].expand(-1, actions.shape[1], -1)
         return torch.cat([torch.where(free, actions[..., :inputs], self.held), label], -1)
 
-    def settle(self, chosen: Tensor) -> None:
-        """The sessions `chosen`, bool `(B)` on the CPU, hold nothing from here on."""
-        self.chords[chosen] = EMPTY
-        here = chosen.to(self.held.device)
-        self.held[here] = 0
-        self.view[here] = self.latents[here, -1:]
+    def turn(self, chords: Tensor, held: Tensor) -> None:
+        """Sessions go on with `chords` `(B)`, on the CPU, which are the buttons `held` `(B, inputs)`."""
+        turned = (chords != self.chords).to(self.held.device, non_blocking=True)
+        wide = turned[:, None, None, None, None]
+        self.chords.copy_(chords)
+        self.held.copy_(held[:, None])
+        self.view.copy_(torch.where(wide, self.latents[:, -1:], self.view))
+        self.known &= ~turned
+        self.origin.copy_(self.shown(self.origin))
+
+    def shown(self, origin: Tensor) -> Tensor:
+        """What a judge is shown of `origin` `(B, N, C, h, w)`, or nothing where not `known`."""
+        return origin * self.known[:, None, None, None, None]
 
     def rests(self) -> Tensor:
         """Which sessions hold nothing, bool `(B)`."""

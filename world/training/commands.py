@@ -220,7 +220,7 @@ def distill(
     ] = None,
     clips: Annotated[int, typer.Option(help="Sessions a batch and GPU.", min=1)] = 64,
     length: Annotated[int, typer.Option(help="Latents a window, 8 of them past.", min=10)] = 24,
-    horizon: Annotated[int, typer.Option(help="Ticks that a rollout lives at most.", min=1)] = 512,
+    horizon: Annotated[int, typer.Option(help="Ticks that a rollout lives at most.", min=1)] = 1024,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the student.")] = 1e-4,
     critic_steps: Annotated[int, typer.Option(help="Critic updates for one of the student.", min=1)] = 4,
     shift: Annotated[
@@ -237,7 +237,7 @@ def distill(
         float, typer.Option(help="How often the anchor's clips are of 160, for a far memory.", min=0, max=1)
     ] = 0.25,
     steady: Annotated[
-        float, typer.Option(help="Share of sessions that hold one chord, or nothing, ever.", min=0, max=1)
+        float, typer.Option(help="Share of sessions that hold one chord, or nothing, for long.", min=0, max=1)
     ] = 0.3,
     rest: Annotated[
         float, typer.Option(help="What it counts that nothing changes while nothing is held.", min=0)

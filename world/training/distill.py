@@ -104,7 +104,8 @@ class Distiller:
         held = torch.zeros((s.clips, 1, self.student.last.config.inputs), device=self.device)
         chords, at = torch.full((s.clips,), FREE), torch.zeros(s.clips, dtype=torch.int64)
         view, origin = latents[:, :1].clone(), latents[:, : s.origin].clone()
-        return Chain(rollout, latents, actions, held, chords, view, origin, at)
+        known = torch.ones(s.clips, dtype=torch.bool, device=self.device)
+        return Chain(rollout, latents, actions, held, chords, view, origin, known, at)
 
     def dream(self, chain: Chain, actions: Tensor, draw: torch.Generator, keep: bool) -> ScoredWindow:
         """Dreams a chain on under `actions`. `keep`: so that a step of the student can follow."""
@@ -243,7 +244,8 @@ def distill(
         index = torch.Generator().manual_seed(number)
         starts = chain.left == 0
         if not starts:
-            chain.settle(steady.settling(chain.chords, settings.steady, index))
+            turned = steady.turn(chain.chords, settings.steady, index, rest)
+            chain.turn(turned, steady.held(turned).to(device))
         chords = steady.choose(settings.clips, settings.steady, index, rest) if starts else chain.chords
         clips = footage.clip_index(settings.clips, settings.length, index)
         if not starts:
@@ -254,12 +256,13 @@ def distill(
         draw = torch.Generator(device).manual_seed(number)
         real, actions = latents[clips].float(), led[clips]
         if starts:
-            most = max(1, round(settings.horizon / settings.ticks * min(1.0, 4 * run.progress)))
-            stretches = choice.randint(1, most)
+            most = max(1, round(settings.horizon / settings.ticks * min(1.0, 10 * run.progress)))
+            # As many short lives as long ones, by their order of magnitude: dreams begin often and get old.
+            stretches = int((most + 1) ** choice.random())
             held = steady.held(chords).to(device)
             noises = torch.randn((past, len(real), 1, *real.shape[2:]), generator=draw, device=device)
             chain.begin(real[:, :past], actions[:, :past], noises, chords, held, stretches)
-        before = latents[origins.index(chain.at, chain.age).to(device)].float()
+        before = chain.shown(latents[origins.index(chain.at, chain.age).to(device)].float())
         judged = with_origin(real, actions, before, config.inputs)
         turn = (step + 1) % settings.turn == 0
         window = distiller.dream(chain, actions[:, past:], draw, keep=turn)

@@ -41,7 +41,7 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 class DistillTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` sessions; a window of `length` latents is scored, `past` of them
     from before the ticks that a step dreams. A chain starts at a real past and lives for at most `horizon`
-    ticks, fewer in the first quarter of a run.
+    ticks, fewer in the first tenth of a run.
 
     `critic_steps`: updates of the critic for each of the student (two time scales). `penalty`: weight of the
     discriminator's penalties, taken every `penalty_every`-th update (as in StyleGAN2, Karras et al. 2020),
@@ -49,7 +49,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     noise levels that windows are judged at: the lower, the more fine detail counts. `anchor` weighs the
     flow matching loss on footage beside the objective. `truth` weighs the squared error of a chain's first
     ticks against what followed in footage, while that is known. `steady`: the share of sessions that hold one
-    set of buttons, half of them (of `rest`, all) none, for as long as they live, matched with footage that
+    set of buttons, half of them (of `rest`, all) none, until they turn to another, matched with footage that
     does (`SteadyWindows`). `rest` weighs the squared error of those that hold nothing against what they saw
     last, in place of the objective, as long as they show it: that nothing changes is known (`Window.still`).
     `long`: how often the anchor's clips are long ones, which a far memory is kept by (`GeneratorTraining`).
@@ -63,7 +63,7 @@ class DistillTraining(msgspec.Struct, frozen=True):
     clips: int = 64
     length: int = 24
     past: int = 8
-    horizon: int = 512
+    horizon: int = 1024
     critic_steps: int = 4
     learning_rate: float = 1e-4
     critic_rate: float = 2e-4

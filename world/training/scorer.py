@@ -23,8 +23,11 @@ from playhead.world.training.origins import Origins, check_origin, with_origin
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.train_generator import GeneratorTraining, initialise, noised, optimizers
 
-OLDEST = 512
+OLDEST = 1024
 """Ticks that a window's origin lies back at most, while a scorer is trained: the horizon of distillation."""
+
+KNOWN = 0.7
+"""How often such a window's origin is there, as the sessions of which it is known (`Chain.known`)."""
 
 
 def scorer_config(config: GeneratorConfig) -> GeneratorConfig:
@@ -36,7 +39,8 @@ def scorer_config(config: GeneratorConfig) -> GeneratorConfig:
 class ScorerTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` windows of `length` latents; in every second the first `past`
     are real and clean. `lowest`, `highest` bound the noise levels, uniform but for the warp by `shift`.
-    `origin`: in every third batch so many of the first latents are, clean, those of some time before.
+    `origin`: in every third batch so many of the first latents are, clean, those of some time before, and
+    zeros in some of its windows, as a judge of a session that never held what footage did is shown them.
 
     Raises PlayheadError where the origin is longer than the past.
     """
@@ -153,7 +157,8 @@ def train_scorer(
         if settings.origin and step % 3 == 2:
             ages = torch.randint(OLDEST + 1, (settings.clips,), generator=index)
             before = latents[origins.index(clips[:, 0], ages).to(device)].float()
-            windows, told = with_origin(windows, told, before, config.inputs)
+            known = torch.rand((settings.clips, 1, 1, 1, 1), generator=draw, device=device) < KNOWN
+            windows, told = with_origin(windows, told, before * known, config.inputs)
             clean = settings.origin
         loss = scorer.loss(windows, told, clean, draw)
         loss.backward()

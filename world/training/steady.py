@@ -12,7 +12,7 @@ from torch import Tensor
 from playhead.world.training.footage import Footage
 
 FREE, EMPTY = -1, 0  # the chords of a session that holds what footage holds, and of one that rests
-SETTLE = 0.1  # of the steady share: how many free sessions come to rest before each further stretch
+TURN = 0.05  # how many sessions choose anew before each further stretch
 LEAST = 16  # windows of a chord, for a session to be given it
 
 
@@ -63,10 +63,13 @@ class SteadyWindows:
             chosen = torch.where(u[0] < share * (rest if busy else 1.0), EMPTY, chosen)
         return chosen
 
-    def settling(self, chords: Tensor, share: float, draw: torch.Generator) -> Tensor:
-        """Which free sessions come to rest before their next stretch, bool `(B)`."""
+    def turn(self, chords: Tensor, share: float, draw: torch.Generator, rest: float = 0.5) -> Tensor:
+        """What sessions with these chords `(B)` go on with: one in twenty chooses anew, as `choose` does.
+
+        A player walks, rests and walks on; so what is dreamed after a long rest is judged too.
+        """
         u = torch.rand(len(chords), generator=draw)
-        return (chords == FREE) & (u < SETTLE * share) & self.rests
+        return torch.where(u < TURN, self.choose(len(chords), share, draw, rest), chords)
 
     def held(self, chords: Tensor) -> Tensor:
         """The buttons of each chord, float32 `(B, buttons)`; none of FREE."""

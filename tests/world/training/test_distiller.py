@@ -122,7 +122,7 @@ def test_a_session_at_rest_is_held_to_what_it_saw(setting, tmp_path):
     assert torch.count_nonzero(direction[0]) == 0  # as its teacher has it
     assert not window.actions[1, -TICKS:, :].any() and window.actions[0, -TICKS:].any()
     seen = window.latents[0, -1:].clone()
-    chain.settle(torch.tensor([True, False]))
+    chain.turn(torch.tensor([EMPTY, int(chain.chords[1])]), torch.zeros_like(chain.held[:, 0]))
     window = three.dream(chain, actions[:, PAST:], draw(), False)
     direction = three.direction(window, (window.latents, actions), draw())
     assert torch.equal(direction[0], 3.0 * (window.stretch.estimates[0] - seen))

@@ -194,6 +194,22 @@ def test_a_judge_sees_clean_what_a_dream_began_with_however_old_it_is(
         assert torch.equal(window.latents, dreamed[0]) and torch.equal(window.actions, dreamed[1])
 
 
+def test_of_a_session_that_holds_or_ever_held_one_chord_no_origin_is_told(tmp_path: Path) -> None:
+    three, past, actions = distiller(tmp_path, "gan", 2)
+    chain, noises = three.chains[0], torch.randn((PAST, BATCH, 1, *past.shape[2:]))
+    before = torch.randn(BATCH, 2, *past.shape[2:])
+    chords, nothing = torch.tensor([FREE, EMPTY]), torch.zeros(BATCH, BUTTONS)
+    chain.begin(past, actions[:, :PAST], noises, chords, nothing, 9)
+    assert torch.equal(chain.origin[0], past[0, -2:]) and not chain.origin[1].any()
+    assert torch.equal(chain.shown(before)[0], before[0]) and not chain.shown(before)[1].any()
+    chain.turn(torch.tensor([FREE, FREE]), nothing)
+    assert chain.known.tolist() == [True, False] and torch.equal(chain.origin[0], past[0, -2:])
+    chain.turn(torch.tensor([EMPTY, FREE]), nothing)
+    assert not chain.shown(before).any() and not chain.origin.any()
+    chain.begin(past, actions[:, :PAST], noises, torch.tensor([FREE, FREE]), nothing, 9)
+    assert torch.equal(chain.origin, past[:, -2:]) and torch.equal(chain.shown(before), before)
+
+
 def test_without_an_origin_a_judged_window_is_the_dreamed_one(tmp_path: Path) -> None:
     three, past, actions = distiller(tmp_path, "dmd", 0)
     chain, draw = three.chains[0], torch.Generator().manual_seed(0)
@@ -230,17 +246,19 @@ def test_a_scorer_is_shown_origins_of_any_age_in_a_third_of_the_steps(
     train_scorer(run, latents, footage, CONFIG.generator, settings, CPU, tmp_path / "scorer.safetensors")
     assert [clean for *_, clean in shown].count(2) == 8
     assert {clean for *_, clean in shown} == {0, 2, 3}
-    back = []
+    back, untold = [], 0
     for frames, told, clean in shown:
         assert (frames[:, 2:].diff(dim=1) == 1).all()
         gap = frames[:, 2] - frames[:, 1]
         if clean == 2:
-            assert not told[:, :2].any() and (frames[:, :2].diff(dim=1) == 1).all()
-            assert torch.equal(*(footage.episodes(frames[:, i]) for i in (0, -1)))
-            back += gap.tolist()
+            nothing = (frames[:, :2] == 0).all(1)
+            assert not told[:, :2].any() and (frames[~nothing, :2].diff(dim=1) == 1).all()
+            assert torch.equal(*(footage.episodes(frames[~nothing, i]) for i in (0, -1)))
+            back += gap[~nothing].tolist()
+            untold += int(nothing.sum())
         else:
             assert (gap == 1).all()
-    assert len(set(back)) > 8
+    assert len(set(back)) > 8 and 0 < untold < 20
 
 
 @pytest.mark.parametrize("settings", [DistillTraining, ScorerTraining])

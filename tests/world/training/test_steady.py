@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from playhead.world.training.footage import Footage
 from playhead.world.training.random_player import BEHAVIOURS, STEADY, RandomPlayer, Surroundings, behaviours
-from playhead.world.training.steady import FREE, SteadyWindows
+from playhead.world.training.steady import FREE, TURN, SteadyWindows
 
 LENGTH = 4
 
@@ -92,13 +92,21 @@ def test_where_nobody_rests_a_button_is_held_and_where_nobody_moves_all_rest():
     assert (chords == 0).all() and not rest.held(chords).any()
 
 
-def test_some_free_sessions_come_to_rest_and_no_steady_one_ever():
+@given(st.integers(0, 2**20))
+def test_sessions_turn_now_and_then_and_as_many_rest_after_it_as_before(seed):
     steady = SteadyWindows(footage([0] * 30, [1] * 30), LENGTH)
-    chords = torch.tensor([FREE] * 4000 + [1] * 4000)
-    settled = steady.settling(chords, 0.5, torch.Generator().manual_seed(0))
-    assert settled[:4000].float().mean() == pytest.approx(0.05, abs=0.02) and not settled[4000:].any()
+    draw = torch.Generator().manual_seed(seed)
+    before = steady.choose(4000, 0.5, draw)
+    after = steady.turn(before, 0.5, draw)
+    # Of the 200 that choose anew, three in eight choose what they had.
+    assert (after != before).float().mean() == pytest.approx(TURN * (1 - 0.25 - 2 * 0.0625), abs=0.015)
+    for _ in range(40):
+        after = steady.turn(after, 0.5, draw)
+    for chord, share in ((FREE, 0.5), (0, 0.25), (1, 0.25)):
+        assert (after == chord).float().mean() == pytest.approx(share, abs=0.04)
     never = SteadyWindows(footage([1] * 30), LENGTH)
-    assert not never.settling(chords, 1.0, torch.Generator().manual_seed(0)).any()
+    assert set(never.turn(torch.full((4000,), FREE), 1.0, draw).tolist()) == {FREE, 0}
+    assert not (never.held(torch.tensor([0])) == 0).all()
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
