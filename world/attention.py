@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from playhead.world.installed_attention import PACKAGES, installed_attention
-from playhead.world.split_attention import PARTS, split_attention
+from playhead.world.split_attention import FLASH_PARTS, PARTS, split_attention
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -25,7 +25,7 @@ KERNELS = {
 }
 """Torch's own kernels, by the name of the backend."""
 
-BACKENDS = ("torch", *KERNELS, *PARTS, "sage", *PACKAGES)
+BACKENDS = ("torch", *KERNELS, *PARTS, "sage", *PACKAGES, *FLASH_PARTS)
 """`torch` leaves the choice to torch."""
 
 FLEX = "flex"
@@ -47,8 +47,8 @@ def attention(
         from playhead.world.sage import sage_attention
 
         return sage_attention(q, k, v)
-    if backend in PARTS:
-        return split_attention(q, k, v, PARTS[backend])
+    if backend in PARTS or backend in FLASH_PARTS:
+        return split_attention(q, k, v, backend)
     if backend in PACKAGES:
         return installed_attention(q, k, v, backend)
     if backend == FLEX:

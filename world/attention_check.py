@@ -4,7 +4,6 @@ Each backend that works here is compared with float32 by relative L1 error; the 
 name, and the fastest right one is taken and remembered in the user's folder.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from playhead.world.attention import BACKENDS, FLEX, attention
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.installed_attention import LOW_BIT
+from playhead.world.timing import seconds
 
 LIMIT = 0.01
 """Relative L1 error up to which a backend is right: exact kernels have 0.002 to 0.004 in bfloat16."""
@@ -72,21 +72,9 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str, limit: float = LIMIT)
         wanted = F.scaled_dot_product_attention(q[:, :, :QUERIES].float(), keys.float(), values.float())
         part = float((found - wanted).abs().sum() / wanted.abs().sum())
         error = max(error, part) if part == part else float("inf")
-    seconds = _seconds(q, k, v, backend) if error <= limit else float("inf")
-    return BackendReport(backend, error, seconds, limit=limit)
-
-
-def _seconds(q: Tensor, k: Tensor, v: Tensor, backend: str) -> float:
-    times = []
-    for _ in range(4):
-        if q.device.type == "cuda":
-            torch.cuda.synchronize(q.device)
-        began = time.perf_counter()
-        attention(q, k, v, backend=backend)
-        if q.device.type == "cuda":
-            torch.cuda.synchronize(q.device)
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+    right = error <= limit
+    taken = seconds(lambda: attention(q, k, v, backend=backend), q.device) if right else float("inf")
+    return BackendReport(backend, error, taken, limit=limit)
 
 
 def shapes(config: WorldConfig, tokens: int) -> tuple[int, int, int, int]:

@@ -47,6 +47,16 @@ def installed_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor
     return _first(kernel(*(x.transpose(1, 2) for x in (q, k, v)))).transpose(1, 2)
 
 
+def installed_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries read by FlashAttention 4, and the logarithms of their sums of weights, float32.
+
+    Those are `(B, heads, queries)`. Raises RuntimeError as `installed_attention` does.
+    """
+    found = _kernel("flash4")(*(x.transpose(1, 2) for x in (q, k, v)), return_lse=True)
+    assert isinstance(found, tuple)
+    return found[0].transpose(1, 2), found[1]
+
+
 def _first(found: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Some releases return the logarithms of the sums of weights too."""
     return found[0] if isinstance(found, tuple) else found

@@ -182,7 +182,7 @@ def _rescaled(
 
 def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     rows, by_row = _quantise_fast(x, "fp8")
-    if _scales_rows(x.device):
+    if _scales_rows(x.device, len(rows), *weight.shape):
         return _scaled(rows, weight, by_row, scale.t(), bias)
     one = by_row.new_ones(())
     return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, x.dtype)
@@ -196,12 +196,16 @@ def _scaled(rows: Tensor, weight: Tensor, by_row: Tensor, by_column: Tensor, bia
 
 
 @cache
-def _scales_rows(device: torch.device) -> bool:
-    """Whether an fp8 product can scale its rows and columns itself: not with every cuBLAS."""
-    rows = torch.zeros((48, 64), dtype=PRECISIONS["fp8"], device=device)
-    scale = torch.ones((48, 1), device=device)
+def _scales_rows(device: torch.device, count: int, out: int, inside: int) -> bool:
+    """Whether an fp8 product of `count` rows can scale rows and columns itself.
+
+    Not with every cuBLAS, and with some not a few rows of thousands of numbers.
+    """
+    one = torch.zeros((1, inside), device=device).to(PRECISIONS["fp8"])
+    scale = torch.ones((1, 1), device=device)
+    bias = torch.zeros(out, dtype=torch.bfloat16, device=device)
     try:
-        _scaled(rows, rows, scale, scale.t(), torch.zeros(48, dtype=torch.bfloat16, device=device))
+        _scaled(one.repeat(count, 1), one.repeat(out, 1), scale.repeat(count, 1), scale.repeat(1, out), bias)
     except (RuntimeError, ValueError):
         return False
     return True

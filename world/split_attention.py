@@ -11,22 +11,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world.fused.ops import merge_parts
+from playhead.world.installed_attention import installed_sums
 
 PARTS = {f"split{parts}": parts for parts in (2, 3, 4, 6, 8)}
 """How many parts, by the name of the backend."""
 
+FLASH_PARTS = {f"flash4-{name}": parts for name, parts in PARTS.items()}
+"""Those that FlashAttention 4 reads, where that is installed: on some GPUs it has no such way of its own."""
 
-def split_attention(q: Tensor, k: Tensor, v: Tensor, parts: int) -> Tensor:
-    """Softmax attention `(B, heads, queries, head_dim)` over keys in so many parts.
+
+def split_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
+    """Softmax attention `(B, heads, queries, head_dim)` over keys in as many parts as `backend` says.
 
     Sessions that share a pass make tiles enough, and keys that cannot be cut evenly are read in one piece.
     Raises RuntimeError where no kernel here tells its sums.
     """
     batch, heads, queries, _ = q.shape
+    parts, attend = PARTS.get(backend, 0), _attend
+    if not parts:
+        parts, attend = FLASH_PARTS[backend], installed_sums
     if batch > 1 or k.shape[2] % parts:
         return F.scaled_dot_product_attention(q, k, v)
     k, v = (x.unflatten(2, (parts, -1)).squeeze(0).transpose(0, 1) for x in (k, v))
-    found, sums = _attend(q.expand(parts, -1, -1, -1), k, v)
+    found, sums = attend(q.expand(parts, -1, -1, -1), k, v)
     return merge_parts(found, sums.reshape(parts, heads, queries).float())
 
 

@@ -80,6 +80,7 @@ class WorldState:
     frames: Tensor
     pictures: dict[int, Tensor]  # a buffer for each number of frames that a block may yield
     graphs: acceleration.Graphs
+    decoding: acceleration.Graphs  # of their own memory: a decode may run beside a commit
     passes: PassBuffers | None
 
     @classmethod
@@ -134,6 +135,7 @@ class WorldState:
             frames=torch.zeros(0, dtype=torch.uint8, device=device),
             pictures={},
             graphs=acceleration.Graphs(device, small),
+            decoding=acceleration.Graphs(device),
             passes=None,
         )
         if not small and device.type == "cuda":
@@ -176,6 +178,7 @@ class WorldState:
             frames=first.frames[:0],
             pictures={},
             graphs=acceleration.Graphs(first.latent.device, False),
+            decoding=acceleration.Graphs(first.latent.device, False),
             passes=None,
         )
 

@@ -18,6 +18,7 @@ from playhead.world.attention_check import LIMIT, LOW_BIT_LIMIT, choose_backend,
 from playhead.world.errors import WorldError
 from playhead.world.installed_attention import PACKAGES
 from playhead.world.randomise import random_world
+from playhead.world.split_attention import FLASH_PARTS
 
 CPU = torch.device("cpu")
 CONFIG = random_world("self-forcing", small=True)
@@ -53,8 +54,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
             return kernel(q, k, v)
 
         def tokens_first(q: Tensor, k: Tensor, v: Tensor, **_: object) -> tuple[Tensor, Tensor]:
-            found = kernel(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-            return found, q.new_zeros(q.shape[:3])
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+            sums = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).logsumexp(-1)
+            return kernel(q, k, v).transpose(1, 2), sums
 
         module = ModuleType(package.module)
         setattr(module, package.function, heads_first if package.heads_first else tokens_first)
@@ -74,6 +76,18 @@ def test_a_package_attends_whatever_its_layout(backend: str, install: Install) -
     torch.testing.assert_close(attention(q, k, v, backend=backend), exact(q, k, v))
     assert measure(q, k, v, backend).right
     assert choose_backend(CONFIG, 24, CPU, torch.float32, backend).backend == backend
+
+
+@pytest.mark.parametrize("backend", FLASH_PARTS)
+def test_flash_attention_4_reads_keys_in_parts(backend: str, install: Install) -> None:
+    install("flash4", exact)
+    q, k, v = draw_inputs(CONFIG, 24, CPU, torch.float32)
+    torch.testing.assert_close(attention(q, k, v, backend=backend), exact(q, k, v))
+    # What cannot be cut evenly is read in one piece.
+    torch.testing.assert_close(
+        attention(q, k[:, :, 1:], v[:, :, 1:], backend=backend), exact(q, k[:, :, 1:], v[:, :, 1:])
+    )
+    assert measure(q, k, v, backend).right
 
 
 @pytest.mark.parametrize("backend", PACKAGES)

@@ -4,7 +4,6 @@ A fused pass has to make of an input what a plain one does, but for rounding, an
 is remembered in the user's folder, so that later loads take the same way.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from playhead.world.fused import ops
 from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator, linear_layers
 from playhead.world.kv_cache import KVCache
+from playhead.world.timing import seconds
 
 LIMIT = 0.05
 """Relative L1 distance of the two flows up to which they are one.
@@ -79,13 +79,15 @@ def _compare(
     generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype
 ) -> tuple[float, float, float] | str:
     """How far a fused first pass is from a plain one, and the seconds of both; or why there is none."""
-    plain, seconds = _timed(draw_pass(generator, config, device, dtype, False), device)
+    one = draw_pass(generator, config, device, dtype, False)
+    plain, long = one(), seconds(one, device)
     try:
-        fused, less = _timed(draw_pass(generator, config, device, dtype, True), device)
+        other = draw_pass(generator, config, device, dtype, True)
+        fused, less = other(), seconds(other, device)
     except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
         return next(iter(str(problem).splitlines()), type(problem).__name__)
     error = float((plain - fused).abs().sum() / plain.abs().sum())
-    return (error if error == error else float("inf")), seconds, less
+    return (error if error == error else float("inf")), long, less
 
 
 @torch.no_grad()
@@ -132,20 +134,6 @@ def draw_pass(
         return torch.no_grad()(lambda: passes(x, timesteps, cos_sin, cache, action, context, memory))
     given = memory.given() if memory is not None else None
     return torch.no_grad()(lambda: generator(x, timesteps, cos_sin, cache.attend, action, context, given))
-
-
-def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """What a pass returns, and the shortest of a few times in seconds."""
-    found, times = work(), []
-    for _ in range(3):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        found = work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return found, min(times)
 
 
 def _key(generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype) -> str:

@@ -1,0 +1,41 @@
+"""How long a device takes for some work, as play would have it done: what choices between kernels go by."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+COUNT = 3
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest of a few times that `work` takes, after one that does not count.
+
+    On a GPU it is recorded as a CUDA graph where that can be done, as passes of play are: else a host that is
+    busy, or slow beside its GPU, decides.
+    """
+    work()
+    cuda = device.type == "cuda"
+    run = _recorded(work) if cuda else work
+    times = []
+    for _ in range(COUNT):
+        if cuda:
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        run()
+        if cuda:
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _recorded(work: Callable[[], object]) -> Callable[[], object]:
+    """`work` as a CUDA graph that has run once, or itself where it cannot be recorded."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+    except RuntimeError:
+        return work
+    graph.replay()
+    return graph.replay
