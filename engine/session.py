@@ -133,27 +133,13 @@ class Session:
             if self.world.side_by_side and not self.world.last_pass_commits:
                 self._commit = self.world.commits.submit(self.world.commit, self._state)
             if decode:
-                self._decode()
+                self._copy.start(self.world.decode(self._state)[0])
             if self.world.device.type == "cuda":
                 self.world.foresee(self._state, [self.seed], self.tick + 1)
         self.tick += 1
         if decode:
             self.frames = self._copy.take()
         return self.frames
-
-    def _decode(self) -> None:
-        """Begins to decode and to copy the frames.
-
-        A GPU that has a commit to do does that beside: the frames go first, and their small kernels leave
-        much of it free. Nothing else of the session runs until they have arrived.
-        """
-        if not self.world.commits_beside:
-            self._copy.start(self.world.decode(self._state)[0])
-            return
-        with self.world.ahead_of_others():
-            self._copy.start(self.world.decode(self._state)[0])
-        self.world.commit(self._state)
-        self._pending = False
 
     @property
     def joins(self) -> bool:

@@ -80,7 +80,7 @@ class WorldState:
     frames: Tensor
     pictures: dict[int, Tensor]  # a buffer for each number of frames that a block may yield
     graphs: acceleration.Graphs
-    decoding: acceleration.Graphs  # of their own memory: a decode may run beside a commit
+    decoding: acceleration.Graphs  # of the decode, which a large world records too
     passes: PassBuffers | None
 
     @classmethod

@@ -7,9 +7,8 @@ else here changes while a world is played. Shapes: B sessions stepped together, 
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,6 @@ class World:
         if not cpu:
             self._flow.fuse(self.fused.fused)
         self.turn = threading.Lock()
-        cuda = self.device.type == "cuda"
-        self._ahead = torch.cuda.Stream(self.device, priority=-1) if cuda else None
         self.commits = ThreadPoolExecutor(1, "commit")
         self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = partial(
             noises, device=self.device
@@ -217,22 +214,6 @@ class World:
         """Whether a tick's last denoise pass commits it, and no pass of its own."""
         return self.config.sampling.commit == "last"
 
-    @property
-    def commits_beside(self) -> bool:
-        """Whether a tick's commit can run beside its decode, begun by the same thread: on a GPU."""
-        return self._ahead is not None and not self.last_pass_commits
-
-    @contextmanager
-    def ahead_of_others(self) -> Iterator[None]:
-        """What is begun here runs on a GPU's stream of its own, after all that was begun before.
-
-        It goes before what is begun later, as far as the GPU lets it, and beside that else.
-        """
-        assert self._ahead is not None, "only a GPU has streams"
-        self._ahead.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._ahead):
-            yield
-
     @torch.no_grad()
     def denoise(self, state: WorldState, actions: Tensor, seeds: Sequence[int], tick: int) -> None:
         """Dreams the next block into `state.latent`; `actions` `(B, F, buttons)`, one seed a session."""
@@ -294,7 +275,7 @@ class World:
         """
         cuda = self.device.type == "cuda"
         shape = state.latent.shape[1:]
-        first = state.cache.length + len(state.cache.slots)
+        first = state.cache.length + self.config.sampling.latents_per_tick
         found: dict[Hashable, Tensor]
         found = {(*seeds, tick, n): self.noises(seeds, tick, n, shape) for n in range(len(state.schedule))}
         found[first] = self.rope_table(first)
