@@ -19,13 +19,8 @@ from torch import Tensor, nn
 from playhead.world.checkpoint import tensor_digest
 from playhead.world.errors import WorldError
 from playhead.world.generator import Block, Generator, linear_layers
+from playhead.world.rounding import LEAST, PRECISIONS, TOPS, Rounded, quantise
 
-PRECISIONS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
-"""Number types of 8 bits, by what `--precision` calls them."""
-TOPS = {"fp8": 448.0, "int8": 127.0}
-"""The largest number of each that is used."""
-LEAST = 1e-12
-"""A row whose numbers are all below this counts as that large: rows of zeros have a scale too."""
 LIMIT = 0.02
 """Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in about 14 bits."""
 FEWEST_ROWS = 32
@@ -56,9 +51,12 @@ def number_types(dtype: torch.dtype, precision: str | None) -> str:
     return ", ".join(filter(None, (str(dtype).removeprefix("torch."), precision)))
 
 
-def quantised(layer: nn.Linear) -> bool:
-    """Whether a layer is low bit, so that its weight means nothing without its scale; call the layer then."""
-    return layer.weight.dtype in PRECISIONS.values()
+def quantised(layer: nn.Linear) -> str | None:
+    """The precision of a layer that is low bit, whose weight means nothing without its scale, else None.
+
+    Call the layer then, with rows or with `Rounded` ones.
+    """
+    return next((name for name, kind in PRECISIONS.items() if layer.weight.dtype == kind), None)
 
 
 def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
@@ -134,17 +132,11 @@ def _replace(layer: nn.Linear, layers: tuple[nn.Linear, ...], precision: str) ->
     return reason
 
 
-def quantise(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """Rows `(M, K)` in 8 bits, and each one's scale, float32 `(M, 1)`, by which they are to be multiplied."""
-    wide = x.float()
-    scale = wide.abs().amax(-1, keepdim=True).clamp_min(LEAST) / TOPS[precision]
-    scaled = wide * (1 / scale)
-    return (scaled.round() if precision == "int8" else scaled).to(PRECISIONS[precision]), scale
-
-
 class LowBitProduct:
     """What a low-bit layer computes, `(…, in)` to `(…, out)`, both in one number type.
 
+    Rows `(M, in)` may be given rounded already: what comes of them is in the number type of the bias, or in
+    bfloat16.
     `weight` `(out, in)` in 8 bits, `scale` float32 `(out, 1)`. `fast`: by kernels, else by the twin.
     """
 
@@ -156,21 +148,29 @@ class LowBitProduct:
         kernels = {"fp8": _fp8_product, "int8": _int8_product}
         self._product = kernels[precision] if fast else None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor | Rounded) -> Tensor:
+        if isinstance(x, Rounded):
+            bias = self._given[2]
+            return self._of(x, torch.bfloat16 if bias is None else bias.dtype)
         rows = x.reshape(-1, x.shape[-1])
-        if self._product is None:
-            found = twin(rows, *self._given, self._precision)
-        else:
-            found = self._product(rows, *self._given)
-        return found.view(*x.shape[:-1], -1)
+        rounded = (_quantise_fast if self._product is not None else quantise)(rows, self._precision)
+        return self._of(rounded, x.dtype).view(*x.shape[:-1], -1)
+
+    def _of(self, rounded: Rounded, dtype: torch.dtype) -> Tensor:
+        if self._product is not None:
+            return self._product(rounded, *self._given, dtype)
+        return _twin(rounded, *self._given, dtype)
 
 
 def twin(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, precision: str) -> Tensor:
     """The product of rows `(M, K)`, as any device computes it: what kernels are compared with."""
-    rows, by_row = quantise(x, precision)
+    return _twin(quantise(x, precision), weight, scale, bias, x.dtype)
+
+
+def _twin(x: Rounded, weight: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     # float32 holds the sums of up to 1,040 such whole numbers exactly, float64 all that there can be.
-    wide = torch.float64 if precision == "int8" else torch.float32
-    return _rescaled((rows.to(wide) @ weight.to(wide).t()).float(), by_row, scale, bias, x.dtype)
+    wide = torch.float64 if weight.dtype == torch.int8 else torch.float32
+    return _rescaled((x.rows.to(wide) @ weight.to(wide).t()).float(), x.scale, scale, bias, dtype)
 
 
 def _rescaled(
@@ -180,12 +180,14 @@ def _rescaled(
     return (found if bias is None else found + bias.float()).to(dtype)
 
 
-def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    rows, by_row = _quantise_fast(x, "fp8")
-    if _scales_rows(x.device, len(rows), *weight.shape):
+def _fp8_product(
+    x: Rounded, weight: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    rows, by_row = x
+    if _scales_rows(rows.device, len(rows), *weight.shape):
         return _scaled(rows, weight, by_row, scale.t(), bias)
     one = by_row.new_ones(())
-    return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, x.dtype)
+    return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, dtype)
 
 
 def _scaled(rows: Tensor, weight: Tensor, by_row: Tensor, by_column: Tensor, bias: Tensor | None) -> Tensor:
@@ -211,12 +213,14 @@ def _scales_rows(device: torch.device, count: int, out: int, inside: int) -> boo
     return True
 
 
-def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    rows, by_row = _quantise_fast(x, "int8")
+def _int8_product(
+    x: Rounded, weight: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    rows, by_row = x
     count = len(rows)
     if count < FEWEST_ROWS:
         rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - count))
-    return _rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, x.dtype)
+    return _rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, dtype)
 
 
 def _rescaled_fast(
@@ -230,13 +234,13 @@ def _rescaled_fast(
     return rescale(found, by_row, scale, bias, dtype)
 
 
-def _quantise_fast(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def _quantise_fast(x: Tensor, precision: str) -> Rounded:
     """`quantise`, in one pass over the rows where there is Triton: it takes as long as the product else."""
     if not _fused(x):
         return quantise(x, precision)
     from playhead.world.low_bit_kernels import quantise_rows
 
-    return quantise_rows(x.contiguous(), PRECISIONS[precision], TOPS[precision], LEAST)
+    return Rounded(*quantise_rows(x.contiguous(), PRECISIONS[precision], TOPS[precision], LEAST))
 
 
 def _fused(x: Tensor) -> bool:

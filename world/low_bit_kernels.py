@@ -8,6 +8,8 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from playhead.world.fused.kernels import round_row
+
 COLUMNS = 1024
 """How many numbers of a row a program rescales."""
 
@@ -18,11 +20,7 @@ def _quantise(x, found, scales, columns, top, least, WHOLE: tl.constexpr, BLOCK:
     at = tl.arange(0, BLOCK)
     inside = at < columns
     wide = tl.load(x + row * columns + at, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(wide), 0), least) / top
-    scale += tl.sum(wide - wide, 0)  # which a maximum would lose: one of a row is no number, so none is
-    scaled = wide * (1.0 / scale)
-    if WHOLE:  # to the nearest, the even one of two: what adding a number as large as that leaves
-        scaled = (scaled + 12582912.0) - 12582912.0
+    scaled, scale = round_row(wide, top, least, WHOLE)
     tl.store(found + row * columns + at, scaled.to(found.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)
 
@@ -40,7 +38,7 @@ def _rescale(x, by_row, by_column, bias, found, columns, BIASED: tl.constexpr, B
 
 
 def quantise_rows(x: Tensor, dtype: torch.dtype, top: float, least: float) -> tuple[Tensor, Tensor]:
-    """As `low_bit.quantise`, of contiguous rows `(M, K)` on a GPU; may differ in the last bit of a scale."""
+    """As `rounding.quantise`, of contiguous rows `(M, K)` on a GPU; may differ in the last bit of a scale."""
     rows, columns = x.shape
     found = torch.empty_like(x, dtype=dtype)
     scales = torch.empty((rows, 1), dtype=torch.float32, device=x.device)

@@ -48,7 +48,7 @@ class World:
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
-    `low_bit.PRECISIONS`, or None for the full one.
+    `rounding.PRECISIONS`, or None for the full one.
     """
 
     def __init__(

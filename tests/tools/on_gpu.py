@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -21,10 +22,11 @@ from playhead.world.action import Action
 from playhead.world.checkpoint import save_weights
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
-from playhead.world.fused import choice
+from playhead.world.fused import choice, ops
 from playhead.world.home import worlds_folder
 from playhead.world.noise import noises
 from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.rounding import PRECISIONS, quantise
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
 
@@ -77,6 +79,27 @@ def same_noise(device: str) -> None:
     print("noise: 100 ticks of 64 sessions are the CPU's, bit for bit")
 
 
+def rounding_kernels(precision: str, device: str) -> None:
+    """Norms and GELUs that round for a low-bit product against those that a product rounds itself."""
+    draw = torch.Generator(device).manual_seed(0)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=draw, device=device).bfloat16()
+
+    x, y, gate = noise(1560, 1536), noise(1560, 1536), noise(1, 1536)
+    by = ops.Norm(noise(1, 1536), noise(1, 1536), 1e-6, one=True)
+    wide = 3 * noise(1560, 8960)
+    pairs = [
+        (ops.add_norm(x, y, by, gate)[1], ops.add_norm(x, y, replace(by, precision=precision), gate)[1]),
+        (torch.nn.functional.gelu(wide, approximate="tanh"), ops.gelu_round(wide, precision)),
+    ]
+    for full, rounded in pairs:
+        wanted = quantise(full, precision)
+        other = float((rounded.rows.float() != wanted.rows.float()).float().mean())
+        assert other < 0.002, f"{precision}: {other} of the numbers are others"
+    print(f"{precision}: norms and GELUs round as products do, {other:.5f} of the last to a neighbour")
+
+
 def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
     """A layer's kernels against the twin, of few rows, odd numbers of them and a tick's; and recorded."""
     out, inside = size
@@ -84,7 +107,7 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
     full, bias = (torch.randn(*n, generator=draw, device=device).bfloat16() for n in (size, (out,)))
     reason = low_bit.unusable(precision, torch.device(device), torch.bfloat16, out, inside)
     assert not reason, f"{precision} {out} x {inside}: {reason}"
-    weight, scale = low_bit.quantise(full, precision)
+    weight, scale = quantise(full, precision)
     fast, twin = (low_bit.LowBitProduct(weight, scale, bias, precision, fast) for fast in (True, False))
     worst = 0.0
     for rows in (1, 16, 17, 333, 1560, 4680):
@@ -92,7 +115,7 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
         x[0] = 0  # a row of zeros,
         x[-1, 7] = 300  # and one with an outlier
         rounded, by_row = low_bit._quantise_fast(x, precision)
-        again, wanted_scale = low_bit.quantise(x, precision)
+        again, wanted_scale = quantise(x, precision)
         # A scale that is another in its last bit may round a few numbers to their neighbours.
         other = float((rounded.float() != again.float()).float().mean())
         assert other < 0.001 and torch.allclose(by_row, wanted_scale, rtol=1e-6), (
@@ -199,7 +222,8 @@ def main() -> None:
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
     same_noise(given.device)
-    for precision in low_bit.PRECISIONS:
+    for precision in PRECISIONS:
+        rounding_kernels(precision, given.device)
         for size in LARGE:
             low_bit_product(precision, size, given.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -210,7 +234,7 @@ def main() -> None:
             full(name, given.device)
         for name in () if given.small else FULL:
             fused_pass(name, given.device)
-        for precision in () if given.small else low_bit.PRECISIONS:
+        for precision in () if given.small else PRECISIONS:
             low_bit_world(precision, given.device)
 
 

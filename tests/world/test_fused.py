@@ -19,6 +19,7 @@ from playhead.world.fused import choice
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.randomise import random_context, random_world
+from playhead.world.rounding import PRECISIONS
 from playhead.world.world import World
 from tests.command_line import ROOT
 from tests.conftest import make_tiny_context, make_tiny_world, save_world
@@ -33,18 +34,19 @@ def test_kernels_compute_what_their_twins_do() -> None:
     command = [sys.executable, "-m", "tests.world.fused_kernels"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     errors = json.loads(done.stdout)
+    assert errors.pop("rounded") < 1e-3
     assert set(errors) == {"add_norm", "turn", "merge_parts", "few_keys", "bias_gelu"}
     assert max(errors.values()) < 2e-6, errors
 
 
-def build(config: WorldConfig) -> World:
+def build(config: WorldConfig, precision: str | None = None) -> World:
     torch.manual_seed(0)
     generator = Generator(config.generator)
     for parameter in generator.parameters():  # random weights of a trained size, gains and biases too
         torch.nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else parameter.data.add_(
             0.1 * torch.randn_like(parameter)
         )
-    return World(config, generator, LightTAE(config.autoencoder))
+    return World(config, generator, LightTAE(config.autoencoder), precision=precision)
 
 
 def play(world: World, fused: bool, ticks: int) -> np.ndarray:
@@ -68,6 +70,15 @@ def test_public_worlds_dream_the_same_fused(name: str) -> None:
     assert plain.std() > 0.1
     assert not np.array_equal(plain, fused), "these are the same passes"
     np.testing.assert_allclose(fused, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["causal-forcing", "matrix-game-2"])
+def test_a_low_bit_world_dreams_the_same_fused(name: str, precision: str) -> None:
+    """But for what lies between two numbers of 8 bits: norms and GELUs round for their products."""
+    world = build(random_world(name, small=True), precision)
+    plain, fused = (play(world, way, 1) for way in (False, True))
+    assert np.abs(fused - plain).mean() < 0.01 * plain.std() and not np.array_equal(plain, fused)
 
 
 def test_a_block_whose_slots_are_apart_dreams_the_same_fused() -> None:

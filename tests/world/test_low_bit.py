@@ -20,8 +20,9 @@ from playhead.world.action import Action
 from playhead.world.checkpoint import without_memory
 from playhead.world.errors import WorldError
 from playhead.world.generator import Generator
-from playhead.world.low_bit import PRECISIONS, LowBitProduct, low_bit_layers, quantise, quantised, twin
+from playhead.world.low_bit import LowBitProduct, low_bit_layers, quantised, twin
 from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.rounding import PRECISIONS, quantise
 from playhead.world.size import check_size
 from playhead.world.world import World
 from tests.conftest import THOROUGH, make_tiny_context, make_tiny_world, save_world

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world.action_module import ActionMemory
 from playhead.world.attention import attention
 from playhead.world.fused.actions import FusedActions
-from playhead.world.fused.ops import Norm, Turn, add, add_norm, linear_gelu, norm, turn
+from playhead.world.fused.ops import Norm, Turn, add, add_norm, gelu_round, linear_gelu, norm, turn
 from playhead.world.generator import Block, Generator, linear_layers
 from playhead.world.low_bit import quantised
+from playhead.world.rounding import Rounded
 
 
 class Cache(Protocol):
@@ -54,7 +54,9 @@ class FusedGenerator:
         embedding, modulation = g.told(timesteps, action)
         of_head = (g.head.modulation + embedding.unsqueeze(2)).flatten(0, 1)  # (B * F, 2, D)
         each = (self._modulations + modulation.flatten(0, 1)).to(embedding.dtype)  # (layers, B * F, 6, D)
-        norms = [Norm(m[:, 1], m[:, 0], eps, one=True) for m in (*each.unbind(), of_head)]
+        of = [*(block.precisions[0] for block in self._blocks), None]
+        modulations = (*each.unbind(), of_head)
+        norms = [Norm(m[:, 1], m[:, 0], eps, True, bits) for m, bits in zip(modulations, of, strict=True)]
         table = cos_sin.flatten(1, 2) if cos_sin.ndim == 5 else cos_sin
         tokens = g.patchify(x.to(embedding.dtype))
         h = tokens.flatten(0, 2).contiguous()
@@ -79,12 +81,15 @@ class _FusedBlock:
         self._gain_q, self._gain_k = own.norm_q.weight, own.norm_k.weight
         self._widen, self._narrow = linear_layers(block.ffn)
         self._cross = getattr(block, "cross_attn", None)
+        asked = self._cross.q if self._cross is not None else None
+        layers = self._project, asked, self._widen
+        self.precisions = [quantised(layer) if layer is not None else None for layer in layers]
         self._actions = FusedActions(block.action_model) if hasattr(block, "action_model") else None
 
     def __call__(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Tensor | Rounded,
         m: Tensor,
         batch: int,
         layer: int,
@@ -93,41 +98,42 @@ class _FusedBlock:
         context: tuple[Tensor, Tensor] | None,
         memory: ActionMemory | None,
         after: Norm,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | Rounded]:
         """`x`, and `y` which is that normed, `(R, D)` of a `batch` B; `m` `(B * F, 6, D)` the modulation.
 
         Returns what the block makes of `x`, and that normed by `after`.
         """
-        y = self._block.self_attn.o(_rows(self._attend(y, batch, layer, cos_sin, cache)))
+        found: Tensor = self._block.self_attn.o(_rows(self._attend(y, batch, layer, cos_sin, cache)))
         gate: Tensor | None = m[:, 2]
         if context is not None and self._cross is not None:
             plain = self._block.norm3
-            by = Norm(plain.weight[None], plain.bias[None], plain.eps)
-            x, y = add_norm(x, y, by, gate)
+            by = Norm(plain.weight[None], plain.bias[None], plain.eps, precision=self.precisions[1])
+            x, y = add_norm(x, found, by, gate)
             cross = self._cross
             q = turn(cross.q(y), Turn(self._heads, self._eps, cross.norm_q.weight), batch)
-            y, gate = cross.o(_rows(attention(q, *context))), None
+            found, gate = cross.o(_rows(attention(q, *context))), None
         if memory is not None and self._actions is not None and self._acting is not None:
-            x, y = self._actions(add(x, y, gate), self._acting, batch, memory)
+            x, found = self._actions(add(x, found, gate), self._acting, batch, memory)
             gate = None
-        x, y = add_norm(x, y, Norm(m[:, 4], m[:, 3], self._eps, one=True), gate)
-        y = self._narrow(self._wide(y))
-        return add_norm(x, y, after, m[:, 5])
+        x, y = add_norm(x, found, Norm(m[:, 4], m[:, 3], self._eps, True, self.precisions[2]), gate)
+        return add_norm(x, self._narrow(self._wide(y)), after, m[:, 5])
 
-    def _attend(self, y: Tensor, batch: int, layer: int, cos_sin: Tensor, cache: Cache) -> Tensor:
+    def _attend(self, y: Tensor | Rounded, batch: int, layer: int, cos_sin: Tensor, cache: Cache) -> Tensor:
         """`(R, D)` to what each token reads, `(B, heads, L, head_dim)`."""
         qkv = self._project(y)
-        q, k, v = qkv.split(y.shape[1], 1)
+        q, k, v = qkv.chunk(3, 1)
         q = turn(q, Turn(self._heads, self._eps, self._gain_q, cos_sin), batch)
         own = cache.own(layer)
         keys = turn(k, Turn(self._heads, self._eps, self._gain_k, cos_sin), batch, own[0] if own else None)
         values = turn(v, Turn(self._heads), batch, own[1] if own else None)
         return cache.attend(layer, q, keys, values) if own is None else cache.read(layer, q)
 
-    def _wide(self, y: Tensor) -> Tensor:
-        if not quantised(self._widen):
+    def _wide(self, y: Tensor | Rounded) -> Tensor | Rounded:
+        precision = self.precisions[2]
+        if precision is None:
+            assert isinstance(y, Tensor)
             return linear_gelu(y, self._widen.weight, self._widen.bias)
-        return F.gelu(self._widen(y), approximate="tanh")
+        return gelu_round(self._widen(y), precision)
 
 
 def _rows(x: Tensor) -> Tensor:

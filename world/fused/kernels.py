@@ -12,6 +12,17 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def round_row(value, top, least, WHOLE: tl.constexpr):  # noqa: ANN201
+    """A row as multiples of its scale, `top` at most, and that scale: `world.rounding.quantise`."""
+    scale = tl.maximum(tl.max(tl.abs(value), 0), least) / top
+    scale += tl.sum(value - value, 0)  # which a maximum would lose: one of a row is no number, so none is
+    value *= 1.0 / scale
+    if WHOLE:  # to the nearest, the even one of two: what adding a number as large as that leaves
+        value = (value + 12582912.0) - 12582912.0
+    return value, scale
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def add_norm(
     x,
     y,
@@ -20,20 +31,26 @@ def add_norm(
     shift,
     summed,
     normed,
+    scales,
     d,
     rows,
     gate_stride,
     norm_stride,
     eps,
+    top,
+    least,
     ADDS: tl.constexpr,
     GATED: tl.constexpr,
     NORMS: tl.constexpr,
     ONE: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """`summed = x + y * gate`, and `normed` its layer norm times `scale` (plus `ONE`), plus `shift`.
 
-    Frame `row // rows` has the gate, scale and shift at so many strides.
+    Frame `row // rows` has the gate, scale and shift at so many strides. `ROUNDS`: `normed` is in 8 bits, and
+    `scales` are its rows', as by `round_row`.
     """
     row = tl.program_id(0)
     frame = row // rows
@@ -55,7 +72,29 @@ def add_norm(
         away *= 1.0 / tl.sqrt(tl.sum(away * away, 0) / d + eps)
         by = tl.load(scale + frame * norm_stride + column, here, 0.0).to(tl.float32)
         plus = tl.load(shift + frame * norm_stride + column, here, 0.0).to(tl.float32)
-        tl.store(normed + at, (away * (by + ONE) + plus).to(normed.dtype.element_ty), here)
+        found = away * (by + ONE) + plus
+        if ROUNDS:
+            found = tl.where(here, found.to(x.dtype.element_ty).to(tl.float32), 0.0)
+            found, of_row = round_row(found, top, least, WHOLE)
+            tl.store(scales + row, of_row)
+        tl.store(normed + at, found.to(normed.dtype.element_ty), here)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def gelu_round(x, found, scales, d, top, least, WHOLE: tl.constexpr, BLOCK: tl.constexpr) -> None:
+    """GELU by tanh of rows `(R, d)`, in 8 bits as by `round_row`, and the `scales` of the rows."""
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    here = column < d
+    at = row.to(tl.int64) * d + column
+    value = tl.load(x + at, here, 0.0).to(tl.float32)
+    # tanh(u) is 2 / (1 + exp(-2 u)) - 1, and so GELU x / (1 + exp(-2 u))
+    twice = 1.5957691216057308 * (value + 0.044715 * value * value * value)
+    value = value / (1.0 + tl.exp(-twice))
+    value = value.to(x.dtype.element_ty).to(tl.float32)
+    value, of_row = round_row(value, top, least, WHOLE)
+    tl.store(scales + row, of_row)
+    tl.store(found + at, value.to(found.dtype.element_ty), here)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from playhead.world.rounding import LEAST, PRECISIONS, TOPS, Rounded, quantise
+
 try:
     from playhead.world.fused import kernels as _loaded
 
@@ -37,16 +39,18 @@ def _run(kernel: str, grid: tuple[int, ...], x: Tensor, *given: Tensor | float, 
 class Norm:
     """A layer norm, then `* scale + shift`; `one` is added to the scale.
 
-    `scale` and `shift` `(frames, D)`, one for each frame's rows, or `(1, D)` for all.
+    `scale` and `shift` `(frames, D)`, one for each frame's rows, or `(1, D)` for all. `precision`: what comes
+    of it is rounded to that many bits, for a low-bit product.
     """
 
     scale: Tensor
     shift: Tensor
     eps: float
     one: bool = False
+    precision: str | None = None
 
 
-def norm(x: Tensor, by: Norm) -> Tensor:
+def norm(x: Tensor, by: Norm) -> Tensor | Rounded:
     """Rows `(R, D)`, normed."""
     found = _add_norm(x, None, None, by)[1]
     assert found is not None
@@ -58,7 +62,7 @@ def add(x: Tensor, y: Tensor, gate: Tensor | None = None) -> Tensor:
     return _add_norm(x, y, gate, None)[0]
 
 
-def add_norm(x: Tensor, y: Tensor, by: Norm, gate: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def add_norm(x: Tensor, y: Tensor, by: Norm, gate: Tensor | None = None) -> tuple[Tensor, Tensor | Rounded]:
     """`add`, and that normed."""
     summed, normed = _add_norm(x, y, gate, by)
     assert normed is not None
@@ -67,13 +71,15 @@ def add_norm(x: Tensor, y: Tensor, by: Norm, gate: Tensor | None = None) -> tupl
 
 def _add_norm(
     x: Tensor, y: Tensor | None, gate: Tensor | None, by: Norm | None
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | Rounded | None]:
     if not available(x.device):
         return _plain_add_norm(x, y, gate, by)
     r, d = x.shape
     frames = max(len(given) for given in (gate, by.scale if by else None, x[:1]) if given is not None)
     summed = x if y is None else torch.empty_like(x)
-    normed = None if by is None else torch.empty_like(x)
+    precision = by.precision if by is not None else None
+    normed = None if by is None else torch.empty_like(x, dtype=PRECISIONS[precision] if precision else None)
+    scales = x.new_empty((r, 1), dtype=torch.float32) if precision else x
     _run(
         "add_norm",
         (r,),
@@ -84,24 +90,53 @@ def _add_norm(
         x if by is None else by.shift,
         summed,
         x if normed is None else normed,
+        scales,
         d,
         r // frames,
         0 if gate is None or len(gate) == 1 else gate.stride(0),
         0 if by is None or len(by.scale) == 1 else by.scale.stride(0),
         0.0 if by is None else by.eps,
+        TOPS[precision] if precision else 1.0,
+        LEAST,
         ADDS=y is not None,
         GATED=gate is not None,
         NORMS=by is not None,
         ONE=1.0 if by is not None and by.one else 0.0,
+        ROUNDS=precision is not None,
+        WHOLE=precision == "int8",
         BLOCK=_power(d),
         num_warps=4 if d > 512 else 1,
     )
-    return summed, normed
+    return summed, Rounded(normed, scales) if precision and normed is not None else normed
+
+
+def gelu_round(x: Tensor, precision: str) -> Rounded:
+    """GELU by tanh of rows `(R, D)`, rounded for a low-bit product."""
+    if not available(x.device):
+        return quantise(F.gelu(x, approximate="tanh"), precision)
+    r, d = x.shape
+    found = torch.empty_like(x, dtype=PRECISIONS[precision])
+    scales = x.new_empty((r, 1), dtype=torch.float32)
+    block = _power(d)
+    _run(
+        "gelu_round",
+        (r,),
+        x,
+        found,
+        scales,
+        d,
+        TOPS[precision],
+        LEAST,
+        WHOLE=precision == "int8",
+        BLOCK=block,
+        num_warps=min(16, max(4, block // 1024)),
+    )
+    return Rounded(found, scales)
 
 
 def _plain_add_norm(
     x: Tensor, y: Tensor | None, gate: Tensor | None, by: Norm | None
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | Rounded | None]:
     summed = x
     if y is not None:
         more = y.float() if gate is None else y.float() * _each(gate, len(x))
@@ -109,7 +144,8 @@ def _plain_add_norm(
     if by is None:
         return summed, None
     normed = F.layer_norm(summed.float(), summed.shape[-1:], eps=by.eps)
-    return summed, (normed * (_each(by.scale, len(x)) + by.one) + _each(by.shift, len(x))).to(x.dtype)
+    found = (normed * (_each(by.scale, len(x)) + by.one) + _each(by.shift, len(x))).to(x.dtype)
+    return summed, quantise(found, by.precision) if by.precision else found
 
 
 @dataclass(frozen=True)
