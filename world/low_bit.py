@@ -1,13 +1,14 @@
-"""Low bit: a generator's large linear layers in 8 bits, which take half the memory and, on a GPU, less time.
+"""Low bit: a generator's large linear layers in 8 or 4 bits, which take less memory and, on a GPU, less time.
 
-Weights are rounded once, when a world loads, with one scale a row (an output channel); what they multiply in
-every call, with one scale a token, its largest number over the largest there is. Products are summed in
-float32 (`int8`: exactly), scaled, the bias added, and rounded to the world's number type. A GPU that has
-kernels for it uses them, once they were seen to agree with the twin; everywhere else the twin computes the
-same numbers the long way, which is slower than full precision.
+Weights are rounded once, when a world loads; what they multiply in every call. In 8 bits a row of weights (an
+output channel) and a token have one scale each, the largest number over the largest there is; of 4 bits
+tells `world.nvfp4`. Products are summed in float32 (`int8`: exactly), scaled, the bias added, and rounded to
+the world's number type. A GPU that has kernels for it uses them, once they were seen to agree with the twin;
+everywhere else the twin computes the same numbers the long way, which is slower than full precision.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -16,16 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from playhead.world import nvfp4, nvfp4_product
 from playhead.world.checkpoint import tensor_digest
 from playhead.world.errors import WorldError
 from playhead.world.generator import Block, Generator, linear_layers
+from playhead.world.low_bit_rows import LEAST, fused, rescaled, rescaled_fast
 
-PRECISIONS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
-"""Number types of 8 bits, by what `--precision` calls them."""
+PRECISIONS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8, "nvfp4": torch.uint8}
+"""Number types that weights have, by what `--precision` calls them; of `nvfp4` two numbers a byte."""
 TOPS = {"fp8": 448.0, "int8": 127.0}
-"""The largest number of each that is used."""
-LEAST = 1e-12
-"""A row whose numbers are all below this counts as that large: rows of zeros have a scale too."""
+"""The largest number of each of 8 bits that is used."""
+SCALES = ("_scale", "_scale_2")
+"""What the keys of scales have more than those of their weights."""
 LIMIT = 0.02
 """Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in about 14 bits."""
 FEWEST_ROWS = 32
@@ -33,8 +36,10 @@ FEWEST_ROWS = 32
 
 Layers = dict[tuple[int, str], nn.Linear]
 """The layers of a generator that are low bit, by block and kind."""
-_full: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
-"""Digests of the weights that low-bit layers had in full, by which a world is known."""
+Full = tuple[tuple[int, ...], str]
+"""Shape and digest of a weight as it was in full."""
+_full: "WeakKeyDictionary[nn.Module, Full]" = WeakKeyDictionary()
+"""Those of the weights of low-bit layers, by which a world is known."""
 _layers: "WeakKeyDictionary[Generator, Layers]" = WeakKeyDictionary()
 
 
@@ -43,11 +48,18 @@ def check_precision(precision: str | None, device: torch.device) -> None:
     if precision is None:
         return
     if precision not in PRECISIONS:
-        known = " and ".join(PRECISIONS)
-        raise WorldError(f"there is no precision `{precision}`; there are {known}, or leave --precision out")
+        *known, last = PRECISIONS
+        raise WorldError(
+            f"there is no precision `{precision}`; there are {', '.join(known)} and {last}, "
+            "or leave --precision out"
+        )
     if device.type not in ("cpu", "cuda"):
         raise WorldError(
             f"--precision {precision} needs an NVIDIA GPU or the CPU, not {device}; leave it out"
+        )
+    if precision == "nvfp4" and device.type == "cuda" and (why := nvfp4_product.missing(device)):
+        raise WorldError(
+            f"--precision nvfp4 needs an NVIDIA GPU of compute capability 10.0 or more (Blackwell): {why}"
         )
 
 
@@ -71,10 +83,13 @@ def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
     return found | {"ffn in": (widen,), "ffn out": (narrow,)}
 
 
-def saved_bytes(generator: Generator, itemsize: int) -> int:
+def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
-    weights = [layer.weight for block in generator.blocks for many in parts(block).values() for layer in many]
-    return sum(weight.numel() * (itemsize - 1) - len(weight) * 4 for weight in weights)
+    products = [many for block in generator.blocks for many in parts(block).values()]
+    sizes = [(sum(len(layer.weight) for layer in many), many[0].weight.shape[1]) for many in products]
+    if precision == "nvfp4":
+        return sum(rows * columns * itemsize - nvfp4.packed_bytes(rows, columns) for rows, columns in sizes)
+    return sum(rows * (columns * (itemsize - 1) - 4) for rows, columns in sizes)
 
 
 def place(
@@ -83,8 +98,10 @@ def place(
     """Moves a generator to a device in `dtype`, joined; returns what `Generator.join` does, if it is in full.
 
     Low bit it is moved block by block, so that the device never holds all of it in full. The state dict is
-    then as published low-bit checkpoints have it: `X.weight` in 8 bits, `X.weight_scale` beside. For weights
-    that no longer change. Raises WorldError as `check_precision` does.
+    then as published checkpoints of 8 bits have it: `X.weight`, and `X.weight_scale` beside. In NVFP4 the
+    weights are codes, two a byte, and of layers that serve as one product the first has the scales of all:
+    those of blocks, in tiles, and as `X.weight_scale_2` the one over them. For weights that no longer change.
+    Raises WorldError as `check_precision` does.
     """
     check_precision(precision, device)
     if precision is None:
@@ -98,9 +115,10 @@ def place(
         for number, block in enumerate(generator.blocks):
             block.to(device, dtype)
             for kind, layers in parts(block).items():
-                _full.update(
-                    zip(layers, pool.map(lambda part: tensor_digest(part.weight), layers), strict=True)
+                described = pool.map(
+                    lambda part: (tuple(part.weight.shape), tensor_digest(part.weight)), layers
                 )
+                _full.update(zip(layers, described, strict=True))
                 layer = block.self_attn.join() if kind == "qkv" else layers[0]
                 reasons.add(_replace(layer, layers, precision))
                 found[number, kind] = layer
@@ -115,22 +133,30 @@ def low_bit_layers(generator: Generator) -> Layers:
     return _layers.get(generator, {})
 
 
-def full_digests(module: nn.Module) -> dict[str, str]:
-    """Digests of the weights that low-bit layers of a module had in full, by their keys in its state dict."""
+def full_weights(module: nn.Module) -> dict[str, Full]:
+    """Shapes and digests of the weights that low-bit layers of a module had in full, by their keys."""
     return {f"{name}.weight": _full[part] for name, part in module.named_modules() if part in _full}
 
 
 def _replace(layer: nn.Linear, layers: tuple[nn.Linear, ...], precision: str) -> str:
     """Makes a layer low bit, which `layers` lie side by side in. Returns why no kernel serves it, or ""."""
     full = layer.weight
-    weight, scale = quantise(full, precision)
     reason = unusable(precision, full.device, full.dtype, *full.shape)
-    layer.weight = nn.Parameter(weight, False)
-    layer.forward = LowBitProduct(weight, scale, layer.bias, precision, not reason)  # type: ignore[method-assign, assignment]
     sizes = [part.out_features for part in layers]
-    for part, w, s in zip(layers, weight.split(sizes), scale.split(sizes), strict=True):
-        part.weight = nn.Parameter(w, False)
-        part.register_buffer("weight_scale", s)
+    if precision == "nvfp4":
+        packed = nvfp4.quantise(full, together=True)
+        layer.forward = nvfp4_product.Nvfp4Product(packed, layer.bias, not reason)  # type: ignore[method-assign, assignment]
+        weight = packed.codes
+        layers[0].register_buffer("weight_scale", packed.blocks)
+        layers[0].register_buffer("weight_scale_2", packed.scale)
+    else:
+        weight, scale = quantise(full, precision)
+        layer.forward = LowBitProduct(weight, scale, layer.bias, precision, not reason)  # type: ignore[method-assign, assignment]
+        for part, own in zip(layers, scale.split(sizes), strict=True):
+            part.register_buffer("weight_scale", own)
+    layer.weight = nn.Parameter(weight, False)
+    for part, own in zip(layers, weight.split(sizes), strict=True):
+        part.weight = nn.Parameter(own, False)
     return reason
 
 
@@ -143,7 +169,7 @@ def quantise(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
 
 
 class LowBitProduct:
-    """What a low-bit layer computes, `(…, in)` to `(…, out)`, both in one number type.
+    """What a layer in 8 bits computes, `(…, in)` to `(…, out)`, both in one number type.
 
     `weight` `(out, in)` in 8 bits, `scale` float32 `(out, 1)`. `fast`: by kernels, else by the twin.
     """
@@ -170,14 +196,7 @@ def twin(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, precisio
     rows, by_row = quantise(x, precision)
     # float32 holds the sums of up to 1,040 such whole numbers exactly, float64 all that there can be.
     wide = torch.float64 if precision == "int8" else torch.float32
-    return _rescaled((rows.to(wide) @ weight.to(wide).t()).float(), by_row, scale, bias, x.dtype)
-
-
-def _rescaled(
-    found: Tensor, by_row: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    found = found.float() * by_row * scale.t()
-    return (found if bias is None else found + bias.float()).to(dtype)
+    return rescaled((rows.to(wide) @ weight.to(wide).t()).float(), by_row, scale, bias, x.dtype)
 
 
 def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -185,7 +204,7 @@ def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) 
     if _scales_rows(x.device):
         return _scaled(rows, weight, by_row, scale.t(), bias)
     one = by_row.new_ones(())
-    return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, x.dtype)
+    return rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, x.dtype)
 
 
 def _scaled(rows: Tensor, weight: Tensor, by_row: Tensor, by_column: Tensor, bias: Tensor | None) -> Tensor:
@@ -212,40 +231,16 @@ def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None)
     count = len(rows)
     if count < FEWEST_ROWS:
         rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - count))
-    return _rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, x.dtype)
-
-
-def _rescaled_fast(
-    found: Tensor, by_row: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """`_rescaled`, in one pass where there is Triton."""
-    if not _fused(found):
-        return _rescaled(found, by_row, scale, bias, dtype)
-    from playhead.world.low_bit_kernels import rescale
-
-    return rescale(found, by_row, scale, bias, dtype)
+    return rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, x.dtype)
 
 
 def _quantise_fast(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """`quantise`, in one pass over the rows where there is Triton: it takes as long as the product else."""
-    if not _fused(x):
+    if not fused(x):
         return quantise(x, precision)
     from playhead.world.low_bit_kernels import quantise_rows
 
     return quantise_rows(x.contiguous(), PRECISIONS[precision], TOPS[precision], LEAST)
-
-
-def _fused(x: Tensor) -> bool:
-    return x.device.type == "cuda" and _has_triton()
-
-
-@cache
-def _has_triton() -> bool:
-    try:
-        import playhead.world.low_bit_kernels  # noqa: F401  (whether it can be loaded)
-    except (ImportError, RuntimeError):
-        return False
-    return True
 
 
 @cache
@@ -256,21 +251,31 @@ def unusable(precision: str, device: torch.device, dtype: torch.dtype, out: int,
     """
     if device.type != "cuda":
         return f"there are kernels for NVIDIA GPUs alone, and this is {device.type}"
+    if precision == "nvfp4" and (lacking := nvfp4_product.missing(device)):
+        return lacking
     if precision == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
         return f"{torch.cuda.get_device_name(device)} does not multiply fp8"
     if precision == "fp8" and dtype != torch.bfloat16:
         return f"its kernels give bfloat16, and the world is in {str(dtype).removeprefix('torch.')}"
-    if out % 16 or inside % 16:
+    if out % 16 or (inside % 16 and precision != "nvfp4"):  # whose rows are filled up
         return f"its kernels want sizes of a multiple of 16, not {inside} to {out}"
     draw = torch.Generator(device).manual_seed(0)
     x, full = (torch.randn(n, inside, generator=draw, device=device).to(dtype) for n in (48, out))
-    weight, scale = quantise(full, precision)
-    wanted = twin(x, weight, scale, full[:, 0], precision).float()
+    bias = full[:, 0].contiguous()
     try:
-        found = LowBitProduct(weight, scale, full[:, 0].contiguous(), precision, True)(x).float()
+        found, wanted = (product(full, bias, precision, fast)(x).float() for fast in (True, False))
     except Exception as problem:  # Triton and its compiler raise whatever they like
         return f"its kernel fails ({next(iter(str(problem).splitlines()), type(problem).__name__)})"
     error = float((found - wanted).abs().sum() / wanted.abs().sum())
     return (
         "" if error <= LIMIT else f"its kernel is wrong: relative L1 error {error:.4f} from {inside} to {out}"
     )
+
+
+def product(
+    full: Tensor, bias: Tensor | None, precision: str, fast: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """What a layer `(out, in)` computes in a precision: `(…, in)` to `(…, out)`, by kernels if `fast`."""
+    if precision == "nvfp4":
+        return nvfp4_product.Nvfp4Product(nvfp4.quantise(full, together=True), bias, fast)
+    return LowBitProduct(*quantise(full, precision), bias, precision, fast)
