@@ -47,7 +47,7 @@ def quantise(x: Tensor, together: bool = False) -> Packed:
     """Rows `(M, K)`, each with a float32 scale of its own or all `together` with one."""
     wide = x.float()
     most = wide.abs().amax() if together else wide.abs().amax(-1, keepdim=True)
-    scale = most.clamp_min(LEAST) / (TOP * TOP_SCALE)
+    scale = most.clamp_min(LEAST) * (1 / (TOP * TOP_SCALE))  # a GPU has no division by a constant either
     parts = F.pad(wide, (0, -x.shape[1] % MULTIPLE)).unflatten(-1, (-1, BLOCK))
     blocks = (parts.abs().amax(-1) * (1 / (TOP * scale))).to(torch.float8_e4m3fn)
     each = blocks.float() * scale
@@ -64,9 +64,10 @@ def packed_bytes(rows: int, columns: int) -> int:
 
 def values(packed: Packed) -> Tensor:
     """The rows, float32, without the scale over those of blocks; with the zeros that fill them."""
-    meant = torch.tensor((*VALUES, *(-v for v in VALUES)), device=packed.codes.device)
-    pairs = torch.stack((packed.codes & 15, packed.codes >> 4), -1).flatten(-2)
-    parts = meant[pairs.int()].unflatten(-1, (-1, BLOCK))
+    codes = torch.stack((packed.codes & 15, packed.codes >> 4), -1).flatten(-2)
+    size = (codes & 7).float()  # by arithmetic, not by a table, which a GPU that records would have to fetch
+    size = torch.where(size < 4, size / 2, torch.where(size < 6, size - 2, 2 * size - 8))
+    parts = torch.where(codes < 8, size, -size).unflatten(-1, (-1, BLOCK))
     found: Tensor = parts * untile(packed.blocks, *parts.shape[:2]).float().unsqueeze(-1)
     return found.flatten(-2)
 

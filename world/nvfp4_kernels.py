@@ -2,6 +2,8 @@
 
 Importing this raises ImportError where there is no Triton.
 """
+# ruff: noqa: ANN001  # Triton knows no annotation but that of a constant
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch
 import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -13,7 +15,7 @@ from playhead.world.low_bit_rows import LEAST
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]  # Triton has no types
-def _eight_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _eight_bits(x):  # noqa: ANN202
     """float8_e4m3fn nearest to numbers of 0 to 448, as bits and as numbers.
 
     By whole numbers, which any GPU has, and Triton's interpreter, whose own conversion is another.
@@ -27,7 +29,9 @@ def _eight_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _quantise(x, codes, blocks, scales, rows, columns, bytes_, tiles, top, most, least, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _quantise(
+    x, codes, blocks, scales, rows, columns, bytes_, tiles, top, inverse, least, BLOCK: tl.constexpr
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK // 16)
     at = column[:, None] * 16 + tl.arange(0, 16)[None, :]
@@ -35,9 +39,9 @@ def _quantise(x, codes, blocks, scales, rows, columns, bytes_, tiles, top, most,
     wide = tl.load(x + row * columns + at, mask=at < columns * live, other=0.0).to(tl.float32)
     size = tl.abs(wide)
     greatest = tl.max(size, 1)
-    # Division to the last bit, so that the twin's numbers are these.
-    scale = tl.div_rn(tl.maximum(tl.max(greatest, 0), least), top * most)
+    scale = tl.maximum(tl.max(greatest, 0), least) * inverse
     scale += tl.sum(tl.sum(wide - wide, 1), 0)  # a maximum would lose one that is no number
+    # Division to the last bit, so that the twin's numbers are these.
     block, meant = _eight_bits(greatest * tl.div_rn(1.0, top * scale))
     each = meant * scale
     by = tl.where(each > 0.0, tl.div_rn(1.0, tl.where(each > 0.0, each, 1.0)), 0.0)[:, None]
@@ -69,7 +73,7 @@ def quantise_rows(x: Tensor) -> nvfp4.Packed:
     with torch.cuda.device_of(x):
         _quantise[(below,)](
             x, codes, blocks, scales, rows, columns, filled // 2, tiles,
-            nvfp4.TOP, nvfp4.TOP_SCALE, LEAST,
+            nvfp4.TOP, 1 / (nvfp4.TOP * nvfp4.TOP_SCALE), LEAST,
             BLOCK=block, num_warps=min(16, max(4, block // 1024)),
         )  # fmt: skip
     return nvfp4.Packed(codes, blocks.view(torch.float8_e4m3fn), scales)

@@ -135,6 +135,16 @@ def test_low_bit_is_measured_for_itself(
     assert decide(tiny_world).fused, "what was found of the one says nothing of the other"
 
 
+def test_of_four_bits_more_rounding_is_taken_for_right(
+    measured: list[tuple[float, float, float] | str], tiny_world: World, tmp_path: Path
+) -> None:
+    folder = save_world(tiny_world, tmp_path / "world")
+    for precision, error, fused in (("nvfp4", 0.09, True), ("nvfp4", 0.2, False), ("fp8", 0.09, False)):
+        low = World.load(folder, "cpu", torch.float32, precision=precision, fused=False)
+        measured += [(error, 3.0, 2.0)]
+        assert decide(low).fused == fused
+
+
 @pytest.mark.parametrize("found", [SLOWER, WRONG, "no compiler"])
 def test_what_is_slower_or_wrong_or_fails_stays_plain(
     found: tuple[float, float, float] | str,
