@@ -1,16 +1,21 @@
 """Rounding to NVFP4 by its Triton kernel and by plain torch, in Triton's interpreter: prints JSON.
 
 A process of its own: `TRITON_INTERPRET=1 python -m tests.world.nvfp4_kernel`, since Triton asks when it is
-imported. Of random rows, how many there were and which parts of them differ in a bit.
+imported. Of random rows, how many numbers there were and which parts of them differ in a bit. Without the
+interpreter it is compiled for a Blackwell GPU, which takes none: the size of what a GPU would be given.
 """
 
 import json
+import os
 import random
 
 import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from playhead.world import nvfp4
-from playhead.world.nvfp4_kernels import quantise_rows
+from playhead.world.nvfp4_kernels import _quantise, quantise_rows
 
 
 def row(draw: random.Random, columns: int) -> torch.Tensor:
@@ -35,7 +40,21 @@ def different(x: torch.Tensor) -> list[str]:
     ]
 
 
+def compiled() -> int:
+    """Bytes of machine code for rows of up to 16,384 numbers in bfloat16."""
+    types = dict.fromkeys(("rows", "columns", "bytes_", "tiles"), "i32")
+    types |= dict.fromkeys(("top", "inverse", "least"), "fp32")
+    types |= {"x": "*bf16", "codes": "*u8", "blocks": "*u8", "scales": "*fp32", "BLOCK": "constexpr"}
+    source = ASTSource(_quantise, {name: types[name] for name in _quantise.arg_names}, {"BLOCK": 16384})
+    return len(
+        triton.compile(source, target=GPUTarget("cuda", 100, 32), options={"num_warps": 16}).asm["cubin"]
+    )
+
+
 def main() -> None:
+    if "TRITON_INTERPRET" not in os.environ:
+        print(json.dumps({"bytes": compiled()}))
+        return
     draw = random.Random(0)
     torch.manual_seed(0)
     large, small = (

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -185,13 +186,22 @@ def test_a_tokens_numbers_hang_on_no_other_token() -> None:
     assert torch.equal(quantise(spoilt).codes[others], quantise(x).codes[others])
 
 
-def test_a_kernel_rounds_as_the_twin_does_bit_for_bit() -> None:
+def kernel(**env: str) -> dict[str, Any]:
     pytest.importorskip("triton")
-    env = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.world.nvfp4_kernel"]
+    env = {**os.environ, **env}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_kernel_rounds_as_the_twin_does_bit_for_bit() -> None:
+    found = kernel(TRITON_INTERPRET="1")
     assert found["numbers"] > 26_000 and found["differ"] == []
+
+
+def test_the_kernel_compiles_for_blackwell(tmp_path: Path) -> None:
+    assert kernel(TRITON_CACHE_DIR=str(tmp_path))["bytes"] > 1000
 
 
 @pytest.fixture
