@@ -4,13 +4,15 @@ The noise of many sessions is the CPU's. Low-bit kernels give what the twin give
 has no product for NVFP4, its rounding alone), and a full-size world in low bit goes on bit for bit. Small
 worlds, whose tick path is recorded as CUDA graphs, dream what the CPU dreams in float32; full-size ones dream
 recorded what they dream unrecorded; and snapshots and forks of all of them go on bit for bit. Full-size
-worlds of random weights take 10 GB of disk.
+worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by plain passes
+and by fused ones.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -30,7 +32,9 @@ from playhead.world.nvfp4_product import missing, quantise_fast
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
+from tests.tools import golden_format, parity
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
 FULL = ("matrix-game-2", "causal-forcing", "self-forcing")
 LARGE = ((4608, 1536), (1536, 1536), (8960, 1536), (1536, 8960))
@@ -222,6 +226,17 @@ def full(name: str, device: str) -> None:
     assert worst <= CLOSE and finite and same
 
 
+def golden(folder: Path, device: str) -> None:
+    """Numbers of the reference implementations, by plain passes and by fused ones, at the folder's limits."""
+    kind = golden_format.read_meta(folder / "meta.json", golden_format.Header).kind
+    for fused in (False,) if kind == "autoencoder" else (False, True):
+        report = parity.check(folder, device=device, fused=fused)
+        most, relative = (max(row[at] for row in report.rows) for at in (1, 2))
+        way = "fused" if fused else "plain"
+        print(f"{folder.name}, {way}: at most {most:.1e} off, {relative:.1e} of a tensor (relative L2)")
+        assert report.passes, f"{folder.name}, {way}:\n{report}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
@@ -249,6 +264,8 @@ def main() -> None:
             fused_pass(name, given.device)
         for precision in () if given.small else precisions:
             low_bit_world(precision, given.device)
+    for golden_folder in sorted(GOLDEN.iterdir()):
+        golden(golden_folder, given.device)
 
 
 if __name__ == "__main__":
