@@ -99,9 +99,9 @@ def place(
 
     Low bit it is moved block by block, so that the device never holds all of it in full. The state dict is
     then as published checkpoints of 8 bits have it: `X.weight`, and `X.weight_scale` beside. In NVFP4 the
-    weights are codes, two a byte, and of layers that serve as one product the first has the scales of all:
-    those of blocks, in tiles, and as `X.weight_scale_2` the one over them. For weights that no longer change.
-    Raises WorldError as `check_precision` does.
+    weights are codes, two a byte, `X.weight_scale_2` is the one scale of a weight, for each of its rows, and
+    of layers that serve as one product the first has the scales of blocks of all, in tiles. For weights that
+    no longer change. Raises WorldError as `check_precision` does.
     """
     check_precision(precision, device)
     if precision is None:
@@ -144,11 +144,12 @@ def _replace(layer: nn.Linear, layers: tuple[nn.Linear, ...], precision: str) ->
     reason = unusable(precision, full.device, full.dtype, *full.shape)
     sizes = [part.out_features for part in layers]
     if precision == "nvfp4":
-        packed = nvfp4.quantise(full, together=True)
+        packed = nvfp4.quantise_weights(full.split(sizes))
         layer.forward = nvfp4_product.Nvfp4Product(packed, layer.bias, not reason)  # type: ignore[method-assign, assignment]
         weight = packed.codes
         layers[0].register_buffer("weight_scale", packed.blocks)
-        layers[0].register_buffer("weight_scale_2", packed.scale)
+        for part, own in zip(layers, packed.scale.split(sizes), strict=True):
+            part.register_buffer("weight_scale_2", own)
     else:
         weight, scale = quantise(full, precision)
         layer.forward = LowBitProduct(weight, scale, layer.bias, precision, not reason)  # type: ignore[method-assign, assignment]

@@ -10,6 +10,7 @@ as cuBLAS describes them: of 32 rows side by side, each one's 4 blocks and those
 below. What fills the last tiles is zero.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Packed(NamedTuple):
     """Rows `(M, K)` as NVFP4.
 
     `codes` uint8 `(M, ceil(K / 32) * 16)`; `blocks` float8_e4m3fn, the scales of blocks in tiles, flat;
-    `scale` float32, `(M, 1)`, or `()` where all rows share one.
+    `scale` float32 `(M, 1)`, by which they are all to be multiplied.
     """
 
     codes: Tensor
@@ -46,7 +47,8 @@ class Packed(NamedTuple):
 def quantise(x: Tensor, together: bool = False) -> Packed:
     """Rows `(M, K)`, each with a float32 scale of its own or all `together` with one."""
     wide = x.float()
-    most = wide.abs().amax() if together else wide.abs().amax(-1, keepdim=True)
+    most = wide.abs().amax(-1, keepdim=True)
+    most = most.amax(0, keepdim=True).repeat(len(x), 1) if together else most
     scale = most.clamp_min(LEAST) * (1 / (TOP * TOP_SCALE))  # a GPU has no division by a constant either
     parts = F.pad(wide, (0, -x.shape[1] % MULTIPLE)).unflatten(-1, (-1, BLOCK))
     blocks = (parts.abs().amax(-1) * (1 / (TOP * scale))).to(torch.float8_e4m3fn)
@@ -55,11 +57,21 @@ def quantise(x: Tensor, together: bool = False) -> Packed:
     return Packed(_pack(_code(parts * by.unsqueeze(-1)).flatten(-2)), tile(blocks), scale)
 
 
+def quantise_weights(weights: Sequence[Tensor]) -> Packed:
+    """Weights `(N, K)` of layers that serve as one product, one below the other, a scale each."""
+    found = [quantise(weight, together=True) for weight in weights]
+    blocks = [untile(part.blocks, len(part.codes), part.codes.shape[1] * 2 // BLOCK) for part in found]
+    codes, scale = (torch.cat([part[at] for part in found]) for at in (0, 2))
+    return Packed(
+        codes, tile(torch.cat([part.view(torch.uint8) for part in blocks]).view(blocks[0].dtype)), scale
+    )
+
+
 def packed_bytes(rows: int, columns: int) -> int:
     """What a weight takes, scales counted."""
     filled = -(-columns // MULTIPLE) * MULTIPLE
     tiles = -(-rows // ROWS) * -(-filled // (BLOCK * COLUMNS))
-    return rows * filled // 2 + tiles * ROWS * COLUMNS + 4
+    return rows * filled // 2 + tiles * ROWS * COLUMNS + 4 * rows
 
 
 def values(packed: Packed) -> Tensor:

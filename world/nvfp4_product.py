@@ -16,19 +16,18 @@ CAPABILITY, CUDA = (10, 0), (12, 8)
 class Nvfp4Product:
     """What a layer in NVFP4 computes, `(…, in)` to `(…, out)`, both in one number type.
 
-    `weight` is of `(out, in)`, its rows together. `fast`: by a GPU's own product, else by the twin.
+    `weight` is of `(out, in)`. `fast`: by a GPU's own product, else by the twin.
     """
 
     def __init__(self, weight: Packed, bias: Tensor | None, fast: bool = False) -> None:
         self._weight, self._bias, self._fast = weight, bias, fast
-        self._by_column = weight.scale.expand(len(weight.codes), 1).contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         if self._fast:
             given = quantise_fast(rows)
             sums = product(given, self._weight)
-            found = rescaled_fast(sums, given.scale, self._by_column, self._bias, x.dtype)
+            found = rescaled_fast(sums, given.scale, self._weight.scale, self._bias, x.dtype)
         else:
             found = twin(rows, self._weight, self._bias)
         return found.view(*x.shape[:-1], -1)
@@ -38,7 +37,7 @@ def twin(x: Tensor, weight: Packed, bias: Tensor | None) -> Tensor:
     """The product of rows `(M, K)`, as any device computes it: what a GPU's own is compared with."""
     given = quantise(x)
     sums = values(given) @ values(weight).t()
-    return rescaled(sums, given.scale, weight.scale.view(1, 1), bias, x.dtype)
+    return rescaled(sums, given.scale, weight.scale, bias, x.dtype)
 
 
 def product(x: Packed, weight: Packed) -> Tensor:

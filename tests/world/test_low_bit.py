@@ -152,10 +152,8 @@ def test_the_layers_through_which_every_token_goes_are_low_bit_and_their_full_we
     numbers = config.layers * (4 * d * d + 2 * d * config.ffn_dim)
     rows = config.layers * (5 * d + config.ffn_dim)
     saved = 3 * numbers - 4 * rows
-    if (
-        precision == "nvfp4"
-    ):  # half a byte each; a tile of scales a layer, these being small, and one over them
-        saved = 4 * numbers - numbers // 2 - len(layers) * (512 + 4)
+    if precision == "nvfp4":  # half a byte each; a tile of scales a layer, these being small
+        saved = 4 * numbers - numbers // 2 - 512 * len(layers) - 4 * rows
 
     def size(world: World) -> int:
         state = world.generator.state_dict().values()

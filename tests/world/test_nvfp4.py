@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from playhead.world import low_bit, nvfp4_product
 from playhead.world.errors import WorldError
-from playhead.world.nvfp4 import Packed, quantise, tile, untile, values
+from playhead.world.nvfp4 import Packed, quantise, quantise_weights, tile, untile, values
 from playhead.world.nvfp4_product import Nvfp4Product
 from playhead.world.world import World
 from tests.command_line import ROOT
@@ -66,7 +66,7 @@ def test_what_is_such_numbers_comes_back_bit_for_bit(
     parts = torch.tensor(VALUES)[codes].unflatten(-1, (-1, 16)) * blocks.float().unsqueeze(-1)
     x = parts.flatten(-2) * 2.0**exponent
     packed = quantise(x, together)
-    assert (packed.scale == 2.0**exponent).all() and packed.scale.numel() == (1 if together else rows)
+    assert (packed.scale == 2.0**exponent).all() and packed.scale.shape == (rows, 1)
     assert torch.equal(untile(packed.blocks, rows, columns // 16).view(torch.uint8), bits)
     assert torch.equal(meant(packed, columns), x)
 
@@ -247,10 +247,17 @@ def test_a_torch_without_it_is_refused_by_its_version(
     assert f"torch {torch.__version__} has no product for it" in refusal()
 
 
-def test_layers_that_serve_as_one_product_share_their_scales(tiny_world_folder: Path) -> None:
+def test_layers_that_serve_as_one_product_share_their_tiles_and_not_their_scales(
+    tiny_world_folder: Path,
+) -> None:
     world = World.load(tiny_world_folder, "cpu", torch.float32, precision="nvfp4")
     state, dim = world.generator.state_dict(), world.config.generator.dim
     assert state["blocks.0.self_attn.k.weight"].shape == (dim, dim // 2)
     own = "blocks.0.self_attn.{}.weight_scale"
     assert state[own.format("q")].numel() == -(-3 * dim // 128) * 128 * -(-dim // 64) * 4
-    assert state[own.format("q") + "_2"].shape == () and own.format("k") not in state
+    assert own.format("k") not in state
+    parts = drawn(1, 20, 48), 1e4 * drawn(2, 150, 48), 1e-4 * drawn(3, 7, 48)
+    whole = quantise_weights(parts)
+    ends = [meant(quantise(part, together=True), 48) for part in parts]
+    assert torch.equal(meant(whole, 48), torch.cat(ends))
+    assert [len(set(part.flatten().tolist())) for part in whole.scale.split([20, 150, 7])] == [1, 1, 1]
