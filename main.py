@@ -104,7 +104,7 @@ def play(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,

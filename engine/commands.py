@@ -19,7 +19,7 @@ def rollout(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:

@@ -104,13 +104,14 @@ def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 
 
 def _digest_module(module: nn.Module) -> str:
-    full = low_bit.full_digests(module)  # weights count by what they were before they were rounded
-    scales = {f"{name}_scale" for name in full}
+    full = low_bit.full_weights(module)  # weights count by what they were before they were rounded
+    scales = {f"{name}{kind}" for name in full for kind in low_bit.SCALES}
     tensors = sorted((name, tensor) for name, tensor in module.state_dict().items() if name not in scales)
     with ThreadPoolExecutor(8) as pool:
-        digests = pool.map(lambda pair: full.get(pair[0]) or tensor_digest(pair[1]), tensors)
+        described = pool.map(
+            lambda pair: full.get(pair[0]) or (tuple(pair[1].shape), tensor_digest(pair[1])), tensors
+        )
         lines = [
-            f"{name} {tuple(tensor.shape)} {found}"
-            for (name, tensor), found in zip(tensors, digests, strict=True)
+            f"{name} {shape} {found}" for (name, _), (shape, found) in zip(tensors, described, strict=True)
         ]
     return digest("\n".join(lines).encode())

@@ -1,13 +1,14 @@
-"""Low bit: a generator's large linear layers in 8 bits, which take half the memory and, on a GPU, less time.
+"""Low bit: a generator's large linear layers in 8 or 4 bits, which take less memory and, on a GPU, less time.
 
-Weights are rounded once, when a world loads, with one scale a row (an output channel); what they multiply in
-every call, with one scale a token, its largest number over the largest there is. Products are summed in
-float32 (`int8`: exactly), scaled, the bias added, and rounded to the world's number type. A GPU that has
-kernels for it uses them, once they were seen to agree with the twin; everywhere else the twin computes the
-same numbers the long way, which is slower than full precision.
+Weights are rounded once, when a world loads; what they multiply in every call. In 8 bits a row of weights (an
+output channel) and a token have one scale each, the largest number over the largest there is; of 4 bits
+tells `world.nvfp4`. Products are summed in float32 (`int8`: exactly), scaled, the bias added, and rounded to
+the world's number type. A GPU that has kernels for it uses them, once they were seen to agree with the twin;
+everywhere else the twin computes the same numbers the long way, which is slower than full precision.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -16,11 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from playhead.world import nvfp4, nvfp4_product
 from playhead.world.checkpoint import tensor_digest
 from playhead.world.errors import WorldError
 from playhead.world.generator import Block, Generator, linear_layers
-from playhead.world.rounding import LEAST, PRECISIONS, TOPS, Rounded, quantise
+from playhead.world.low_bit_rows import fused, rescaled, rescaled_fast
+from playhead.world.rounding import EIGHT_BIT, LEAST, TOPS, Rounded, quantise
 
+PRECISIONS = {**EIGHT_BIT, "nvfp4": torch.uint8}
+"""Number types that weights have, by what `--precision` calls them; of `nvfp4` two numbers a byte."""
+SCALES = ("_scale", "_scale_2")
+"""What the keys of scales have more than those of their weights."""
 LIMIT = 0.02
 """Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in about 14 bits."""
 FEWEST_ROWS = 32
@@ -28,8 +35,10 @@ FEWEST_ROWS = 32
 
 Layers = dict[tuple[int, str], nn.Linear]
 """The layers of a generator that are low bit, by block and kind."""
-_full: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
-"""Digests of the weights that low-bit layers had in full, by which a world is known."""
+Full = tuple[tuple[int, ...], str]
+"""Shape and digest of a weight as it was in full."""
+_full: "WeakKeyDictionary[nn.Module, Full]" = WeakKeyDictionary()
+"""Those of the weights of low-bit layers, by which a world is known."""
 _layers: "WeakKeyDictionary[Generator, Layers]" = WeakKeyDictionary()
 
 
@@ -38,11 +47,18 @@ def check_precision(precision: str | None, device: torch.device) -> None:
     if precision is None:
         return
     if precision not in PRECISIONS:
-        known = " and ".join(PRECISIONS)
-        raise WorldError(f"there is no precision `{precision}`; there are {known}, or leave --precision out")
+        *known, last = PRECISIONS
+        raise WorldError(
+            f"there is no precision `{precision}`; there are {', '.join(known)} and {last}, "
+            "or leave --precision out"
+        )
     if device.type not in ("cpu", "cuda"):
         raise WorldError(
             f"--precision {precision} needs an NVIDIA GPU or the CPU, not {device}; leave it out"
+        )
+    if precision == "nvfp4" and device.type == "cuda" and (why := nvfp4_product.missing(device)):
+        raise WorldError(
+            f"--precision nvfp4 needs an NVIDIA GPU of compute capability 10.0 or more (Blackwell): {why}"
         )
 
 
@@ -54,9 +70,15 @@ def number_types(dtype: torch.dtype, precision: str | None) -> str:
 def quantised(layer: nn.Linear) -> str | None:
     """The precision of a layer that is low bit, whose weight means nothing without its scale, else None.
 
-    Call the layer then, with rows or with `Rounded` ones.
+    Call the layer then: with rows or, one in 8 bits, with `Rounded` ones.
     """
     return next((name for name, kind in PRECISIONS.items() if layer.weight.dtype == kind), None)
+
+
+def rounded_for(layer: nn.Linear) -> str | None:
+    """The precision that a layer's rows may be given rounded in already: its own, if that is of 8 bits."""
+    precision = quantised(layer)
+    return precision if precision in EIGHT_BIT else None
 
 
 def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
@@ -69,10 +91,13 @@ def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
     return found | {"ffn in": (widen,), "ffn out": (narrow,)}
 
 
-def saved_bytes(generator: Generator, itemsize: int) -> int:
+def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
-    weights = [layer.weight for block in generator.blocks for many in parts(block).values() for layer in many]
-    return sum(weight.numel() * (itemsize - 1) - len(weight) * 4 for weight in weights)
+    products = [many for block in generator.blocks for many in parts(block).values()]
+    sizes = [(sum(len(layer.weight) for layer in many), many[0].weight.shape[1]) for many in products]
+    if precision == "nvfp4":
+        return sum(rows * columns * itemsize - nvfp4.packed_bytes(rows, columns) for rows, columns in sizes)
+    return sum(rows * (columns * (itemsize - 1) - 4) for rows, columns in sizes)
 
 
 def place(
@@ -81,8 +106,10 @@ def place(
     """Moves a generator to a device in `dtype`, joined; returns what `Generator.join` does, if it is in full.
 
     Low bit it is moved block by block, so that the device never holds all of it in full. The state dict is
-    then as published low-bit checkpoints have it: `X.weight` in 8 bits, `X.weight_scale` beside. For weights
-    that no longer change. Raises WorldError as `check_precision` does.
+    then as published checkpoints of 8 bits have it: `X.weight`, and `X.weight_scale` beside. In NVFP4 the
+    weights are codes, two a byte, `X.weight_scale_2` is the one scale of a weight, for each of its rows, and
+    of layers that serve as one product the first has the scales of blocks of all, in tiles. For weights that
+    no longer change. Raises WorldError as `check_precision` does.
     """
     check_precision(precision, device)
     if precision is None:
@@ -96,9 +123,10 @@ def place(
         for number, block in enumerate(generator.blocks):
             block.to(device, dtype)
             for kind, layers in parts(block).items():
-                _full.update(
-                    zip(layers, pool.map(lambda part: tensor_digest(part.weight), layers), strict=True)
+                described = pool.map(
+                    lambda part: (tuple(part.weight.shape), tensor_digest(part.weight)), layers
                 )
+                _full.update(zip(layers, described, strict=True))
                 layer = block.self_attn.join() if kind == "qkv" else layers[0]
                 reasons.add(_replace(layer, layers, precision))
                 found[number, kind] = layer
@@ -113,27 +141,36 @@ def low_bit_layers(generator: Generator) -> Layers:
     return _layers.get(generator, {})
 
 
-def full_digests(module: nn.Module) -> dict[str, str]:
-    """Digests of the weights that low-bit layers of a module had in full, by their keys in its state dict."""
+def full_weights(module: nn.Module) -> dict[str, Full]:
+    """Shapes and digests of the weights that low-bit layers of a module had in full, by their keys."""
     return {f"{name}.weight": _full[part] for name, part in module.named_modules() if part in _full}
 
 
 def _replace(layer: nn.Linear, layers: tuple[nn.Linear, ...], precision: str) -> str:
     """Makes a layer low bit, which `layers` lie side by side in. Returns why no kernel serves it, or ""."""
     full = layer.weight
-    weight, scale = quantise(full, precision)
     reason = unusable(precision, full.device, full.dtype, *full.shape)
-    layer.weight = nn.Parameter(weight, False)
-    layer.forward = LowBitProduct(weight, scale, layer.bias, precision, not reason)  # type: ignore[method-assign, assignment]
     sizes = [part.out_features for part in layers]
-    for part, w, s in zip(layers, weight.split(sizes), scale.split(sizes), strict=True):
-        part.weight = nn.Parameter(w, False)
-        part.register_buffer("weight_scale", s)
+    if precision == "nvfp4":
+        packed = nvfp4.quantise_weights(full.split(sizes))
+        layer.forward = nvfp4_product.Nvfp4Product(packed, layer.bias, not reason)  # type: ignore[method-assign, assignment]
+        weight = packed.codes
+        layers[0].register_buffer("weight_scale", packed.blocks)
+        for part, own in zip(layers, packed.scale.split(sizes), strict=True):
+            part.register_buffer("weight_scale_2", own)
+    else:
+        weight, scale = quantise(full, precision)
+        layer.forward = LowBitProduct(weight, scale, layer.bias, precision, not reason)  # type: ignore[method-assign, assignment]
+        for part, own in zip(layers, scale.split(sizes), strict=True):
+            part.register_buffer("weight_scale", own)
+    layer.weight = nn.Parameter(weight, False)
+    for part, own in zip(layers, weight.split(sizes), strict=True):
+        part.weight = nn.Parameter(own, False)
     return reason
 
 
 class LowBitProduct:
-    """What a low-bit layer computes, `(…, in)` to `(…, out)`, both in one number type.
+    """What a layer in 8 bits computes, `(…, in)` to `(…, out)`, both in one number type.
 
     Rows `(M, in)` may be given rounded already: what comes of them is in the number type of the bias, or in
     bfloat16.
@@ -170,14 +207,7 @@ def twin(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, precisio
 def _twin(x: Rounded, weight: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     # float32 holds the sums of up to 1,040 such whole numbers exactly, float64 all that there can be.
     wide = torch.float64 if weight.dtype == torch.int8 else torch.float32
-    return _rescaled((x.rows.to(wide) @ weight.to(wide).t()).float(), x.scale, scale, bias, dtype)
-
-
-def _rescaled(
-    found: Tensor, by_row: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    found = found.float() * by_row * scale.t()
-    return (found if bias is None else found + bias.float()).to(dtype)
+    return rescaled((x.rows.to(wide) @ weight.to(wide).t()).float(), x.scale, scale, bias, dtype)
 
 
 def _fp8_product(
@@ -187,7 +217,7 @@ def _fp8_product(
     if _scales_rows(rows.device, len(rows), *weight.shape):
         return _scaled(rows, weight, by_row, scale.t(), bias)
     one = by_row.new_ones(())
-    return _rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, dtype)
+    return rescaled_fast(_scaled(rows, weight, one, one, None), by_row, scale, bias, dtype)
 
 
 def _scaled(rows: Tensor, weight: Tensor, by_row: Tensor, by_column: Tensor, bias: Tensor | None) -> Tensor:
@@ -203,7 +233,7 @@ def _scales_rows(device: torch.device, count: int, out: int, inside: int) -> boo
 
     Not with every cuBLAS, and with some not a few rows of thousands of numbers.
     """
-    one = torch.zeros((1, inside), device=device).to(PRECISIONS["fp8"])
+    one = torch.zeros((1, inside), device=device).to(EIGHT_BIT["fp8"])
     scale = torch.ones((1, 1), device=device)
     bias = torch.zeros(out, dtype=torch.bfloat16, device=device)
     try:
@@ -220,40 +250,16 @@ def _int8_product(
     count = len(rows)
     if count < FEWEST_ROWS:
         rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - count))
-    return _rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, dtype)
-
-
-def _rescaled_fast(
-    found: Tensor, by_row: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """`_rescaled`, in one pass where there is Triton."""
-    if not _fused(found):
-        return _rescaled(found, by_row, scale, bias, dtype)
-    from playhead.world.low_bit_kernels import rescale
-
-    return rescale(found, by_row, scale, bias, dtype)
+    return rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, dtype)
 
 
 def _quantise_fast(x: Tensor, precision: str) -> Rounded:
     """`quantise`, in one pass over the rows where there is Triton: it takes as long as the product else."""
-    if not _fused(x):
+    if not fused(x):
         return quantise(x, precision)
     from playhead.world.low_bit_kernels import quantise_rows
 
-    return Rounded(*quantise_rows(x.contiguous(), PRECISIONS[precision], TOPS[precision], LEAST))
-
-
-def _fused(x: Tensor) -> bool:
-    return x.device.type == "cuda" and _has_triton()
-
-
-@cache
-def _has_triton() -> bool:
-    try:
-        import playhead.world.low_bit_kernels  # noqa: F401  (whether it can be loaded)
-    except (ImportError, RuntimeError):
-        return False
-    return True
+    return Rounded(*quantise_rows(x.contiguous(), EIGHT_BIT[precision], TOPS[precision], LEAST))
 
 
 @cache
@@ -264,21 +270,31 @@ def unusable(precision: str, device: torch.device, dtype: torch.dtype, out: int,
     """
     if device.type != "cuda":
         return f"there are kernels for NVIDIA GPUs alone, and this is {device.type}"
+    if precision == "nvfp4" and (lacking := nvfp4_product.missing(device)):
+        return lacking
     if precision == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
         return f"{torch.cuda.get_device_name(device)} does not multiply fp8"
     if precision == "fp8" and dtype != torch.bfloat16:
         return f"its kernels give bfloat16, and the world is in {str(dtype).removeprefix('torch.')}"
-    if out % 16 or inside % 16:
+    if out % 16 or (inside % 16 and precision != "nvfp4"):  # whose rows are filled up
         return f"its kernels want sizes of a multiple of 16, not {inside} to {out}"
     draw = torch.Generator(device).manual_seed(0)
     x, full = (torch.randn(n, inside, generator=draw, device=device).to(dtype) for n in (48, out))
-    weight, scale = quantise(full, precision)
-    wanted = twin(x, weight, scale, full[:, 0], precision).float()
+    bias = full[:, 0].contiguous()
     try:
-        found = LowBitProduct(weight, scale, full[:, 0].contiguous(), precision, True)(x).float()
+        found, wanted = (product(full, bias, precision, fast)(x).float() for fast in (True, False))
     except Exception as problem:  # Triton and its compiler raise whatever they like
         return f"its kernel fails ({next(iter(str(problem).splitlines()), type(problem).__name__)})"
     error = float((found - wanted).abs().sum() / wanted.abs().sum())
     return (
         "" if error <= LIMIT else f"its kernel is wrong: relative L1 error {error:.4f} from {inside} to {out}"
     )
+
+
+def product(
+    full: Tensor, bias: Tensor | None, precision: str, fast: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """What a layer `(out, in)` computes in a precision: `(…, in)` to `(…, out)`, by kernels if `fast`."""
+    if precision == "nvfp4":
+        return nvfp4_product.Nvfp4Product(nvfp4.quantise(full, together=True), bias, fast)
+    return LowBitProduct(*quantise(full, precision), bias, precision, fast)

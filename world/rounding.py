@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PRECISIONS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
+EIGHT_BIT = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 """Number types of 8 bits, by what `--precision` calls them."""
 TOPS = {"fp8": 448.0, "int8": 127.0}
 """The largest number of each that is used."""
@@ -25,4 +25,4 @@ def quantise(x: Tensor, precision: str) -> Rounded:
     wide = x.float()
     scale = wide.abs().amax(-1, keepdim=True).clamp_min(LEAST) / TOPS[precision]
     scaled = wide * (1 / scale)
-    return Rounded((scaled.round() if precision == "int8" else scaled).to(PRECISIONS[precision]), scale)
+    return Rounded((scaled.round() if precision == "int8" else scaled).to(EIGHT_BIT[precision]), scale)

@@ -31,19 +31,19 @@ def check_size(
     dtype: "torch.dtype",
     sessions: int = 1,
     *,
-    low_bit: bool = False,
+    precision: str | None = None,
 ) -> None:
     """Raises WorldError for models of a world, and sessions, that the memory of `device` cannot hold.
 
-    `models` may be on the meta device; `low_bit`: the large layers of generators will have 8 bits.
+    `models` may be on the meta device; `precision`: of generators' large layers, if low bit.
     """
     models = list(models)
     weights = sum(p.numel() for model in models for p in model.parameters()) * dtype.itemsize
-    if low_bit:
+    if precision is not None:
         from playhead.world.generator import Generator
         from playhead.world.low_bit import saved_bytes
 
-        weights -= sum(saved_bytes(m, dtype.itemsize) for m in models if isinstance(m, Generator))
+        weights -= sum(saved_bytes(m, dtype.itemsize, precision) for m in models if isinstance(m, Generator))
     session = cache_bytes(config, dtype.itemsize) + _tick_bytes(config)
     needed = weights + sessions * session
     there = memory(device)

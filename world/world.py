@@ -120,9 +120,9 @@ class World:
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
-        at most so many frames. `precision`: `fp8` or `int8` (`world.low_bit`). `fused`: whether small
-        operations are (`world.fused`), else where that is right and faster. Raises WorldError, naming file
-        and mend, for anything missing, damaged or contradictory.
+        at most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`). `fused`: whether
+        small operations are (`world.fused`), else where that is right and faster. Raises WorldError, naming
+        file and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -137,7 +137,7 @@ class World:
             experts = [Generator(config.generator) for _ in config.expert_weights]
             autoencoder = LightTAE(config.autoencoder)
         models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
-        check_size(config, models, target, dtype, low_bit=precision is not None)
+        check_size(config, models, target, dtype, precision=precision)
         for model, file in zip(models, config.weight_files, strict=True):
             checkpoint.load_weights(model, folder, file, target, dtype)
         world = cls(

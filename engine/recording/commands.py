@@ -31,7 +31,7 @@ def replay(
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""

@@ -33,7 +33,7 @@ def bench_play(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
+        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
@@ -200,7 +200,7 @@ def bench_attention(
 @app.command("precision")
 def bench_precision(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
-    precision: Annotated[str, typer.Option(help="fp8 or int8.")] = "fp8",
+    precision: Annotated[str, typer.Option(help="fp8, int8 or nvfp4.")] = "fp8",
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",

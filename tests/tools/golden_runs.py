@@ -1,4 +1,4 @@
-"""Running what a golden folder describes, by the very classes that play uses, in float32 on the CPU.
+"""Running what a golden folder describes, by the very classes that play uses, in float32.
 
 Each run returns its results by the names under which the folder stores them, and what contradicts the
 folder's listing of keys.
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from playhead.world.action_module import ActionMemory
+from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator
 from playhead.world.kv_cache import KVCache
 from playhead.world.lighttae import LightTAE
@@ -26,6 +27,13 @@ from tests.tools.golden_format import (
     fill_by_recipe,
     need,
 )
+
+
+class How(NamedTuple):
+    """On which device, and whether passes are fused, of which a CPU has the twins."""
+
+    device: torch.device = torch.device("cpu")
+    fused: bool = False
 
 
 class Given(NamedTuple):
@@ -51,9 +59,11 @@ class Player:
         height: int,
         width: int,
         latents: int,
+        how: How,
     ) -> None:
         config = generator.config
         self.generator, self.height, self.width = generator, height, width
+        self.device = how.device
         self.context = generator.embed_context(given.context)
         self.given = given
         tokens = generator.tokens(height, width)
@@ -65,17 +75,22 @@ class Player:
             sink=sink,
             tokens=tokens,
             head_dim=config.head_dim,
+            device=how.device,
         )
         self.memory = None
         if config.action:
-            self.memory = ActionMemory(config.action, batch=1, tokens=tokens, frames=frames, latents=latents)
+            self.memory = ActionMemory(
+                config.action, batch=1, tokens=tokens, frames=frames, latents=latents, device=how.device
+            )
+        self.fused = FusedGenerator(generator) if how.fused else None
         self.flows: list[Tensor] = []  # what each pass since `begin` returned
 
     def begin(self, count: int) -> None:
         """Starts a block of `count` frames."""
         first = self.cache.length
         self.frames = slice(first, first + count)
-        self.cos_sin = self.generator.rope_table(range(first, first + count), self.height, self.width)
+        table = self.generator.rope_table(range(first, first + count), self.height, self.width)
+        self.cos_sin = table.to(self.device)
         self.cache.begin(count)
         if self.memory is not None:
             self.memory.begin(count)
@@ -91,13 +106,16 @@ class Player:
 
     def predict(self, x: Tensor, timestep: float) -> Tensor:
         """One pass over the block under way."""
-        timesteps = torch.full(x.shape[:2], timestep)
+        timesteps = torch.full(x.shape[:2], timestep, device=self.device)
         if self.given.condition is not None:
             x = torch.cat([x, self.given.condition[:, self.frames]], 2)
-        control = self.memory.given() if self.memory is not None else None
-        flow = self.generator(
-            x, timesteps, self.cos_sin, self.cache.attend, context=self.context, control=control
-        )
+        if self.fused is not None:
+            flow = self.fused(x, timesteps, self.cos_sin, self.cache, None, self.context, self.memory)
+        else:
+            control = self.memory.given() if self.memory is not None else None
+            flow = self.generator(
+                x, timesteps, self.cos_sin, self.cache.attend, context=self.context, control=control
+            )
         self.flows.append(flow)
         return flow
 
@@ -149,7 +167,9 @@ def watch(generator: Generator, names: Iterable[str]) -> Tensors:
     return seen
 
 
-def build_generator(meta: RolloutMeta | PassesMeta, height: int, width: int) -> tuple[Generator, list[str]]:
+def build_generator(
+    meta: RolloutMeta | PassesMeta, height: int, width: int, device: torch.device
+) -> tuple[Generator, list[str]]:
     """The generator that a folder describes, filled, and what contradicts the folder's listing."""
     config = meta.config.generator()
     if config.text_dim and config.condition_channels:
@@ -161,7 +181,8 @@ def build_generator(meta: RolloutMeta | PassesMeta, height: int, width: int) -> 
             generator = Generator(config)
     except ValueError as error:
         raise GoldenError(f"`config` describes no generator: {error}") from None
-    return generator, fill_by_recipe(generator, meta)
+    wrong = fill_by_recipe(generator, meta)
+    return generator.to(device), wrong
 
 
 def need_given(io: Tensors, config: WanConfig, latents: int, height: int, width: int) -> Given:
@@ -209,7 +230,7 @@ def check_rollout(meta: RolloutMeta, window: int) -> None:
         raise GoldenError("`pipeline.num_initial_latent_frames` with actions is not supported")
 
 
-def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+def run_rollout(meta: RolloutMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
     """Given frames, then generated blocks: results by name, and what contradicts the listing."""
     p, steps, n = meta.pipeline, meta.schedule, meta.pipeline.num_frame_per_block
     c, h, w = meta.config.out_dim, p.latent_height, p.latent_width
@@ -227,9 +248,9 @@ def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
         renoise = noise.new_empty(len(blocks), 0, n, c, h, w)
     given = need_given(io, meta.config, p.num_latent_frames, h, w)
 
-    generator, wrong = build_generator(meta, h, w)
+    generator, wrong = build_generator(meta, h, w, how.device)
     seen, firsts = watch(generator, io), {}
-    player = Player(generator, given, window, meta.config.sink_size, h, w, n)
+    player = Player(generator, given, window, meta.config.sink_size, h, w, n, how)
     output, flows = [], []
 
     if p.num_initial_latent_frames:
@@ -270,7 +291,7 @@ def run_rollout(meta: RolloutMeta, io: Tensors) -> tuple[Tensors, list[str]]:
     return found, wrong
 
 
-def run_passes(meta: PassesMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+def run_passes(meta: PassesMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
     """Single passes through one cache, each a one-step denoising whose result is not committed anew."""
     assert meta.config is not None
     c, h, w = meta.config.out_dim, meta.latent_height, meta.latent_width
@@ -283,8 +304,8 @@ def run_passes(meta: PassesMeta, io: Tensors) -> tuple[Tensors, list[str]]:
     if meta.config.action_config and len({p.num_frames for p in meta.passes}) > 1:
         raise GoldenError("`passes` of different lengths with actions are not supported")
     given = need_given(io, meta.config, total, h, w)
-    generator, wrong = build_generator(meta, h, w)
-    player = Player(generator, given, total, 0, h, w, meta.passes[0].num_frames)
+    generator, wrong = build_generator(meta, h, w, how.device)
+    player = Player(generator, given, total, 0, h, w, meta.passes[0].num_frames, how)
     found: Tensors = {}
     for i, (p, x) in enumerate(zip(meta.passes, inputs, strict=True)):
         player.begin(p.num_frames)
@@ -297,13 +318,16 @@ def run_passes(meta: PassesMeta, io: Tensors) -> tuple[Tensors, list[str]]:
     return found | player.keys_values(io), wrong
 
 
-def run_autoencoder(meta: TaeMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+def run_autoencoder(meta: TaeMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
     """Decodes a clip at once, untrimmed and latent by latent; encodes one; undoes LightX2V's scaling."""
+    if how.fused:
+        raise GoldenError("an autoencoder has no fused passes; leave --fused out")
     config = meta.config.lighttae()
     latents = need(io, "decode.latents", 1, None, config.latent_channels, None, None)
     with torch.device("meta"):
         model = LightTAE(config)
     wrong = fill_by_recipe(model, meta)
+    model.to(how.device)
     parts, memory = [], None
     for latent in latents.split(1, 1):
         frames, memory = model.decoder(latent, memory)

@@ -1,9 +1,11 @@
 """Proofs that need a GPU: `python -m tests.tools.on_gpu`.
 
-The noise of many sessions is the CPU's. Low-bit kernels give what the twin gives, recorded too, and a
-full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
-dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
-and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
+The noise of many sessions is the CPU's. Low-bit kernels give what the twin gives, recorded too (where a GPU
+has no product for NVFP4, its rounding alone), and a full-size world in low bit goes on bit for bit. Small
+worlds, whose tick path is recorded as CUDA graphs, dream what the CPU dreams in float32; full-size ones dream
+recorded what they dream unrecorded; and snapshots and forks of all of them go on bit for bit. Full-size
+worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by plain passes
+and by fused ones.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import os
 import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -25,11 +28,15 @@ from playhead.world.errors import PlayheadError
 from playhead.world.fused import choice, ops
 from playhead.world.home import worlds_folder
 from playhead.world.noise import noises
+from playhead.world.nvfp4 import Packed
+from playhead.world.nvfp4_product import missing, quantise_fast
 from playhead.world.randomise import random_context, random_world, save_world_config
-from playhead.world.rounding import PRECISIONS, quantise
+from playhead.world.rounding import EIGHT_BIT, quantise
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
+from tests.tools import golden_format, parity
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
 FULL = ("matrix-game-2", "causal-forcing", "self-forcing")
 LARGE = ((4608, 1536), (1536, 1536), (8960, 1536), (1536, 8960))
@@ -135,6 +142,36 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
     assert worst < (low_bit.LIMIT if precision == "fp8" else 0.002)
 
 
+def nvfp4_layer(size: tuple[int, int], device: str) -> None:
+    """Rounding by the kernel is the twin's to the bit; a product of its own is near the twin's."""
+    out, inside = size
+    draw = torch.Generator(device).manual_seed(0)
+    full, bias = (torch.randn(*n, generator=draw, device=device).bfloat16() for n in (size, (out,)))
+    lacking = low_bit.unusable("nvfp4", torch.device(device), torch.bfloat16, out, inside)
+    fast, twin = (low_bit.product(full, bias, "nvfp4", fast) for fast in (not lacking, False))
+    worst = 0.0
+    for rows in (1, 16, 17, 333, 1560, 4680):
+        x = torch.randn(rows, inside, generator=draw, device=device).bfloat16()
+        x[0] = 0  # a row of zeros,
+        x[-1, 7] = 300  # and one with an outlier
+        for name, found, wanted in zip(Packed._fields, quantise_fast(x), quantise(x), strict=True):
+            assert torch.equal(found.view(torch.uint8), wanted.view(torch.uint8)), f"{name} of {rows} rows"
+        found, wanted = fast(x).float(), twin(x).float()
+        worst = max(worst, float((found - wanted).abs().sum() / wanted.abs().sum()))
+        assert torch.isfinite(found).all()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = fast(x)
+        kept.zero_()
+        graph.replay()
+        assert torch.equal(kept.float(), found), "nvfp4 recorded gives other numbers"
+    said = (
+        f"no product: {lacking}" if lacking else f"{worst:.5f} from the twin (relative L1), recorded the same"
+    )
+    print(f"nvfp4 {out} x {inside}: rounded as the twin does, bit for bit; {said}")
+    assert worst < low_bit.LIMIT and lacking == missing(torch.device(device))
+
+
 def fused_pass(name: str, device: str) -> None:
     """A fused pass is as near to float32 as a plain one is."""
     config = random_world(name)
@@ -212,6 +249,17 @@ def full(name: str, device: str) -> None:
     assert worst <= CLOSE and finite and same
 
 
+def golden(folder: Path, device: str) -> None:
+    """Numbers of the reference implementations, by plain passes and by fused ones, at the folder's limits."""
+    kind = golden_format.read_meta(folder / "meta.json", golden_format.Header).kind
+    for fused in (False,) if kind == "autoencoder" else (False, True):
+        report = parity.check(folder, device=device, fused=fused)
+        most, relative = (max(row[at] for row in report.rows) for at in (1, 2))
+        way = "fused" if fused else "plain"
+        print(f"{folder.name}, {way}: at most {most:.1e} off, {relative:.1e} of a tensor (relative L2)")
+        assert report.passes, f"{folder.name}, {way}:\n{report}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
@@ -222,10 +270,14 @@ def main() -> None:
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
     same_noise(given.device)
-    for precision in PRECISIONS:
+    for precision in EIGHT_BIT:
         rounding_kernels(precision, given.device)
         for size in LARGE:
             low_bit_product(precision, size, given.device)
+    for size in LARGE:
+        nvfp4_layer(size, given.device)
+    lacking = missing(torch.device(given.device))
+    precisions = [*EIGHT_BIT, *([] if lacking else ["nvfp4"])]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PLAYHEAD_HOME"] = folder
         for name in SMALL:
@@ -234,8 +286,10 @@ def main() -> None:
             full(name, given.device)
         for name in () if given.small else FULL:
             fused_pass(name, given.device)
-        for precision in () if given.small else PRECISIONS:
+        for precision in () if given.small else precisions:
             low_bit_world(precision, given.device)
+    for golden_folder in sorted(GOLDEN.iterdir()):
+        golden(golden_folder, given.device)
 
 
 if __name__ == "__main__":

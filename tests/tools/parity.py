@@ -2,6 +2,8 @@
 
 DIR is a folder of the golden format (`golden_format.py`). Its model is built here from the very classes that
 play uses, filled by the recipe and run the same way (`golden_runs.py`); then every stored result is compared.
+`--device cuda` runs it on a GPU, in float32 without TF32; `--fused` by fused passes, on a GPU by its kernels,
+on a CPU by their twins. What is traced within a block is not compared then: they do not come by there.
 
 Exit status: 0 within the folder's limits, 1 beyond them, 2 if DIR is no such folder or not supported yet.
 """
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from playhead.world import acceleration
 from playhead.world.errors import PlayheadError
 from tests.tools.golden_format import (
     GoldenError,
@@ -28,7 +31,7 @@ from tests.tools.golden_format import (
     read_meta,
     read_tensors,
 )
-from tests.tools.golden_runs import run_autoencoder, run_passes, run_rollout
+from tests.tools.golden_runs import How, run_autoencoder, run_passes, run_rollout
 
 
 class Row(NamedTuple):
@@ -44,7 +47,7 @@ def compare(name: str, found: Tensor, stored: Tensor) -> Row:
     if found.numel() != stored.numel():
         return Row(name, float("inf"), float("inf"))
     stored = stored.double().flatten()
-    error = found.double().flatten() - stored
+    error = found.cpu().double().flatten() - stored
     return Row(name, float(error.abs().max()), float(error.norm() / stored.norm()))
 
 
@@ -76,7 +79,7 @@ class Report(NamedTuple):
         return "\n".join([*lines, "pass" if self.passes else "FAIL"])
 
 
-RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors], tuple[Tensors, list[str]]]]] = {
+RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors, How], tuple[Tensors, list[str]]]]] = {
     ("self-forcing", "rollout"): (RolloutMeta, run_rollout),
     ("self-forcing", "passes"): (PassesMeta, run_passes),
     ("matrix-game-2", "rollout"): (RolloutMeta, run_rollout),
@@ -87,13 +90,22 @@ RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors], tuple[Ten
 
 
 @torch.inference_mode()
-def check(folder: Path, atol: float | None = None) -> Report:
-    """Rebuilds, runs and compares a golden folder; `atol`: the largest error, in place of the folder's own.
+def check(
+    folder: Path,
+    atol: float | None = None,
+    rel_l2: float | None = None,
+    device: str = "cpu",
+    fused: bool = False,
+) -> Report:
+    """Rebuilds, runs and compares a golden folder; `atol`, `rel_l2`: limits in place of the folder's own.
 
     Convolutions run by torch's own loops: on processors without AVX-512 oneDNN's are 1e-5 from float64 by
     their rounding alone, where these, like the references, are 4e-6. Raises GoldenError if that cannot be
-    done with the folder.
+    done with the folder or the device.
     """
+    how = How(acceleration.pick_device(device), fused)
+    if how.device.type not in ("cpu", "cuda"):
+        raise GoldenError(f"numbers are compared on cpu and cuda, not on {how.device}")
     path = folder / "meta.json"
     header = read_meta(path, Header)
     if (header.family, header.kind) not in RUNS:
@@ -105,8 +117,13 @@ def check(folder: Path, atol: float | None = None) -> Report:
     meta = read_meta(path, described)
     io = read_tensors(folder / "io.safetensors")
     # Setting that flag brings up a warning about Intel GPUs.
-    with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False):
-        found, wrong = run(meta, io)
+    with (
+        warnings.catch_warnings(action="ignore"),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        given = {name: tensor.to(how.device) for name, tensor in io.items()}
+        found, wrong = run(meta, given, how)
     for name in meta.outputs:
         if name not in io or name not in found:
             raise GoldenError(
@@ -116,7 +133,7 @@ def check(folder: Path, atol: float | None = None) -> Report:
     return Report(
         limits=(
             meta.tolerances.suggested_atol_float32 if atol is None else atol,
-            meta.tolerances.suggested_rel_l2_float32,
+            meta.tolerances.suggested_rel_l2_float32 if rel_l2 is None else rel_l2,
         ),
         rows=[compare(name, found[name], io[name]) for name in order if name in io],
         wrong=wrong,
@@ -130,9 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with meta.json and io.safetensors")
     parser.add_argument("--atol", type=float, help="the largest absolute error, in place of the folder's own")
+    parser.add_argument("--rel-l2", type=float, help="the largest relative L2 error, likewise")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    parser.add_argument("--fused", action="store_true", help="by fused passes")
     given = parser.parse_args(arguments)
     try:
-        report = check(given.folder, given.atol)
+        report = check(given.folder, given.atol, given.rel_l2, given.device, given.fused)
     except PlayheadError as error:
         print(error, file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from playhead.world.fused import ops
 from playhead.world.fused.ops import Norm, Turn
-from playhead.world.rounding import PRECISIONS, Rounded
+from playhead.world.rounding import EIGHT_BIT, Rounded
 
 CASES = 12
 
@@ -109,7 +109,7 @@ def rounded(draw: random.Random) -> float:
         found = []
         for ops.INTERPRETED in (False, True):
             kept, scale = work()
-            assert kept.dtype == PRECISIONS[precision] and scale.shape == (rows, 1)
+            assert kept.dtype == EIGHT_BIT[precision] and scale.shape == (rows, 1)
             found.append(kept.float() * scale)
         one, other = (torch.nan_to_num(x, 0.0) for x in found)
         assert torch.equal(*(x.isnan().any(1) for x in found))

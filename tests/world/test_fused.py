@@ -19,7 +19,7 @@ from playhead.world.fused import choice
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.randomise import random_context, random_world
-from playhead.world.rounding import PRECISIONS
+from playhead.world.rounding import EIGHT_BIT
 from playhead.world.world import World
 from tests.command_line import ROOT
 from tests.conftest import make_tiny_context, make_tiny_world, save_world
@@ -72,7 +72,7 @@ def test_public_worlds_dream_the_same_fused(name: str) -> None:
     np.testing.assert_allclose(fused, plain, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", EIGHT_BIT)
 @pytest.mark.parametrize("name", ["causal-forcing", "matrix-game-2"])
 def test_a_low_bit_world_dreams_the_same_fused(name: str, precision: str) -> None:
     """But for what lies between two numbers of 8 bits: norms and GELUs round for their products."""
@@ -144,6 +144,16 @@ def test_low_bit_is_measured_for_itself(
     assert not low.fused.fused and not measured
     measured += [FASTER]
     assert decide(tiny_world).fused, "what was found of the one says nothing of the other"
+
+
+def test_of_four_bits_more_rounding_is_taken_for_right(
+    measured: list[tuple[float, float, float] | str], tiny_world: World, tmp_path: Path
+) -> None:
+    folder = save_world(tiny_world, tmp_path / "world")
+    for precision, error, fused in (("nvfp4", 0.09, True), ("nvfp4", 0.2, False), ("fp8", 0.09, False)):
+        low = World.load(folder, "cpu", torch.float32, precision=precision, fused=False)
+        measured += [(error, 3.0, 2.0)]
+        assert decide(low).fused == fused
 
 
 @pytest.mark.parametrize("found", [SLOWER, WRONG, "no compiler"])

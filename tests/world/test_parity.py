@@ -65,6 +65,45 @@ def test_the_classes_of_play_reproduce_the_reference(name: str, capsys: pytest.C
         assert f"\n{stored} " in out, f"{stored} was not compared"
 
 
+@pytest.mark.parametrize("name", [name for name in FOLDERS if name != "lighttae"])
+def test_fused_passes_reproduce_the_reference(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the twins of their kernels: all that they return and all that they leave in a cache."""
+    assert parity.main([str(GOLDEN / name), "--fused", "--atol", "1e-5"]) == 0
+    out = capsys.readouterr().out
+    meta = json.loads((GOLDEN / name / "meta.json").read_text("utf-8"))
+    for stored in meta["outputs"] + [trace for trace in meta["traces"] if trace.startswith("trace.")]:
+        assert f"\n{stored} " in out, f"{stored} was not compared"
+
+
+def test_fused_passes_are_others_and_held_to_the_limits(
+    copy: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = GOLDEN / "matrixgame2-gta-small"
+    plain, fused = (parity.check(folder, fused=way) for way in (False, True))
+    assert plain.rows[0] != fused.rows[0] and plain.rows[0].name == fused.rows[0].name
+    assert parity.main([str(folder), "--fused", "--rel-l2", "1e-9"]) == 1
+    spoilt = copy(folder.name)
+    edit_tensors(spoilt, lambda tensors: tensors["output_latents"].view(-1)[3].add_(1e-3))
+    assert parity.main([str(spoilt), "--fused"]) == 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("lighttae", ["--fused"], "an autoencoder has no fused passes"),
+        ("lighttae", ["--device", "meta"], "compared on cpu and cuda, not on meta"),
+        ("lighttae", ["--device", "abacus"], "`abacus`"),
+    ],
+)
+def test_where_and_how_it_cannot_be_run_is_one_sentence(
+    name: str, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parity.main([str(GOLDEN / name), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and named in err
+
+
 @pytest.mark.parametrize(
     ("name", "tensor"),
     [

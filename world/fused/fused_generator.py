@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world.action_module import ActionMemory
@@ -15,7 +16,7 @@ from playhead.world.attention import attention
 from playhead.world.fused.actions import FusedActions
 from playhead.world.fused.ops import Norm, Turn, add, add_norm, gelu_round, linear_gelu, norm, turn
 from playhead.world.generator import Block, Generator, linear_layers
-from playhead.world.low_bit import quantised
+from playhead.world.low_bit import quantised, rounded_for
 from playhead.world.rounding import Rounded
 
 
@@ -83,7 +84,7 @@ class _FusedBlock:
         self._cross = getattr(block, "cross_attn", None)
         asked = self._cross.q if self._cross is not None else None
         layers = self._project, asked, self._widen
-        self.precisions = [quantised(layer) if layer is not None else None for layer in layers]
+        self.precisions = [rounded_for(layer) if layer is not None else None for layer in layers]
         self._actions = FusedActions(block.action_model) if hasattr(block, "action_model") else None
 
     def __call__(
@@ -129,11 +130,13 @@ class _FusedBlock:
         return cache.attend(layer, q, keys, values) if own is None else cache.read(layer, q)
 
     def _wide(self, y: Tensor | Rounded) -> Tensor | Rounded:
-        precision = self.precisions[2]
-        if precision is None:
-            assert isinstance(y, Tensor)
-            return linear_gelu(y, self._widen.weight, self._widen.bias)
-        return gelu_round(self._widen(y), precision)
+        precision = rounded_for(self._narrow)
+        if precision is not None:
+            return gelu_round(self._widen(y), precision)
+        if quantised(self._widen):
+            return F.gelu(self._widen(y), approximate="tanh")
+        assert isinstance(y, Tensor)
+        return linear_gelu(y, self._widen.weight, self._widen.bias)
 
 
 def _rows(x: Tensor) -> Tensor:

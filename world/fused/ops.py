@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from playhead.world.rounding import LEAST, PRECISIONS, TOPS, Rounded, quantise
+from playhead.world.rounding import EIGHT_BIT, LEAST, TOPS, Rounded, quantise
 
 try:
     from playhead.world.fused import kernels as _loaded
@@ -78,7 +78,7 @@ def _add_norm(
     frames = max(len(given) for given in (gate, by.scale if by else None, x[:1]) if given is not None)
     summed = x if y is None else torch.empty_like(x)
     precision = by.precision if by is not None else None
-    normed = None if by is None else torch.empty_like(x, dtype=PRECISIONS[precision] if precision else None)
+    normed = None if by is None else torch.empty_like(x, dtype=EIGHT_BIT[precision] if precision else None)
     scales = x.new_empty((r, 1), dtype=torch.float32) if precision else x
     _run(
         "add_norm",
@@ -115,7 +115,7 @@ def gelu_round(x: Tensor, precision: str) -> Rounded:
     if not available(x.device):
         return quantise(F.gelu(x, approximate="tanh"), precision)
     r, d = x.shape
-    found = torch.empty_like(x, dtype=PRECISIONS[precision])
+    found = torch.empty_like(x, dtype=EIGHT_BIT[precision])
     scales = x.new_empty((r, 1), dtype=torch.float32)
     block = _power(d)
     _run(
