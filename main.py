@@ -106,6 +106,9 @@ def play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
@@ -147,7 +150,7 @@ def play(
     run(
         settings.PlaySettings(
             settings.SessionSettings(
-                world, scene, seed, count, device, attention, script, continued, precision=precision
+                world, scene, seed, count, device, attention, script, continued, None, precision, decoder
             ),
             settings.PaceSettings(speed, auto_steps, hold, ticks),
             settings.RecordingSettings(folder, unrecorded),

@@ -35,6 +35,9 @@ def bench_play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
@@ -72,6 +75,7 @@ def bench_play(
             memory=memory,
             precision=precision,
             fused=fused,
+            decoder=decoder,
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -100,6 +104,7 @@ def bench_play(
         attention_findings=loaded.attention_findings,
         fused=loaded.fused.fused,
         fused_finding=loaded.fused.finding,
+        decoder=decoder or "",
         stages={name: Spread.of(times) for name, times in timed.items()},
         gflop={name: operations.all / 1e9 for name, operations in counted.items()},
         attention_gflop=sum(operations.attention for operations in counted.values()) / 1e9,

@@ -95,7 +95,7 @@ def test_a_condition_stays_the_same_from_its_last_latent_on(
 def test_the_full_vaes_latents_are_normalised_as_the_generator_has_them(encoders_folder: Path) -> None:
     import diffusers
 
-    from playhead.world.public import WAN_MEAN, WAN_STD
+    from playhead.world.wan_vae import WAN_MEAN, WAN_STD
 
     clip = np.random.default_rng(0).random((1, 64, 96, 3)).astype(np.float32)
     vae = diffusers.AutoencoderKLWan.from_pretrained(encoders_folder / "vae")
