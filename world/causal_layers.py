@@ -43,7 +43,7 @@ class Past:
             n, _, h, w, c = video.shape
             before = video.new_zeros(n, frames, h, w, c)
         joined = torch.cat([before, video], 1)
-        self.after.append(joined[:, -frames:])
+        self.after.append(joined[:, -frames:].clone())  # else all of a decode's layers would be kept for it
         return joined.movedim(-1, 1)
 
 
@@ -80,7 +80,7 @@ class CausalConv(nn.Conv3d):
 
 
 class ChannelNorm(nn.Module):
-    """Each position's channels at a root mean square of 1, times `gamma`, in float32 up to the factor.
+    """Each position's channels at a root mean square of 1, times `gamma`; no length in 16 bits.
 
     `axes`: 3 in videos, 2 in single frames, which alone decides the shape of `gamma`.
     """
@@ -90,7 +90,8 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=exact)
         factor = x.shape[1] ** 0.5 / length.clamp_min(1e-12)
         found: Tensor = x * factor.to(x.dtype) * self.gamma
         return found

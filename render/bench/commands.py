@@ -231,6 +231,35 @@ def bench_precision(
         typer.echo(line)
 
 
+@app.command("decode")
+def bench_decode(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks to measure.", min=1)] = 50,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Decode the same latents by each of a world's decoders: time, memory, PSNR against its full Wan VAE."""
+    import msgspec
+
+    from playhead.render.bench.decode import bench_decode as run
+    from playhead.render.bench.decode import is_random
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.config import load_config
+    from playhead.world.world_folders import find_world
+
+    config = load_config(find_world(world) / "world.toml")
+    start = None
+    if scene or not is_random(config):  # else what is dreamed is noise too
+        start = load_scene(scene) if scene else scenes_of(config)[0]
+    found = run(world, device, ticks, start)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
 @app.command("batch")
 def bench_batch(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
