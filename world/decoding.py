@@ -5,6 +5,7 @@ face: from latents and the memory of a stream to pixels and the next memory. Wha
 whichever shows it.
 """
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from playhead.world.lighttae import Decoder, Memory
 from playhead.world.packed_decoder import PackedDecoder
 from playhead.world.size import check_size
 from playhead.world.state import WorldState
-from playhead.world.wan_vae import WAN_MEAN, WAN_STD, WanDecoder, WanVAE
+from playhead.world.wan_vae import WAN_MEAN, WAN_STD, WanDecoder, WanVAE, memory_bytes
 
 
 class FrameDecoder:
@@ -51,6 +52,15 @@ class FrameDecoder:
         """Ticks after which the decoder's memory no longer depends on what it was."""
         own = isinstance(self.network, Decoder)  # of which each block is counted as a tick
         return self.network.span if own else -(-self.network.span // self._latents)
+
+    @cached_property
+    def carried(self) -> int:
+        """Bytes that a session keeps for it from tick to tick, where they count beside a cache: a Wan
+        VAE's."""
+        if isinstance(self.network, Decoder):
+            return 0
+        size = self._latent.height, self._latent.width
+        return memory_bytes(self.network.width, *size, self._dtype.itemsize)
 
     def pack(self) -> None:
         """Lays the decoder out for a CPU, one latent at a time, where it is one that can be."""

@@ -21,6 +21,7 @@ from playhead.world.causal_layers import (
     Upsample,
     through,
 )
+from playhead.world.checkpoint import without_memory
 from playhead.world.lighttae import Memory
 
 WAN_MEAN = (
@@ -108,6 +109,7 @@ class WanVAE(nn.Module):
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
+        self.width = width
         self.encoder = CausalEncoder(width)
         self.conv1 = CausalConv(2 * CHANNELS, 2 * CHANNELS, 1, 1)
         self.conv2 = CausalConv(CHANNELS, CHANNELS, 1, 1)
@@ -125,6 +127,7 @@ class WanDecoder(nn.Module):
 
     def __init__(self, vae: WanVAE) -> None:
         super().__init__()
+        self.width = vae.width
         self.conv2, self.decoder = vae.conv2, vae.decoder
 
     def forward(self, latents: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
@@ -140,6 +143,14 @@ class WanDecoder(nn.Module):
             memory = past.after
         assert memory is not None  # a clip has a latent
         return torch.cat(parts, 2).transpose(1, 2).add(1).div(2), memory
+
+
+def memory_bytes(width: int, height: int, wide: int, itemsize: int) -> int:
+    """Bytes of a stream's memory in a decoder of `width`, for latents of `height` x `wide`; found by shapes
+    alone."""
+    with without_memory():
+        _, memory = WanDecoder(WanVAE(width)).forward(torch.zeros(1, 1, CHANNELS, height, wide))
+    return itemsize * sum(part.numel() for part in memory)
 
 
 class WanEncoder(nn.Module):

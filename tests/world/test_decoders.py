@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 import torch
 
+from playhead.engine.bridge.server.registry import session_bytes
 from playhead.engine.fingerprint import environment, fingerprint
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
@@ -26,6 +27,7 @@ from playhead.world.errors import WorldError
 from playhead.world.lighttae import LightTAE
 from playhead.world.public import with_latents
 from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.size import cache_bytes
 from playhead.world.wan_vae import WanVAE
 from playhead.world.world import World
 from playhead.world.world_folders import find_world
@@ -282,3 +284,14 @@ def test_settings_of_decoders_that_cannot_be_are_one_sentence(
         load_config(tmp_path / "world.toml")
     assert said in str(problem.value) and "\n" not in str(problem.value)
     assert str(problem.value).endswith("; correct it there")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_what_a_session_keeps_for_a_large_decoder_is_known_before(decoder: str) -> None:
+    world = load(decoder)
+    session = begin(world)
+    play(session)
+    kept = session.snapshot().state["decoder_memory"]
+    size = sum(part.numel() * part.element_size() for part in kept)
+    assert world.frame_decoder.carried == (0 if decoder == "lighttae" else size)
+    assert session_bytes(world) == cache_bytes(world.config, 4) + world.frame_decoder.carried

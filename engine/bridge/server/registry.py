@@ -115,8 +115,8 @@ def check_steps(world: World, steps: int) -> None:
 
 
 def session_bytes(world: World) -> int:
-    """Bytes of one session's KV cache, which is nearly all of its memory."""
-    return cache_bytes(world.config, world.dtype.itemsize)
+    """Bytes of one session's KV cache and its decoder's memory, which are nearly all that it takes."""
+    return cache_bytes(world.config, world.dtype.itemsize) + world.frame_decoder.carried
 
 
 def _found(config: WorldConfig) -> list[Scene]:
