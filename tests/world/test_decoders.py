@@ -1,5 +1,6 @@
 """Further decoders of a world: what they promise in play, how they are added, and what is refused."""
 
+import json
 import pickle
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from playhead.world.size import cache_bytes
 from playhead.world.wan_vae import WanVAE
 from playhead.world.world import World
 from playhead.world.world_folders import find_world
+from tests.command_line import refusal, run
 
 CPU = torch.device("cpu")
 DECODERS = ("lighttae", "lightvae", "wan")
@@ -295,3 +297,21 @@ def test_what_a_session_keeps_for_a_large_decoder_is_known_before(decoder: str) 
     size = sum(part.numel() * part.element_size() for part in kept)
     assert world.frame_decoder.carried == (0 if decoder == "lighttae" else size)
     assert session_bytes(world) == cache_bytes(world.config, 4) + world.frame_decoder.carried
+
+
+def test_the_command_adds_a_file_or_a_known_one_that_was_downloaded(tmp_path: Path, own_home: Path) -> None:
+    """What lies in the folder of downloads is not fetched again."""
+    folder, file = save(decoders={}), own_home / "downloads" / "lightx2v--Autoencoders" / "lightvaew2_1.pth"
+    file.parent.mkdir(parents=True)
+    save_vae(file)
+    done = run("worlds", "decoder", folder.name, "lightvae", home=own_home)
+    assert (done.returncode, done.stderr) == (0, "") and "--decoder lightvae" in done.stdout
+    done = run("worlds", "decoder", folder, file, home=own_home)
+    assert (done.returncode, done.stderr) == (0, "") and "the decoder lightvaew2-1, of width 4" in done.stdout
+    listed = json.loads(run("worlds", "--json", home=own_home).stdout)["here"]
+    assert {one["name"]: one["decoders"] for one in listed} == {
+        "freedoom": ["lighttae"],
+        folder.name: ["lighttae", "lightvae", "lightvaew2-1"],
+    }
+    refused = refusal("worlds", "decoder", "freedoom", file, folder=tmp_path)
+    assert "the world `freedoom` takes no such decoder: `decoders` are Wan VAEs" in refused
