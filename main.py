@@ -147,11 +147,12 @@ def play(
             folder = recordings_folder()
         except NoHome as error:
             unrecorded = str(error)
+    session = settings.SessionSettings(
+        world, scene, seed, count, device, attention, script, continued, precision=precision, decoder=decoder
+    )
     run(
         settings.PlaySettings(
-            settings.SessionSettings(
-                world, scene, seed, count, device, attention, script, continued, None, precision, decoder
-            ),
+            session,
             settings.PaceSettings(speed, auto_steps, hold, ticks),
             settings.RecordingSettings(folder, unrecorded),
             settings.WindowSettings(keys, fullscreen, not no_hud, screenshots),
