@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from playhead.render.bench.decode import DecodeFigures
+from playhead.render.bench.figures import PlayFigures
 from playhead.scenes.build import save_scene
 from playhead.scenes.scene import SceneFields
 from playhead.world import checkpoint
@@ -28,12 +29,18 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
 
 
-def bench(*options: object) -> str:
-    command = [*MAIN, "bench", "decode", "--world", CONFIG.name, "--device", "cpu", *map(str, options)]
-    env = {**ONE_THREAD, "PLAYHEAD_HOME": os.environ["PLAYHEAD_HOME"]}
+def bench(*options: object, command: str = "decode") -> str:
+    command = [*MAIN, "bench", command, "--world", CONFIG.name, "--device", "cpu", *map(str, options)]
+    env = {**ONE_THREAD, "PLAYHEAD_HOME": os.environ["PLAYHEAD_HOME"], "SDL_VIDEODRIVER": "dummy"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def save_start() -> None:
+    """Writes a scene of the world, `a-start`."""
+    fields = SceneFields("a-start", "Noise", "Random features.", CONFIG.name, 0, "context.npz", ("a", "b"))
+    save_scene(fields, random_context(CONFIG), scenes_folder(), force=True)
 
 
 def test_decoders_of_random_weights_are_measured_and_not_judged() -> None:
@@ -52,8 +59,7 @@ def test_decoders_of_random_weights_are_measured_and_not_judged() -> None:
 def test_decoders_with_weights_are_compared_with_the_full_one_on_what_is_dreamed(tmp_path: Path) -> None:
     """Nearly the same weights are near it, others far; it equals itself, and random ones are left out."""
     save_world_config(msgspec.structs.replace(CONFIG, decoders={"drawn": DecoderConfig("random:1", 2)}))
-    fields = SceneFields("a-start", "Noise", "Random features.", CONFIG.name, 0, "context.npz", ("a", "b"))
-    save_scene(fields, random_context(CONFIG), scenes_folder(), force=True)
+    save_start()
     with checkpoint.without_memory():
         vae = WanVAE(8)
     checkpoint.fill_randomly(vae, 4, torch.device("cpu"), torch.float32)
@@ -74,3 +80,12 @@ def test_decoders_with_weights_are_compared_with_the_full_one_on_what_is_dreamed
     printed = bench("--ticks", 2, "--scene", "a-start")
     assert "PSNR against wan" in printed and printed.count(" dB, of the worst frame") == 3
     assert all(line[13] == " " and line[14] != " " for line in printed.splitlines())
+
+
+def test_play_is_measured_with_the_decoder_that_it_is_given() -> None:
+    save_world_config(CONFIG)
+    save_start()
+    found = msgspec.json.decode(
+        bench("--ticks", 50, "--decoder", "lightvae", "--json", command="play"), type=PlayFigures
+    )
+    assert found.decoder == "lightvae" and "decoder       lightvae" in [*found.lines()]

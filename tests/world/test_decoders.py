@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 import torch
 
-from playhead.engine.bridge.server.registry import session_bytes
+from playhead.engine.bridge.server.registry import Registry, session_bytes
 from playhead.engine.fingerprint import environment, fingerprint
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
@@ -20,11 +20,14 @@ from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.timeline.opening import continued
 from playhead.engine.timeline.timeline import Timeline
+from playhead.scenes.build import save_scene
+from playhead.scenes.scene import SceneFields
 from playhead.world import checkpoint
 from playhead.world.action import Action
 from playhead.world.adding_decoders import add_decoder
 from playhead.world.config import DecoderConfig, load_config
 from playhead.world.errors import WorldError
+from playhead.world.home import scenes_folder
 from playhead.world.lighttae import LightTAE
 from playhead.world.public import with_latents
 from playhead.world.randomise import random_context, random_world, save_world_config
@@ -297,6 +300,17 @@ def test_what_a_session_keeps_for_a_large_decoder_is_known_before(decoder: str) 
     size = sum(part.numel() * part.element_size() for part in kept)
     assert world.frame_decoder.carried == (0 if decoder == "lighttae" else size)
     assert session_bytes(world) == cache_bytes(world.config, 4) + world.frame_decoder.carried
+
+
+def test_a_server_plays_with_the_decoder_that_it_is_given() -> None:
+    folder = save()
+    fields = SceneFields("a-start", "Noise", "Random features.", folder.name, 5, "context.npz", ("a", "b"))
+    save_scene(fields, random_context(load_config(folder / "world.toml")), scenes_folder())
+    served = Registry.load([folder.name], [], "cpu", None, "wan")
+    world = served.world(folder.name)
+    session = served.open(world, served.scene(world, "a-start"), 5)
+    wanted = begin(World.load(folder, "cpu", decoder="wan"))
+    assert all(map(np.array_equal, play(session), play(wanted)))
 
 
 def test_the_command_adds_a_file_or_a_known_one_that_was_downloaded(tmp_path: Path, own_home: Path) -> None:
