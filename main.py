@@ -106,6 +106,9 @@ def play(
     precision: Annotated[
         str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
@@ -144,11 +147,12 @@ def play(
             folder = recordings_folder()
         except NoHome as error:
             unrecorded = str(error)
+    session = settings.SessionSettings(
+        world, scene, seed, count, device, attention, script, continued, precision=precision, decoder=decoder
+    )
     run(
         settings.PlaySettings(
-            settings.SessionSettings(
-                world, scene, seed, count, device, attention, script, continued, precision=precision
-            ),
+            session,
             settings.PaceSettings(speed, auto_steps, hold, ticks),
             settings.RecordingSettings(folder, unrecorded),
             settings.WindowSettings(keys, fullscreen, not no_hud, screenshots),

@@ -21,6 +21,9 @@ def rollout(
     precision: Annotated[
         str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -45,7 +48,7 @@ def rollout(
     named = world or (start.world if start is not None else "")
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(named, device, steps=steps, attention=attention, precision=precision)
+    loaded = World.load(named, device, steps=steps, attention=attention, precision=precision, decoder=decoder)
     loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases

@@ -17,9 +17,11 @@ from torch import nn
 from playhead import __version__
 from playhead.world import low_bit
 from playhead.world.checkpoint import digest, tensor_digest
+from playhead.world.config import OWN_DECODER
 from playhead.world.world import COMMIT, World
 
 _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
+_decoders: "WeakKeyDictionary[World, str]" = WeakKeyDictionary()
 
 WORDS = {
     "generator": "the generator's weights",
@@ -36,12 +38,13 @@ WORDS = {
     "attention": "the attention backend",
     "kernels": "the kernels of small operations",
     "precision": "the precision",
+    "decoder": "the decoder",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full", "kernels": "plain"}
+UNSAID = {"precision": "full", "kernels": "plain", "decoder": OWN_DECODER}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
@@ -53,10 +56,11 @@ def fingerprint(world: World) -> dict[str, str]:
     Weights count by value: a bfloat16 file has the same digest wherever it is played.
     """
     if world not in _known:
+        config = msgspec.structs.replace(world.config, decoders={})  # which others it has changes nothing
         found = {
             "generator": _digest_module(world.generator),
             "autoencoder": _digest_module(world.autoencoder),
-            "configuration": digest(msgspec.json.encode(world.config, order="deterministic")),
+            "configuration": digest(msgspec.json.encode(config, order="deterministic")),
         }
         *experts, _ = world.experts.generators
         if experts:
@@ -68,7 +72,7 @@ def fingerprint(world: World) -> dict[str, str]:
 
 
 def environment(world: World) -> dict[str, str]:
-    """All else that may change the numbers: device, number type, threads, versions."""
+    """All else that may change the numbers: device, number type, another decoder, threads, versions."""
     found = {
         "dtype": str(world.dtype).removeprefix("torch."),
         "device": world.device.type,
@@ -90,6 +94,10 @@ def environment(world: World) -> dict[str, str]:
         found["kernels"] = "fused"
     if world.precision is not None:
         found["precision"] = world.precision
+    if world.frame_decoder.name != OWN_DECODER:
+        if world not in _decoders:
+            _decoders[world] = _digest_module(world.frame_decoder.network)
+        found["decoder"] = f"{world.frame_decoder.name} {_decoders[world][:16]}"
     return found
 
 

@@ -78,7 +78,7 @@ def new(
     ] = None,
     settle: Annotated[int, typer.Option(help="Ticks dreamed with nothing held after a picture.")] = 4,
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
-    vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
+    vae: Annotated[str | None, typer.Option(help="File, folder or hub repository of a Wan VAE.")] = None,
     description: Annotated[str, typer.Option(help="One sentence about it.")] = "",
     length: Annotated[
         int | None, typer.Option(help="Frames of context; else 8, of a recording all that is remembered.")
@@ -198,7 +198,7 @@ def prepare(
     world: Annotated[str, typer.Option(help="The public world that they are for.")],
     name: Annotated[list[str] | None, typer.Argument(help="Ready scenes; else all of the world's.")] = None,
     encoders: Annotated[str | None, typer.Option(help="Folder or hub repository of the encoders.")] = None,
-    vae: Annotated[str | None, typer.Option(help="Folder or hub repository of a full Wan VAE.")] = None,
+    vae: Annotated[str | None, typer.Option(help="File, folder or hub repository of a Wan VAE.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make those anew that are there.")] = False,
 ) -> None:
     """Encode the prompts and pictures of ready scenes, once; fetches the encoders where they are not here."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from playhead.world.config import WorldConfig
+    from playhead.world.wan_vae import WanEncoder
 
 TEXT = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 """Where UMT5-XXL's encoder (22.7 GB) and tokenizer are, and a full Wan VAE."""
@@ -46,8 +47,9 @@ class Encoders:
     """The encoders, each loaded when it is first needed and kept for the next scene.
 
     `text`, `image`, `vae`: a repository on the hub, or a folder of the same layout (`tokenizer` and
-    `text_encoder`, `image_encoder`, `vae`). Without a `vae` latents come from the world's own encoder.
-    Everything raises SceneError for what cannot be had.
+    `text_encoder`, `image_encoder`, `vae`), or for `vae` the file of a Wan VAE under its original names, of
+    any width. Without a `vae` latents come from the world's own encoder. Everything raises SceneError for
+    what cannot be had.
     """
 
     def __init__(self, text: str = TEXT, image: str = IMAGE, vae: str | None = None) -> None:
@@ -88,11 +90,10 @@ class Encoders:
             return world.encode_clip(clip).cpu().numpy()
         import torch
 
-        from playhead.world.public import WAN_MEAN, WAN_STD
+        from playhead.world.wan_vae import WAN_MEAN, WAN_STD
 
-        video = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] * 2 - 1
         with torch.inference_mode():
-            z = self._vae.encode(video).latent_dist.mode()[0].transpose(0, 1)
+            z = self._encode(torch.from_numpy(clip).permute(0, 3, 1, 2))
         if z.shape[1:] != world.config.latent_shape:
             raise SceneError(
                 f"the VAE of {self._vae_repository} makes latents of {tuple(z.shape[1:])}, and the world "
@@ -101,6 +102,22 @@ class Encoders:
         mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
         normalised: np.ndarray = ((z - mean) / std).numpy()
         return normalised
+
+    def _encode(self, clip: "Tensor") -> "Tensor":
+        """Latents `(L, C, h, w)`, as the VAE that was given has them, of a clip `(T, 3, H, W)` in [0, 1]."""
+        z: Tensor
+        if self._vae_file is not None:
+            z = self._vae_file(clip[None])[0]
+        else:
+            z = self._vae.encode(clip.transpose(0, 1)[None] * 2 - 1).latent_dist.mode()[0].transpose(0, 1)
+        return z
+
+    @cached_property
+    def _vae_file(self) -> "WanEncoder | None":
+        from playhead.world.adding_decoders import read_encoder
+
+        path = Path(self._vae_repository or "")
+        return read_encoder(path) if path.is_file() else None
 
     @cached_property
     def _text(self) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ def list_all(as_json: Json = False) -> None:
     from rich.table import Table
 
     from playhead.world.catalogue import scan_worlds
+    from playhead.world.config import OWN_DECODER
     from playhead.world.public import PUBLIC
     from playhead.world.terminal import show, show_json
 
@@ -46,6 +47,8 @@ def list_all(as_json: Json = False) -> None:
             f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
             f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
         )
+        if config.decoders:
+            size += f", decoders {', '.join([OWN_DECODER, *config.decoders])}"
         here.add_row(entry.name, "\n".join([config.title, size, config.licence]))
     for name, why in broken.items():
         here.add_row(name, f"cannot be used: {why}")
@@ -62,6 +65,8 @@ def list_all(as_json: Json = False) -> None:
 
 
 def _world(entry: "WorldEntry") -> dict[str, object]:
+    from playhead.world.config import OWN_DECODER
+
     config = entry.config
     return {
         "name": entry.name, "title": config.title, "licence": config.licence, "family": config.family,
@@ -69,6 +74,7 @@ def _world(entry: "WorldEntry") -> dict[str, object]:
         "ticks_per_second": config.ticks_per_second, "frames_per_tick": config.frames_per_tick,
         "steps": len(config.sampling.steps), "parameters": entry.parameters, "weights": entry.weights,
         "random": config.generator_weights.startswith("random:"),
+        "decoders": [OWN_DECODER, *config.decoders],
     }  # fmt: skip
 
 
@@ -164,6 +170,28 @@ def _prepare(name: str) -> None:
         typer.echo(f"then: {program()} scenes prepare --world {name}", err=True)
     else:
         typer.echo(f"scenes to play: {', '.join(made)}")
+
+
+@app.command()
+def decoder(
+    world: Annotated[str, typer.Argument(help="A public world that is here: name or folder.")],
+    source: Annotated[str, typer.Argument(help="lightvae or wan, which are fetched; or PATH or hub:…")],
+    name: Annotated[str | None, typer.Option(help="What to call it; else as the source or the file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace one that is there.")] = False,
+) -> None:
+    """Add a decoder to a public world: LightVAE, the full Wan VAE, or one of another width."""
+    from playhead.world.adding_decoders import add_decoder
+    from playhead.world.hub import fetch
+    from playhead.world.public import DECODERS
+    from playhead.world.world_folders import find_world
+
+    folder = find_world(world)
+    known = DECODERS.get(source)
+    with progress() as tell:
+        path = fetch(f"hub:{known.repo}/{known.path}" if known else source, tell)
+        called = name or (source if known else path.stem.lower().replace("_", "-"))
+        added = add_decoder(folder, path, called, force, tell)
+    typer.echo(f"the decoder {called}, of width {added.width}, is in {folder}: play --decoder {called}")
 
 
 @app.command()

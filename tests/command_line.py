@@ -11,9 +11,13 @@ MAIN = [sys.executable, str(ROOT / "main.py")]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # two small processes then do not wait for each other
 
 
-def run(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, folder: Path | None = None, home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`home`: where its worlds and scenes are, in place of the usual place."""
     command = [*MAIN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, env=ONE_THREAD)
+    env = ONE_THREAD if home is None else {**ONE_THREAD, "PLAYHEAD_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, env=env)
 
 
 def only_sentence(status: object, out: str, err: str) -> str:

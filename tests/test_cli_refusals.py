@@ -93,6 +93,7 @@ def test_what_is_unknown_or_impossible_ends_in_one_sentence(
         ({"--seed": "-1"}, ["--seed -1", "0 to 2^64 - 1"]),
         ({"--device": "abacus"}, ["no usable device `abacus`"]),
         ({"--precision": "fp4"}, ["no precision `fp4`", "fp8, int8 and nvfp4"]),
+        ({"--decoder": "wan"}, ["has no decoder `wan`; it has lighttae"]),
         ({"--out": "out.avi"}, ["out.avi", ".npz, .mp4, .gif, .png"]),
         ({"--out": "-"}, ["--out - is no file"]),
         ({"--out": "missing/out.npz"}, ["folder missing is missing"]),

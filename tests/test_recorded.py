@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.command_line import run
@@ -55,3 +56,22 @@ def test_a_low_bit_play_is_equal_in_its_precision_and_says_so_in_another(
     done = run("replay", file, "--verify", *start, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith("from tick 1 on: the precision (recorded int8, here full)\n")
+
+
+def test_a_play_shown_by_another_decoder_is_equal_with_that_one_and_exported_with_it(tmp_path: Path) -> None:
+    at = {"folder": tmp_path, "home": tmp_path / "home"}
+    assert run("worlds", "random", "causal-forcing", "--tiny", **at).returncode == 0
+    file, here = tmp_path / "wan.playhead", ("--device", "cpu", "--decoder", "wan")
+    played = ("--scene", "causal-forcing-tiny-start", "--actions", "prompt_2*3", "--record", file)
+    done = run("rollout", *played, "--out", tmp_path / "played.npz", *here, **at)
+    assert done.returncode == 0, done.stderr
+    done = run("replay", file, "--verify", *here, **at)
+    assert (done.returncode, "every frame equal" in done.stdout) == (0, True), done.stderr
+    done = run("export", file, "--to", tmp_path / "kept.npz", *here, **at)
+    assert (done.returncode, done.stderr.count("not what was played")) == (0, 0), done.stderr
+    frames = [np.load(tmp_path / name)["frames"] for name in ("played.npz", "kept.npz")]
+    assert np.array_equal(*frames) and len(frames[0]) == 9
+    done = run("replay", file, "--verify", "--device", "cpu", **at)
+    assert done.returncode == 2
+    assert "from tick 1 on: the decoder (recorded wan " in done.stderr
+    assert done.stderr.endswith(", here lighttae)\n")

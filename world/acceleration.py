@@ -91,7 +91,11 @@ def pack(layers: Sequence[nn.Linear], rows: int) -> None:
 
 def channels_innermost(model: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:
     """Moves a network, its convolutions' weights with their channels innermost, which is a quarter faster."""
-    model.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    model.to(device, dtype)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in model.parameters():
+        if weight.ndim in formats:
+            weight.data = weight.data.to(memory_format=formats[weight.ndim])
     return model
 
 

@@ -1,7 +1,8 @@
 """A world's configuration: the readable `world.toml` beside its weights."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +13,7 @@ from playhead.world.generator import GeneratorConfig
 from playhead.world.kv_cache import FarMemory
 from playhead.world.lighttae import LightTAEConfig
 from playhead.world.tomlfile import read_toml
+from playhead.world.wan_vae import CHANNELS, SPACE_FACTOR, TIME_FACTOR, WIDTH
 
 
 class LatentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +66,19 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
         return tuple(1000 * (1 - i / count) for i in range(count))
 
 
+OWN_DECODER = "lighttae"
+"""What the decoder of a world's own autoencoder is called, beside the names of its further ones."""
+DECODER_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+"""What a further decoder may be called."""
+
+
+class DecoderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A further decoder of a world: the weights of a Wan VAE (`world.wan_vae`), and its width."""
+
+    weights: str
+    width: Annotated[int, msgspec.Meta(ge=1, le=4096)] = WIDTH
+
+
 class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything about a world that is not a weight.
 
@@ -74,6 +89,8 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     the past when the prompt changes: it is committed again under the new one, or flushed down to the sink.
     `places`: what the generator's labels stand for, in their order; a session of none of them has no label.
     `rest_after`: ticks with nothing held, after which the past stays as it is (`world.rest`); 0: never.
+    `decoders`: by name, those that may show what is dreamed in place of its autoencoder's, whose encoder
+    makes scenes all the same.
     """
 
     name: str
@@ -96,6 +113,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     places: tuple[str, ...] = ()
     prompt_switch: Literal["recache", "flush"] = "recache"
     rest_after: Size = 0
+    decoders: dict[str, DecoderConfig] = {}
 
     @property
     def generator_files(self) -> tuple[str, ...]:
@@ -121,6 +139,15 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     def looks_at_picture(self) -> bool:
         """Whether its generator is given condition latents of a scene's picture."""
         return self.generator.condition_channels > 0 and not self.sampling.previous
+
+    def further_decoder(self, name: str) -> DecoderConfig | None:
+        """The decoder of a name; None for the autoencoder's own. Raises WorldError where there is none."""
+        if name != OWN_DECODER and name not in self.decoders:
+            raise WorldError(
+                f"the world `{self.name}` has no decoder `{name}`; it has "
+                f"{', '.join([OWN_DECODER, *self.decoders])}, and `worlds decoder` adds one to a public world"
+            )
+        return self.decoders.get(name)
 
     def label(self, place: str) -> list[float]:
         """A place's label: one-hot, or all 0 where the generator has not learned that place."""
@@ -161,6 +188,7 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"{len(sampling.steps) - 1} `sampling.steps` before the last are wanted"
             )
         self._check_memory()
+        self._check_decoders()
         self._check_files()
         for steps in (sampling.steps, sampling.first_steps):
             if list(steps) != sorted(steps, reverse=True):
@@ -177,13 +205,29 @@ class WorldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     def _check_files(self) -> None:
         """Weights lie beside the world.toml, or are drawn from a seed."""
-        for file in (*self.weight_files, self.inverse_weights):
+        further = (decoder.weights for decoder in self.decoders.values())
+        for file in (*self.weight_files, self.inverse_weights, *further):
             scheme, colon, seed = file.partition(":")
             if scheme == "random" and colon:
                 if not (seed.isascii() and seed.isdecimal() and len(seed) <= 20 and int(seed) < 2**64):
                     raise ValueError(f"`{file[:40]}` names no seed from 0 to 2^64 - 1")
             elif file and (Path(file).name != file or "\\" in file):
                 raise ValueError(f"the weights `{file}` have to be a file beside it")
+
+    def _check_decoders(self) -> None:
+        own = self.autoencoder
+        sizes = own.latent_channels, own.time_factor, own.space_factor
+        if self.decoders and sizes != (CHANNELS, TIME_FACTOR, SPACE_FACTOR):
+            raise ValueError(
+                f"`decoders` are Wan VAEs, of {CHANNELS} channels, {TIME_FACTOR} frames a latent and "
+                f"{SPACE_FACTOR} pixels a position; its autoencoder has {', '.join(map(str, sizes))}"
+            )
+        for name in self.decoders:
+            if name == OWN_DECODER or not DECODER_NAME.fullmatch(name):
+                raise ValueError(
+                    f"a decoder cannot be called `{name[:40]}`: small letters, digits, hyphens and dots, and "
+                    f"not {OWN_DECODER}, which is its own"
+                )
 
     def _check_memory(self) -> None:
         g, sampling, far = self.generator, self.sampling, self.sampling.far

@@ -1,50 +1,93 @@
-"""Decoding latents to frames: of a state, with the memory that it carries, or apart from any."""
+"""Decoding latents to frames: of a state, with the memory that it carries, or apart from any.
+
+A world has the decoder of its own autoencoder, and may name others (`WorldConfig.decoders`). All have one
+face: from latents and the memory of a stream to pixels and the next memory. What is dreamed is the same,
+whichever shows it.
+"""
+
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from playhead.world.config import WorldConfig
-from playhead.world.lighttae import LightTAE, MemBlock, Memory
+from playhead.world import acceleration, checkpoint
+from playhead.world.config import OWN_DECODER, WorldConfig
+from playhead.world.encoding import load_autoencoder
+from playhead.world.lighttae import Decoder, Memory
 from playhead.world.packed_decoder import PackedDecoder
+from playhead.world.size import check_size
 from playhead.world.state import WorldState
+from playhead.world.wan_vae import WAN_MEAN, WAN_STD, WanDecoder, WanVAE, memory_bytes
 
 
 class FrameDecoder:
-    """The decoder of a world's autoencoder on a device, and the world's measure of latents.
+    """A decoder of a world's latents on a device, and its measure of them.
 
-    `packed`: the same laid out for a CPU, which serves play where there is one.
+    `name`: what the world calls it. `packed`: the same laid out for a CPU, which serves play where there is
+    one.
     """
 
     def __init__(
-        self, config: WorldConfig, autoencoder: LightTAE, device: torch.device, dtype: torch.dtype
+        self,
+        config: WorldConfig,
+        decoder: Decoder | WanDecoder,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = OWN_DECODER,
     ) -> None:
+        self.name, self.network = name, decoder
         self.packed: PackedDecoder | None = None
-        self._factor = config.autoencoder.time_factor
-        self._decoder, self._latent = autoencoder.decoder, config.latent
+        self._latent, self._latents = config.latent, config.sampling.latents_per_tick
         self._device, self._dtype = device, dtype
-        self._mean = torch.tensor(config.latent.mean, device=device)[:, None, None]
-        self._std = torch.tensor(config.latent.std, device=device)[:, None, None]
+        wan = isinstance(
+            decoder, WanDecoder
+        )  # which takes Wan's latents, whatever those of the world's own are
+        measure = (WAN_MEAN, WAN_STD) if wan else (config.latent.mean, config.latent.std)
+        self._mean, self._std = (torch.tensor(values, device=device)[:, None, None] for values in measure)
 
     @property
     def span(self) -> int:
         """Ticks after which the decoder's memory no longer depends on what it was."""
-        return sum(isinstance(layer, MemBlock) for layer in self._decoder)
+        own = isinstance(self.network, Decoder)  # of which each block is counted as a tick
+        return self.network.span if own else -(-self.network.span // self._latents)
+
+    @cached_property
+    def carried(self) -> int:
+        """Bytes that a session keeps for it from tick to tick, where they count beside a cache: a Wan
+        VAE's."""
+        if isinstance(self.network, Decoder):
+            return 0
+        size = self._latent.height, self._latent.width
+        return memory_bytes(self.network.width, *size, self._dtype.itemsize)
 
     def pack(self) -> None:
-        """Lays the decoder out for a CPU, one latent at a time."""
-        self.packed = PackedDecoder(self._decoder, self._latent.height, self._latent.width)
+        """Lays the decoder out for a CPU, one latent at a time, where it is one that can be."""
+        if isinstance(self.network, Decoder):
+            self.packed = PackedDecoder(self.network, self._latent.height, self._latent.width)
 
     def count(self, state: WorldState) -> int:
         """How many frames the latents of a state yield: the first block of a stream may have fewer."""
-        return state.latent.shape[1] * self._factor - (self._factor - 1 if state.fresh else 0)
+        factor = self.network.time_factor
+        return state.latent.shape[1] * factor - (factor - 1 if state.fresh else 0)
+
+    def pictures(self, latents: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+        """Frames uint8 `(B, n, H, W, 3)` of latents `(B, F, C, h, w)`, the next of a stream, and its next
+        memory.
+
+        `memory`: what the part of the stream before left; None: this is its first.
+        """
+        z = (latents * self._std + self._mean).to(self._dtype)
+        pixels, carried = self.network(z, memory)
+        return pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2), carried
 
     def decode(self, state: WorldState) -> None:
         """Decodes `state.latent` into the state's pictures of that count, and keeps the decoder's memory."""
-        z = (state.latent * self._std + self._mean).to(self._dtype)
         if self.packed is None or state.fresh:
-            pixels, memory = self._decoder(z, None if state.fresh else state.decoder_memory)
-            frames = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+            frames, memory = self.pictures(state.latent, None if state.fresh else state.decoder_memory)
         else:
+            z = (state.latent * self._std + self._mean).to(self._dtype)
             ahead = state.decoder_ahead or self._ahead(state)
             assert ahead is not None  # a decoder that is not fresh has a memory
             pictures, memory = self.packed(z[:, 0], ahead)
@@ -73,9 +116,27 @@ class FrameDecoder:
 
         After `span` ticks it is what play shows, but for the rounding of a decode of many at once.
         """
-        z = torch.from_numpy(np.array(latents)).to(self._device)[None]
-        pixels, _ = self._decoder((z * self._std + self._mean).to(self._dtype))
-        last: np.ndarray = (
-            pixels[0, -1].float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        )
+        frames, _ = self.pictures(torch.from_numpy(np.array(latents)).to(self._device)[None], None)
+        last: np.ndarray = frames[0, -1].cpu().numpy()
         return last
+
+
+def load_decoder(
+    folder: Path, config: WorldConfig, name: str, device: torch.device, dtype: torch.dtype
+) -> FrameDecoder:
+    """One of a world's decoders, from its folder.
+
+    Raises WorldError for a name that the world has not, and for weights that are missing or do not fit.
+    """
+    chosen = config.further_decoder(name)
+    network: Decoder | WanDecoder
+    if chosen is None:
+        network = load_autoencoder(folder, config, device, dtype).decoder
+    else:
+        with checkpoint.without_memory():
+            vae = WanVAE(chosen.width)
+        check_size(config, [vae], device, dtype, sessions=0)
+        checkpoint.load_weights(vae, folder, chosen.weights, device, dtype)
+        network = WanDecoder(vae)
+    acceleration.channels_innermost(network.eval().requires_grad_(False), device, dtype)
+    return FrameDecoder(config, network, device, dtype, name)

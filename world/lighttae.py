@@ -189,6 +189,16 @@ class Decoder(nn.Sequential):
         super().__init__(*layers, nn.ReLU(inplace=True), conv(widths[3], 3 * config.patch**2))
         self.config = config
 
+    @property
+    def time_factor(self) -> int:
+        """Frames per latent."""
+        return self.config.time_factor
+
+    @property
+    def span(self) -> int:
+        """Latents after which its memory no longer hangs on what it was."""
+        return sum(isinstance(layer, MemBlock) for layer in self)
+
     def forward(self, latents: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """Decodes a clip or the next part of a stream.
 

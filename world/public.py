@@ -14,16 +14,7 @@ from playhead.world.action_module import ActionModuleConfig
 from playhead.world.config import LatentConfig, SamplingConfig, WorldConfig
 from playhead.world.generator import GeneratorConfig
 from playhead.world.lighttae import LightTAEConfig
-
-WAN_MEAN = (
-    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-)
-WAN_STD = (
-    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-)
-"""Of Wan 2.1's latents: the generator works on `(z - mean) / std`."""
+from playhead.world.wan_vae import WAN_MEAN, WAN_STD
 
 TEXT, IMAGE = "wan-text", "matrix-game-2"
 """The families: worlds of one family share their scenes."""
@@ -57,6 +48,13 @@ LIGHTTAE = HubFile("lightx2v/Autoencoders", "lighttaew2_1.pth", 23e6)
 AUTOENCODERS = {"lighttaew2_1": "raw", "taew2_1": "normalised"}
 """Which latents each public tiny autoencoder takes: `z * std + mean`, or what the generator gives. The files
 have the same keys and shapes, so their names have to tell."""
+
+
+DECODERS = {
+    "lightvae": HubFile("lightx2v/Autoencoders", "lightvaew2_1.pth", 32e6),
+    "wan": HubFile("Wan-AI/Wan2.1-T2V-1.3B", "Wan2.1_VAE.pth", 508e6),
+}
+"""Wan VAEs that any catalogue world may have as further decoders: of a quarter of the width, and the full."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from playhead.world.config import WorldConfig
+from playhead.world.config import DecoderConfig, WorldConfig
 from playhead.world.context import Context
 from playhead.world.errors import WorldError
 from playhead.world.home import own_folder, worlds_folder
 from playhead.world.public import PUBLIC, tiny
+from playhead.world.wan_vae import WIDTH
+
+TINY_WIDTH = 8
+"""Of a small world's full Wan VAE."""
 
 
 def random_world(name: str, seed: int = 0, small: bool = False) -> WorldConfig:
@@ -21,6 +25,7 @@ def random_world(name: str, seed: int = 0, small: bool = False) -> WorldConfig:
     config = PUBLIC[name].config
     if small:
         config = tiny(config)
+    full = TINY_WIDTH if small else WIDTH
     config = msgspec.structs.replace(
         config,
         name=f"{name}-{'tiny' if small else 'random'}",
@@ -29,6 +34,10 @@ def random_world(name: str, seed: int = 0, small: bool = False) -> WorldConfig:
         generator_weights=f"random:{seed}",
         autoencoder_weights=f"random:{seed + 1}",
         commit_weights=f"random:{seed + 2}" if config.commit_weights else "",
+        decoders={
+            "lightvae": DecoderConfig(f"random:{seed + 3}", full // 4),
+            "wan": DecoderConfig(f"random:{seed + 4}", full),
+        },
     )
     config.check()
     return config

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from playhead.world import acceleration, checkpoint, low_bit
 from playhead.world.attention_check import choose_backend
 from playhead.world.config import WorldConfig, load_config
-from playhead.world.decoding import FrameDecoder
+from playhead.world.decoding import FrameDecoder, load_decoder
 from playhead.world.encoding import FrameEncoder
 from playhead.world.errors import WorldError
 from playhead.world.experts import Experts
@@ -48,7 +48,8 @@ class World:
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
-    `rounding.PRECISIONS`, or None for the full one.
+    `low_bit.PRECISIONS`, or None for the full one. `decoder`: that of its decoders which shows what is
+    dreamed, in place of its autoencoder's.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class World:
         lay_out: bool = True,
         precision: str | None = None,
         fused: bool | None = None,
+        decoder: FrameDecoder | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -79,10 +81,9 @@ class World:
         layers = []
         for model in self.generators.values():
             layers += low_bit.place(model.eval().requires_grad_(False), self.device, dtype, precision)
-        # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
-        self.frame_decoder = FrameDecoder(config, self.autoencoder, self.device, dtype)
+        self.frame_decoder = decoder or FrameDecoder(config, self.autoencoder.decoder, self.device, dtype)
         self.tokens = generator.tokens(config.latent.height, config.latent.width)
         cpu = self.device.type == "cpu"
         self.side_by_side = cpu and not self.last_pass_commits and acceleration.cores() > 1
@@ -116,13 +117,14 @@ class World:
         memory: int | None = None,
         precision: str | None = None,
         fused: bool | None = None,
+        decoder: str | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
         at most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`). `fused`: whether
-        small operations are (`world.fused`), else where that is right and faster. Raises WorldError, naming
-        file and mend, for anything missing, damaged or contradictory.
+        small operations are (`world.fused`), else where that is right and faster. `decoder`: one of the
+        world's. Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -131,6 +133,7 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         low_bit.check_precision(precision, target)
+        chosen = load_decoder(folder, config, decoder, target, dtype) if decoder else None
         with checkpoint.without_memory():
             generator = Generator(config.generator)
             second = Generator(config.generator) if config.commit_weights else None
@@ -142,9 +145,9 @@ class World:
             checkpoint.load_weights(model, folder, file, target, dtype)
         world = cls(
             config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
-            attention=attention, precision=precision, fused=fused,
+            attention=attention, precision=precision, fused=fused, decoder=chosen,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused
+        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused, decoder
         kind = low_bit.number_types(dtype, precision)
         logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
         return world
@@ -393,8 +396,7 @@ class World:
 
     def _denoise(self, state: WorldState, schedule: Schedule) -> None:
         draws = state.noises[: len(schedule)].unbind(0)
-        clean = denoise(lambda x, t: self._flow.predict(state, x, t), draws, schedule)
-        state.latent.copy_(clean)
+        state.latent.copy_(denoise(lambda x, t: self._flow.predict(state, x, t), draws, schedule))
 
     def _commit(self, state: WorldState) -> None:
         who = COMMIT if COMMIT in self.generators else None

@@ -45,6 +45,9 @@ def serve(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
@@ -64,7 +67,7 @@ def serve(
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
-    registry = Registry.load(world or ["freedoom"], scene or [], device, precision)
+    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     for number in interrupts.ending():

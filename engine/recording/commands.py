@@ -33,6 +33,9 @@ def replay(
     precision: Annotated[
         str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
     from playhead.engine.recording.finding import find_recording
@@ -49,10 +52,11 @@ def replay(
 
         whole = branch is None and not first and last is None
         _verify(
-            kept, load_world(kept, world, device, precision), None if whole else number, first, end, steps
-        )
+            kept, load_world(kept, world, device, precision, decoder), None if whole else number,
+            first, end, steps,
+        )  # fmt: skip
     else:
-        _watch(kept, number, first, end, steps, speed, world, device, precision)
+        _watch(kept, number, first, end, steps, speed, world, device, precision, decoder)
 
 
 def _verify(
@@ -80,7 +84,7 @@ def _verify(
 
 def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
-    world: str | None, device: str, precision: str | None,
+    world: str | None, device: str, precision: str | None, decoder: str | None,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
     from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
@@ -89,7 +93,7 @@ def _watch(
         PlaySettings(
             SessionSettings(
                 world=world, steps=steps, device=device, continued=str(kept.path),
-                replayed=ReplayRange(branch, first, last), precision=precision,
+                replayed=ReplayRange(branch, first, last), precision=precision, decoder=decoder,
             ),
             PaceSettings(speed=speed),
         )
@@ -99,7 +103,8 @@ def _watch(
     if timeline.differs is not None:
         from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        why = causes(kept, load_world(kept, world, device, precision), timeline.differs, steps)
+        here = load_world(kept, world, device, precision, decoder)
+        why = causes(kept, here, timeline.differs, steps)
         raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
 

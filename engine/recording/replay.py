@@ -42,13 +42,19 @@ class Divergence:
     causes: list[str]
 
 
-def load_world(recording: Recording, world: str | None, device: str, precision: str | None = None) -> World:
+def load_world(
+    recording: Recording,
+    world: str | None,
+    device: str,
+    precision: str | None = None,
+    decoder: str | None = None,
+) -> World:
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    loaded = World.load(world or recording.world, device, precision=precision)
+    loaded = World.load(world or recording.world, device, precision=precision, decoder=decoder)
     loaded.share_cores()
     return loaded
 

@@ -35,6 +35,9 @@ def bench_play(
     precision: Annotated[
         str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
@@ -72,6 +75,7 @@ def bench_play(
             memory=memory,
             precision=precision,
             fused=fused,
+            decoder=decoder,
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -100,6 +104,7 @@ def bench_play(
         attention_findings=loaded.attention_findings,
         fused=loaded.fused.fused,
         fused_finding=loaded.fused.finding,
+        decoder=decoder or "",
         stages={name: Spread.of(times) for name, times in timed.items()},
         gflop={name: operations.all / 1e9 for name, operations in counted.items()},
         attention_gflop=sum(operations.attention for operations in counted.values()) / 1e9,
@@ -219,6 +224,35 @@ def bench_precision(
     check_precision(precision, pick_device(device))
     config = load_config(find_world(world) / "world.toml")
     found = run(world, device, precision, ticks, load_scene(scene) if scene else scenes_of(config)[0])
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+@app.command("decode")
+def bench_decode(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks to measure.", min=1)] = 50,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Decode the same latents by each of a world's decoders: time, memory, PSNR against its full Wan VAE."""
+    import msgspec
+
+    from playhead.render.bench.decode import bench_decode as run
+    from playhead.render.bench.decode import is_random
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.config import load_config
+    from playhead.world.world_folders import find_world
+
+    config = load_config(find_world(world) / "world.toml")
+    start = None
+    if scene or not is_random(config):  # else what is dreamed is noise too
+        start = load_scene(scene) if scene else scenes_of(config)[0]
+    found = run(world, device, ticks, start)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)))
         return

@@ -32,7 +32,7 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     `tick` is from frame to frame; `key_to_frame` from the input's sample to the frame, `key_to_screen` to the
     end of the window's flip. There if they were asked for: `stages`; `gflop`, operations a tick by stage, of
     which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was
-    seen to do of them in a second. `paced`: at the world's own pace and recorded.
+    seen to do of them in a second. `paced`: at the world's own pace and recorded. `decoder`: "" for the own.
     """
 
     hardware: str
@@ -54,6 +54,7 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     attention_findings: tuple[str, ...] = ()
     fused: bool = False
     fused_finding: str = ""
+    decoder: str = ""
     stages: dict[str, Spread] = {}
     gflop: dict[str, float] = {}
     attention_gflop: float = 0.0
@@ -79,6 +80,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
             yield f"attention     {self.attention}, of {'; '.join(self.attention_findings)}"
         if self.fused or self.fused_finding:
             yield f"kernels       {'fused' if self.fused else 'plain'}: {self.fused_finding}"
+        if self.decoder:
+            yield f"decoder       {self.decoder}"
         for name, spread in self.stages.items():
             yield f"{name:13} {spread} ms p50 / p95 / p99, waited for"
         if self.gflop:
@@ -113,7 +116,7 @@ def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str,
 
     Of all that both have, and of what kind the runs were where that is not the same.
     """
-    for name in ("hardware", "world", "steps", "precision", "paced", "attention", "fused"):
+    for name in ("hardware", "world", "steps", "precision", "paced", "attention", "fused", "decoder"):
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             yield name, printable(str(a)), printable(str(b)), ""

@@ -49,6 +49,9 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
+    ] = None,
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
     from playhead.render.export.export import ExportError, check_export
@@ -62,7 +65,7 @@ def export(
         raise ExportError("an author and a code link belong to a data set of Minari; add --as minari")
     errors = console(error=True)
     loader = RecordingLoader(
-        world, device, lambda said: errors.print(said, style="yellow", highlight=False), precision
+        world, device, lambda said: errors.print(said, style="yellow", highlight=False), precision, decoder
     )
     if kind is None:
         check_export(Path(to))

@@ -78,9 +78,10 @@ class RecordingLoader:
         device: str,
         complain: Callable[[str], None],
         precision: str | None = None,
+        decoder: str | None = None,
     ) -> None:
         self._world, self._device, self._complain = world, device, complain
-        self._precision = precision
+        self._precision, self._decoder = precision, decoder
         self._recordings: dict[Path, Recording] = {}
         self._worlds: dict[str, World] = {}
 
@@ -129,5 +130,7 @@ class RecordingLoader:
 
     def _load(self, recording: Recording) -> World:
         if recording.world not in self._worlds:
-            self._worlds[recording.world] = load_world(recording, self._world, self._device, self._precision)
+            self._worlds[recording.world] = load_world(
+                recording, self._world, self._device, self._precision, self._decoder
+            )
         return self._worlds[recording.world]

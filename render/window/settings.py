@@ -33,6 +33,7 @@ class SessionSettings:
     continued: str = ""
     replayed: ReplayRange | None = None
     precision: str | None = None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)

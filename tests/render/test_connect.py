@@ -196,6 +196,7 @@ def test_a_server_killed_under_play_and_started_again_is_gone_on_with_in_a_new_s
         (["--connect", "{address}", "--codec", "gif"], "--codec is one of raw, jpeg, h264"),
         (["--connect", "{address}", "--device", "cuda"], "--device is the server's to choose"),
         (["--connect", "{address}", "--precision", "fp8"], "--precision is the server's to choose"),
+        (["--connect", "{address}", "--decoder", "wan"], "--decoder is the server's to choose"),
         (["--connect", "{address}", "--script", "jump"], "`jump`"),
         (["--connect", "{address}", "--record", "here"], "recordings are of sessions that are played here"),
         (["--connect", "{address}", "--continue", "x"], "recordings are of sessions that are played here"),

@@ -9,10 +9,12 @@ import transformers
 
 from playhead.scenes.encoders import CLIP_MEAN, CLIP_STD, Encoders, make_context
 from playhead.scenes.scene import SceneError
+from playhead.world import checkpoint
 from playhead.world.encoding import FrameEncoder
 from playhead.world.errors import WorldError
 from playhead.world.lighttae import LightTAE
 from playhead.world.randomise import random_world
+from playhead.world.wan_vae import WanVAE
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_a_condition_stays_the_same_from_its_last_latent_on(
 def test_the_full_vaes_latents_are_normalised_as_the_generator_has_them(encoders_folder: Path) -> None:
     import diffusers
 
-    from playhead.world.public import WAN_MEAN, WAN_STD
+    from playhead.world.wan_vae import WAN_MEAN, WAN_STD
 
     clip = np.random.default_rng(0).random((1, 64, 96, 3)).astype(np.float32)
     vae = diffusers.AutoencoderKLWan.from_pretrained(encoders_folder / "vae")
@@ -104,6 +106,34 @@ def test_the_full_vaes_latents_are_normalised_as_the_generator_has_them(encoders
     found = Encoders(vae=str(encoders_folder)).latents(frame_encoder("sgf"), clip)[0]
     scale = np.array(WAN_STD)[:, None, None], np.array(WAN_MEAN)[:, None, None]
     assert np.allclose(found * scale[0] + scale[1], raw, atol=1e-4)
+
+
+def test_a_vaes_file_under_its_original_names_encodes_as_diffusers_does(tmp_path: Path) -> None:
+    """The same weights by both: in a folder under the names of diffusers, in a file under those of Wan."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    with checkpoint.without_memory():
+        vae = WanVAE(4)
+    checkpoint.fill_randomly(vae, 3, torch.device("cpu"), torch.float32)
+    torch.save(vae.state_dict(), tmp_path / "Wan2.1_VAE.pth")
+    theirs = diffusers.AutoencoderKLWan(base_dim=4)
+    theirs.load_state_dict(convert_wan_vae_to_diffusers(dict(vae.state_dict())))
+    theirs.save_pretrained(tmp_path / "folder" / "vae")
+    clip = np.random.default_rng(0).random((9, 64, 96, 3)).astype(np.float32)
+    by_file, by_folder = (
+        Encoders(vae=str(tmp_path / name)).latents(frame_encoder("sgf"), clip)
+        for name in ("Wan2.1_VAE.pth", "folder")
+    )
+    assert by_file.shape == (3, 16, 8, 12)
+    assert np.allclose(by_file, by_folder, atol=1e-4)
+
+
+def test_a_file_that_is_no_vae_is_named(tmp_path: Path) -> None:
+    torch.save({"head": torch.zeros(3)}, tmp_path / "head.pth")
+    clip = np.zeros((1, 64, 96, 3), np.float32)
+    with pytest.raises(WorldError, match=r"head\.pth is no Wan VAE"):
+        Encoders(vae=str(tmp_path / "head.pth")).latents(frame_encoder("sgf"), clip)
 
 
 def test_encoders_of_another_size_are_refused_before_anything_is_made(encoders: Encoders) -> None:

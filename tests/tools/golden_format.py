@@ -20,6 +20,7 @@ from playhead.world.action_module import ActionModuleConfig
 from playhead.world.errors import PlayheadError
 from playhead.world.generator import GeneratorConfig
 from playhead.world.lighttae import LightTAEConfig
+from playhead.world.wan_vae import BLOCKS, CHANNELS, HALVES_TIME, MULTIPLIERS
 
 Tensors = dict[str, Tensor]
 Shape = tuple[int, ...]
@@ -221,6 +222,27 @@ class TaeConfig(msgspec.Struct):
 
 class TaeMeta(Meta, kw_only=True):
     config: TaeConfig
+
+
+class VaeConfig(msgspec.Struct):
+    base_dim: int
+    z_dim: int
+    dim_mult: tuple[int, ...]
+    num_res_blocks: int
+    temperal_downsample: tuple[bool, ...]
+    attn_scales: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """That of `WanVAE`, which has all else of Wan 2.1's."""
+        built = (self.z_dim, self.dim_mult, self.num_res_blocks, self.temperal_downsample, self.attn_scales)
+        if built != (CHANNELS, MULTIPLIERS, BLOCKS, HALVES_TIME, ()):
+            raise GoldenError("`config` is no VAE of Wan 2.1 in another width: not supported")
+        return self.base_dim
+
+
+class VaeMeta(Meta, kw_only=True):
+    config: VaeConfig
 
 
 Described = TypeVar("Described", bound=Header)

@@ -17,12 +17,14 @@ from playhead.world.generator import Generator
 from playhead.world.kv_cache import KVCache
 from playhead.world.lighttae import LightTAE
 from playhead.world.sampler import Schedule, denoise
+from playhead.world.wan_vae import CHANNELS, WAN_MEAN, WAN_STD, WanDecoder, WanEncoder, WanVAE
 from tests.tools.golden_format import (
     GoldenError,
     PassesMeta,
     RolloutMeta,
     TaeMeta,
     Tensors,
+    VaeMeta,
     WanConfig,
     fill_by_recipe,
     need,
@@ -347,3 +349,28 @@ def run_autoencoder(meta: TaeMeta, io: Tensors, how: How) -> tuple[Tensors, list
         scaled = model.decoder(latents * std + mean)[0].clamp(0, 1) * 2 - 1
         found["lightx2v.decode_need_scaled"] = scaled.transpose(1, 2)
     return found, wrong
+
+
+def run_wan_vae(meta: VaeMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+    """Decodes a clip latent by latent, as it is and as a generator gives it; encodes one, likewise."""
+    latents = need(io, "decode.latents", 1, None, CHANNELS, None, None)
+    with torch.device("meta"):
+        vae = WanVAE(meta.config.width)
+    wrong = fill_by_recipe(vae, meta)
+    decoder = WanDecoder(vae)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
+
+    def decoded(clip: Tensor) -> Tensor:
+        parts, memory = [], None
+        for latent in clip.split(1, 1):
+            frames, memory = decoder(latent, memory)
+            parts.append(frames)
+        return torch.cat(parts, 1).mul(2).sub(1).clamp(-1, 1)
+
+    raw = WanEncoder(vae)(need(io, "encode.video", 1, None, 3, None, None))
+    return {
+        "decode.video": decoded(latents),
+        "decode.video_of_normalised": decoded(latents * std + mean),
+        "encode.latents": raw,
+        "encode.normalised": (raw - mean) / std,
+    }, wrong

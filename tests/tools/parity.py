@@ -28,10 +28,11 @@ from tests.tools.golden_format import (
     RolloutMeta,
     TaeMeta,
     Tensors,
+    VaeMeta,
     read_meta,
     read_tensors,
 )
-from tests.tools.golden_runs import How, run_autoencoder, run_passes, run_rollout
+from tests.tools.golden_runs import How, run_autoencoder, run_passes, run_rollout, run_wan_vae
 
 
 class Row(NamedTuple):
@@ -85,6 +86,7 @@ RUNS: dict[tuple[str, str], tuple[type[Meta], Callable[[Any, Tensors, How], tupl
     ("matrix-game-2", "rollout"): (RolloutMeta, run_rollout),
     ("matrix-game-2", "passes"): (PassesMeta, run_passes),
     ("taehv-wan2.1", "autoencoder"): (TaeMeta, run_autoencoder),
+    ("wan-vae-2.1", "autoencoder"): (VaeMeta, run_wan_vae),
 }
 """What is supported, by `family` and `kind`."""
 

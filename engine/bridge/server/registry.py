@@ -37,10 +37,15 @@ class Registry:
 
     @classmethod
     def load(
-        cls, worlds: Sequence[str], scenes: Sequence[Path], device: str, precision: str | None = None
+        cls,
+        worlds: Sequence[str],
+        scenes: Sequence[Path],
+        device: str,
+        precision: str | None = None,
+        decoder: str | None = None,
     ) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
-        loaded = [World.load(name, device, precision=precision) for name in worlds]
+        loaded = [World.load(name, device, precision=precision, decoder=decoder) for name in worlds]
         for world in loaded:
             world.share_cores()
         given = [load_scene(folder) for folder in scenes]
@@ -110,8 +115,8 @@ def check_steps(world: World, steps: int) -> None:
 
 
 def session_bytes(world: World) -> int:
-    """Bytes of one session's KV cache, which is nearly all of its memory."""
-    return cache_bytes(world.config, world.dtype.itemsize)
+    """Bytes of one session's KV cache and its decoder's memory, which are nearly all that it takes."""
+    return cache_bytes(world.config, world.dtype.itemsize) + world.frame_decoder.carried
 
 
 def _found(config: WorldConfig) -> list[Scene]:
