@@ -320,10 +320,14 @@ def run_passes(meta: PassesMeta, io: Tensors, how: How) -> tuple[Tensors, list[s
     return found | player.keys_values(io), wrong
 
 
-def run_autoencoder(meta: TaeMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
-    """Decodes a clip at once, untrimmed and latent by latent; encodes one; undoes LightX2V's scaling."""
+def _no_fused_passes(how: How) -> None:
     if how.fused:
         raise GoldenError("an autoencoder has no fused passes; leave --fused out")
+
+
+def run_autoencoder(meta: TaeMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
+    """Decodes a clip at once, untrimmed and latent by latent; encodes one; undoes LightX2V's scaling."""
+    _no_fused_passes(how)
     config = meta.config.lighttae()
     latents = need(io, "decode.latents", 1, None, config.latent_channels, None, None)
     with torch.device("meta"):
@@ -351,14 +355,15 @@ def run_autoencoder(meta: TaeMeta, io: Tensors, how: How) -> tuple[Tensors, list
     return found, wrong
 
 
-def run_wan_vae(meta: VaeMeta, io: Tensors) -> tuple[Tensors, list[str]]:
+def run_wan_vae(meta: VaeMeta, io: Tensors, how: How) -> tuple[Tensors, list[str]]:
     """Decodes a clip latent by latent, as it is and as a generator gives it; encodes one, likewise."""
+    _no_fused_passes(how)
     latents = need(io, "decode.latents", 1, None, CHANNELS, None, None)
     with torch.device("meta"):
         vae = WanVAE(meta.config.width)
     wrong = fill_by_recipe(vae, meta)
-    decoder = WanDecoder(vae)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (WAN_MEAN, WAN_STD))
+    decoder = WanDecoder(vae.to(how.device))
+    mean, std = (torch.tensor(values, device=how.device)[:, None, None] for values in (WAN_MEAN, WAN_STD))
 
     def decoded(clip: Tensor) -> Tensor:
         parts, memory = [], None

@@ -15,6 +15,7 @@ from tests.tools import golden_format, parity
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+AUTOENCODERS = ("lighttae", "lightvae", "wanvae-small")
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir())
 
 
@@ -65,7 +66,7 @@ def test_the_classes_of_play_reproduce_the_reference(name: str, capsys: pytest.C
         assert f"\n{stored} " in out, f"{stored} was not compared"
 
 
-@pytest.mark.parametrize("name", [name for name in FOLDERS if name != "lighttae"])
+@pytest.mark.parametrize("name", [name for name in FOLDERS if name not in AUTOENCODERS])
 def test_fused_passes_reproduce_the_reference(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By the twins of their kernels: all that they return and all that they leave in a cache."""
     assert parity.main([str(GOLDEN / name), "--fused", "--atol", "1e-5"]) == 0
@@ -91,7 +92,7 @@ def test_fused_passes_are_others_and_held_to_the_limits(
 @pytest.mark.parametrize(
     ("name", "options", "named"),
     [
-        ("lighttae", ["--fused"], "an autoencoder has no fused passes"),
+        *((name, ["--fused"], "an autoencoder has no fused passes") for name in AUTOENCODERS),
         ("lighttae", ["--device", "meta"], "compared on cpu and cuda, not on meta"),
         ("lighttae", ["--device", "abacus"], "`abacus`"),
     ],
