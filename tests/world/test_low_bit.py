@@ -140,6 +140,16 @@ def test_kernels_give_what_the_twin_gives(precision: str, monkeypatch: pytest.Mo
         assert apart(found.float(), wanted.float()) < 0.003
 
 
+@pytest.mark.parametrize("precision", EIGHT_BITS)
+@pytest.mark.parametrize("fast", [False, True])
+def test_rows_that_come_rounded_give_what_they_give_in_full(precision: str, fast: bool) -> None:
+    full, bias = drawn(1, 48, 64).bfloat16(), drawn(2, 48).bfloat16()
+    layer = LowBitProduct(*quantise(full, precision), bias, precision, fast)
+    x = drawn(0, 17, 64).bfloat16()
+    found = layer(quantise(x, precision))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, layer(x))
+
+
 def test_the_layers_through_which_every_token_goes_are_low_bit_and_their_full_weights_gone(
     precision: str, low: World, tiny_world_folder: Path
 ) -> None:
