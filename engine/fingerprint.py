@@ -17,6 +17,7 @@ from torch import nn
 from playhead import __version__
 from playhead.world import low_bit
 from playhead.world.checkpoint import digest, tensor_digest
+from playhead.world.offload.placing import whole_state
 from playhead.world.world import COMMIT, World
 
 _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
@@ -106,7 +107,7 @@ def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 def _digest_module(module: nn.Module) -> str:
     full = low_bit.full_digests(module)  # weights count by what they were before they were rounded
     scales = {f"{name}_scale" for name in full}
-    tensors = sorted((name, tensor) for name, tensor in module.state_dict().items() if name not in scales)
+    tensors = sorted((name, tensor) for name, tensor in whole_state(module).items() if name not in scales)
     with ThreadPoolExecutor(8) as pool:
         digests = pool.map(lambda pair: full.get(pair[0]) or tensor_digest(pair[1]), tensors)
         lines = [

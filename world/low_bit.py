@@ -8,6 +8,7 @@ same numbers the long way, which is slower than full precision.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -31,8 +32,12 @@ LIMIT = 0.02
 FEWEST_ROWS = 32
 """torch's product of int8 refuses fewer than 17 rows on a GPU."""
 
+Kinds = dict[str, tuple[tuple[int, int], ...]]
+"""Shapes `(out, in)` of the large layers of a block, by kind."""
 Layers = dict[tuple[int, str], nn.Linear]
 """The layers of a generator that are low bit, by block and kind."""
+Placed = Callable[[int, Block, dict[str, nn.Linear]], None]
+"""What is done with a block that was moved: its number, itself, and the layers that are called, by kind."""
 _full: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
 """Digests of the weights that low-bit layers had in full, by which a world is known."""
 _layers: "WeakKeyDictionary[Generator, Layers]" = WeakKeyDictionary()
@@ -71,6 +76,21 @@ def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
     return found | {"ffn in": (widen,), "ffn out": (narrow,)}
 
 
+def context_parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
+    """The large layers of a block that only a context's keys and values need; they are never low bit."""
+    if not hasattr(block, "cross_attn"):
+        return {}
+    return {"cross k": (block.cross_attn.k,), "cross v": (block.cross_attn.v,)}
+
+
+def shapes(block: Block, of_context: bool = False) -> Kinds:
+    """Those of `parts`, or of `context_parts`."""
+    found = context_parts(block) if of_context else parts(block)
+    return {
+        kind: tuple((layer.out_features, layer.in_features) for layer in many) for kind, many in found.items()
+    }
+
+
 def saved_bytes(generator: Generator, itemsize: int) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
     weights = [layer.weight for block in generator.blocks for many in parts(block).values() for layer in many]
@@ -78,36 +98,49 @@ def saved_bytes(generator: Generator, itemsize: int) -> int:
 
 
 def place(
-    generator: Generator, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    generator: Generator,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    placed: Placed | None = None,
 ) -> list[nn.Linear]:
     """Moves a generator to a device in `dtype`, joined; returns what `Generator.join` does, if it is in full.
 
-    Low bit it is moved block by block, so that the device never holds all of it in full. The state dict is
-    then as published low-bit checkpoints have it: `X.weight` in 8 bits, `X.weight_scale` beside. For weights
-    that no longer change. Raises WorldError as `check_precision` does.
+    Low bit, or where each block is to be `placed` before the next one, it is moved block by block, so that
+    the device never holds all of it in full. The state dict of a low-bit one is as published low-bit
+    checkpoints have it: `X.weight` in 8 bits, `X.weight_scale` beside. For weights that no longer change.
+    Raises WorldError as `check_precision` does.
     """
-    check_precision(precision, device)
-    if precision is None:
+    if precision is None and placed is None:
         return generator.to(device, dtype).join()
+    check_precision(precision, device)
     for name, child in generator.named_children():
         if name != "blocks":
             child.to(device, dtype)
     found = _layers[generator] = {}
+    full: list[nn.Linear] = []
     reasons = set()
     with ThreadPoolExecutor(8) as pool:
         for number, block in enumerate(generator.blocks):
             block.to(device, dtype)
-            for kind, layers in parts(block).items():
-                _full.update(
-                    zip(layers, pool.map(lambda part: tensor_digest(part.weight), layers), strict=True)
-                )
-                layer = block.self_attn.join() if kind == "qkv" else layers[0]
-                reasons.add(_replace(layer, layers, precision))
-                found[number, kind] = layer
+            called = {
+                kind: block.self_attn.join() if kind == "qkv" else layers[0]
+                for kind, layers in parts(block).items()
+            }
+            if precision is None:
+                full += [called[kind] for kind in ("qkv", "o", "ffn in", "ffn out")]
+            else:
+                for kind, layers in parts(block).items():
+                    digests = pool.map(lambda part: tensor_digest(part.weight), layers)
+                    _full.update(zip(layers, digests, strict=True))
+                    reasons.add(_replace(called[kind], layers, precision))
+                    found[number, kind] = called[kind]
+            if placed is not None:
+                placed(number, block, called)
     if why := "; ".join(sorted(filter(None, reasons))):
         said = f"{precision} is computed the long way, which is slower than full precision: {why}"
         logging.getLogger("playhead").warning(said)
-    return []
+    return full
 
 
 def low_bit_layers(generator: Generator) -> Layers:
@@ -155,6 +188,10 @@ class LowBitProduct:
         self._precision = precision
         kernels = {"fp8": _fp8_product, "int8": _int8_product}
         self._product = kernels[precision] if fast else None
+
+    def of(self, weight: Tensor) -> "LowBitProduct":
+        """The same of a weight that lies elsewhere."""
+        return LowBitProduct(weight, *self._given[1:], self._precision, self._product is not None)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])

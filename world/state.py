@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class StateLayout:
     """What the buffers of a state hang on: a world's configuration, and where and how it is computed.
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
+    `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
     """
 
     config: WorldConfig
@@ -46,6 +47,7 @@ class StateLayout:
     device: torch.device
     dtype: torch.dtype
     attention: str | None = None
+    recorded: Literal["ticks", "passes", "nothing"] | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -94,7 +96,7 @@ class WorldState:
         kept = (sampling.window - sampling.sink) // count * count if g.text_dim else 0
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
         # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
-        small = layout.tokens * count <= GRAPH_TOKENS
+        recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
         state = cls(
             batch=batch,
             cache=KVCache(
@@ -133,10 +135,10 @@ class WorldState:
             fresh=True,
             frames=torch.zeros(0, dtype=torch.uint8, device=device),
             pictures={},
-            graphs=acceleration.Graphs(device, small),
+            graphs=acceleration.Graphs(device, recorded == "ticks"),
             passes=None,
         )
-        if not small and device.type == "cuda":
+        if recorded == "passes" and device.type == "cuda":
             state.record_passes()
         return state
 

@@ -5,7 +5,6 @@
 else here changes while a world is played. Shapes: B sessions stepped together, F latents a tick.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playhead.world import acceleration, checkpoint, low_bit
+from playhead.world import acceleration, low_bit
 from playhead.world.attention_check import choose_backend
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.decoding import FrameDecoder
@@ -28,10 +27,14 @@ from playhead.world.flow import Flow, expert_name
 from playhead.world.fused.choice import choose_fused
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
+from playhead.world.loading import load_models
 from playhead.world.memory import cut_memory
 from playhead.world.noise import noises
+from playhead.world.offload.memory_budget import MemoryBudget
+from playhead.world.offload.placing import place_generators
+from playhead.world.offload.plan import OffloadPlan
 from playhead.world.sampler import Schedule, denoise
-from playhead.world.size import MAX_STEPS, check_size
+from playhead.world.size import MAX_STEPS
 from playhead.world.state import StateLayout, WorldState
 from playhead.world.world_folders import find_world
 
@@ -48,7 +51,8 @@ class World:
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
-    `low_bit.PRECISIONS`, or None for the full one.
+    `low_bit.PRECISIONS`, or None for the full one. `plan`: which blocks are offloaded, None for none; they
+    take turns in `buffers`.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class World:
         lay_out: bool = True,
         precision: str | None = None,
         fused: bool | None = None,
+        plan: OffloadPlan | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -75,10 +80,9 @@ class World:
         self.generators = {expert_name(i): g for i, g in enumerate(self.experts.generators)}
         if commit_generator is not None:
             self.generators[COMMIT] = commit_generator
-        self.precision = precision
-        layers = []
-        for model in self.generators.values():
-            layers += low_bit.place(model.eval().requires_grad_(False), self.device, dtype, precision)
+        self.precision, self.plan = precision, plan
+        models = [*self.generators.values()]
+        self.buffers, layers = place_generators(models, plan, self.device, dtype, precision)
         # Convolutions are a quarter faster with the channels innermost.
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
@@ -116,13 +120,15 @@ class World:
         memory: int | None = None,
         precision: str | None = None,
         fused: bool | None = None,
+        budget: MemoryBudget | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
         at most so many frames. `precision`: `fp8` or `int8` (`world.low_bit`). `fused`: whether small
-        operations are (`world.fused`), else where that is right and faster. Raises WorldError, naming file
-        and mend, for anything missing, damaged or contradictory.
+        operations are (`world.fused`), else where that is right and faster. `budget`: what it may take of
+        memory, blocks are offloaded for that. Raises WorldError, naming file and mend, for anything missing,
+        damaged or contradictory, and for a budget that cannot be met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -131,22 +137,12 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         low_bit.check_precision(precision, target)
-        with checkpoint.without_memory():
-            generator = Generator(config.generator)
-            second = Generator(config.generator) if config.commit_weights else None
-            experts = [Generator(config.generator) for _ in config.expert_weights]
-            autoencoder = LightTAE(config.autoencoder)
-        models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
-        check_size(config, models, target, dtype, low_bit=precision is not None)
-        for model, file in zip(models, config.weight_files, strict=True):
-            checkpoint.load_weights(model, folder, file, target, dtype)
+        found = load_models(config, folder, target, dtype, precision, budget)
         world = cls(
-            config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
-            attention=attention, precision=precision, fused=fused,
+            config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
+            experts=found.experts, attention=attention, precision=precision, fused=fused, plan=found.plan,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused
-        kind = low_bit.number_types(dtype, precision)
-        logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
+        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused, budget
         return world
 
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
@@ -161,6 +157,9 @@ class World:
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
         rows = self.tokens * self.config.sampling.latents_per_tick
+        if self.plan is not None:
+            acceleration.pack(layers, rows, each_time=True)
+            return
         given = layers, rows, self.dtype, self.last_pass_commits, self.precision is not None
         if self._flow.pack(*given) and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
@@ -183,7 +182,8 @@ class World:
 
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
-        layout = StateLayout(self.config, self.tokens, self.device, self.dtype, self.attention)
+        recorded = None if self.plan is None else self.plan.recorded
+        layout = StateLayout(self.config, self.tokens, self.device, self.dtype, self.attention, recorded)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def rope_table(self, first: int) -> Tensor:
