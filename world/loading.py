@@ -74,25 +74,34 @@ def _plan(
     precision: str | None,
     budget: MemoryBudget,
 ) -> OffloadPlan | None:
-    drawn = [checkpoint.random_seed(file) is not None for file in config.generator_files]
-    whole = config.sampling.commit == "last" and packed.available(dtype) and fits(generators[0])
     return make_plan(
         config.name,
         count_needs(config, generators, autoencoder, device, dtype, precision, budget.sessions),
         budget,
         device.type,
-        file=precision is None and not any(drawn),
-        whole=whole and precision is None,
+        file=precision is None and not _drawn(config),
+        whole=precision is None and _whole(config, generators[0], dtype),
         device_memory=memory(device),
         main_memory=memory(CPU),
     )
 
 
-def plan_for(
-    config: WorldConfig, device: torch.device, dtype: torch.dtype, budget: MemoryBudget
-) -> OffloadPlan | None:
-    """The plan that a world would have, without its weights. Raises WorldError as `load_models` does."""
+def _drawn(config: WorldConfig) -> bool:
+    """Whether weights are random ones, which lie in no file."""
+    return any(checkpoint.random_seed(file) is not None for file in config.generator_files)
+
+
+def _whole(config: WorldConfig, generator: Generator, dtype: torch.dtype) -> bool:
+    """Whether a CPU has all of a generator laid out, see `World`."""
+    return config.sampling.commit == "last" and packed.available(dtype) and fits(generator)
+
+
+def least_memory(config: WorldConfig, device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes of a device that a world takes without a budget, and the least that a budget may be."""
     with checkpoint.without_memory():
         generators = [Generator(config.generator) for _ in config.generator_files]
         autoencoder = LightTAE(config.autoencoder)
-    return _plan(config, generators, autoencoder, device, dtype, None, budget)
+    needs = count_needs(config, generators, autoencoder, device, dtype)
+    if device.type == "cpu" and _whole(config, generators[0], dtype):
+        return needs.as_ever(), needs.as_ever()
+    return needs.as_ever(), needs.least(device.type == "cuda" or not _drawn(config))

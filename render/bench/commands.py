@@ -35,6 +35,12 @@ def bench_play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
@@ -56,6 +62,8 @@ def bench_play(
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.errors import PlayheadError
     from playhead.world.low_bit import number_types
+    from playhead.world.offload.memory_budget import MemoryBudget
+    from playhead.world.offload.traffic import link_rate, offload_line, tick_bytes
     from playhead.world.world import World
 
     if recording and as_json:
@@ -72,6 +80,7 @@ def bench_play(
             memory=memory,
             precision=precision,
             fused=fused,
+            budget=MemoryBudget.parse(vram, ram),
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -107,6 +116,9 @@ def bench_play(
         attention_tflops=machine.attention_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
         device_memory=machine.device_memory(loaded.device),
         memory=machine.resident_memory(),
+        offloaded=offload_line(loaded, loaded.steps),
+        moved=tick_bytes(loaded, loaded.steps),
+        link=link_rate(loaded),
     )
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)))

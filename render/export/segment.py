@@ -12,6 +12,7 @@ from playhead.render.export.episodes import ExportedTick
 from playhead.render.export.export import ExportError
 from playhead.render.export.film import Pane
 from playhead.world.action import Action
+from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.world import World
 
 
@@ -78,9 +79,10 @@ class RecordingLoader:
         device: str,
         complain: Callable[[str], None],
         precision: str | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._world, self._device, self._complain = world, device, complain
-        self._precision = precision
+        self._precision, self._budget = precision, budget
         self._recordings: dict[Path, Recording] = {}
         self._worlds: dict[str, World] = {}
 
@@ -129,5 +131,6 @@ class RecordingLoader:
 
     def _load(self, recording: Recording) -> World:
         if recording.world not in self._worlds:
-            self._worlds[recording.world] = load_world(recording, self._world, self._device, self._precision)
+            given = self._world, self._device, self._precision, self._budget
+            self._worlds[recording.world] = load_world(recording, *given)
         return self._worlds[recording.world]

@@ -95,6 +95,7 @@ class LocalOpener:
             steps=settings.steps,
             attention=settings.attention,
             precision=settings.precision,
+            budget=settings.budget,
         )
         self._world.share_cores()
         config = self._world.config

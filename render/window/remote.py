@@ -55,6 +55,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--device", session.device != "auto"),
         ("--attention", session.attention),
         ("--precision", session.precision),
+        ("--vram or --ram", session.budget),
     ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")

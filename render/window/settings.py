@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playhead.world.errors import WorldError
+from playhead.world.offload.memory_budget import MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class SessionSettings:
     continued: str = ""
     replayed: ReplayRange | None = None
     precision: str | None = None
+    budget: MemoryBudget | None = None
 
 
 @dataclass(frozen=True)

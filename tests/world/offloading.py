@@ -8,12 +8,13 @@ import torch
 
 from playhead.engine.session import Session
 from playhead.world.action import Action
-from playhead.world.checkpoint import save_weights, without_memory
+from playhead.world.checkpoint import load_weights, save_weights, without_memory
 from playhead.world.config import WorldConfig
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.offload.needs import Needs, count_needs
+from playhead.world.offload.plan import OffloadPlan
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
@@ -53,6 +54,17 @@ def needs_of(config: WorldConfig, dtype: torch.dtype = torch.float32, precision:
 def budget_of(config: WorldConfig, offloaded: int, dtype: torch.dtype = torch.float32) -> MemoryBudget:
     """The main memory with which just so many blocks of a world leave it."""
     return MemoryBudget(ram=needs_of(config, dtype).on_device(offloaded))
+
+
+def build(folder: Path, config: WorldConfig, plan: OffloadPlan | None, precision: str | None = None) -> World:
+    """A world of that folder on a CPU, its blocks where a plan has them, whatever a budget would say."""
+    with without_memory():
+        models = [Generator(config.generator) for _ in config.generator_files]
+        autoencoder = LightTAE(config.autoencoder)
+    for model, file in zip([*models, autoencoder], config.weight_files, strict=True):
+        load_weights(model, folder, file, CPU, torch.float32)
+    commit = models[1] if config.commit_weights else None
+    return World(config, models[0], autoencoder, commit_generator=commit, precision=precision, plan=plan)
 
 
 def dream(world: World, ticks: int = 4) -> list[np.ndarray]:

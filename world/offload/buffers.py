@@ -33,10 +33,11 @@ class Buffers:
         self.moved = 0
         self._held: list[Slab | None] = [None] * COUNT
 
-    def bring(self, number: int, slab: Slab) -> None:
-        """Has a buffer filled with a slab, unless it is there already or on its way."""
-        if self._held[number] is slab:
+    def bring(self, number: int, slab: Slab, anew: bool = False) -> None:
+        """Has a buffer filled with a slab, unless it is there already or on its way; `anew`: even then."""
+        if self._held[number] is slab and not anew:
             return
+        self.wait(number)  # what is on its way there, and nobody asked for after all, comes first
         self.carrier.bring(number, self.bytes[number], slab)
         self._held[number] = slab
         self.moved += slab.layout.size

@@ -54,6 +54,10 @@ class Needs:
         kept = self.generators * (self.layers - offloaded) * self.slabs
         return self.weights + self.cache + self.work + kept + (2 * self.buffer if offloaded else 0)
 
+    def least(self, file: bool) -> int:
+        """The least that would do; `file`: whether blocks may leave."""
+        return min(self.on_device(count) for count in range((self.layers if file else 0) + 1))
+
     def as_ever(self) -> int:
         """What it takes of a device without a budget, where a CPU's weights are laid out."""
         return self.on_device(0) + self.generators * self.layers * self.laid_out
@@ -110,9 +114,12 @@ def session_bytes(config: "WorldConfig", itemsize: int, generators: int = 1) -> 
         found += 2 * len(g.action.blocks) * per_frame * sampling.window * itemsize
     one = latent.channels * latent.height * latent.width * 4
     found += one * (16 * sampling.latents_per_tick + (sampling.window if g.text_dim else 0))
-    # A decoder's memory is three maps a stage, the widest at the finest of its sizes; and the pictures.
-    area = config.frame_height * config.frame_width
-    return found + area * (3 * config.frames_per_tick + max(tae.decoder_widths) * itemsize // tae.patch**2)
+    area = latent.height * latent.width
+    for width, doubles in zip(tae.decoder_widths, tae.decoder_space, strict=False):
+        found += 3 * width * area * itemsize  # the decoder's memory, three maps a stage
+        area <<= 2 * doubles
+    # The first block of a stream has pictures of its own, being fewer.
+    return found + 2 * 3 * config.frames_per_tick * config.frame_height * config.frame_width
 
 
 def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> int:

@@ -75,17 +75,17 @@ def make_plan(
     """
     if device == "cuda":
         return _on_gpu(name, needs, budget, file, device_memory, main_memory)
-    if budget.vram is not None or device != "cpu":
-        raise WorldError(f"--vram is for an NVIDIA GPU, and --ram for that or the CPU, not for {device}")
+    if budget.vram is not None:
+        raise WorldError(f"--vram is for an NVIDIA GPU, and this is {device}; leave it out")
+    if device != "cpu":
+        raise WorldError(f"--ram is for the CPU or an NVIDIA GPU, and this is {device}; leave it out")
     if budget.ram is None or needs.as_ever() <= budget.ram:
         return None
     if whole:
         raise _too_little(name, "--ram", budget.ram, needs.as_ever(), needs, ": none of its blocks can leave")
-    most = needs.layers if file else 0
-    count = _fewest(needs, budget.ram, most)
+    count = _fewest(needs, budget.ram, needs.layers if file else 0)
     if count is None:
-        least = min(needs.on_device(n) for n in range(most + 1))
-        raise _too_little(name, "--ram", budget.ram, least, needs, "" if file else _NO_FILE)
+        raise _too_little(name, "--ram", budget.ram, needs.least(file), needs, "" if file else _NO_FILE)
     layers = spread(count, needs.layers) if count else ()
     return OffloadPlan(needs, layers, frozenset(layers))
 
@@ -108,8 +108,7 @@ def _on_gpu(
     vram = min(budget.vram, device_memory or budget.vram)
     count = _fewest(needs, vram, needs.layers)
     if count is None:
-        least = min(needs.on_device(n) for n in range(needs.layers + 1))
-        raise _too_little(name, "--vram", vram, least, needs)
+        raise _too_little(name, "--vram", vram, needs.least(True), needs)
     if not count:
         return None
     layers = spread(count, needs.layers)

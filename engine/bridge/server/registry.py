@@ -10,6 +10,7 @@ from playhead.engine.starts import Starts
 from playhead.scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
+from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.size import cache_bytes
 from playhead.world.terminal import printable
 from playhead.world.world import World
@@ -37,10 +38,17 @@ class Registry:
 
     @classmethod
     def load(
-        cls, worlds: Sequence[str], scenes: Sequence[Path], device: str, precision: str | None = None
+        cls,
+        worlds: Sequence[str],
+        scenes: Sequence[Path],
+        device: str,
+        precision: str | None = None,
+        budget: MemoryBudget | None = None,
     ) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
-        loaded = [World.load(name, device, precision=precision) for name in worlds]
+        if budget is not None and len(worlds) > 1:
+            raise PlayheadError("--vram and --ram are a budget of one world; serve one --world with them")
+        loaded = [World.load(name, device, precision=precision, budget=budget) for name in worlds]
         for world in loaded:
             world.share_cores()
         given = [load_scene(folder) for folder in scenes]
