@@ -3,7 +3,9 @@
 The noise of many sessions is the CPU's. Low-bit kernels give what the twin gives, recorded too, and a
 full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
 dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
-and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk.
+and forks of all of them go on bit for bit.
+Worlds that are offloaded within a budget of memory, which torch is held to, dream what they dream resident
+(`--offload` proves that alone, see `tests.tools.offload_on_gpu`). Full-size worlds have random weights.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from playhead.world.noise import noises
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
+from tests.tools import offload_on_gpu
 
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
 FULL = ("matrix-game-2", "causal-forcing", "self-forcing")
@@ -192,12 +195,18 @@ def full(name: str, device: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--offload", action="store_true", help="only what is said of offload")
     parser.add_argument("--small", action="store_true", help="leave out the full-size worlds")
     given = parser.parse_args()
     try:
         acceleration.pick_device(given.device)
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
+    if given.offload:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["PLAYHEAD_HOME"] = folder
+            offload_on_gpu.prove(given.device, given.small)
+        return
     same_noise(given.device)
     for precision in low_bit.PRECISIONS:
         for size in LARGE:
@@ -212,6 +221,7 @@ def main() -> None:
             fused_pass(name, given.device)
         for precision in () if given.small else low_bit.PRECISIONS:
             low_bit_world(precision, given.device)
+        offload_on_gpu.prove(given.device, given.small)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from playhead.world.offload.page_locked import page_locked
 from playhead.world.offload.slab import PackedSlab, Slab
 
 
@@ -60,7 +61,7 @@ class StreamCarrier:
         self._stream = torch.cuda.Stream(device)
         self._thread = ThreadPoolExecutor(1, "offload")
         self._under_way: dict[int, torch.cuda.Event | Future[torch.cuda.Event]] = {}
-        pages = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(2 if reads else 0)]
+        pages = [page_locked(size) for _ in range(2 if reads else 0)]
         self._read: list[tuple[Tensor, torch.cuda.Event]] = [(page, torch.cuda.Event()) for page in pages]
 
     @property
@@ -104,7 +105,7 @@ class StreamCarrier:
 
 def pinned_rate(device: torch.device, size: int = 2**27) -> float:
     """Bytes a second at which a CUDA device is filled from page-locked memory, the best of a few copies."""
-    source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    source = page_locked(size)
     target = torch.empty(size, dtype=torch.uint8, device=device)
     best = float("inf")
     for _ in range(5):

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from playhead.world.offload.page_locked import page_locked
+
 ALIGNMENT = 512
 """Bytes, as torch aligns what it allocates on a GPU: a product finds a slab's weight as it does its own."""
 
@@ -63,7 +65,8 @@ class PackedSlab:
     def __init__(self, layout: SlabLayout, weights: Mapping[str, Tensor], pinned: bool) -> None:
         """`weights`: each kind's, on any device."""
         self.layout = layout
-        self.buffer = torch.empty(layout.size, dtype=torch.uint8, pin_memory=pinned)
+        empty = layout.size == 0 or not pinned
+        self.buffer = torch.empty(layout.size, dtype=torch.uint8) if empty else page_locked(layout.size)
         for kind, view in layout.views(self.buffer).items():
             view.copy_(weights[kind])
 
