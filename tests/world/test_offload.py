@@ -61,6 +61,17 @@ def test_blocks_that_were_packed_dream_what_they_dream_resident(name: str, preci
         assert same(dream(world), wanted), count
 
 
+@pytest.mark.parametrize("name", WORLDS)
+def test_fused_passes_of_an_offloaded_world_are_those_of_the_resident_one(name: str) -> None:
+    folder, config = make_world(name)
+    found = []
+    for plan in (None, OffloadPlan(needs_of(config), spread(5, LAYERS))):
+        world = build(folder, config, plan)
+        world._flow.fuse()
+        found.append(dream(world))
+    assert same(*found)
+
+
 def test_blocks_may_lie_in_memory_and_in_the_file_at_once() -> None:
     folder, config = make_world("causal-forcing")
     wanted = dream(load(folder))
