@@ -106,6 +106,9 @@ def play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -165,6 +168,7 @@ def play(
                 continued,
                 precision=precision,
                 budget=budget,
+                cache=cache,
             ),
             settings.PaceSettings(speed, auto_steps, hold, ticks),
             settings.RecordingSettings(folder, unrecorded),

@@ -21,6 +21,9 @@ def rollout(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -53,7 +56,9 @@ def rollout(
     named = world or (start.world if start is not None else "")
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(named, device, steps=steps, attention=attention, precision=precision, budget=budget)
+    loaded = World.load(
+        named, device, None, steps, attention, precision=precision, budget=budget, cache=cache
+    )
     loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases

@@ -37,12 +37,13 @@ WORDS = {
     "attention": "the attention backend",
     "kernels": "the kernels of small operations",
     "precision": "the precision",
+    "cache": "the cache's precision",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full", "kernels": "plain"}
+UNSAID = {"precision": "full", "cache": "full", "kernels": "plain"}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
@@ -91,6 +92,8 @@ def environment(world: World) -> dict[str, str]:
         found["kernels"] = "fused"
     if world.precision is not None:
         found["precision"] = world.precision
+    if world.cache is not None:
+        found["cache"] = f"{world.cache}{world.reader or ''}"
     return found
 
 

@@ -38,6 +38,7 @@ def load_models(
     dtype: torch.dtype,
     precision: str | None = None,
     budget: MemoryBudget | None = None,
+    cache: str | None = None,
 ) -> Models:
     """Loads them; what lies in a file stays mapped to main memory until it is moved.
 
@@ -51,14 +52,15 @@ def load_models(
     generators = [model for model in (generator, second, *experts) if model is not None]
     plan = None
     if budget is not None:
-        plan = _plan(config, generators, autoencoder, device, dtype, precision, budget)
+        plan = _plan(config, generators, autoencoder, device, dtype, precision, budget, cache)
     if plan is None:
-        check_size(config, [*generators, autoencoder], device, dtype, low_bit=precision is not None)
+        low_bit = {"low_bit": precision is not None, "low_bit_cache": cache is not None}
+        check_size(config, [*generators, autoencoder], device, dtype, **low_bit)
     # Where blocks leave the device, not all that is drawn has room there.
     kept = CPU if plan is not None else None
     for model, file in zip((*generators, autoencoder), config.weight_files, strict=True):
         checkpoint.load_weights(model, folder, file, device, dtype, kept)
-    kind = number_types(dtype, precision)
+    kind = number_types(dtype, precision, cache)
     where = f", offloaded: {plan}" if plan is not None else ""
     said = f"loaded the world {config.name} from {folder}: {device}, {kind}{where}"
     logging.getLogger("playhead").info(said)
@@ -73,10 +75,13 @@ def _plan(
     dtype: torch.dtype,
     precision: str | None,
     budget: MemoryBudget,
+    cache: str | None,
 ) -> OffloadPlan | None:
     return make_plan(
         config.name,
-        count_needs(config, generators, autoencoder, device, dtype, precision, budget.sessions),
+        count_needs(
+            config, generators, autoencoder, device, dtype, precision, budget.sessions, cache is not None
+        ),
         budget,
         device.type,
         file=precision is None and not _drawn(config),

@@ -56,9 +56,10 @@ def check_precision(precision: str | None, device: torch.device) -> None:
         )
 
 
-def number_types(dtype: torch.dtype, precision: str | None) -> str:
-    """A world's, in words: `bfloat16`, or `bfloat16, fp8` where its large layers are low bit."""
-    return ", ".join(filter(None, (str(dtype).removeprefix("torch."), precision)))
+def number_types(dtype: torch.dtype, precision: str | None, cache: str | None = None) -> str:
+    """A world's, in words: `bfloat16`, or `bfloat16, fp8, fp8 cache` where layers and cache are low bit."""
+    held = f"{cache} cache" if cache is not None else None
+    return ", ".join(filter(None, (str(dtype).removeprefix("torch."), precision, held)))
 
 
 def quantised(layer: nn.Linear) -> bool:
@@ -218,7 +219,7 @@ def _rescaled(
 
 
 def _fp8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    rows, by_row = _quantise_fast(x, "fp8")
+    rows, by_row = quantise_fast(x, "fp8")
     if _scales_rows(x.device):
         return _scaled(rows, weight, by_row, scale.t(), bias)
     one = by_row.new_ones(())
@@ -245,7 +246,7 @@ def _scales_rows(device: torch.device) -> bool:
 
 
 def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    rows, by_row = _quantise_fast(x, "int8")
+    rows, by_row = quantise_fast(x, "int8")
     count = len(rows)
     if count < FEWEST_ROWS:
         rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - count))
@@ -263,7 +264,7 @@ def _rescaled_fast(
     return rescale(found, by_row, scale, bias, dtype)
 
 
-def _quantise_fast(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def quantise_fast(x: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """`quantise`, in one pass over the rows where there is Triton: it takes as long as the product else."""
     if not _fused(x):
         return quantise(x, precision)

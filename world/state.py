@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -13,6 +14,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.context import Context
 from playhead.world.kv_cache import JoinedCaches, KVCache
 from playhead.world.lighttae import Memory
+from playhead.world.low_bit_cache import CacheReader, LowBitCache
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
 from playhead.world.size import MAX_STEPS
@@ -40,6 +42,7 @@ class StateLayout:
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
     `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
+    `reader`: of a cache in fp8, None for one in full.
     """
 
     config: WorldConfig
@@ -48,6 +51,7 @@ class StateLayout:
     dtype: torch.dtype
     attention: str | None = None
     recorded: Literal["ticks", "passes", "nothing"] | None = None
+    reader: CacheReader | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -99,7 +103,7 @@ class WorldState:
         recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
         state = cls(
             batch=batch,
-            cache=KVCache(
+            cache=(KVCache if layout.reader is None else partial(LowBitCache, reader=layout.reader))(
                 layers=g.layers,
                 batch=batch,
                 heads=g.heads,

@@ -28,6 +28,7 @@ from playhead.world.fused.choice import choose_fused
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.loading import load_models
+from playhead.world.low_bit_cache import check_cache, choose_reader
 from playhead.world.memory import cut_memory
 from playhead.world.noise import noises
 from playhead.world.offload.memory_budget import MemoryBudget
@@ -51,8 +52,8 @@ class World:
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
-    `low_bit.PRECISIONS`, or None for the full one. `plan`: which blocks are offloaded, None for none; they
-    take turns in `buffers`.
+    `low_bit.PRECISIONS`, or None for the full one; `cache`: the same of the KV cache, as `reader` reads it.
+    `plan`: which blocks are offloaded, None for none; they take turns in `buffers`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class World:
         precision: str | None = None,
         fused: bool | None = None,
         plan: OffloadPlan | None = None,
+        cache: str | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -97,6 +99,8 @@ class World:
                 self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
+        self.cache = cache
+        self.reader = choose_reader(config, self.tokens, self.device, dtype) if cache else None
         self.fused = choose_fused(generator, config, self.device, dtype, fused)
         if not cpu:
             self._flow.fuse(self.fused.fused)
@@ -121,14 +125,15 @@ class World:
         precision: str | None = None,
         fused: bool | None = None,
         budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
-        at most so many frames. `precision`: `fp8` or `int8` (`world.low_bit`). `fused`: whether small
-        operations are (`world.fused`), else where that is right and faster. `budget`: what it may take of
-        memory, blocks are offloaded for that. Raises WorldError, naming file and mend, for anything missing,
-        damaged or contradictory, and for a budget that cannot be met.
+        at most so many frames. `precision`: `fp8` or `int8` (`world.low_bit`); `cache`: `fp8`. `fused`:
+        whether small operations are (`world.fused`), else where that is right and faster. `budget`: what it
+        may take of memory, for which blocks are offloaded. Raises WorldError, naming file and mend, for
+        anything missing, damaged or contradictory, and for a budget that cannot be met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -137,12 +142,15 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         low_bit.check_precision(precision, target)
-        found = load_models(config, folder, target, dtype, precision, budget)
+        check_cache(cache, config, attention)
+        found = load_models(config, folder, target, dtype, precision, budget, cache)
         world = cls(
             config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
-            experts=found.experts, attention=attention, precision=precision, fused=fused, plan=found.plan,
+            experts=found.experts, plan=found.plan, attention=attention, precision=precision, fused=fused,
+            cache=cache,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused, budget
+        given = attention, memory, precision, fused, budget, cache
+        world._loaded = folder.resolve(), device, dtype, steps, *given
         return world
 
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
@@ -183,7 +191,8 @@ class World:
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
         recorded = None if self.plan is None else self.plan.recorded
-        layout = StateLayout(self.config, self.tokens, self.device, self.dtype, self.attention, recorded)
+        given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
+        layout = StateLayout(*given)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def rope_table(self, first: int) -> Tensor:

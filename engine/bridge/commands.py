@@ -45,6 +45,9 @@ def serve(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -72,7 +75,7 @@ def serve(
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
     budget = MemoryBudget.parse(vram, ram, memory * 2**20)
-    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, budget)
+    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, budget, cache)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     for number in interrupts.ending():

@@ -34,6 +34,9 @@ def replay(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -57,10 +60,10 @@ def replay(
         from playhead.engine.recording.replay import load_world
 
         whole = branch is None and not first and last is None
-        loaded = load_world(kept, world, device, precision, budget)
+        loaded = load_world(kept, world, device, precision, budget, cache)
         _verify(kept, loaded, None if whole else number, first, end, steps)
     else:
-        _watch(kept, number, first, end, steps, speed, world, device, precision, budget)
+        _watch(kept, number, first, end, steps, speed, world, device, precision, budget, cache)
 
 
 def _verify(
@@ -89,6 +92,7 @@ def _verify(
 def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
     world: str | None, device: str, precision: str | None, budget: "MemoryBudget | None",
+    cache: str | None,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
     from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
@@ -98,6 +102,7 @@ def _watch(
             SessionSettings(
                 world=world, steps=steps, device=device, continued=str(kept.path),
                 replayed=ReplayRange(branch, first, last), precision=precision, budget=budget,
+                cache=cache,
             ),
             PaceSettings(speed=speed),
         )
@@ -107,7 +112,7 @@ def _watch(
     if timeline.differs is not None:
         from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        why = causes(kept, load_world(kept, world, device, precision, budget), timeline.differs, steps)
+        why = causes(kept, load_world(kept, world, device, precision, budget, cache), timeline.differs, steps)
         raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")
 

@@ -49,13 +49,14 @@ def load_world(
     device: str,
     precision: str | None = None,
     budget: MemoryBudget | None = None,
+    cache: str | None = None,
 ) -> World:
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    loaded = World.load(world or recording.world, device, precision=precision, budget=budget)
+    loaded = World.load(world or recording.world, device, precision=precision, budget=budget, cache=cache)
     loaded.share_cores()
     return loaded
 

@@ -35,6 +35,9 @@ def bench_play(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -81,6 +84,7 @@ def bench_play(
             precision=precision,
             fused=fused,
             budget=MemoryBudget.parse(vram, ram),
+            cache=cache,
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -95,7 +99,7 @@ def bench_play(
         width=config.frame_width,
         height=config.frame_height,
         steps=loaded.steps,
-        precision=number_types(loaded.dtype, loaded.precision),
+        precision=number_types(loaded.dtype, loaded.precision, loaded.cache),
         own_rate=config.ticks_per_second,
         paced=paced,
         ticks=len(measured.apart),
@@ -212,13 +216,16 @@ def bench_attention(
 @app.command("precision")
 def bench_precision(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
-    precision: Annotated[str, typer.Option(help="fp8 or int8.")] = "fp8",
+    precision: Annotated[
+        str | None, typer.Option(help="fp8 or int8; default: fp8, or full with --cache.")
+    ] = None,
+    cache: Annotated[str | None, typer.Option(help="fp8 for the cache.")] = None,
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a world whose large layers are low bit with the same in full: errors, frames, time, memory."""
+    """Compare a world in low bit, its layers or its cache, with the same in full: errors, frames, memory."""
     import msgspec
 
     from playhead.render.bench.precision import bench_precision as run
@@ -226,11 +233,16 @@ def bench_precision(
     from playhead.world.acceleration import pick_device
     from playhead.world.config import load_config
     from playhead.world.low_bit import check_precision
+    from playhead.world.low_bit_cache import check_cache
     from playhead.world.world_folders import find_world
 
+    if precision is None and cache is None:
+        precision = "fp8"
     check_precision(precision, pick_device(device))
     config = load_config(find_world(world) / "world.toml")
-    found = run(world, device, precision, ticks, load_scene(scene) if scene else scenes_of(config)[0])
+    check_cache(cache, config, None)
+    start = load_scene(scene) if scene else scenes_of(config)[0]
+    found = run(world, device, precision, ticks, start, cache)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)))
         return

@@ -49,6 +49,9 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
     vram: Annotated[
         str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
     ] = None,
@@ -74,6 +77,7 @@ def export(
         lambda said: errors.print(said, style="yellow", highlight=False),
         precision,
         MemoryBudget.parse(vram, ram),
+        cache,
     )
     if kind is None:
         check_export(Path(to))

@@ -80,9 +80,10 @@ class RecordingLoader:
         complain: Callable[[str], None],
         precision: str | None = None,
         budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> None:
         self._world, self._device, self._complain = world, device, complain
-        self._precision, self._budget = precision, budget
+        self._precision, self._budget, self._cache = precision, budget, cache
         self._recordings: dict[Path, Recording] = {}
         self._worlds: dict[str, World] = {}
 
@@ -131,6 +132,6 @@ class RecordingLoader:
 
     def _load(self, recording: Recording) -> World:
         if recording.world not in self._worlds:
-            given = self._world, self._device, self._precision, self._budget
+            given = self._world, self._device, self._precision, self._budget, self._cache
             self._worlds[recording.world] = load_world(recording, *given)
         return self._worlds[recording.world]

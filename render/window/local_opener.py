@@ -96,6 +96,7 @@ class LocalOpener:
             attention=settings.attention,
             precision=settings.precision,
             budget=settings.budget,
+            cache=settings.cache,
         )
         self._world.share_cores()
         config = self._world.config

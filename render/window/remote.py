@@ -55,6 +55,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--device", session.device != "auto"),
         ("--attention", session.attention),
         ("--precision", session.precision),
+        ("--cache", session.cache),
         ("--vram or --ram", session.budget),
     ):
         if given:

@@ -35,6 +35,7 @@ class SessionSettings:
     replayed: ReplayRange | None = None
     precision: str | None = None
     budget: MemoryBudget | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

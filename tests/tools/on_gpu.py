@@ -94,7 +94,7 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
         x = torch.randn(rows, inside, generator=draw, device=device).bfloat16()
         x[0] = 0  # a row of zeros,
         x[-1, 7] = 300  # and one with an outlier
-        rounded, by_row = low_bit._quantise_fast(x, precision)
+        rounded, by_row = low_bit.quantise_fast(x, precision)
         again, wanted_scale = low_bit.quantise(x, precision)
         # A scale that is another in its last bit may round a few numbers to their neighbours.
         other = float((rounded.float() != again.float()).float().mean())

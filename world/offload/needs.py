@@ -71,6 +71,7 @@ def count_needs(
     dtype: "torch.dtype",
     precision: str | None = None,
     sessions: int = 0,
+    low_bit_cache: bool = False,
 ) -> Needs:
     """Counts them; the models may be on the meta device. `sessions`: bytes for caches, at least one's."""
     block, size = generators[0].blocks[0], dtype.itemsize
@@ -85,7 +86,7 @@ def count_needs(
         weights += model.config.layers * scales
     return Needs(
         weights=weights,
-        cache=max(session_bytes(config, size, len(generators)), sessions),
+        cache=max(session_bytes(config, size, len(generators), low_bit_cache), sessions),
         work=_work(config, size, device.type == "cuda"),
         layout=layout,
         contexts=contexts,
@@ -100,10 +101,12 @@ def _laid_out(kinds: Mapping[str, Sequence[tuple[int, int]]]) -> int:
     return sum(out * inside for kind, many in kinds.items() if "cross" not in kind for out, inside in many)
 
 
-def session_bytes(config: "WorldConfig", itemsize: int, generators: int = 1) -> int:
+def session_bytes(
+    config: "WorldConfig", itemsize: int, generators: int = 1, low_bit_cache: bool = False
+) -> int:
     """Bytes of what one session has: its caches, its context's keys and values, its latents and noise."""
     g, latent, sampling, tae = config.generator, config.latent, config.sampling, config.autoencoder
-    found = cache_bytes(config, itemsize)
+    found = cache_bytes(config, itemsize, low_bit_cache)
     frame = (latent.height // g.patch) * (latent.width // g.patch)
     if sampling.positions == "endless":
         found += g.layers * g.dim * sampling.sink * frame * itemsize  # the sink's unmoved copy

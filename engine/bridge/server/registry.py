@@ -44,11 +44,14 @@ class Registry:
         device: str,
         precision: str | None = None,
         budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
         if budget is not None and len(worlds) > 1:
             raise PlayheadError("--vram and --ram are a budget of one world; serve one --world with them")
-        loaded = [World.load(name, device, precision=precision, budget=budget) for name in worlds]
+        loaded = [
+            World.load(name, device, precision=precision, budget=budget, cache=cache) for name in worlds
+        ]
         for world in loaded:
             world.share_cores()
         given = [load_scene(folder) for folder in scenes]
@@ -119,7 +122,7 @@ def check_steps(world: World, steps: int) -> None:
 
 def session_bytes(world: World) -> int:
     """Bytes of one session's KV cache, which is nearly all of its memory."""
-    return cache_bytes(world.config, world.dtype.itemsize)
+    return cache_bytes(world.config, world.dtype.itemsize, world.cache is not None)
 
 
 def _found(config: WorldConfig) -> list[Scene]:
