@@ -2,7 +2,8 @@
 
 Each world is played resident, without a limit, then within a budget that torch is held to by
 `torch.cuda.set_per_process_memory_fraction`: frames have to be equal bit for bit, and memory may not run out.
-Printed are the speed against resident, what a tick moves against the measured link, and the peak.
+Printed are the speed against resident, what a tick moves against the measured link, and the peak. Then the
+same of an fp8 cache: its kernel against the twin, its speed, and its frames beside those of a full one.
 """
 
 import gc
@@ -20,9 +21,11 @@ from playhead.world.checkpoint import save_weights
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.home import worlds_folder
+from playhead.world.metrics import psnr
 from playhead.world.offload.memory_budget import MemoryBudget, told
 from playhead.world.offload.traffic import link_rate, offload_line, tick_bytes
 from playhead.world.randomise import random_context, random_world, save_world_config
+from playhead.world.size import cache_bytes
 from playhead.world.training.pipeline import write_config
 from playhead.world.world import World
 
@@ -131,6 +134,52 @@ def full(case: Case, device: str) -> None:
         _free()
 
 
+def low_bit_cache(device: str) -> None:
+    """The fp8 cache: its memory, speed and frames beside the full one's, and a budget too small for that."""
+    config = random_world("causal-forcing")
+    save_world_config(config)
+    world = World.load(config.name, device)
+    full = play(world, 5, 10)
+    del world
+    _free()
+    world = World.load(config.name, device, cache="fp8")
+    assert world.reader is not None
+    resident = play(world, 5, 10)
+    passes = Session(world, random_context(config), 3)
+    passes.step(Action())
+    kept, twin = passes.snapshot(), passes.fork()
+    first = passes.step(Action())
+    exact = np.array_equal(first, twin.step(Action()))
+    passes.restore(kept)
+    exact = exact and np.array_equal(first, passes.step(Action()))
+    finding, fused = world.reader.finding, world.fused.fused
+    del world, passes, twin, kept
+    _free()
+    pairs = zip(full.frames, resident.frames, strict=True)
+    apart = [float(psnr(torch.from_numpy(one), torch.from_numpy(other)).mean()) for one, other in pairs]
+    sizes = [cache_bytes(config, 2, low_bit) for low_bit in (False, True)]
+    print(f"{config.name} with an fp8 cache: {finding}")
+    less, ms, usual = 100 * (1 - sizes[1] / sizes[0]), 1000 * resident.tick, 1000 * full.tick
+    print(f"  {told(sizes[1])} of cache in place of {told(sizes[0])}, {less:.0f} % less")
+    print(f"  {ms:.1f} ms a tick, {usual:.1f} with a full one; fork and return exact: {exact}")
+    print(f"  PSNR {' '.join(f'{value:.1f}' for value in apart[:5])} dB, by tick; {apart[-1]:.1f} at the end")
+    assert exact and all(frames.any() for frames in resident.frames)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(6 * GB / total, torch.device(device).index or 0)
+    try:
+        budget = MemoryBudget(vram=6 * GB)
+        world = World.load(config.name, device, budget=budget, cache="fp8", fused=fused or None)
+        within = play(world, 5, 10)
+        print(f"  within {told(6 * GB)}: {offload_line(world, world.steps) or 'all resident'}")
+        same, ms = equal(resident, within), 1000 * within.tick
+        print(f"  {ms:.1f} ms a tick, peak {told(within.peak)}, equal: {same}")
+        assert same and within.peak <= 6 * GB
+        del world
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device).index or 0)
+        _free()
+
+
 def small(name: str, device: str) -> None:
     """A small world in files: resident, from page-locked memory, from the disk, and from both."""
     config = random_world(name, small=True)
@@ -178,5 +227,8 @@ def prove(device: str, only_small: bool) -> None:
     """Raises AssertionError where something that is said of offload is not so."""
     for name in SMALL:
         small(name, device)
-    for case in () if only_small else CASES:
+    if only_small:
+        return
+    for case in CASES:
         full(case, device)
+    low_bit_cache(device)
