@@ -14,6 +14,37 @@ from playhead.world.fused.ops import merge_parts
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]  # Triton has no types
+def _take(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    x, most, total, found, k, v, k_scale, v_scale, start, last, scale,  # noqa: ANN001
+    SIZE: tl.constexpr, KEYS: tl.constexpr, PARTIAL: tl.constexpr,
+):  # fmt: skip
+    """Takes in a tile of keys, of which those from `last` on are none's if it is `PARTIAL`."""
+    key = start + tl.arange(0, KEYS)
+    place = key[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    if PARTIAL:
+        inside = key < last
+        known = tl.load(k + place, mask=inside[:, None], other=0)
+        values = tl.load(v + place, mask=inside[:, None], other=0)
+        by_key = tl.load(k_scale + key, mask=inside, other=0.0)
+        by_value = tl.load(v_scale + key, mask=inside, other=0.0)
+    else:
+        known, values = tl.load(k + place), tl.load(v + place)
+        by_key, by_value = tl.load(k_scale + key), tl.load(v_scale + key)
+    known = known.to(tl.float8e4nv, bitcast=True).to(x.dtype)
+    scores = tl.dot(x, tl.trans(known)) * (by_key * scale)[None, :]
+    if PARTIAL:
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+    higher = tl.maximum(most, tl.max(scores, 1))
+    weights = tl.exp2(scores - higher[:, None])
+    fading = tl.exp2(most - higher)
+    total = total * fading + tl.sum(weights, 1)
+    weights = (weights * by_value[None, :]).to(x.dtype)
+    values = values.to(tl.float8e4nv, bitcast=True).to(x.dtype)
+    found = found * fading[:, None] + tl.dot(weights, values)
+    return higher, total, found
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _read(  # type: ignore[no-untyped-def]  # noqa: ANN202
     q, k, v, k_scale, v_scale, out, sums, scale, queries, keys, each, kv_head, scale_head,  # noqa: ANN001
     SIZE: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
@@ -22,35 +53,25 @@ def _read(  # type: ignore[no-untyped-def]  # noqa: ANN202
     head, part = tl.program_id(1), tl.program_id(2)
     heads = tl.num_programs(1)
     row = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    at = tl.arange(0, SIZE)
     here = row < queries
-    of_row = (head.to(tl.int64) * queries + row)[:, None] * SIZE + at[None, :]
+    of_row = (head.to(tl.int64) * queries + row)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     x = tl.load(q + of_row, mask=here[:, None], other=0.0)
     most = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     found = tl.zeros((QUERIES, SIZE), tl.float32)
-    k_of, v_of = k + head.to(tl.int64) * kv_head, v + head.to(tl.int64) * kv_head
-    ks_of, vs_of = k_scale + head.to(tl.int64) * scale_head, v_scale + head.to(tl.int64) * scale_head
+    k, v = k + head.to(tl.int64) * kv_head, v + head.to(tl.int64) * kv_head
+    k_scale, v_scale = k_scale + head.to(tl.int64) * scale_head, v_scale + head.to(tl.int64) * scale_head
     first = part * each
     last = tl.minimum(first + each, keys)
-    for start in range(first, last, KEYS):
-        key = start + tl.arange(0, KEYS)
-        inside = key < last
-        place = key[:, None] * SIZE + at[None, :]
-        known = tl.load(k_of + place, mask=inside[:, None], other=0)
-        known = known.to(tl.float8e4nv, bitcast=True).to(x.dtype)
-        by_key = tl.load(ks_of + key, mask=inside, other=0.0) * scale
-        scores = tl.dot(x, tl.trans(known)) * by_key[None, :]
-        scores = tl.where(inside[None, :], scores, float("-inf"))
-        higher = tl.maximum(most, tl.max(scores, 1))
-        weights = tl.exp2(scores - higher[:, None])
-        fading = tl.exp2(most - higher)
-        total = total * fading + tl.sum(weights, 1)
-        weights = weights * tl.load(vs_of + key, mask=inside, other=0.0)[None, :]
-        values = tl.load(v_of + place, mask=inside[:, None], other=0)
-        values = values.to(tl.float8e4nv, bitcast=True).to(x.dtype)
-        found = found * fading[:, None] + tl.dot(weights.to(x.dtype), values)
-        most = higher
+    whole = first + (last - first) // KEYS * KEYS
+    for start in range(first, whole, KEYS):
+        most, total, found = _take(
+            x, most, total, found, k, v, k_scale, v_scale, start, last, scale, SIZE, KEYS, False
+        )
+    if whole < last:
+        most, total, found = _take(
+            x, most, total, found, k, v, k_scale, v_scale, whole, last, scale, SIZE, KEYS, True
+        )
     found = found / total[:, None]
     to = part.to(tl.int64) * heads * queries * SIZE + of_row
     tl.store(out + to, found.to(out.dtype.element_ty), mask=here[:, None])
