@@ -54,9 +54,11 @@ def check_size(
     needed = weights + sessions * session
     there = memory(device)
     if there is not None and needed > there:
+        option = {"cuda": "--vram", "cpu": "--ram"}.get(device.type)
+        within = f", or give a budget by {option}, within which blocks are offloaded" if option else ""
         raise WorldError(
             f"the world `{config.name}` needs {needed / 2**30:,.1f} GiB of memory, of which {device} has "
-            f"{there / 2**30:,.1f}; correct its world.toml, or load it on a larger device"
+            f"{there / 2**30:,.1f}; correct its world.toml, load it on a larger device{within}"
         )
 
 

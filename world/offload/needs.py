@@ -134,4 +134,9 @@ def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> int:
     one_pass = tokens * (2 * g.ffn_dim + 24 * g.dim) * itemsize
     picture = config.frames_per_tick * config.frame_height * config.frame_width // tae.patch**2
     decode = int(DECODED * picture * tae.decoder_widths[-1] * itemsize)
-    return max(one_pass, decode) + (one_pass + RESERVE if cuda else 0)
+    if cuda:
+        return max(one_pass, decode) + one_pass + RESERVE
+    if itemsize == 2:  # scores and weights, which a CPU with bfloat16 has whole (`attention._two_products`)
+        keys = config.sampling.reach * (tokens // config.sampling.latents_per_tick)
+        one_pass += 2 * g.heads * tokens * keys * itemsize
+    return max(one_pass, decode)
