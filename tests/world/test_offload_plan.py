@@ -105,6 +105,18 @@ def test_random_weights_have_no_file_to_stay_in() -> None:
         on_gpu(needs(), 4000 * MB, 200 * MB, file=False)
 
 
+def test_without_a_budget_of_main_memory_a_quarter_of_it_is_left_to_others() -> None:
+    def plan(main_memory: int, file: bool = True):
+        budget = MemoryBudget(4000 * MB)
+        return make_plan("w", needs(), budget, "cuda", file=file, whole=False, main_memory=main_memory)
+
+    assert not plan(2**40).mapped
+    found = plan(2000 * MB)
+    assert found.mapped and found.pinned_bytes <= 1500 * MB
+    with pytest.raises(WorldError, match=r"does not fit what may be locked of main memory, 1\.5 GB"):
+        plan(2048 * MB, file=False)
+
+
 def test_a_device_has_no_more_than_it_has() -> None:
     plan = make_plan(
         "w", needs(), MemoryBudget(2**40), "cuda", file=True, whole=False, device_memory=4500 * MB

@@ -7,6 +7,9 @@ from playhead.world.errors import WorldError
 from playhead.world.offload.memory_budget import MemoryBudget, told, told_least
 from playhead.world.offload.needs import Needs
 
+LOCKED = 0.75
+"""The share of main memory that is locked at most where no budget says how much."""
+
 
 @dataclass(frozen=True)
 class OffloadPlan:
@@ -112,7 +115,9 @@ def _on_gpu(
     if not count:
         return None
     layers = spread(count, needs.layers)
-    room = budget.ram if budget.ram is not None else main_memory
+    option, room = "--ram", budget.ram
+    if room is None and main_memory is not None:
+        option, room = "what may be locked of main memory,", int(LOCKED * main_memory)
     if room is None:
         return OffloadPlan(needs, layers)
     each = needs.generators * needs.slabs
@@ -122,9 +127,9 @@ def _on_gpu(
     if pinned >= count:
         return OffloadPlan(needs, layers)
     if not file:
-        raise _too_little(name, "--ram", room, count * each, needs, _NO_FILE)
+        raise _too_little(name, option, room, count * each, needs, _NO_FILE)
     if room < 2 * needs.buffer:
-        raise _too_little(name, "--ram", room, 2 * needs.buffer, needs)
+        raise _too_little(name, option, room, 2 * needs.buffer, needs)
     chosen = spread(count - pinned, count)
     return OffloadPlan(needs, layers, frozenset(layers[i] for i in chosen))
 
