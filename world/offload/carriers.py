@@ -79,8 +79,7 @@ class StreamCarrier:
     def _copy(self, buffer: Tensor, source: Tensor, size: int, free: torch.cuda.Event) -> torch.cuda.Event:
         filled = torch.cuda.Event()
         self._stream.wait_event(free)
-        with torch.cuda.stream(self._stream):
-            buffer[:size].copy_(source[:size], non_blocking=True)
+        copy_on(self._stream, buffer[:size], source[:size])
         filled.record(self._stream)
         return filled
 
@@ -101,6 +100,12 @@ class StreamCarrier:
 
     def forget(self) -> None:
         self._under_way.clear()
+
+
+def copy_on(stream: torch.cuda.Stream, target: Tensor, source: Tensor) -> None:
+    """Asks a stream for a copy out of page-locked memory."""
+    with torch.cuda.stream(stream):
+        target.copy_(source, non_blocking=True)
 
 
 def pinned_rate(device: torch.device, size: int = 2**27) -> float:
