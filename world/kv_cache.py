@@ -143,11 +143,15 @@ class KVCache:
             if frame % far.every == 0:
                 source, target = self.slot(frame) * n, self.far_slot(frame) * n
                 for layer in far.layers:
-                    for held in (self.k, self.v):
+                    for held in self._stored():
                         held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]
         if gone > self._moved:
             self._moved = gone
             self._count_far()
+
+    def _stored(self) -> tuple[Tensor, ...]:
+        """All that is held of tokens, which are the fourth dimension."""
+        return self.k, self.v
 
     def _count_far(self) -> None:
         """Takes note of how many frames the far ring holds."""

@@ -66,17 +66,13 @@ def widen(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (x.float() * scale.unsqueeze(-1)).to(dtype)
 
 
-def check_cache(cache: str | None, config: WorldConfig, attention: str | None) -> None:
-    """Raises WorldError for a kind of cache that there is not, or that a world cannot have; None can."""
+def check_cache(cache: str | None, attention: str | None = None) -> None:
+    """Raises WorldError for a kind of cache that there is not; None can always be had."""
     if cache is None:
         return
     if cache not in CACHES:
         raise WorldError(
             f"there is no cache `{cache[:40]}`; there is {' and '.join(CACHES)}, or leave it out"
-        )
-    if config.sampling.far is not None:
-        raise WorldError(
-            f"the world `{config.name}` has a far memory, which is kept in full; leave out --cache {cache}"
         )
     if attention is not None:
         raise WorldError(f"--cache {cache} is read by a kernel of its own; leave out --attention {attention}")
@@ -190,9 +186,21 @@ class LowBitCache(KVCache):
         )
 
     def read(self, layer: int, q: Tensor) -> Tensor:
+        if self._fills and self.far is not None and layer in self.far.layers:
+            return attention(q, *self._whole(layer), self._held)  # under a mask, which no kernel here knows
         k, v = super().held(layer)
         end = k.shape[2]
         return self._reader(q, k, v, self.k_scale[layer, :, :, :end], self.v_scale[layer, :, :, :end])
+
+    def _whole(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, widened."""
+        return (
+            widen(self.k[layer], self.k_scale[layer], self._dtype),
+            widen(self.v[layer], self.v_scale[layer], self._dtype),
+        )
+
+    def _stored(self) -> tuple[Tensor, ...]:
+        return self.k, self.v, self.k_scale, self.v_scale
 
     def _set_sink(self, keys: Tensor) -> None:
         rounded, scale = quantise_fast(keys.reshape(-1, self.head_dim), "fp8")
@@ -205,10 +213,14 @@ class LowBitCache(KVCache):
 
     def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
         index = self._ordered_tokens()
-        return (
-            widen(self.k[layer], self.k_scale[layer], self._dtype).index_select(2, index),
-            widen(self.v[layer], self.v_scale[layer], self._dtype).index_select(2, index),
-        )
+        k, v = self._whole(layer)
+        return k.index_select(2, index), v.index_select(2, index)
+
+    def _far_scales(self) -> list[Tensor]:
+        """Those of what the far ring holds."""
+        assert self.far is not None
+        part = slice(self.frames * self.tokens, (self.frames + self.distant) * self.tokens)
+        return [held[layer, :, :, part] for layer in self.far.layers for held in (self.k_scale, self.v_scale)]
 
     def state(self) -> dict[str, Tensor | int]:
         found = super().state()
@@ -216,7 +228,8 @@ class LowBitCache(KVCache):
         assert isinstance(held, Tensor)
         end = held.shape[3]
         scales = {"k_scale": self.k_scale[..., :end].clone(), "v_scale": self.v_scale[..., :end].clone()}
-        return {**found, **scales}
+        far = {"far_scales": torch.stack(self._far_scales())} if self.far is not None else {}
+        return {**found, **scales, **far}
 
     def load_state(self, state: dict[str, Tensor | int]) -> None:
         super().load_state(state)
@@ -224,3 +237,8 @@ class LowBitCache(KVCache):
         assert isinstance(k_scale, Tensor) and isinstance(v_scale, Tensor)
         self.k_scale[..., : k_scale.shape[3]] = k_scale
         self.v_scale[..., : v_scale.shape[3]] = v_scale
+        if self.far is not None:
+            far = state["far_scales"]
+            assert isinstance(far, Tensor)
+            for mine, kept in zip(self._far_scales(), far, strict=True):
+                mine.copy_(kept)

@@ -142,7 +142,7 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         low_bit.check_precision(precision, target)
-        check_cache(cache, config, attention)
+        check_cache(cache, attention)
         found = load_models(config, folder, target, dtype, precision, budget, cache)
         world = cls(
             config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,

@@ -240,7 +240,7 @@ def bench_precision(
         precision = "fp8"
     check_precision(precision, pick_device(device))
     config = load_config(find_world(world) / "world.toml")
-    check_cache(cache, config, None)
+    check_cache(cache)
     start = load_scene(scene) if scene else scenes_of(config)[0]
     found = run(world, device, precision, ticks, start, cache)
     if as_json:

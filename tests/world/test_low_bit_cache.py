@@ -19,7 +19,7 @@ from playhead.render.bench.precision import bench_precision
 from playhead.scenes.scene import load_scene
 from playhead.world.action import Action
 from playhead.world.errors import WorldError
-from playhead.world.kv_cache import KVCache
+from playhead.world.kv_cache import FarMemory, KVCache
 from playhead.world.low_bit_cache import CacheReader, LowBitCache
 from playhead.world.metrics import psnr
 from playhead.world.offload.needs import session_bytes
@@ -102,6 +102,31 @@ def test_a_state_that_is_taken_over_goes_on_bit_for_bit() -> None:
     go([one, other], 9)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_far_memory_is_low_bit_too_and_goes_on_bit_for_bit(padded: bool) -> None:
+    """Read as it is, or under a mask while it fills, as where ticks are recorded."""
+    far = FarMemory(frames=2, every=3, layers=(1,))
+    full = KVCache(**SIZES, sink=0, far=far, padded=padded)
+    low, again = (
+        LowBitCache(**SIZES, sink=0, far=far, padded=padded, reader=CacheReader()) for _ in range(2)
+    )
+    draw = torch.Generator().manual_seed(0)
+    for number in range(16):
+        if number == 9:
+            again.load_state(low.state())
+        caches = (full, low, again) if number > 8 else (full, low)
+        for cache in caches:
+            cache.begin(1)
+        for layer in range(2):
+            given = torch.randn((3, 1, 3, 4, 16), generator=draw)
+            wanted, found, *rest = [cache.attend(layer, *given) for cache in caches]
+            assert float((found - wanted).abs().sum() / wanted.abs().sum()) < NEAR
+            assert all(torch.equal(found, one) for one in rest)
+        for cache in caches:
+            cache.end()
+    assert low.distant == 2
+
+
 def test_it_takes_little_more_than_half_the_memory(tiny_world_folder: Path) -> None:
     state = load(tiny_world_folder).new_state()
     held = [state.cache.k, state.cache.v, state.cache.k_scale, state.cache.v_scale]
@@ -160,8 +185,6 @@ def test_a_recording_names_it_and_another_is_told_in_a_sentence(
 def test_what_cannot_be_had_is_refused_in_a_sentence(tiny_world_folder: Path) -> None:
     with pytest.raises(WorldError, match="there is no cache `fp4`; there is fp8, or leave it out"):
         load(tiny_world_folder, "fp4")
-    with pytest.raises(WorldError, match="`freedoom` has a far memory, which is kept in full; leave out"):
-        load("freedoom")
     with pytest.raises(WorldError, match="is read by a kernel of its own; leave out --attention math"):
         load(tiny_world_folder, attention="math")
 
