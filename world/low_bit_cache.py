@@ -89,8 +89,11 @@ def choose_reader(config: WorldConfig, tokens: int, device: torch.device, dtype:
     key = _key(config, tokens, device, dtype)
     memory = remembered.note("cache.json")
     known = remembered.read(memory, CacheReader)
-    before = known[key].tile if key in known else None
-    found = [_measure(tile, given) for tile in ([before] if before is not None else TILES)]
+    before = known.get(key)
+    found = [_measure(before.tile, given)] if before is not None and before.tile in TILES else []
+    if before is not None and any(seconds is not None for _, seconds, _ in found):
+        return before
+    found = [_measure(tile, given) for tile in TILES]
     torch.cuda.empty_cache()
     right = [one for one in found if one[1] is not None]
     if not right:
@@ -98,8 +101,6 @@ def choose_reader(config: WorldConfig, tokens: int, device: torch.device, dtype:
         logging.getLogger("playhead").warning(said)
         return CacheReader(None, found[0][2])
     tile, seconds, said = min(right, key=lambda one: one[1] or 0.0)
-    if before is not None:
-        return known[key]
     reader = CacheReader(tile, f"{said}, {1000 * (seconds or 0.0):.2f} ms in tiles of {tile}")
     remembered.write(memory, {**known, key: reader})
     return reader

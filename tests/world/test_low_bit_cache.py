@@ -17,10 +17,11 @@ from playhead.engine.recording.replay import verify
 from playhead.engine.session import Session
 from playhead.render.bench.precision import bench_precision
 from playhead.scenes.scene import load_scene
+from playhead.world import low_bit_cache
 from playhead.world.action import Action
 from playhead.world.errors import WorldError
 from playhead.world.kv_cache import FarMemory, KVCache
-from playhead.world.low_bit_cache import CacheReader, LowBitCache
+from playhead.world.low_bit_cache import TILES, CacheReader, LowBitCache
 from playhead.world.metrics import psnr
 from playhead.world.offload.needs import session_bytes
 from playhead.world.public import PUBLIC
@@ -180,6 +181,36 @@ def test_a_recording_names_it_and_another_is_told_in_a_sentence(
     assert verify(kept, low) is None
     found = verify(kept, full)
     assert found is not None and found.causes == ["the cache's precision (recorded fp8, here full)"]
+
+
+def test_the_fastest_right_kernel_is_taken_and_remembered_as_long_as_it_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
+    fast, faster, wrong = TILES[4], TILES[2], TILES[7]
+    seconds = {fast: 0.002, faster: 0.001}
+    asked = []
+
+    def measure(tile, given):
+        asked.append(tile)
+        return tile, seconds.get(tile), "" if tile in seconds else f"{tile} is wrong"
+
+    monkeypatch.setattr(low_bit_cache, "_measure", measure)
+    monkeypatch.setattr(low_bit_cache, "_draw", lambda *given: ())
+    monkeypatch.setattr(low_bit_cache, "_key", lambda *given: "a card")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    def choose() -> CacheReader:
+        asked.clear()
+        return low_bit_cache.choose_reader(random_world("sgf"), 6, torch.device("cuda"), torch.bfloat16)
+
+    assert choose().tile == faster and set(asked) == set(TILES)
+    assert choose().tile == faster and asked == [faster]
+    del seconds[faster]
+    assert choose().tile == fast and asked[0] == faster and set(asked) == set(TILES)
+    seconds.clear()
+    assert choose().tile is None and wrong in asked
+    assert "widened in every read, which is slower than without" in caplog.text
 
 
 def test_what_cannot_be_had_is_refused_in_a_sentence(tiny_world_folder: Path) -> None:
