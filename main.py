@@ -109,6 +109,15 @@ def play(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
@@ -131,6 +140,7 @@ def play(
     from playhead.render.window import settings
     from playhead.render.window.play import play as run
     from playhead.world.home import NoHome, recordings_folder
+    from playhead.world.offload.memory_budget import MemoryBudget
 
     if continued and (scene is not None or seed is not None or no_record or record is not None):
         raise PlayheadError("--continue has its scene, seed and file already; leave the other option out")
@@ -141,6 +151,7 @@ def play(
     if connect is not None and (continued or record is not None):
         raise PlayheadError("recordings are of sessions that are played here; leave them out with --connect")
     count, auto_steps = settings.parse_steps(steps)
+    budget = MemoryBudget.parse(vram, ram)
     folder, unrecorded = record, ""
     if record is None and not no_record and connect is None:
         try:
@@ -148,7 +159,18 @@ def play(
         except NoHome as error:
             unrecorded = str(error)
     session = settings.SessionSettings(
-        world, scene, seed, count, device, attention, script, continued, precision=precision, decoder=decoder
+        world,
+        scene,
+        seed,
+        count,
+        device,
+        attention,
+        script,
+        continued,
+        precision=precision,
+        decoder=decoder,
+        budget=budget,
+        cache=cache,
     )
     run(
         settings.PlaySettings(

@@ -24,6 +24,15 @@ def rollout(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -38,6 +47,7 @@ def rollout(
     from playhead.render.export.export import ClipInfo, check_export, exporting
     from playhead.scenes.scene import check_seed, load_scene, read_context
     from playhead.world.errors import ActionError, PlayheadError, WorldError
+    from playhead.world.offload.memory_budget import MemoryBudget
     from playhead.world.terminal import console
     from playhead.world.world import World
 
@@ -45,10 +55,14 @@ def rollout(
     if (scene is None) == (context is None):
         raise PlayheadError("a rollout starts from either --scene or --context: give one of them")
     start = load_scene(scene) if scene is not None else None
+    budget = MemoryBudget.parse(vram, ram)
     named = world or (start.world if start is not None else "")
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(named, device, steps=steps, attention=attention, precision=precision, decoder=decoder)
+    loaded = World.load(
+        named, device, None, steps, attention,
+        precision=precision, decoder=decoder, budget=budget, cache=cache,
+    )  # fmt: skip
     loaded.share_cores()
     config = loaded.config
     keys = find_keymap(config.name, config.family).aliases

@@ -16,7 +16,12 @@ from playhead import __path__, __version__
 from playhead.world.acceleration import pick_device, pick_dtype
 from playhead.world.attention import KERNELS
 from playhead.world.catalogue import scan_worlds
+from playhead.world.config import WorldConfig
 from playhead.world.extras import install
+from playhead.world.loading import least_memory
+from playhead.world.offload.carriers import pinned_rate
+from playhead.world.offload.memory_budget import told, told_least
+from playhead.world.size import memory
 from playhead.world.world_folders import shipped_worlds
 
 
@@ -157,18 +162,41 @@ def _public_worlds() -> Iterable[Finding]:
     yield Finding("encoders", found, "" if found else lack)
 
 
+def _memory() -> Iterable[Finding]:
+    main = memory(torch.device("cpu"))
+    found = [f"{told(main)} of main memory"] if main is not None else []
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        rate = pinned_rate(device) / 1e9
+        free = told(torch.cuda.mem_get_info(device)[0])
+        found.append(f"GPU {index} has {free} free, and is filled from page-locked memory at {rate:.1f} GB/s")
+    yield Finding("memory", ", ".join(found))
+
+
+def _needed(config: WorldConfig) -> str:
+    """What a world takes here, and what it may be brought down to."""
+    device = pick_device()
+    option, kind = {"cuda": ("--vram", "GPU"), "cpu": ("--ram", "main")}.get(device.type, ("", ""))
+    if not option:
+        return ""
+    usual, least = least_memory(config, device, pick_dtype(device))
+    within = f", by {option} at least {told_least(least)}" if least < usual else ""
+    return f", takes {told_least(usual)} of {kind} memory{within}"
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
+        needed = _needed(entry.config)
         if entry.config.generator_weights.startswith("random:"):
-            yield Finding(f"world {entry.name}", "random weights")
+            yield Finding(f"world {entry.name}", f"random weights{needed}")
             continue
         shipped = entry.name in shipped_worlds()
         mend = (
             f"git checkout -- world/shipped/{entry.name}" if shipped else f"worlds get {entry.name} --force"
         )
         lack = f"its weights, without which it cannot be played: {mend}"
-        size = f"{entry.weights / 1e6:.1f} MB of weights" if entry.weights else ""
+        size = f"{entry.weights / 1e6:.1f} MB of weights{needed}" if entry.weights else ""
         yield Finding(f"world {entry.name}", size, "" if entry.weights else lack)
     for name, why in broken.items():
         yield Finding(f"world {name}", "", f"a world.toml that can be used: {why}")
@@ -178,6 +206,7 @@ _PARTS = {
     "Python": _python,
     "CPU": _processor,
     "GPU": _gpu,
+    "memory": _memory,
     "attention": _attention,
     "window": _window,
     "PyAV": _video,

@@ -18,6 +18,7 @@ from playhead import __version__
 from playhead.world import low_bit
 from playhead.world.checkpoint import digest, tensor_digest
 from playhead.world.config import OWN_DECODER
+from playhead.world.offload.placing import whole_state
 from playhead.world.world import COMMIT, World
 
 _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
@@ -39,12 +40,13 @@ WORDS = {
     "kernels": "the kernels of small operations",
     "precision": "the precision",
     "decoder": "the decoder",
+    "cache": "the cache's precision",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full", "kernels": "plain", "decoder": OWN_DECODER}
+UNSAID = {"precision": "full", "cache": "full", "kernels": "plain", "decoder": OWN_DECODER}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
@@ -98,6 +100,8 @@ def environment(world: World) -> dict[str, str]:
         if world not in _decoders:
             _decoders[world] = _digest_module(world.frame_decoder.network)
         found["decoder"] = f"{world.frame_decoder.name} {_decoders[world][:16]}"
+    if world.cache is not None:
+        found["cache"] = f"{world.cache}{world.reader or ''}"
     return found
 
 
@@ -114,7 +118,7 @@ def differences(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 def _digest_module(module: nn.Module) -> str:
     full = low_bit.full_weights(module)  # weights count by what they were before they were rounded
     scales = {f"{name}{kind}" for name in full for kind in low_bit.SCALES}
-    tensors = sorted((name, tensor) for name, tensor in module.state_dict().items() if name not in scales)
+    tensors = sorted((name, tensor) for name, tensor in whole_state(module).items() if name not in scales)
     with ThreadPoolExecutor(8) as pool:
         described = pool.map(
             lambda pair: full.get(pair[0]) or (tuple(pair[1].shape), tensor_digest(pair[1])), tensors

@@ -319,4 +319,5 @@ class Loop:
         self._enter(session)
 
     def _publish(self) -> None:
-        self.stats = self._pace.stats(self._session.tick, self._session.seed, self._held)
+        session = self._session
+        self.stats = self._pace.stats(session.tick, session.seed, self._held, session.offloaded)

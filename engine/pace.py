@@ -134,7 +134,7 @@ class Pace:
             self.lockstep, self.single_steps = to.lockstep, 0
             self.resync()
 
-    def stats(self, tick: int, seed: int, held: tuple[str, ...]) -> Stats:
+    def stats(self, tick: int, seed: int, held: tuple[str, ...], offloaded: str = "") -> Stats:
         """What is played, and how well the pace is kept: at a tick, under a seed, with this held."""
         clock, meter = self.clock, self.meter
         wanted_rate = 1 / clock.period
@@ -157,4 +157,5 @@ class Pace:
             counted=len(meter.tick_times),
             slow=not self.lockstep and meter.slow(wanted_rate),
             waiting=self.waiting,
+            offloaded=offloaded,
         )

@@ -14,6 +14,7 @@ from playhead.world.action import RE_ANCHOR, Action, prompt_number
 from playhead.world.binding import bind, switch_prompt
 from playhead.world.context import Context
 from playhead.world.errors import ActionError, WorldError
+from playhead.world.offload.traffic import offload_line
 from playhead.world.past import enter
 from playhead.world.world import World
 
@@ -182,6 +183,11 @@ class Session:
     @steps.setter
     def steps(self, count: int) -> None:
         self._state.schedule = self.world.schedule(count)
+
+    @property
+    def offloaded(self) -> str:
+        """In a line which blocks of its world are offloaded and what a tick moves; empty if none are."""
+        return offload_line(self.world, self.steps)
 
     def finish(self) -> None:
         """Commits the last tick, if that is still to be done.

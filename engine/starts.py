@@ -51,7 +51,8 @@ class Starts:
 
     def _keep(self, session: Session) -> None:
         world, context = session.world, session.context
-        if self._largest is not None and cache_bytes(world.config, world.dtype.itemsize) > self._largest:
+        size = cache_bytes(world.config, world.dtype.itemsize, world.cache is not None)
+        if self._largest is not None and size > self._largest:
             return
         if not Session.share_start(world):
             return

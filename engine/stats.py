@@ -39,7 +39,8 @@ class Stats:
     `tick_p50`, `tick_p99`: a tick's time from the sample of the input to the end of its commit, which has
     to stay below `budget`. `key_p50`, `key_p99`: from a key event to the first frame that obeys it.
     `missed` of the last `counted` ticks overran their budget. `link`: the way to the session, where it is not
-    played in this process. `waiting`: the world stands still until something is held.
+    played in this process. `waiting`: the world stands still until something is held. `offloaded`: which
+    blocks of the world are not kept on its device, and what a tick moves; empty if all are.
     """
 
     tick: int
@@ -61,6 +62,7 @@ class Stats:
     slow: bool
     link: LinkStats | None = None
     waiting: bool = False
+    offloaded: str = ""
 
 
 class Meter:

@@ -196,7 +196,7 @@ def decoder(
 
 @app.command()
 def random(
-    name: Annotated[str, typer.Argument(help="A name of the catalogue.")],
+    name: Annotated[str, typer.Argument(help="A name of the catalogue, or wan-14b for its size alone.")],
     seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="A small one, which any machine plays.")] = False,
 ) -> None:

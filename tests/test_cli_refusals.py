@@ -94,6 +94,8 @@ def test_what_is_unknown_or_impossible_ends_in_one_sentence(
         ({"--device": "abacus"}, ["no usable device `abacus`"]),
         ({"--precision": "fp4"}, ["no precision `fp4`", "fp8, int8 and nvfp4"]),
         ({"--decoder": "wan"}, ["has no decoder `wan`; it has lighttae"]),
+        ({"--ram": "8GB", "--precision": "nvfp4"}, ["--ram do not go with --precision nvfp4"]),
+        ({"--ram": "8GB", "--decoder": "lighttae"}, ["--ram do not go with --decoder"]),
         ({"--out": "out.avi"}, ["out.avi", ".npz, .mp4, .gif, .png"]),
         ({"--out": "-"}, ["--out - is no file"]),
         ({"--out": "missing/out.npz"}, ["folder missing is missing"]),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from playhead.world.errors import WorldError
 
@@ -69,12 +69,15 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pack(layers: Sequence[nn.Linear], rows: int) -> None:
+def pack(layers: Sequence[nn.Linear], rows: int, each_time: bool = False) -> None:
     """Has layers multiply from weights laid out as the CPU's kernels want them, for inputs of about `rows`.
 
     Torch lays them out anew in every call otherwise, which takes a quarter of the time in bfloat16 and more
     than half in float32. The parameters stay as they are; the copy costs their memory once more. Nothing is
     done where torch was built without these kernels, or the processor cannot run them in the layers' type.
+
+    `each_time`: they are laid out in every call after all, by the same kernels and so to the same numbers,
+    and nothing is kept: for weights that come and go.
     """
     kernels = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and hasattr(kernels, "_reorder_linear_weight")):
@@ -84,9 +87,19 @@ def pack(layers: Sequence[nn.Linear], rows: int) -> None:
             weight = kernels._reorder_linear_weight(layer.weight.detach(), rows)
         except RuntimeError:  # bfloat16 on a processor without instructions for it
             return
+        if each_time:
+            layer.forward = partial(_lay_out_and_multiply, layer, rows)  # type: ignore[method-assign]
+            continue
         layer.forward = partial(  # type: ignore[method-assign]  # of this layer alone
             kernels._linear_pointwise, W=weight, B=layer.bias, attr="none", scalars=[], algorithm=""
         )
+
+
+def _lay_out_and_multiply(layer: nn.Linear, rows: int, x: Tensor) -> Tensor:
+    kernels = torch.ops.mkldnn
+    weight = kernels._reorder_linear_weight(layer.weight.detach(), rows)
+    found: Tensor = kernels._linear_pointwise(x, weight, layer.bias, "none", [], "")
+    return found
 
 
 def channels_innermost(model: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:

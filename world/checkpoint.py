@@ -98,19 +98,25 @@ def random_seed(name: str) -> int | None:
 
 
 @torch.no_grad()
-def fill_randomly(module: nn.Module, seed: int, device: torch.device, dtype: torch.dtype) -> None:
-    """Gives a module on the meta device random weights on `device`, such that signals keep their size.
+def fill_randomly(
+    module: nn.Module, seed: int, device: torch.device, dtype: torch.dtype, kept: torch.device | None = None
+) -> None:
+    """Gives a module on the meta device random weights, such that signals keep their size.
 
-    The same on the same kind of device; for benchmarks and tests.
+    Drawn on `device`, one after the other, and `kept` there or elsewhere: the same on the same kind of
+    device. For benchmarks and tests.
     """
-    module.to_empty(device=device).to(dtype)
     draw = torch.Generator(device).manual_seed(seed)
-    for name, tensor in sorted(module.state_dict().items()):
+    drawn = {}
+    for name, shape in sorted((name, tensor.shape) for name, tensor in module.state_dict().items()):
+        tensor = torch.empty(shape, device=device, dtype=dtype)
         gain = tensor.ndim == 1 and name.endswith(".weight")
         spread = 0.1 if name.endswith("modulation") else 0.02
         if tensor.ndim >= 2 and not name.endswith("modulation"):
             spread = tensor[0].numel() ** -0.5
         tensor.normal_(float(gain), spread, generator=draw)
+        drawn[name] = tensor if kept is None else tensor.to(kept)
+    module.load_state_dict(drawn, assign=True)
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -131,14 +137,20 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_weights(
-    module: nn.Module, folder: Path, file: str, device: torch.device, dtype: torch.dtype
+    module: nn.Module,
+    folder: Path,
+    file: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    kept: torch.device | None = None,
 ) -> None:
     """Gives a module on the meta device the weights of a file in `folder`, or those that `random:SEED` names.
 
-    Raises WorldError where the file is missing, damaged or another model's.
+    Those of a file stay in it, mapped to main memory, and random ones are `kept` where they were drawn or
+    elsewhere. Raises WorldError where the file is missing, damaged or another model's.
     """
     seed = random_seed(file)
     if seed is not None:
-        fill_randomly(module, seed, device, dtype)
+        fill_randomly(module, seed, device, dtype, kept)
     else:
         fill(module, read_weights(folder / file), folder / file)

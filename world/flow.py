@@ -1,6 +1,7 @@
 """The flow of a state's noisy latents: which of a world's generators serves a pass, and what it is given."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +33,18 @@ class Flow:
         self._told = bool(experts.last.config.buttons)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
 
+    def may_pack(self, dtype: torch.dtype) -> bool:
+        """Whether all weights may be laid out for a CPU: not every generator and processor allows that."""
+        return packed.available(dtype) and fits(self._experts.last)
+
     def pack(
         self, layers: Sequence[nn.Linear], rows: int, dtype: torch.dtype, whole: bool, low_bit: bool = False
     ) -> bool:
         """Lays weights out for a CPU, for passes of `rows` tokens: those of `layers` or, if `whole`, all.
 
-        Returns whether all may be, which not every generator and processor allows; those that are `low_bit`
-        stay as they are.
+        Returns whether all may be; those that are `low_bit` stay as they are.
         """
-        if not whole or not packed.available(dtype) or not fits(self._experts.last):
+        if not whole or not self.may_pack(dtype):
             acceleration.pack(layers, rows)
             return False
         if not low_bit:
@@ -70,7 +74,9 @@ class Flow:
         def work() -> None:
             passes.flow.copy_(self._pass(state, passes.latent, passes.timesteps, who))
 
-        passes.graphs.run((who, *state.graph_key), work)
+        offloaded = self._generators[who].offloaded
+        with offloaded.ready() if offloaded is not None else nullcontext():
+            passes.graphs.run((who, *state.graph_key), work)
         return passes.flow
 
     def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:

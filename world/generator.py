@@ -8,8 +8,8 @@ Shapes: B sessions, F latent frames, N tokens a frame, D model width. Latents ar
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TypeVar, cast
 
 import msgspec
 import torch
@@ -20,13 +20,16 @@ from playhead.world import rope
 from playhead.world.action_module import ActionInput, ActionModule, ActionModuleConfig
 from playhead.world.attention import Attend, attention
 from playhead.world.bounds import Size
+from playhead.world.embedding import ButtonEmbedding, ImageEmbedding, sinusoid
 from playhead.world.norm import RMSNorm, rms_norm
+from playhead.world.offload.buffers import Offloaded
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""
 
 
 MOST_LAYERS = 1024
+Item = TypeVar("Item")
 
 
 class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -236,44 +239,13 @@ class Head(nn.Module):
         return found
 
 
-class ButtonEmbedding(nn.Sequential):
-    """Action injection by modulation: a multi-hot action and a label `(B, F, told)` to `(B, F, D)`.
+class Generator(nn.Module):
+    """Predicts the flow of a block of latent frames from the KV cache, the noise level and the action.
 
-    It is added to the embedding of the noise level, which modulates every block.
+    `offloaded`: those of its blocks whose weights lie elsewhere (`world.offload`), None if all are here.
     """
 
-    def __init__(self, told: int, dim: int) -> None:
-        super().__init__(nn.Linear(told, dim), nn.SiLU(), nn.Linear(dim, dim))
-
-
-class ImageEmbedding(nn.Module):
-    """Image features `(B, rows, image_dim)` to a cross-attention context `(B, rows, D)`."""
-
-    def __init__(self, image_dim: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            nn.LayerNorm(image_dim),
-            nn.Linear(image_dim, image_dim),
-            nn.GELU(),
-            nn.Linear(image_dim, dim),
-            nn.LayerNorm(dim),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.proj(features)
-        return found
-
-
-def sinusoid(timesteps: Tensor, features: int) -> Tensor:
-    """Cosines, then sines, of `t * 10000^(-i / half)`: `(…)` to `(…, features)`, computed in float64."""
-    half = features // 2
-    exponents = torch.arange(half, dtype=torch.float64, device=timesteps.device) / -half
-    angles = timesteps.double().unsqueeze(-1) * 10000.0**exponents
-    return torch.cat([angles.cos(), angles.sin()], -1)
-
-
-class Generator(nn.Module):
-    """Predicts the flow of a block of latent frames from the KV cache, the noise level and the action."""
+    offloaded: Offloaded | None = None
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -321,7 +293,11 @@ class Generator(nn.Module):
         else:
             missing = self.config.text_length - context.shape[1]
             context = self.text_embedding(F.pad(context, (0, 0, 0, missing)))
-        return [block.cross_attn.keys_values(context) for block in self.blocks]
+        return [block.cross_attn.keys_values(context) for block in self.walk(self.blocks, of_context=True)]
+
+    def walk(self, items: Iterable[Item], of_context: bool = False) -> Iterator[Item]:
+        """Items, one a block, each while its block's weights are here; `of_context`: those for a context."""
+        return iter(items) if self.offloaded is None else self.offloaded.walk(items, of_context)
 
     def forward(
         self,
@@ -355,7 +331,7 @@ class Generator(nn.Module):
         """What the blocks make of it, `(B, F, N, D)`, and the embedding of level and action `(B, F, D)`."""
         embedding, modulation = self.told(timesteps, action)
         h = self.patchify(x.to(embedding.dtype))
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.walk(self.blocks)):
             keys_values = context[layer] if context is not None else None
             acting = self._action_layers.get(layer) if control is not None else None
             given = (acting, control) if acting is not None else None

@@ -45,7 +45,8 @@ class KVCache:
     Self-Forcing, and those of `far` after them. `span` is the number
     of frames that the generator was trained on, or None to leave the sink at its absolute positions.
     `backend`: of `world.attention`, or None for the usual one. `padded`: a far ring is read whole while it
-    fills, under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA.
+    fills, under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA. `stored`: the
+    number type of what is held, where that is not `dtype` (`world.low_bit_cache`).
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class KVCache:
         padded: bool | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        stored: torch.dtype | None = None,
     ) -> None:
         if not 0 <= sink < frames:
             raise ValueError(f"a cache of {frames} frames cannot keep a sink of {sink}")
@@ -72,8 +74,8 @@ class KVCache:
         self.far = far
         slots = frames + (far.frames if far is not None else 0)
         shape = (layers, batch, heads, slots * tokens, head_dim)
-        self.k = torch.zeros(shape, device=device, dtype=dtype)
-        self.v = torch.zeros(shape, device=device, dtype=dtype)
+        self.k = torch.zeros(shape, device=device, dtype=stored or dtype)
+        self.v = torch.zeros(shape, device=device, dtype=stored or dtype)
         self.frames, self.sink, self.tokens, self.head_dim, self.span = frames, sink, tokens, head_dim, span
         moving = sink if span is not None else 0
         self.sink_base = torch.zeros(
@@ -108,7 +110,7 @@ class KVCache:
         if not min(self.sink, self.length) <= length <= self.length:
             raise ValueError(f"a cache of {self.length} frames cannot go on from frame {length}")
         if self.sink_base.shape[3] and self.length >= self.sink:
-            self.k[..., : self.sink * self.tokens, :] = self.sink_base
+            self._set_sink(self.sink_base)
         self.length, self.slots, self.visible, self.origin = length, [], 0, max(0, length - self.sink)
 
     def slot(self, frame: int) -> int:
@@ -141,11 +143,15 @@ class KVCache:
             if frame % far.every == 0:
                 source, target = self.slot(frame) * n, self.far_slot(frame) * n
                 for layer in far.layers:
-                    for held in (self.k, self.v):
+                    for held in self._stored():
                         held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]
         if gone > self._moved:
             self._moved = gone
             self._count_far()
+
+    def _stored(self) -> tuple[Tensor, ...]:
+        """All that is held of tokens, which are the fourth dimension."""
+        return self.k, self.v
 
     def _count_far(self) -> None:
         """Takes note of how many frames the far ring holds."""
@@ -179,7 +185,15 @@ class KVCache:
         if shift == 0 or self.length < self.sink:
             return
         cos_sin = rope.table(rope.time_angles(shift, self.head_dim)).to(self.k.device)
-        self.k[..., : self.sink * self.tokens, :] = rope.rotate(self.sink_base, cos_sin[:, None])
+        self._set_sink(rope.rotate(self.sink_base, cos_sin[:, None]))
+
+    def _set_sink(self, keys: Tensor) -> None:
+        """Puts the sink's keys of all layers where they are read."""
+        self.k[..., : self.sink * self.tokens, :] = keys
+
+    def _keys(self, first: int, last: int) -> Tensor:
+        """All layers' keys of some tokens, as they came."""
+        return self.k[..., first:last, :]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Puts the block's keys and values into its own slots and attends to everything in the window.
@@ -223,18 +237,22 @@ class KVCache:
         n = self.tokens
         for i, slot in enumerate(self.slots):
             if self.length + i < self.sink and self.sink_base.shape[3]:
-                self.sink_base[..., slot * n : (slot + 1) * n, :] = self.k[..., slot * n : (slot + 1) * n, :]
+                self.sink_base[..., slot * n : (slot + 1) * n, :] = self._keys(slot * n, (slot + 1) * n)
         self.length += len(self.slots)
         self.slots = []
 
     def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
         """Copies of a layer's committed keys and values, oldest first: `(B, heads, tokens, head_dim)`."""
+        index = self._ordered_tokens()
+        return self.k[layer].index_select(2, index), self.v[layer].index_select(2, index)
+
+    def _ordered_tokens(self) -> Tensor:
+        """Where committed tokens lie, oldest first."""
         first = max(self.sink + self.origin, self.length - (self.frames - self.sink))
         held = range(first, self.length)
         slots = [self.slot(f) for f in [*range(min(self.sink, self.length)), *held]]
         index = torch.cat([torch.arange(s * self.tokens, (s + 1) * self.tokens) for s in slots])
-        index = index.to(self.k.device)
-        return self.k[layer].index_select(2, index), self.v[layer].index_select(2, index)
+        return index.to(self.k.device)
 
     def _far_part(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
         """A layer's far keys and values, `(B, heads, count * tokens, head_dim)`."""

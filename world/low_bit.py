@@ -33,12 +33,16 @@ LIMIT = 0.02
 FEWEST_ROWS = 32
 """torch's product of int8 refuses fewer than 17 rows on a GPU."""
 
+Kinds = dict[str, tuple[tuple[int, int], ...]]
+"""Shapes `(out, in)` of the large layers of a block, by kind."""
 Layers = dict[tuple[int, str], nn.Linear]
 """The layers of a generator that are low bit, by block and kind."""
 Full = tuple[tuple[int, ...], str]
 """Shape and digest of a weight as it was in full."""
 _full: "WeakKeyDictionary[nn.Module, Full]" = WeakKeyDictionary()
 """Those of the weights of low-bit layers, by which a world is known."""
+Placed = Callable[[int, Block, dict[str, nn.Linear]], None]
+"""What is done with a block that was moved: its number, itself, and the layers that are called, by kind."""
 _layers: "WeakKeyDictionary[Generator, Layers]" = WeakKeyDictionary()
 
 
@@ -62,9 +66,10 @@ def check_precision(precision: str | None, device: torch.device) -> None:
         )
 
 
-def number_types(dtype: torch.dtype, precision: str | None) -> str:
-    """A world's, in words: `bfloat16`, or `bfloat16, fp8` where its large layers are low bit."""
-    return ", ".join(filter(None, (str(dtype).removeprefix("torch."), precision)))
+def number_types(dtype: torch.dtype, precision: str | None, cache: str | None = None) -> str:
+    """A world's, in words: `bfloat16`, or `bfloat16, fp8, fp8 cache` where layers and cache are low bit."""
+    held = f"{cache} cache" if cache is not None else None
+    return ", ".join(filter(None, (str(dtype).removeprefix("torch."), precision, held)))
 
 
 def quantised(layer: nn.Linear) -> str | None:
@@ -91,6 +96,21 @@ def parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
     return found | {"ffn in": (widen,), "ffn out": (narrow,)}
 
 
+def context_parts(block: Block) -> dict[str, tuple[nn.Linear, ...]]:
+    """The large layers of a block that only a context's keys and values need; they are never low bit."""
+    if not hasattr(block, "cross_attn"):
+        return {}
+    return {"cross k": (block.cross_attn.k,), "cross v": (block.cross_attn.v,)}
+
+
+def shapes(block: Block, of_context: bool = False) -> Kinds:
+    """Those of `parts`, or of `context_parts`."""
+    found = context_parts(block) if of_context else parts(block)
+    return {
+        kind: tuple((layer.out_features, layer.in_features) for layer in many) for kind, many in found.items()
+    }
+
+
 def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
     products = [many for block in generator.blocks for many in parts(block).values()]
@@ -101,39 +121,53 @@ def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
 
 
 def place(
-    generator: Generator, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    generator: Generator,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    placed: Placed | None = None,
 ) -> list[nn.Linear]:
     """Moves a generator to a device in `dtype`, joined; returns what `Generator.join` does, if it is in full.
 
-    Low bit it is moved block by block, so that the device never holds all of it in full. The state dict is
-    then as published checkpoints of 8 bits have it: `X.weight`, and `X.weight_scale` beside. In NVFP4 the
-    weights are codes, two a byte, `X.weight_scale_2` is the one scale of a weight, for each of its rows, and
-    of layers that serve as one product the first has the scales of blocks of all, in tiles. For weights that
-    no longer change. Raises WorldError as `check_precision` does.
+    Low bit, or where each block is to be `placed` before the next one, it is moved block by block, so that
+    the device never holds all of it in full. The state dict is then as published checkpoints of 8 bits have
+    it: `X.weight`, and `X.weight_scale` beside. In NVFP4 the weights are codes, two a byte,
+    `X.weight_scale_2` is the one scale of a weight, for each of its rows, and of layers that serve as one
+    product the first has the scales of blocks of all, in tiles. For weights that no longer change. Raises
+    WorldError as `check_precision` does.
     """
-    check_precision(precision, device)
-    if precision is None:
+    if precision is None and placed is None:
         return generator.to(device, dtype).join()
+    check_precision(precision, device)
     for name, child in generator.named_children():
         if name != "blocks":
             child.to(device, dtype)
     found = _layers[generator] = {}
+    full: list[nn.Linear] = []
     reasons = set()
     with ThreadPoolExecutor(8) as pool:
         for number, block in enumerate(generator.blocks):
             block.to(device, dtype)
-            for kind, layers in parts(block).items():
-                described = pool.map(
-                    lambda part: (tuple(part.weight.shape), tensor_digest(part.weight)), layers
-                )
-                _full.update(zip(layers, described, strict=True))
-                layer = block.self_attn.join() if kind == "qkv" else layers[0]
-                reasons.add(_replace(layer, layers, precision))
-                found[number, kind] = layer
+            called = {
+                kind: block.self_attn.join() if kind == "qkv" else layers[0]
+                for kind, layers in parts(block).items()
+            }
+            if precision is None:
+                full += [called[kind] for kind in ("qkv", "o", "ffn in", "ffn out")]
+            else:
+                for kind, layers in parts(block).items():
+                    described = pool.map(
+                        lambda part: (tuple(part.weight.shape), tensor_digest(part.weight)), layers
+                    )
+                    _full.update(zip(layers, described, strict=True))
+                    reasons.add(_replace(called[kind], layers, precision))
+                    found[number, kind] = called[kind]
+            if placed is not None:
+                placed(number, block, called)
     if why := "; ".join(sorted(filter(None, reasons))):
         said = f"{precision} is computed the long way, which is slower than full precision: {why}"
         logging.getLogger("playhead").warning(said)
-    return []
+    return full
 
 
 def low_bit_layers(generator: Generator) -> Layers:
@@ -185,12 +219,16 @@ class LowBitProduct:
         kernels = {"fp8": _fp8_product, "int8": _int8_product}
         self._product = kernels[precision] if fast else None
 
+    def of(self, weight: Tensor) -> "LowBitProduct":
+        """The same of a weight that lies elsewhere."""
+        return LowBitProduct(weight, *self._given[1:], self._precision, self._product is not None)
+
     def __call__(self, x: Tensor | Rounded) -> Tensor:
         if isinstance(x, Rounded):
             bias = self._given[2]
             return self._of(x, torch.bfloat16 if bias is None else bias.dtype)
         rows = x.reshape(-1, x.shape[-1])
-        rounded = (_quantise_fast if self._product is not None else quantise)(rows, self._precision)
+        rounded = (quantise_fast if self._product is not None else quantise)(rows, self._precision)
         return self._of(rounded, x.dtype).view(*x.shape[:-1], -1)
 
     def _of(self, rounded: Rounded, dtype: torch.dtype) -> Tensor:
@@ -253,7 +291,7 @@ def _int8_product(
     return rescaled_fast(torch._int_mm(rows, weight.t())[:count], by_row, scale, bias, dtype)
 
 
-def _quantise_fast(x: Tensor, precision: str) -> Rounded:
+def quantise_fast(x: Tensor, precision: str) -> Rounded:
     """`quantise`, in one pass over the rows where there is Triton: it takes as long as the product else."""
     if not fused(x):
         return quantise(x, precision)

@@ -16,12 +16,16 @@ MAX_STEPS = 8
 """Denoise steps that a tick may have."""
 
 
-def cache_bytes(config: "WorldConfig", itemsize: int) -> int:
-    """Bytes of one session's KV cache, nearly all of its memory, in numbers of `itemsize` bytes."""
+def cache_bytes(config: "WorldConfig", itemsize: int, low_bit: bool = False) -> int:
+    """Bytes of one session's KV cache, nearly all of its memory, in numbers of `itemsize` bytes.
+
+    `low_bit`: in numbers of 8 bits, with a scale for each token's of a head (`world.low_bit_cache`).
+    """
     g, latent, sampling = config.generator, config.latent, config.sampling
     tokens = (latent.height // g.patch) * (latent.width // g.patch)
     frames = sampling.window + (sampling.far.frames if sampling.far is not None else 0)
-    return 2 * g.layers * g.dim * frames * tokens * itemsize
+    token = g.dim + 4 * g.heads if low_bit else g.dim * itemsize
+    return 2 * g.layers * token * frames * tokens
 
 
 def check_size(
@@ -32,10 +36,12 @@ def check_size(
     sessions: int = 1,
     *,
     precision: str | None = None,
+    low_bit_cache: bool = False,
 ) -> None:
     """Raises WorldError for models of a world, and sessions, that the memory of `device` cannot hold.
 
-    `models` may be on the meta device; `precision`: of generators' large layers, if low bit.
+    `models` may be on the meta device; `precision`: of generators' large layers, if low bit, and
+    `low_bit_cache`: whether the cache is.
     """
     models = list(models)
     weights = sum(p.numel() for model in models for p in model.parameters()) * dtype.itemsize
@@ -44,13 +50,15 @@ def check_size(
         from playhead.world.low_bit import saved_bytes
 
         weights -= sum(saved_bytes(m, dtype.itemsize, precision) for m in models if isinstance(m, Generator))
-    session = cache_bytes(config, dtype.itemsize) + _tick_bytes(config)
+    session = cache_bytes(config, dtype.itemsize, low_bit_cache) + _tick_bytes(config)
     needed = weights + sessions * session
     there = memory(device)
     if there is not None and needed > there:
+        option = {"cuda": "--vram", "cpu": "--ram"}.get(device.type)
+        within = f", or give a budget by {option}, within which blocks are offloaded" if option else ""
         raise WorldError(
             f"the world `{config.name}` needs {needed / 2**30:,.1f} GiB of memory, of which {device} has "
-            f"{there / 2**30:,.1f}; correct its world.toml, or load it on a larger device"
+            f"{there / 2**30:,.1f}; correct its world.toml, load it on a larger device{within}"
         )
 
 

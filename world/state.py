@@ -2,7 +2,8 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.context import Context
 from playhead.world.kv_cache import JoinedCaches, KVCache
 from playhead.world.lighttae import Memory
+from playhead.world.low_bit_cache import CacheReader, LowBitCache
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
 from playhead.world.size import MAX_STEPS
@@ -39,6 +41,8 @@ class StateLayout:
     """What the buffers of a state hang on: a world's configuration, and where and how it is computed.
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
+    `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
+    `reader`: of a cache in fp8, None for one in full.
     """
 
     config: WorldConfig
@@ -46,6 +50,8 @@ class StateLayout:
     device: torch.device
     dtype: torch.dtype
     attention: str | None = None
+    recorded: Literal["ticks", "passes", "nothing"] | None = None
+    reader: CacheReader | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -95,10 +101,10 @@ class WorldState:
         kept = (sampling.window - sampling.sink) // count * count if g.text_dim else 0
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
         # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
-        small = layout.tokens * count <= GRAPH_TOKENS
+        recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
         state = cls(
             batch=batch,
-            cache=KVCache(
+            cache=(KVCache if layout.reader is None else partial(LowBitCache, reader=layout.reader))(
                 layers=g.layers,
                 batch=batch,
                 heads=g.heads,
@@ -134,11 +140,11 @@ class WorldState:
             fresh=True,
             frames=torch.zeros(0, dtype=torch.uint8, device=device),
             pictures={},
-            graphs=acceleration.Graphs(device, small),
+            graphs=acceleration.Graphs(device, recorded == "ticks"),
             decoding=acceleration.Graphs(device),
             passes=None,
         )
-        if not small and device.type == "cuda":
+        if recorded == "passes" and device.type == "cuda":
             state.record_passes()
         return state
 

@@ -5,7 +5,6 @@
 else here changes while a world is played. Shapes: B sessions stepped together, F latents a tick.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playhead.world import acceleration, checkpoint, low_bit
+from playhead.world import acceleration, low_bit
 from playhead.world.attention_check import choose_backend
 from playhead.world.config import WorldConfig, load_config
 from playhead.world.decoding import FrameDecoder, load_decoder
@@ -28,10 +27,15 @@ from playhead.world.flow import Flow, expert_name
 from playhead.world.fused.choice import choose_fused
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
+from playhead.world.loading import load_models
+from playhead.world.low_bit_cache import check_cache, choose_reader
 from playhead.world.memory import cut_memory
 from playhead.world.noise import noises
+from playhead.world.offload.memory_budget import MemoryBudget
+from playhead.world.offload.placing import place_generators
+from playhead.world.offload.plan import OffloadPlan
 from playhead.world.sampler import Schedule, denoise
-from playhead.world.size import MAX_STEPS, check_size
+from playhead.world.size import MAX_STEPS
 from playhead.world.state import StateLayout, WorldState
 from playhead.world.world_folders import find_world
 
@@ -48,8 +52,9 @@ class World:
     of this world. `commits`: its thread for commits beside decodes. `noises` draws a tick's noise:
     `world.noise.noises`, or `PrefetchedNoise` of it. `lay_out`: on a CPU weights are laid out for its
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
-    `low_bit.PRECISIONS`, or None for the full one. `decoder`: that of its decoders which shows what is
-    dreamed, in place of its autoencoder's.
+    `low_bit.PRECISIONS`, or None for the full one; `cache`: the same of the KV cache, as `reader` reads it.
+    `plan`: which blocks are offloaded, None for none; they take turns in `buffers`. `decoder`: that of its
+    decoders which shows what is dreamed, in place of its autoencoder's.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class World:
         precision: str | None = None,
         fused: bool | None = None,
         decoder: FrameDecoder | None = None,
+        plan: OffloadPlan | None = None,
+        cache: str | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -77,10 +84,9 @@ class World:
         self.generators = {expert_name(i): g for i, g in enumerate(self.experts.generators)}
         if commit_generator is not None:
             self.generators[COMMIT] = commit_generator
-        self.precision = precision
-        layers = []
-        for model in self.generators.values():
-            layers += low_bit.place(model.eval().requires_grad_(False), self.device, dtype, precision)
+        self.precision, self.plan = precision, plan
+        models = [*self.generators.values()]
+        self.buffers, layers = place_generators(models, plan, self.device, dtype, precision)
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
         self.frame_decoder = decoder or FrameDecoder(config, self.autoencoder.decoder, self.device, dtype)
@@ -94,6 +100,8 @@ class World:
                 self._pack(layers)
         choice = choose_backend(config, self.tokens, self.device, dtype, attention)
         self.attention, self.attention_findings = choice.backend, choice.findings
+        self.cache = cache
+        self.reader = choose_reader(config, self.tokens, self.device, dtype) if cache else None
         self.fused = choose_fused(generator, config, self.device, dtype, fused)
         if not cpu:
             self._flow.fuse(self.fused.fused)
@@ -118,13 +126,17 @@ class World:
         precision: str | None = None,
         fused: bool | None = None,
         decoder: str | None = None,
+        budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
-        `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers
-        at most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`). `fused`: whether
-        small operations are (`world.fused`), else where that is right and faster. `decoder`: one of the
-        world's. Raises WorldError, naming file and mend, for anything missing, damaged or contradictory.
+        `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers at
+        most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`); `cache`: `fp8`. `fused`:
+        whether small operations are (`world.fused`), else where that is right and faster. `budget`: what it
+        may take of memory, for which blocks are offloaded. `decoder`: one of the world's. Raises WorldError,
+        naming file and mend, for anything missing, damaged or contradictory, and for a budget that cannot be
+        met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -133,23 +145,18 @@ class World:
         target = acceleration.pick_device(device)
         dtype = dtype or acceleration.pick_dtype(target)
         low_bit.check_precision(precision, target)
+        if decoder and budget is not None:  # whose memory no budget counts
+            raise WorldError("--vram and --ram do not go with --decoder; leave one of them out")
         chosen = load_decoder(folder, config, decoder, target, dtype) if decoder else None
-        with checkpoint.without_memory():
-            generator = Generator(config.generator)
-            second = Generator(config.generator) if config.commit_weights else None
-            experts = [Generator(config.generator) for _ in config.expert_weights]
-            autoencoder = LightTAE(config.autoencoder)
-        models = [model for model in (generator, second, *experts, autoencoder) if model is not None]
-        check_size(config, models, target, dtype, precision=precision)
-        for model, file in zip(models, config.weight_files, strict=True):
-            checkpoint.load_weights(model, folder, file, target, dtype)
+        check_cache(cache, attention)
+        found = load_models(config, folder, target, dtype, precision, budget, cache)
         world = cls(
-            config, generator, autoencoder, target, dtype, steps, commit_generator=second, experts=experts,
-            attention=attention, precision=precision, fused=fused, decoder=chosen,
+            config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
+            experts=found.experts, plan=found.plan, attention=attention, precision=precision, fused=fused,
+            decoder=chosen, cache=cache,
         )  # fmt: skip
-        world._loaded = folder.resolve(), device, dtype, steps, attention, memory, precision, fused, decoder
-        kind = low_bit.number_types(dtype, precision)
-        logging.getLogger("playhead").info(f"loaded the world {config.name} from {folder}: {target}, {kind}")
+        given = attention, memory, precision, fused, decoder, budget, cache
+        world._loaded = folder.resolve(), device, dtype, steps, *given
         return world
 
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
@@ -164,6 +171,9 @@ class World:
     def _pack(self, layers: Sequence[nn.Linear]) -> None:
         """Lays weights out for a CPU: those of `layers`, or, where a tick is one pass, all that play uses."""
         rows = self.tokens * self.config.sampling.latents_per_tick
+        if self.plan is not None:
+            acceleration.pack(layers, rows, each_time=True)
+            return
         given = layers, rows, self.dtype, self.last_pass_commits, self.precision is not None
         if self._flow.pack(*given) and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
@@ -186,7 +196,9 @@ class World:
 
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
-        layout = StateLayout(self.config, self.tokens, self.device, self.dtype, self.attention)
+        recorded = None if self.plan is None else self.plan.recorded
+        given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
+        layout = StateLayout(*given)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def rope_table(self, first: int) -> Tensor:

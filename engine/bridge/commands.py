@@ -48,6 +48,15 @@ def serve(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
@@ -64,10 +73,12 @@ def serve(
     from playhead.engine.bridge.server.server import MOMENT, Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
     from playhead.world import interrupts
+    from playhead.world.offload.memory_budget import MemoryBudget
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
-    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder)
+    budget = MemoryBudget.parse(vram, ram, memory * 2**20)
+    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder, budget, cache)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     for number in interrupts.ending():

@@ -10,6 +10,7 @@ from playhead.world.errors import PlayheadError
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
     from playhead.engine.recording.replay import Divergence
+    from playhead.world.offload.memory_budget import MemoryBudget
     from playhead.world.world import World
 
 app = typer.Typer(invoke_without_command=True, help="Look after recordings.")
@@ -36,11 +37,22 @@ def replay(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
     from playhead.engine.recording.finding import find_recording
     from playhead.engine.recording.reader import Recording
+    from playhead.world.offload.memory_budget import MemoryBudget
 
+    budget = MemoryBudget.parse(vram, ram)
     path, point = find_recording(recording)
     kept = Recording.read(path)
     named = kept.tree.parse(point)
@@ -51,12 +63,10 @@ def replay(
         from playhead.engine.recording.replay import load_world
 
         whole = branch is None and not first and last is None
-        _verify(
-            kept, load_world(kept, world, device, precision, decoder), None if whole else number,
-            first, end, steps,
-        )  # fmt: skip
+        loaded = load_world(kept, world, device, precision, decoder, budget, cache)
+        _verify(kept, loaded, None if whole else number, first, end, steps)
     else:
-        _watch(kept, number, first, end, steps, speed, world, device, precision, decoder)
+        _watch(kept, number, first, end, steps, speed, world, device, precision, decoder, budget, cache)
 
 
 def _verify(
@@ -85,6 +95,7 @@ def _verify(
 def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
     world: str | None, device: str, precision: str | None, decoder: str | None,
+    budget: "MemoryBudget | None", cache: str | None,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
     from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
@@ -94,6 +105,7 @@ def _watch(
             SessionSettings(
                 world=world, steps=steps, device=device, continued=str(kept.path),
                 replayed=ReplayRange(branch, first, last), precision=precision, decoder=decoder,
+                budget=budget, cache=cache,
             ),
             PaceSettings(speed=speed),
         )
@@ -103,7 +115,7 @@ def _watch(
     if timeline.differs is not None:
         from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        here = load_world(kept, world, device, precision, decoder)
+        here = load_world(kept, world, device, precision, decoder, budget, cache)
         why = causes(kept, here, timeline.differs, steps)
         raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")

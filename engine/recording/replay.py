@@ -13,6 +13,7 @@ from playhead.engine.recording.schema import RecordingError, chain
 from playhead.engine.recording.tree import Branch, PlayedTick, Point
 from playhead.engine.session import Session
 from playhead.world.action import Action
+from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.world import World
 from playhead.world.world_folders import added_worlds, shipped_worlds
 
@@ -48,13 +49,18 @@ def load_world(
     device: str,
     precision: str | None = None,
     decoder: str | None = None,
+    budget: MemoryBudget | None = None,
+    cache: str | None = None,
 ) -> World:
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    loaded = World.load(world or recording.world, device, precision=precision, decoder=decoder)
+    loaded = World.load(
+        world or recording.world, device,
+        precision=precision, decoder=decoder, budget=budget, cache=cache,
+    )  # fmt: skip
     loaded.share_cores()
     return loaded
 

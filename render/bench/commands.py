@@ -38,6 +38,15 @@ def bench_play(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
@@ -59,6 +68,8 @@ def bench_play(
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.errors import PlayheadError
     from playhead.world.low_bit import number_types
+    from playhead.world.offload.memory_budget import MemoryBudget
+    from playhead.world.offload.traffic import link_rate, offload_line, tick_bytes
     from playhead.world.world import World
 
     if recording and as_json:
@@ -76,6 +87,8 @@ def bench_play(
             precision=precision,
             fused=fused,
             decoder=decoder,
+            budget=MemoryBudget.parse(vram, ram),
+            cache=cache,
         ).result()
         loading.submit(loaded.share_cores).result()
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
@@ -90,7 +103,7 @@ def bench_play(
         width=config.frame_width,
         height=config.frame_height,
         steps=loaded.steps,
-        precision=number_types(loaded.dtype, loaded.precision),
+        precision=number_types(loaded.dtype, loaded.precision, loaded.cache),
         own_rate=config.ticks_per_second,
         paced=paced,
         ticks=len(measured.apart),
@@ -112,6 +125,9 @@ def bench_play(
         attention_tflops=machine.attention_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
         device_memory=machine.device_memory(loaded.device),
         memory=machine.resident_memory(),
+        offloaded=offload_line(loaded, loaded.steps),
+        moved=tick_bytes(loaded, loaded.steps),
+        link=link_rate(loaded),
     )
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)))
@@ -205,13 +221,16 @@ def bench_attention(
 @app.command("precision")
 def bench_precision(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
-    precision: Annotated[str, typer.Option(help="fp8, int8 or nvfp4.")] = "fp8",
+    precision: Annotated[
+        str | None, typer.Option(help="fp8, int8 or nvfp4; default: fp8, or full with --cache.")
+    ] = None,
+    cache: Annotated[str | None, typer.Option(help="fp8 for the cache.")] = None,
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a world whose large layers are low bit with the same in full: errors, frames, time, memory."""
+    """Compare a world in low bit, its layers or its cache, with the same in full: errors, frames, memory."""
     import msgspec
 
     from playhead.render.bench.precision import bench_precision as run
@@ -219,11 +238,16 @@ def bench_precision(
     from playhead.world.acceleration import pick_device
     from playhead.world.config import load_config
     from playhead.world.low_bit import check_precision
+    from playhead.world.low_bit_cache import check_cache
     from playhead.world.world_folders import find_world
 
+    if precision is None and cache is None:
+        precision = "fp8"
     check_precision(precision, pick_device(device))
     config = load_config(find_world(world) / "world.toml")
-    found = run(world, device, precision, ticks, load_scene(scene) if scene else scenes_of(config)[0])
+    check_cache(cache)
+    start = load_scene(scene) if scene else scenes_of(config)[0]
+    found = run(world, device, precision, ticks, start, cache)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)))
         return

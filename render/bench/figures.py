@@ -33,6 +33,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     end of the window's flip. There if they were asked for: `stages`; `gflop`, operations a tick by stage, of
     which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was
     seen to do of them in a second. `paced`: at the world's own pace and recorded. `decoder`: "" for the own.
+    `offloaded`: which blocks are, and of those `moved`, bytes a tick, and `link`, bytes a second that nothing
+    else held up.
     """
 
     hardware: str
@@ -62,6 +64,9 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     attention_tflops: float | None = None
     device_memory: float | None = None
     memory: float | None = None
+    offloaded: str = ""
+    moved: float = 0.0
+    link: float | None = None
 
     def lines(self) -> Iterator[str]:
         """As it is printed: a name of at most 13 letters and what was found, a line each."""
@@ -96,6 +101,12 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
                 f"large products reach {self.tflops:.3g} here, large attention {self.attention_tflops:.3g}"
             )
             yield f"TFLOP/s       {done:.3g}; {reached}: {share:.0f} % of what both allow"
+        if self.offloaded:
+            yield f"offloaded     {self.offloaded}, counted"
+        if self.link:
+            used = self.rate * self.moved
+            of_it = f"reached {used / 1e9:.3g}, {100 * used / self.link:.0f} % of it"
+            yield f"link          {self.link / 1e9:.3g} GB/s measured with nothing beside it; {of_it}"
         if self.device_memory is not None:
             yield f"device memory {self.device_memory:.0f} MB at most"
         if self.memory is not None:
@@ -116,7 +127,17 @@ def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str,
 
     Of all that both have, and of what kind the runs were where that is not the same.
     """
-    for name in ("hardware", "world", "steps", "precision", "paced", "attention", "fused", "decoder"):
+    for name in (
+        "hardware",
+        "world",
+        "steps",
+        "precision",
+        "paced",
+        "attention",
+        "fused",
+        "decoder",
+        "offloaded",
+    ):
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             yield name, printable(str(a)), printable(str(b)), ""
@@ -138,7 +159,12 @@ def _shared(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, floa
     for name, operations in first.gflop.items():
         if name in second.gflop:
             yield f"{name}, GFLOP a tick", operations, second.gflop[name]
-    for name, words in (("device_memory", "device memory, MB"), ("memory", "memory, MB")):
+    for name, words in (
+        ("device_memory", "device memory, MB"),
+        ("memory", "memory, MB"),
+        ("moved", "moved, bytes a tick"),
+        ("link", "link, bytes/s"),
+    ):
         a, b = getattr(first, name), getattr(second, name)
-        if a is not None and b is not None:
+        if a and b:
             yield words, a, b

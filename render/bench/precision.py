@@ -21,6 +21,7 @@ from playhead.world.action import Action
 from playhead.world.low_bit import low_bit_layers, number_types, parts
 from playhead.world.metrics import psnr
 from playhead.world.past import enter
+from playhead.world.size import cache_bytes
 from playhead.world.terminal import plural
 from playhead.world.world import World
 
@@ -43,8 +44,8 @@ class PrecisionFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A run of `bench precision`; of two values the first is in full.
 
     `psnr`: dB, a value a tick, 60 for equal frames; `ticks`: p50 of a tick in ms; `weights`: MB of the
-    generators' weights; `device_memory`: MB at most while a world and its session are there, without the
-    other; CUDA alone.
+    generators' weights; `caches`: of a session's KV cache, where that is low bit, and `reads`: how it is read
+    then. `device_memory`: MB at most while a world and its session are there, without the other; CUDA alone.
     """
 
     hardware: str
@@ -55,6 +56,8 @@ class PrecisionFigures(msgspec.Struct, frozen=True, kw_only=True):
     psnr: tuple[float, ...]
     ticks: tuple[float, float]
     weights: tuple[float, float]
+    caches: tuple[float, ...] = ()
+    reads: str = ""
     device_memory: tuple[float, float] | None = None
 
     @property
@@ -77,18 +80,24 @@ class PrecisionFigures(msgspec.Struct, frozen=True, kw_only=True):
         before, after = self.ticks
         yield f"tick          {before:.1f} and {after:.1f} ms p50, in turns: {self.ratio:.3f} times as long"
         yield f"weights       {self.weights[0]:.1f} and {self.weights[1]:.1f} MB of the generators"
+        if self.caches:
+            yield f"caches        {self.caches[0]:.1f} and {self.caches[1]:.1f} MB of a session"
+        if self.reads:
+            yield f"cache read    {self.reads}"
         if self.device_memory is not None:
             yield f"device memory {self.device_memory[0]:.0f} and {self.device_memory[1]:.0f} MB at most"
 
 
-def bench_precision(name: str, device: str, precision: str, ticks: int, scene: Scene) -> PrecisionFigures:
-    """Compares the world `name` in `precision` with itself in full over `ticks` ticks of `scene`."""
+def bench_precision(
+    name: str, device: str, precision: str | None, ticks: int, scene: Scene, cache: str | None = None
+) -> PrecisionFigures:
+    """Compares the world `name` in `precision`, with such a `cache`, with itself in full over some ticks."""
     worlds: list[World] = []
     sessions: list[Session] = []
     peaks: list[float] = []
-    for wanted in (None, precision):
+    for wanted, held in ((None, None), (precision, cache)):
         before = _allocated(worlds[0].device) if worlds else 0
-        worlds.append(World.load(name, device, precision=wanted))
+        worlds.append(World.load(name, device, precision=wanted, cache=held))
         if worlds[-1].device.type == "cuda":  # loading takes more than play
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(worlds[-1].device)
@@ -105,11 +114,13 @@ def bench_precision(name: str, device: str, precision: str, ticks: int, scene: S
         hardware=machine.hardware(low.device),
         world=low.config.name,
         steps=low.steps,
-        precisions=(number_types(full.dtype, None), number_types(low.dtype, precision)),
+        precisions=(number_types(full.dtype, None), number_types(low.dtype, precision, cache)),
         layers=tuple(layer_errors(full, low, scene, min(ticks, LAYER_TICKS))),
         psnr=tuple(apart),
         ticks=(times[0], times[1]),
         weights=(_weights(full), _weights(low)),
+        caches=tuple(session_cache(world) for world in worlds) if cache else (),
+        reads=low.reader.finding if low.reader is not None else "",
         device_memory=(peaks[0], peaks[1]) if low.device.type == "cuda" else None,
     )
 
@@ -170,6 +181,11 @@ def layer_errors(full: World, low: World, scene: Scene, ticks: int) -> Iterator[
             hook.remove()
     for (name, block, kind), found in sorted(sums.items(), key=lambda item: item[0][:2]):
         yield LayerError(name, block, kind, float(found[0] / found[1]))
+
+
+def session_cache(world: World) -> float:
+    """MB of a session's KV cache."""
+    return cache_bytes(world.config, world.dtype.itemsize, world.cache is not None) / 1e6
 
 
 def _weights(world: World) -> float:

@@ -52,12 +52,22 @@ def export(
     decoder: Annotated[
         str | None, typer.Option(help="Which of the world's decoders; default: its own.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
+    ] = None,
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
     from playhead.render.export.export import ExportError, check_export
     from playhead.render.export.film import FilmStyle
     from playhead.render.export.minari import Attribution
     from playhead.render.export.segment import RecordingLoader
+    from playhead.world.offload.memory_budget import MemoryBudget
     from playhead.world.terminal import console
 
     credited = author or author_email or code_permalink
@@ -65,7 +75,13 @@ def export(
         raise ExportError("an author and a code link belong to a data set of Minari; add --as minari")
     errors = console(error=True)
     loader = RecordingLoader(
-        world, device, lambda said: errors.print(said, style="yellow", highlight=False), precision, decoder
+        world,
+        device,
+        lambda said: errors.print(said, style="yellow", highlight=False),
+        precision,
+        decoder,
+        MemoryBudget.parse(vram, ram),
+        cache,
     )
     if kind is None:
         check_export(Path(to))

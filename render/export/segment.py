@@ -12,6 +12,7 @@ from playhead.render.export.episodes import ExportedTick
 from playhead.render.export.export import ExportError
 from playhead.render.export.film import Pane
 from playhead.world.action import Action
+from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.world import World
 
 
@@ -79,9 +80,11 @@ class RecordingLoader:
         complain: Callable[[str], None],
         precision: str | None = None,
         decoder: str | None = None,
+        budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> None:
         self._world, self._device, self._complain = world, device, complain
-        self._precision, self._decoder = precision, decoder
+        self._given = precision, decoder, budget, cache
         self._recordings: dict[Path, Recording] = {}
         self._worlds: dict[str, World] = {}
 
@@ -130,7 +133,6 @@ class RecordingLoader:
 
     def _load(self, recording: Recording) -> World:
         if recording.world not in self._worlds:
-            self._worlds[recording.world] = load_world(
-                recording, self._world, self._device, self._precision, self._decoder
-            )
+            given = self._world, self._device, *self._given
+            self._worlds[recording.world] = load_world(recording, *given)
         return self._worlds[recording.world]

@@ -85,6 +85,8 @@ def figures(stats: Stats, recorded: str = "") -> list[tuple[str, str]]:
         rows.append(("round trip", there_and_back))
         smoothed = f"smoothed by {_ms(link.delay)} ms"
         rows.append(("decode", f"{_tenths(link.decode_p50)} ms {link.codec}   {smoothed}"))
+    if stats.offloaded:
+        rows.append(("offloaded", stats.offloaded))
     rows.append(("seed", f"{stats.seed}   tick {stats.tick}"))
     return [*rows, ("recording", recorded)] if recorded else rows
 

@@ -96,6 +96,8 @@ class LocalOpener:
             attention=settings.attention,
             precision=settings.precision,
             decoder=settings.decoder,
+            budget=settings.budget,
+            cache=settings.cache,
         )
         self._world.share_cores()
         config = self._world.config

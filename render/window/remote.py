@@ -56,6 +56,8 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--attention", session.attention),
         ("--precision", session.precision),
         ("--decoder", session.decoder),
+        ("--cache", session.cache),
+        ("--vram or --ram", session.budget),
     ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playhead.world.errors import WorldError
+from playhead.world.offload.memory_budget import MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class SessionSettings:
     replayed: ReplayRange | None = None
     precision: str | None = None
     decoder: str | None = None
+    budget: MemoryBudget | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ def test_what_was_not_measured_has_no_figure():
     assert "key to frame" not in text
 
 
+def test_it_is_said_what_of_a_world_is_offloaded():
+    said = "23 of 30 blocks in main memory, 9.0 GB a tick"
+    assert dict(figures(replace(STATS, offloaded=said)))["offloaded"] == said
+    assert "offloaded" not in dict(figures(STATS))
+
+
 FAILURE = f"recording to /{'long-' * 20}folder/play.playhead stopped (disk full); what was written is kept"
 
 

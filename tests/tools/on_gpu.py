@@ -5,7 +5,9 @@ kernels give what the twin gives, recorded too (where a GPU has no product for N
 a full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
 dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
 and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk. Numbers of
-the reference implementations are met by plain passes and by fused ones.
+the reference implementations are met by plain passes and by fused ones. Worlds
+that are offloaded within a budget of memory, which torch is held to, dream what they dream resident
+(`--offload` proves that alone, see `tests.tools.offload_on_gpu`).
 """
 
 import argparse
@@ -36,7 +38,7 @@ from playhead.world.rounding import EIGHT_BIT, quantise
 from playhead.world.training.pipeline import write_config
 from playhead.world.wan_vae import WIDTH, WanDecoder, WanVAE
 from playhead.world.world import World
-from tests.tools import golden_format, parity
+from tests.tools import golden_format, offload_on_gpu, parity
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
@@ -125,7 +127,7 @@ def low_bit_product(precision: str, size: tuple[int, int], device: str) -> None:
         x = torch.randn(rows, inside, generator=draw, device=device).bfloat16()
         x[0] = 0  # a row of zeros,
         x[-1, 7] = 300  # and one with an outlier
-        rounded, by_row = low_bit._quantise_fast(x, precision)
+        rounded, by_row = low_bit.quantise_fast(x, precision)
         again, wanted_scale = quantise(x, precision)
         # A scale that is another in its last bit may round a few numbers to their neighbours.
         other = float((rounded.float() != again.float()).float().mean())
@@ -295,12 +297,18 @@ def golden(folder: Path, device: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--offload", action="store_true", help="only what is said of offload")
     parser.add_argument("--small", action="store_true", help="leave out the full-size worlds")
     given = parser.parse_args()
     try:
         acceleration.pick_device(given.device)
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
+    if given.offload:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["PLAYHEAD_HOME"] = folder
+            offload_on_gpu.prove(given.device, given.small)
+        return
     same_noise(given.device)
     for precision in EIGHT_BIT:
         rounding_kernels(precision, given.device)
@@ -322,6 +330,7 @@ def main() -> None:
             fused_pass(name, given.device)
         for precision in () if given.small else precisions:
             low_bit_world(precision, given.device)
+        offload_on_gpu.prove(given.device, given.small)
     for golden_folder in sorted(GOLDEN.iterdir()):
         golden(golden_folder, given.device)
 

@@ -62,7 +62,7 @@ class FusedGenerator:
         tokens = g.patchify(x.to(embedding.dtype))
         h = tokens.flatten(0, 2).contiguous()
         y = norm(h, norms[0])
-        for layer, (block, m) in enumerate(zip(self._blocks, each.unbind(), strict=True)):
+        for layer, (block, m) in enumerate(g.walk(zip(self._blocks, each.unbind(), strict=True))):
             keys_values = context[layer] if context is not None else None
             h, y = block(h, y, m, len(x), layer, table, cache, keys_values, memory, norms[layer + 1])
         found = g.head.head(y).view(*tokens.shape[:3], -1)

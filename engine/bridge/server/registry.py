@@ -10,6 +10,7 @@ from playhead.engine.starts import Starts
 from playhead.scenes.scene import MAX_SEED, Scene, belongs, load_scene, scenes_of
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
+from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.size import cache_bytes
 from playhead.world.terminal import printable
 from playhead.world.world import World
@@ -43,9 +44,16 @@ class Registry:
         device: str,
         precision: str | None = None,
         decoder: str | None = None,
+        budget: MemoryBudget | None = None,
+        cache: str | None = None,
     ) -> "Registry":
         """Loads worlds, with their shipped scenes and those of the folders. Raises PlayheadError."""
-        loaded = [World.load(name, device, precision=precision, decoder=decoder) for name in worlds]
+        if budget is not None and len(worlds) > 1:
+            raise PlayheadError("--vram and --ram are a budget of one world; serve one --world with them")
+        loaded = [
+            World.load(name, device, precision=precision, decoder=decoder, budget=budget, cache=cache)
+            for name in worlds
+        ]
         for world in loaded:
             world.share_cores()
         given = [load_scene(folder) for folder in scenes]
@@ -116,7 +124,8 @@ def check_steps(world: World, steps: int) -> None:
 
 def session_bytes(world: World) -> int:
     """Bytes of one session's KV cache and its decoder's memory, which are nearly all that it takes."""
-    return cache_bytes(world.config, world.dtype.itemsize) + world.frame_decoder.carried
+    held = cache_bytes(world.config, world.dtype.itemsize, world.cache is not None)
+    return held + world.frame_decoder.carried
 
 
 def _found(config: WorldConfig) -> list[Scene]:

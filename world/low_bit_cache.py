@@ -1,0 +1,246 @@
+"""A KV cache in fp8: every token's keys and values of a head in 8 bits, with one scale each.
+
+A frame takes a little more than half the memory of bfloat16. Attention reads the 8-bit numbers as they are:
+scores and weights are multiplied by the scales, and no widened copy is made. A GPU does that by a Triton
+kernel (`world.low_bit_cache_kernels`), once it was seen to agree with the twin, which widens and serves
+everywhere else.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from playhead.world import remembered
+from playhead.world.attention import attention
+from playhead.world.attention_check import shapes
+from playhead.world.config import WorldConfig
+from playhead.world.errors import WorldError
+from playhead.world.kv_cache import KVCache
+from playhead.world.low_bit import quantise_fast
+from playhead.world.rounding import EIGHT_BIT, quantise
+
+CACHES = ("fp8",)
+"""What `--cache` may say."""
+SCALE_BYTES = 4
+"""Of a token's keys, or values, of one head."""
+LIMIT = 0.01
+"""Relative L1 error against the twin up to which a kernel is right."""
+Tile = tuple[int, int, int, int, int]
+"""Queries and keys that a program takes at once, warps, stages, and how many parts the keys are in."""
+TILES: tuple[Tile, ...] = tuple(
+    (queries, keys, warps, stages, parts)
+    for queries, keys, warps, stages in ((128, 128, 8, 2), (128, 64, 8, 3), (64, 64, 4, 3))
+    for parts in (1, 2, 4)
+)
+
+
+@dataclass(frozen=True)
+class CacheReader:
+    """How such a cache is read: by a kernel of that `tile`, or by the twin. `finding`: why, in a sentence."""
+
+    tile: Tile | None = None
+    finding: str = ""
+
+    def __str__(self) -> str:
+        """`, in tiles of 128 x 64, 2 parts`, on which the last bits hang; nothing of the twin."""
+        return f", in tiles of {self.tile[0]} x {self.tile[1]}, {self.tile[4]} parts" if self.tile else ""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor, v_scale: Tensor) -> Tensor:
+        """Attention of `(B, heads, queries, head_dim)` to fp8 `k`, `v` with scales `(B, heads, keys)`."""
+        if self.tile is None:
+            return twin(q, k, v, k_scale, v_scale)
+        from playhead.world.low_bit_cache_kernels import read_fp8
+
+        return read_fp8(q, k, v, k_scale, v_scale, *self.tile)
+
+
+def twin(q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor, v_scale: Tensor) -> Tensor:
+    """The same as any device computes it, over widened keys and values."""
+    return attention(q, widen(k, k_scale, q.dtype), widen(v, v_scale, q.dtype))
+
+
+def widen(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (x.float() * scale.unsqueeze(-1)).to(dtype)
+
+
+def check_cache(cache: str | None, attention: str | None = None) -> None:
+    """Raises WorldError for a kind of cache that there is not; None can always be had."""
+    if cache is None:
+        return
+    if cache not in CACHES:
+        raise WorldError(
+            f"there is no cache `{cache[:40]}`; there is {' and '.join(CACHES)}, or leave it out"
+        )
+    if attention is not None:
+        raise WorldError(f"--cache {cache} is read by a kernel of its own; leave out --attention {attention}")
+
+
+def choose_reader(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> CacheReader:
+    """The fastest kernel that agrees with the twin at a world's shapes on a device, or the twin.
+
+    What was found is remembered in the user's folder, and compared again.
+    """
+    if device.type != "cuda":
+        return CacheReader(None, f"there is a kernel for NVIDIA GPUs alone, and this is {device.type}")
+    given = _draw(config, tokens, device, dtype)
+    key = _key(config, tokens, device, dtype)
+    memory = remembered.note("cache.json")
+    known = remembered.read(memory, CacheReader)
+    before = known.get(key)
+    found = [_measure(before.tile, given)] if before is not None and before.tile in TILES else []
+    if before is not None and any(seconds is not None for _, seconds, _ in found):
+        return before
+    found = [_measure(tile, given) for tile in TILES]
+    torch.cuda.empty_cache()
+    right = [one for one in found if one[1] is not None]
+    if not right:
+        said = f"an fp8 cache is widened in every read, which is slower than without: {found[0][2]}"
+        logging.getLogger("playhead").warning(said)
+        return CacheReader(None, found[0][2])
+    tile, seconds, said = min(right, key=lambda one: one[1] or 0.0)
+    reader = CacheReader(tile, f"{said}, {1000 * (seconds or 0.0):.2f} ms in tiles of {tile}")
+    remembered.write(memory, {**known, key: reader})
+    return reader
+
+
+def _draw(
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Queries, and keys and values as such a cache holds them; keys have a mean, as in play."""
+    heads, queries, keys, size = shapes(config, tokens)
+    draw = torch.Generator(device).manual_seed(0)
+    q = torch.randn((1, heads, queries, size), generator=draw, device=device).to(dtype)
+    rounded = []
+    for mean in (0.5, 0.0):
+        x = torch.randn((1, heads, keys, size), generator=draw, device=device).add_(mean).to(dtype)
+        rounded.append(quantise(x, "fp8"))
+    (k, k_scale), (v, v_scale) = rounded
+    return q, k, v, k_scale.squeeze(-1), v_scale.squeeze(-1)
+
+
+def _measure(
+    tile: Tile, given: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tile, float | None, str]:
+    """Seconds of a read by a kernel, None where it is wrong or cannot be used, and what was found."""
+    reader, q = CacheReader(tile), given[0]
+    few = [q[:, :, :256], *given[1:]]
+    try:
+        found, wanted = reader(*few).float(), twin(*few).float()
+        error = float((found - wanted).abs().sum() / wanted.abs().sum())
+        if not error <= LIMIT:
+            return tile, None, f"its kernel is wrong: relative L1 error {error:.4f}"
+        times = []
+        for _ in range(4):
+            torch.cuda.synchronize(q.device)
+            began = time.perf_counter()
+            reader(*given)
+            torch.cuda.synchronize(q.device)
+            times.append(time.perf_counter() - began)
+    except Exception as problem:  # Triton and its compiler raise whatever they like
+        return (
+            tile,
+            None,
+            f"its kernel fails ({next(iter(str(problem).splitlines()), type(problem).__name__)})",
+        )
+    return tile, min(times[1:]), f"relative L1 error {error:.4f} from the twin"
+
+
+def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
+    sizes = "x".join(map(str, shapes(config, tokens)))
+    return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {dtype}, {sizes}"
+
+
+class LowBitCache(KVCache):
+    """A `KVCache` whose `k` and `v` are fp8, with scales float32 `(layers, B, heads, frames * tokens)`.
+
+    What comes is rounded when it is put; the sink's unmoved copy is what was left of it, in full.
+    """
+
+    def __init__(self, *, reader: CacheReader, **sizes: Any) -> None:  # noqa: ANN401 - as KVCache has them
+        super().__init__(**sizes, stored=EIGHT_BIT["fp8"])
+        self._reader, self._dtype = reader, self.sink_base.dtype
+        self.k_scale, self.v_scale = (torch.zeros(self.k.shape[:-1], device=self.k.device) for _ in range(2))
+
+    def put(self, layer: int, k: Tensor, v: Tensor) -> None:
+        n = self.tokens
+        for values, held, scales in ((k, self.k, self.k_scale), (v, self.v, self.v_scale)):
+            rounded, scale = quantise_fast(values.reshape(-1, self.head_dim), "fp8")
+            rounded, scale = rounded.view(values.shape), scale.view(values.shape[:-1])
+            for i, slot in enumerate(self.slots):
+                here, there = slice(i * n, (i + 1) * n), slice(slot * n, (slot + 1) * n)
+                held[layer, :, :, there] = rounded[:, :, here]
+                scales[layer, :, :, there] = scale[:, :, here]
+
+    def own(self, layer: int) -> None:
+        """There is no place for keys and values in full."""
+
+    def held(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values that a layer reads, widened: for whoever is not the reader."""
+        k, v = super().held(layer)
+        end = k.shape[2]
+        return (
+            widen(k, self.k_scale[layer, :, :, :end], self._dtype),
+            widen(v, self.v_scale[layer, :, :, :end], self._dtype),
+        )
+
+    def read(self, layer: int, q: Tensor) -> Tensor:
+        if self._fills and self.far is not None and layer in self.far.layers:
+            return attention(q, *self._whole(layer), self._held)  # under a mask, which no kernel here knows
+        k, v = super().held(layer)
+        end = k.shape[2]
+        return self._reader(q, k, v, self.k_scale[layer, :, :, :end], self.v_scale[layer, :, :, :end])
+
+    def _whole(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, widened."""
+        return (
+            widen(self.k[layer], self.k_scale[layer], self._dtype),
+            widen(self.v[layer], self.v_scale[layer], self._dtype),
+        )
+
+    def _stored(self) -> tuple[Tensor, ...]:
+        return self.k, self.v, self.k_scale, self.v_scale
+
+    def _set_sink(self, keys: Tensor) -> None:
+        rounded, scale = quantise_fast(keys.reshape(-1, self.head_dim), "fp8")
+        end = self.sink * self.tokens
+        self.k[..., :end, :] = rounded.view(keys.shape)
+        self.k_scale[..., :end] = scale.view(keys.shape[:-1])
+
+    def _keys(self, first: int, last: int) -> Tensor:
+        return widen(self.k[..., first:last, :], self.k_scale[..., first:last], self._dtype)
+
+    def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
+        index = self._ordered_tokens()
+        k, v = self._whole(layer)
+        return k.index_select(2, index), v.index_select(2, index)
+
+    def _far_scales(self) -> list[Tensor]:
+        """Those of what the far ring holds."""
+        assert self.far is not None
+        part = slice(self.frames * self.tokens, (self.frames + self.distant) * self.tokens)
+        return [held[layer, :, :, part] for layer in self.far.layers for held in (self.k_scale, self.v_scale)]
+
+    def state(self) -> dict[str, Tensor | int]:
+        found = super().state()
+        held = found["k"]
+        assert isinstance(held, Tensor)
+        end = held.shape[3]
+        scales = {"k_scale": self.k_scale[..., :end].clone(), "v_scale": self.v_scale[..., :end].clone()}
+        far = {"far_scales": torch.stack(self._far_scales())} if self.far is not None else {}
+        return {**found, **scales, **far}
+
+    def load_state(self, state: dict[str, Tensor | int]) -> None:
+        super().load_state(state)
+        k_scale, v_scale = state["k_scale"], state["v_scale"]
+        assert isinstance(k_scale, Tensor) and isinstance(v_scale, Tensor)
+        self.k_scale[..., : k_scale.shape[3]] = k_scale
+        self.v_scale[..., : v_scale.shape[3]] = v_scale
+        if self.far is not None:
+            far = state["far_scales"]
+            assert isinstance(far, Tensor)
+            for mine, kept in zip(self._far_scales(), far, strict=True):
+                mine.copy_(kept)

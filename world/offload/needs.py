@@ -1,0 +1,142 @@
+"""What a world needs of memory, counted from its configuration before anything of it is allocated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from playhead.world.low_bit import PRECISIONS, Kinds, shapes
+from playhead.world.offload.slab import SlabLayout
+from playhead.world.size import cache_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from playhead.world.config import WorldConfig
+    from playhead.world.generator import Generator
+
+RESERVE = 128 * 2**20
+"""Bytes that libraries take on a GPU for their products, and what the allocator cannot hand out."""
+DECODED = 3.2
+"""The decoder's widest picture is there so many times at once: 2.6 were counted, kernels work in the rest."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes, but for `layers` and `generators`. `layout` and `contexts`: of a block's two slabs.
+
+    `weights`: those that never leave the device. `cache`: of the sessions that are planned for. `work`: what
+    a pass and a decode need beside, and what libraries take. `laid_out`: a resident block's weights, once
+    more, as a CPU's kernels have them.
+    """
+
+    weights: int
+    cache: int
+    work: int
+    layout: SlabLayout
+    contexts: SlabLayout
+    layers: int
+    generators: int
+    laid_out: int
+
+    @property
+    def slabs(self) -> int:
+        """Of a block's slabs, together."""
+        return self.layout.size + self.contexts.size
+
+    @property
+    def buffer(self) -> int:
+        """Of a buffer that holds either of a block's slabs."""
+        return max(self.layout.size, self.contexts.size)
+
+    def on_device(self, offloaded: int) -> int:
+        """What it takes of a device if so many blocks of each generator are offloaded."""
+        kept = self.generators * (self.layers - offloaded) * self.slabs
+        return self.weights + self.cache + self.work + kept + (2 * self.buffer if offloaded else 0)
+
+    def least(self, file: bool) -> int:
+        """The least that would do; `file`: whether blocks may leave."""
+        return min(self.on_device(count) for count in range((self.layers if file else 0) + 1))
+
+    def as_ever(self) -> int:
+        """What it takes of a device without a budget, where a CPU's weights are laid out."""
+        return self.on_device(0) + self.generators * self.layers * self.laid_out
+
+
+def count_needs(
+    config: "WorldConfig",
+    generators: "Sequence[Generator]",
+    autoencoder: "nn.Module",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    precision: str | None = None,
+    sessions: int = 0,
+    low_bit_cache: bool = False,
+) -> Needs:
+    """Counts them; the models may be on the meta device. `sessions`: bytes for caches, at least one's."""
+    block, size = generators[0].blocks[0], dtype.itemsize
+    layout = SlabLayout(shapes(block), PRECISIONS[precision] if precision else dtype)
+    contexts = SlabLayout(shapes(block, of_context=True), dtype)
+    kinds: Kinds = {**shapes(block), **shapes(block, of_context=True)}
+    large = sum(out * inside for many in kinds.values() for out, inside in many) * generators[0].config.layers
+    scales = 4 * sum(out for many in shapes(block).values() for out, _ in many) if precision else 0
+    weights = sum(p.numel() for p in autoencoder.parameters()) * size
+    for model in generators:
+        weights += (sum(p.numel() for p in model.parameters()) - large) * size
+        weights += model.config.layers * scales
+    return Needs(
+        weights=weights,
+        cache=max(session_bytes(config, size, len(generators), low_bit_cache), sessions),
+        work=_work(config, size, device.type == "cuda"),
+        layout=layout,
+        contexts=contexts,
+        layers=generators[0].config.layers,
+        generators=len(generators),
+        laid_out=_laid_out(shapes(block)) * size if device.type == "cpu" and precision is None else 0,
+    )
+
+
+def _laid_out(kinds: Mapping[str, Sequence[tuple[int, int]]]) -> int:
+    """Numbers of a block's layers that a CPU has laid out."""
+    return sum(out * inside for kind, many in kinds.items() if "cross" not in kind for out, inside in many)
+
+
+def session_bytes(
+    config: "WorldConfig", itemsize: int, generators: int = 1, low_bit_cache: bool = False
+) -> int:
+    """Bytes of what one session has: its caches, its context's keys and values, its latents and noise."""
+    g, latent, sampling, tae = config.generator, config.latent, config.sampling, config.autoencoder
+    found = cache_bytes(config, itemsize, low_bit_cache)
+    frame = (latent.height // g.patch) * (latent.width // g.patch)
+    if sampling.positions == "endless":
+        found += g.layers * g.dim * sampling.sink * frame * itemsize  # the sink's unmoved copy
+    rows = g.text_length if g.text_dim else 257 if g.image_dim else 0
+    found += generators * 2 * g.layers * g.dim * rows * itemsize
+    if g.action:
+        per_frame = frame * g.action.mouse_dim * bool(g.action.mouse) + g.action.keyboard_dim
+        found += 2 * len(g.action.blocks) * per_frame * sampling.window * itemsize
+    one = latent.channels * latent.height * latent.width * 4
+    found += one * (16 * sampling.latents_per_tick + (sampling.window if g.text_dim else 0))
+    area = latent.height * latent.width
+    for width, doubles in zip(tae.decoder_widths, tae.decoder_space, strict=False):
+        found += 3 * width * area * itemsize  # the decoder's memory, three maps a stage
+        area <<= 2 * doubles
+    # The first block of a stream has pictures of its own, being fewer.
+    return found + 2 * 3 * config.frames_per_tick * config.frame_height * config.frame_width
+
+
+def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> int:
+    """A pass's activations and a decode's, which follow each other; recorded passes have theirs for good."""
+    g, latent, tae = config.generator, config.latent, config.autoencoder
+    tokens = config.sampling.latents_per_tick * (latent.height // g.patch) * (latent.width // g.patch)
+    # A row of the feed-forward, and what attention has at once: queries, keys and values, in float32 while
+    # they are turned, and what up to eight parts of the keys gave.
+    one_pass = tokens * (2 * g.ffn_dim + 24 * g.dim) * itemsize
+    picture = config.frames_per_tick * config.frame_height * config.frame_width // tae.patch**2
+    decode = int(DECODED * picture * tae.decoder_widths[-1] * itemsize)
+    if cuda:
+        return max(one_pass, decode) + one_pass + RESERVE
+    if itemsize == 2:  # scores and weights, which a CPU with bfloat16 has whole (`attention._two_products`)
+        keys = config.sampling.reach * (tokens // config.sampling.latents_per_tick)
+        one_pass += 2 * g.heads * tokens * keys * itemsize
+    return max(one_pass, decode)
