@@ -40,6 +40,7 @@ from playhead.scenes.worlds_commands import app as worlds_app
 from playhead.world import interrupts
 from playhead.world.errors import PlayheadError
 from playhead.world.home import expand_arguments
+from playhead.world.options import Attention, Cache, Decoder, Device, Precision, Ram, Vram
 from playhead.world.terminal import lost_output, show_anything, tell
 from playhead.world.training.commands import app as train_app
 
@@ -101,23 +102,13 @@ def play(
     keys: Annotated[Path | None, typer.Option(help="A key map; see controls/keymaps.")] = None,
     speed: Annotated[float, typer.Option(help="0.25 (slow motion) to 2.")] = 1.0,
     fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    device: Device = "auto",
+    attention: Attention = None,
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,

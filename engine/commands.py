@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from playhead.world.options import Attention, Cache, Decoder, Device, Precision, Ram, Vram
+
 
 def rollout(
     actions: Annotated[str, typer.Option(help="A script (`w*20 w+right*5 space`) or a FILE.npy.")],
@@ -16,23 +18,13 @@ def rollout(
     context: Annotated[Path | None, typer.Option(help="An .npz to start from instead.")] = None,
     seed: Annotated[int | None, typer.Option(help="Else the scene's, or 0.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else the world's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    device: Device = "auto",
+    attention: Attention = None,
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+
 ADDRESS = "tcp://127.0.0.1:7770"
 """Where a bridge listens unless it is told otherwise."""
 M_ARENA_MAX, HEAPS = -8, 2
@@ -41,22 +43,12 @@ def serve(
     scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
     key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,
     clients: Annotated[Path | None, typer.Option(help="Folder of the clients' public keys.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from playhead.world.errors import PlayheadError
+from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
 
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
@@ -30,22 +31,12 @@ def replay(
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick, else those recorded.")] = None,
     speed: Annotated[float, typer.Option(help="In the window: 0.25 (slow motion) to 2.")] = 1.0,
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
     from playhead.engine.recording.finding import find_recording

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from playhead.world.options import Attention, Cache, Decoder, Device, Precision, Ram, Vram
 from playhead.world.terminal import plural
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
@@ -24,29 +25,19 @@ def bench_play(
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to measure.", min=50)] = 300,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="A backend; default: the fastest right one.")] = None,
+    device: Device = "auto",
+    attention: Attention = None,
     fused: Annotated[
         bool | None,
         typer.Option(
             "--fused/--no-fused", help="Small operations fused, on a GPU; default: if that is faster."
         ),
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
@@ -168,7 +159,7 @@ def bench_seek(
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks of play to seek in.", min=50)] = 600,
     seeks: Annotated[int, typer.Option(help="How often to go somewhere.", min=5)] = 50,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Play with recording, then go to random moments of that and print how long it takes."""
     from playhead.render.bench import machine
@@ -193,7 +184,7 @@ def bench_seek(
 @app.command("attention")
 def bench_attention(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
     from playhead.render.bench import machine
@@ -227,7 +218,7 @@ def bench_precision(
     cache: Annotated[str | None, typer.Option(help="fp8 for the cache.")] = None,
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to compare, and then to time.", min=1)] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare a world in low bit, its layers or its cache, with the same in full: errors, frames, memory."""
@@ -260,7 +251,7 @@ def bench_decode(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
     scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
     ticks: Annotated[int, typer.Option(help="Ticks to measure.", min=1)] = 50,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decode the same latents by each of a world's decoders: time, memory, PSNR against its full Wan VAE."""
@@ -290,7 +281,7 @@ def bench_batch(
     sessions: Annotated[str, typer.Option(help="Batch sizes, by commas.")] = "1,4,16,64,256",
     ticks: Annotated[int, typer.Option(help="Ticks to measure for each.", min=5)] = 50,
     steps: Annotated[int | None, typer.Option(help="Denoise steps a tick; default: as in play.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
     game: Annotated[bool, typer.Option(help="Measure the real game too.")] = True,
 ) -> None:
     """Step many sessions together and print ticks a second against their number."""
@@ -332,7 +323,7 @@ def bench_bridge(
     steps: Annotated[int, typer.Option(help="Steps to measure in lockstep.", min=50)] = 500,
     ticks: Annotated[int, typer.Option(help="Live ticks for each number of watchers.", min=20)] = 240,
     watchers: Annotated[int, typer.Option(help="Watchers beside none.", min=1, max=64)] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Play through a server on this machine, and print what that costs beyond the ticks."""
     from playhead.render.bench import machine

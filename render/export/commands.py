@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -45,22 +47,12 @@ def export(
     author_email: Annotated[str, typer.Option(help="How to reach its author.")] = "",
     code_permalink: Annotated[str, typer.Option(help="A link to the code it was made with.")] = "",
     world: Annotated[str | None, typer.Option(help="Its folder, where it is not a known one.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="fp8 or int8 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
-    ] = None,
-    ram: Annotated[
-        str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    decoder: Decoder = None,
+    cache: Cache = None,
+    vram: Vram = None,
+    ram: Ram = None,
 ) -> None:
     """Keep what was played as a film, a contact sheet, frames, pictures or a data set."""
     from playhead.render.export.export import ExportError, check_export
