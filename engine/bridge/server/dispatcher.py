@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playhead.engine.bridge.server.connections import Connection, Connections, KnownClient
+from playhead.engine.bridge.server.connection import Connection, KnownClient
+from playhead.engine.bridge.server.connections import Connections
 from playhead.engine.bridge.server.open_handlers import OpenHandlers
 from playhead.engine.bridge.server.opener import Opener
 from playhead.engine.bridge.server.play_handlers import PlayHandlers
@@ -31,11 +32,9 @@ class Dispatcher:
         opener: Opener,
         saver: Slices,
         post: Callable[[Callable[[], None]], None],
-        frames_port: int,
     ) -> None:
-        """`post` has something called on the server's thread; `frames_port` is where frames are published."""
+        """`post` has something called on the server's thread."""
         self._registry, self._connections, self._sessions = registry, connections, sessions
-        self._frames_port = frames_port
         replies = Replies(connections, registry, post)
         opening = OpenHandlers(registry, sessions, opener, replies)
         playing = PlayHandlers(sessions, replies)
@@ -77,7 +76,7 @@ class Dispatcher:
         client = self._connections.welcome(request, connection)
         self._connections.send(client, p.WelcomeReply(
             id=request.id, protocol=p.VERSION, server="Playhead", token=client.token,
-            frames_port=self._frames_port, sessions=[h.id for h in self._sessions if h.public],
+            frames_port=connection.frames_port, sessions=[h.id for h in self._sessions if h.public],
         ))  # fmt: skip
 
     def _ping(self, client: KnownClient, request: p.PingRequest) -> None:

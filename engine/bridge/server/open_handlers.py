@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from playhead.engine.bridge.server.connections import KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.opener import OpenedSession, Opener
 from playhead.engine.bridge.server.recordings import RecordedPoint

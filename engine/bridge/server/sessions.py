@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from playhead.engine.bridge.server.connections import Connections, KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
+from playhead.engine.bridge.server.connections import Connections
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.lease import ControlState, Lease
 from playhead.engine.bridge.server.limits import Limits
