@@ -6,6 +6,7 @@ from typing import Any
 
 from playhead.engine.bridge.server.connection import Connection, KnownClient
 from playhead.engine.bridge.server.connections import Connections
+from playhead.engine.bridge.server.moment_handlers import MomentHandlers
 from playhead.engine.bridge.server.open_handlers import OpenHandlers
 from playhead.engine.bridge.server.opener import Opener
 from playhead.engine.bridge.server.play_handlers import PlayHandlers
@@ -38,6 +39,7 @@ class Dispatcher:
         replies = Replies(connections, registry, post)
         opening = OpenHandlers(registry, sessions, opener, replies)
         playing = PlayHandlers(sessions, replies)
+        moments = MomentHandlers(sessions, replies)
         states = StateHandlers(registry, sessions, saver, replies)
         self._handlers: dict[type[p.Message], Handler] = {
             p.PingRequest: self._ping,
@@ -57,6 +59,10 @@ class Dispatcher:
             p.SnapshotRequest: states.snapshot,
             p.RestoreRequest: states.restore,
             p.SaveRequest: states.save,
+            p.TimelineRequest: moments.timeline,
+            p.SeekRequest: moments.seek,
+            p.PictureRequest: moments.picture,
+            p.BookmarkRequest: moments.bookmark,
         }
 
     def handle(self, connection: Connection, request: p.Message) -> None:

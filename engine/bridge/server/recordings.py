@@ -14,6 +14,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Point
+from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
 from playhead.engine.work import Work
 from playhead.world.errors import PlayheadError
@@ -57,11 +58,17 @@ class Recordings:
         if self._folder is not None:
             yield from rescuing(self._folder, SAVED, tell)
 
-    def timeline(self, world: "World", scene: "Scene") -> Timeline | None:
-        """Where a new session is recorded; None: nowhere."""
+    @property
+    def records(self) -> bool:
+        """Whether sessions are recorded."""
+        return self._folder is not None
+
+    def timeline(self, world: "World", scene: "Scene", seek_memory: int = 0) -> Timeline | None:
+        """Where a new session is recorded; None: nowhere. `seek_memory`: bytes for a quick way back."""
         if self._folder is None:
             return None
-        return Timeline(Recorder(self._new_file(), world, scene.title))
+        recorder = Recorder(self._new_file(), world, scene.title)
+        return Timeline(recorder, SnapshotStore(memory=seek_memory) if seek_memory else None)
 
     def _new_file(self) -> Path:
         assert self._folder is not None

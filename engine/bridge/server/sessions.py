@@ -169,6 +169,7 @@ class Sessions:
     def _fits(self, more: int) -> bool:
         held = sum(
             session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.pending_snapshots + len(h.past))
+            + h.seek_memory
             for h in self if h.loop.world is not None
         )  # fmt: skip
         return held + self.reserved + more <= self.limits.memory * 2**20

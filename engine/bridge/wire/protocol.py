@@ -84,13 +84,17 @@ class WorldsRequest(Message, tag="worlds", frozen=True, kw_only=True):
 
 
 class OpenRequest(Message, tag="open", frozen=True, kw_only=True):
-    """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed."""
+    """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed.
+
+    `seekable`: what makes `seek` quick and `picture` sharp is kept, where the session is recorded.
+    """
 
     world: Name = ""
     scene: Name = ""
     seed: int | None = None
     steps: int | None = None
     clock: Clock = "lockstep"
+    seekable: bool = False
 
 
 class AttachRequest(SessionRequest, tag="attach", frozen=True, kw_only=True):
@@ -151,6 +155,33 @@ class BranchRequest(SessionRequest, tag="branch", frozen=True, kw_only=True):
     tick: Id
 
 
+class TimelineRequest(SessionRequest, tag="timeline", frozen=True, kw_only=True):
+    """Asks for the tree of what was played in a session that is recorded, and where in it that stands."""
+
+
+class MomentRequest(SessionRequest, frozen=True, kw_only=True):
+    """A request about a moment of that tree: tick number `tick` on the way to a branch's end."""
+
+    branch: Id
+    tick: Id
+
+
+class SeekRequest(MomentRequest, tag="seek", frozen=True, kw_only=True):
+    """Goes on from a moment that was played; what is played from there is a branch of its own."""
+
+
+class PictureRequest(MomentRequest, tag="picture", frozen=True, kw_only=True):
+    """Asks what a moment looked like, without going there. `small`: the thumbnail nearest to it, at once."""
+
+    small: bool = False
+
+
+class BookmarkRequest(SessionRequest, tag="bookmark", frozen=True, kw_only=True):
+    """Gives the present moment a name; an empty one is made up."""
+
+    name: Annotated[str, Meta(max_length=100, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
+
+
 class SaveRequest(SessionRequest, tag="save", frozen=True, kw_only=True):
     """Saves the recording of all that was played in a session, in the server's folder of recordings."""
 
@@ -182,7 +213,8 @@ class TuneRequest(SessionRequest, tag="tune", frozen=True, kw_only=True):
 Request = (
     HelloRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest | ResetRequest
     | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest | ForkRequest
-    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
+    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest | TimelineRequest | SeekRequest
+    | PictureRequest | BookmarkRequest
 )  # fmt: skip
 
 # Replies
@@ -296,6 +328,54 @@ class SupersededPush(SessionReply, tag="superseded", frozen=True, kw_only=True):
     """The second receipt of an act that another one followed, or that lost the control, before any tick."""
 
 
+class BranchInfo(msgspec.Struct, frozen=True):
+    """A branch: its ticks are those after `first`, up to `last`; before them it is as `parent`, None of a root.
+
+    `seed`: the root's, from which it all began.
+    """
+
+    id: Count
+    parent: Count | None
+    first: Count
+    last: Count
+    seed: int
+
+
+class BookmarkInfo(msgspec.Struct, frozen=True):
+    name: Text
+    branch: Count
+    tick: Count
+
+
+class TimelineReply(SessionReply, tag="timelined", frozen=True, kw_only=True):
+    """What was played: the newest branches and bookmarks, and where the session stands.
+
+    `thumbnails`: the moments, each a branch and a tick, of which there is a small picture.
+    """
+
+    branch: Count
+    tick: Count
+    branches: list[BranchInfo]
+    bookmarks: list[BookmarkInfo]
+    thumbnails: list[tuple[Count, Count]]
+
+
+class PictureReply(SessionReply, tag="pictured", frozen=True, kw_only=True):
+    """What a moment looked like; the frame follows. `branch` and `tick` are of the picture that there is."""
+
+    branch: Count
+    tick: Count
+    shape: Shape
+
+
+class BookmarkReply(SessionReply, tag="bookmarked", frozen=True, kw_only=True):
+    """The name of a bookmark, and the moment that it is of."""
+
+    name: Text
+    branch: Count
+    tick: Count
+
+
 class SnapshotReply(SessionReply, tag="snapshotted", frozen=True, kw_only=True):
     """The name of a state that was kept, and the tick that it is of."""
 
@@ -337,7 +417,7 @@ class DoneReply(Message, tag="done", frozen=True, kw_only=True):
 Reply = (
     ErrorReply | WelcomeReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply | ActReply
     | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply | EndedPush
-    | DoneReply
+    | DoneReply | TimelineReply | PictureReply | BookmarkReply
 )  # fmt: skip
 PUSHES = (AppliedPush, SupersededPush, ControlReply, EndedPush)
 """What comes unasked."""

@@ -1,0 +1,108 @@
+// The line to the server: requests and their replies, what comes unasked, and coming back after a break.
+
+const BACK_OFF = [250, 500, 1000, 2000];  // milliseconds between two tries to come back
+
+// Seeds go up to 2^64 - 1, which JSON's numbers are and JavaScript's are not: here they are texts. Inside a
+// text of JSON a quote has a backslash before it, so these patterns meet nothing but fields of that name.
+const read = (text) => JSON.parse(text.replace(/"seed":(\d+)/g, '"seed":"$1"'));
+const write = (message) => JSON.stringify(message).replace(/"seed":"(\d+)"/, '"seed":$1');
+
+export class Refusal extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+// Calls `heard(message, bytes)` with what comes unasked, `opened()` whenever there is a new line, after the
+// welcome, and `lost()` when there is none any more.
+export class Bridge {
+  constructor({ heard, opened, lost }) {
+    Object.assign(this, { heard, opened, lost, token: sessionStorage.getItem("token") ?? "" });
+    this.asked = new Map();
+    this.count = 0;
+    this.tries = 0;
+    this.roundTrips = [];
+    this.dial();
+    setInterval(() => this.measure(), 500);
+  }
+
+  get up() {
+    return this.socket.readyState === WebSocket.OPEN;
+  }
+
+  dial() {
+    const url = new URL("/play", location.href);
+    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(url);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.greet();
+    this.socket.onmessage = ({ data }) => this.hear(data);
+    this.socket.onclose = () => this.redial();
+  }
+
+  async greet() {
+    const name = `browser ${navigator.platform || ""}`.trim().slice(0, 40);
+    try {
+      this.welcome = await this.ask("hello", { protocol: [1], client: name, resume: this.token });
+    } catch (error) {
+      this.lost(error.message);
+      this.socket.close();
+      return;
+    }
+    this.token = this.welcome.token;
+    sessionStorage.setItem("token", this.token);
+    this.tries = 0;
+    this.opened();
+  }
+
+  redial() {
+    for (const { fail } of this.asked.values()) fail(new Refusal("lost", "the line to the server is lost"));
+    this.asked.clear();
+    this.lost("no connection; trying to come back");
+    setTimeout(() => this.dial(), BACK_OFF[Math.min(this.tries++, BACK_OFF.length - 1)]);
+  }
+
+  // Sends a request. Resolves to its reply, with the frames' bytes as `bytes` where there are some.
+  ask(type, fields = {}) {
+    const id = ++this.count;
+    return new Promise((done, fail) => {
+      if (!this.up) return fail(new Refusal("lost", "there is no line to the server"));
+      this.asked.set(id, { done, fail });
+      this.socket.send(write({ type, id, ...fields }));
+    });
+  }
+
+  // Sends what is answered to nobody.
+  tell(type, fields) {
+    if (this.up) this.socket.send(write({ type, ...fields }));
+  }
+
+  hear(data) {
+    let message, bytes;
+    if (typeof data === "string") {
+      message = read(data);
+    } else {
+      const length = new DataView(data).getUint32(0, true);
+      message = read(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+      bytes = new Uint8Array(data, 4 + length);
+    }
+    const PUSHED = ["tick", "applied", "superseded", "ended"];
+    const waiting = PUSHED.includes(message.type) ? undefined : this.asked.get(message.id);
+    if (waiting === undefined) return this.heard(message, bytes);
+    this.asked.delete(message.id);
+    if (message.type === "error") return waiting.fail(new Refusal(message.code, message.message));
+    waiting.done(bytes === undefined ? message : { ...message, bytes });
+  }
+
+  async measure() {
+    if (!this.up || !this.welcome) return;
+    const began = performance.now();
+    try {
+      await this.ask("ping");
+      this.roundTrips = [...this.roundTrips.slice(-59), performance.now() - began];
+    } catch {
+      // it is lost, which is told elsewhere
+    }
+  }
+}
