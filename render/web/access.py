@@ -123,8 +123,7 @@ def read_token(file: Path | None) -> str:
         raise PlayheadError(f"{file} cannot be read as a token ({error}); choose another file") from None
     if not re.fullmatch(r"[A-Za-z0-9_-]{32,128}", token):
         raise PlayheadError(
-            f"{file} holds no token; it is 32 to 128 letters, digits, `-` and `_`: leave the file out, and one "
-            "is made there"
+            f"{file} holds no token (32 to 128 letters, digits, `-` or `_`); remove it, and a new one is made"
         )
     return token
 

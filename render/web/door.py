@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLError
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,6 +26,7 @@ from playhead.engine.bridge.wire.protocol import MAX_REQUEST, BridgeError
 from playhead.engine.recording.thumbnails import Thumbnails
 from playhead.render.web.access import Guard, WebAddress
 from playhead.render.web.browser_keys import browser_keys
+from playhead.render.web.downloads import Downloads
 from playhead.render.web.page_connection import PageConnection
 from playhead.world.errors import PlayheadError
 
@@ -61,7 +61,7 @@ class WebDoor:
         self._files = {
             path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix in KINDS
         }
-        self._pictures = Thumbnails()
+        self._downloads, self._pictures = Downloads(server), Thumbnails()
         self._drawn: dict[tuple[str, str], bytes] = {}
         self._uvicorn = self._configure()
         self._thread = threading.Thread(target=self._run, name="web door", daemon=True)
@@ -90,6 +90,7 @@ class WebDoor:
                 Route("/page/{name}", self._file),
                 Route("/keys/{world}", self._keys),
                 Route("/picture/{world}/{scene}", self._picture),
+                Route("/download/{ticket}", self._download),
                 WebSocketRoute("/play", self._play),
             ]
         )
@@ -129,7 +130,8 @@ class WebDoor:
 
     async def _play(self, page: WebSocket) -> None:
         await page.accept()
-        await PageConnection(self._server, page, self._limits.rate, self.address.port).serve()
+        rate, port = self._limits.rate, self.address.port
+        await PageConnection(self._server, self._downloads, page, rate, port).serve()
 
     async def _page(self, request: Request) -> Response:
         return self._answer("index.html")
@@ -144,15 +146,18 @@ class WebDoor:
         return Response(data, media_type=KINDS[Path(name).suffix])
 
     async def _keys(self, request: Request) -> Response:
-        def keys() -> Any:
+        def keys() -> bytes:
             world = self._registry.world(request.path_params["world"])
-            return browser_keys(world.config, self._registry.scenes(world))
+            return msgspec.json.encode(browser_keys(world.config, self._registry.scenes(world)))
 
-        return _found(lambda: Response(msgspec.json.encode(keys()), media_type="application/json"))
+        return _found(lambda: Response(keys(), media_type="application/json"))
 
     async def _picture(self, request: Request) -> Response:
         names = request.path_params["world"], request.path_params["scene"]
         return _found(lambda: Response(self._draw(*names), media_type="image/jpeg"))
+
+    async def _download(self, request: Request) -> Response:
+        return self._downloads.fetch(request.path_params["ticket"])
 
     def _draw(self, world: str, scene: str) -> bytes:
         """Where a scene begins, as a JPEG; grey where it has no frames."""

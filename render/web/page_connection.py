@@ -17,8 +17,10 @@ from playhead.engine.bridge.server.limits import RateLimit
 from playhead.engine.bridge.server.refusal import refusal
 from playhead.engine.bridge.server.server import Server
 from playhead.engine.bridge.wire.protocol import BridgeError, DoneReply, FrameHeader, Message
+from playhead.render.web.downloads import Downloads
 from playhead.render.web.frame_flow import FrameFlow
 from playhead.render.web.page_messages import (
+    DownloadRequest,
     SeenRequest,
     WatchRequest,
     decode_page_request,
@@ -34,10 +36,12 @@ WAITING = 256
 class PageConnection(Connection):
     """One page's. `serve` is run on the door's thread; the server's calls the rest."""
 
-    def __init__(self, server: Server, page: WebSocket, rate: int, frames_port: int) -> None:
+    def __init__(
+        self, server: Server, downloads: Downloads, page: WebSocket, rate: int, frames_port: int
+    ) -> None:
         """`rate`: requests a second at the most."""
         super().__init__(RateLimit(rate), frames_port)
-        self._server, self._page, self._rate = server, page, rate
+        self._server, self._downloads, self._page, self._rate = server, downloads, page, rate
         self._loop = asyncio.get_running_loop()
         self._wake, self._ended = asyncio.Event(), asyncio.Event()
         self._waiting: deque[str | bytes] = deque()
@@ -61,13 +65,15 @@ class PageConnection(Connection):
         self._post(self._ended.set)
 
     def _obey(self, request: Message) -> None:
-        if isinstance(request, WatchRequest):
-            try:
+        try:
+            if isinstance(request, WatchRequest):
                 self._watch(request)
-            except BridgeError as error:
-                self.write(refusal(request.id, error))
-        else:
-            self._server.obey(self, request)
+            elif isinstance(request, DownloadRequest):
+                self._downloads.ask(self, request)
+            else:
+                self._server.obey(self, request)
+        except BridgeError as error:
+            self.write(refusal(request.id, error))
 
     def _watch(self, request: WatchRequest) -> None:
         """Goes on with the frames of another session, or in another encoding."""

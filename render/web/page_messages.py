@@ -1,4 +1,4 @@
-"""What a page and a server say to each other: the messages of the bridge as JSON, and three more.
+"""What a page and a server say to each other: the messages of the bridge as JSON, and a few more.
 
 A request is a text of JSON. What comes down is one too or, where frames follow, binary: the length of the
 JSON in four bytes, least first, the JSON, and the frames: raw ones behind a reply with a `shape`, packets
@@ -29,6 +29,17 @@ class SeenRequest(p.Message, tag="seen", frozen=True, kw_only=True):
     number: Annotated[int, Meta(ge=0, le=2**62)]
 
 
+class DownloadRequest(p.SessionRequest, tag="download", frozen=True, kw_only=True):
+    """Asks for the recording of all that was played in a session, to be fetched as a file."""
+
+
+class DownloadReply(p.SessionReply, tag="downloaded", frozen=True, kw_only=True):
+    """It is at `/download/TICKET`, once and for a while; `ticks` are in it, on all branches."""
+
+    ticket: str
+    ticks: int
+
+
 class TickPush(p.Message, tag="tick", frozen=True, kw_only=True):
     """A tick of the session that is watched, a packet a frame; `sizes` are their bytes."""
 
@@ -36,7 +47,9 @@ class TickPush(p.Message, tag="tick", frozen=True, kw_only=True):
     sizes: list[int]
 
 
-_decode = msgspec.json.Decoder(p.Request | WatchRequest | SeenRequest).decode
+_decoder: msgspec.json.Decoder[p.Message] = msgspec.json.Decoder(
+    p.Request | WatchRequest | SeenRequest | DownloadRequest
+)
 _decode_any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_id = msgspec.json.Decoder(p.Id).decode
 _encode = msgspec.json.Encoder().encode
@@ -45,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 def decode_page_request(text: str) -> p.Message:
     """A request. Raises BridgeError for a text that is none."""
     try:
-        return _decode(text)
+        return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise p.BridgeError("malformed", f"no request of this protocol: {str(error)[:200]}") from None
 

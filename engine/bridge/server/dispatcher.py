@@ -15,6 +15,7 @@ from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
 from playhead.engine.bridge.server.state_handlers import StateHandlers
+from playhead.engine.bridge.wire import moment_messages as m
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 
@@ -59,10 +60,10 @@ class Dispatcher:
             p.SnapshotRequest: states.snapshot,
             p.RestoreRequest: states.restore,
             p.SaveRequest: states.save,
-            p.TimelineRequest: moments.timeline,
-            p.SeekRequest: moments.seek,
-            p.PictureRequest: moments.picture,
-            p.BookmarkRequest: moments.bookmark,
+            m.TimelineRequest: moments.timeline,
+            m.SeekRequest: moments.seek,
+            m.PictureRequest: moments.picture,
+            m.BookmarkRequest: moments.bookmark,
         }
 
     def handle(self, connection: Connection, request: p.Message) -> None:

@@ -37,7 +37,8 @@ class HostedSession:
     """A session on the server. The loop's thread owns the session and its past, the server's all else.
 
     `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
-    `seek_memory`: bytes that may be kept for `seek`. `restored`: `past` is that of the state which the loop begins with, or goes on from next.
+    `restored`: `past` is that of the state which the loop begins with, or goes on from next. `seek_memory`:
+    bytes that may be kept to make `seek` quick.
     """
 
     id: str

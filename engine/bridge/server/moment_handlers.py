@@ -10,7 +10,7 @@ from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions
-from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.bridge.wire import moment_messages as m
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Point
@@ -33,25 +33,25 @@ class MomentHandlers:
     def __init__(self, sessions: Sessions, replies: Replies) -> None:
         self._sessions, self._replies = sessions, replies
 
-    def timeline(self, client: KnownClient, request: p.TimelineRequest) -> None:
+    def timeline(self, client: KnownClient, request: m.TimelineRequest) -> None:
         hosted = self._sessions.find(request.session)
         timeline = _timeline(hosted)
         head = timeline.head
         if head is None:
             raise BridgeError("refused", timeline.failure or "nothing was played yet")
-        self._replies.send(client, p.TimelineReply(
+        self._replies.send(client, m.TimelineReply(
             id=request.id, session=hosted.id, branch=head.branch, tick=head.tick,
             branches=[
-                p.BranchInfo(b.id, b.parent.branch if b.parent else None, b.first, b.last, b.seed)
+                m.BranchInfo(b.id, b.parent.branch if b.parent else None, b.first, b.last, b.seed)
                 for b in timeline.branches[-LISTED:]
             ],
             bookmarks=[
-                p.BookmarkInfo(printable(mark.name), *mark.point) for mark in timeline.bookmarks[-LISTED:]
+                m.BookmarkInfo(printable(mark.name), *mark.point) for mark in timeline.bookmarks[-LISTED:]
             ],
             thumbnails=[(point.branch, point.tick) for point, _ in timeline.thumbnails()[-LISTED:]],
         ))  # fmt: skip
 
-    def seek(self, client: KnownClient, request: p.SeekRequest) -> None:
+    def seek(self, client: KnownClient, request: m.SeekRequest) -> None:
         hosted = self._sessions.controlled(client, request.session)
         timeline, point = _timeline(hosted), Point(request.branch, request.tick)
         point = _check(timeline, point)
@@ -67,7 +67,7 @@ class MomentHandlers:
 
         self._look(client, request.id, hosted, asked, done)
 
-    def picture(self, client: KnownClient, request: p.PictureRequest) -> None:
+    def picture(self, client: KnownClient, request: m.PictureRequest) -> None:
         find = self._sessions.find if request.small else lambda id: self._sessions.controlled(client, id)
         hosted = find(request.session)
         timeline = _timeline(hosted)
@@ -75,7 +75,7 @@ class MomentHandlers:
 
         def reply(point: Point, picture: np.ndarray) -> None:
             frames = picture[None]
-            self._replies.send(client, p.PictureReply(
+            self._replies.send(client, m.PictureReply(
                 id=request.id, session=hosted.id, branch=point.branch, tick=point.tick, shape=frames.shape,
             ), frames)  # fmt: skip
 
@@ -88,13 +88,13 @@ class MomentHandlers:
         asked = hosted.loop.ask(lambda session: timeline.picture(session, point))
         self._look(client, request.id, hosted, asked, lambda picture: reply(point, picture))
 
-    def bookmark(self, client: KnownClient, request: p.BookmarkRequest) -> None:
+    def bookmark(self, client: KnownClient, request: m.BookmarkRequest) -> None:
         hosted = self._sessions.controlled(client, request.session)
         timeline = _timeline(hosted)
         if len(timeline.bookmarks) >= LISTED:
             raise BridgeError("limit", f"{LISTED} moments of this session have a name, which is all")
         asked = hosted.loop.ask(lambda session: timeline.bookmark(request.name))
-        self._replies.then(client, request.id, asked, lambda mark: self._replies.send(client, p.BookmarkReply(
+        self._replies.then(client, request.id, asked, lambda mark: self._replies.send(client, m.BookmarkReply(
             id=request.id, session=hosted.id, name=printable(mark.name), branch=mark.point.branch,
             tick=mark.point.tick,
         )))  # fmt: skip

@@ -19,7 +19,6 @@ from playhead.engine.work import Work
 from playhead.scenes.scene import Scene
 from playhead.world.world import World
 
-
 SEEK_MEMORY = 64 * 2**20
 """Bytes of snapshots and latents that a session keeps which is to be `seekable`."""
 

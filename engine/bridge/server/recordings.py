@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from playhead.scenes.scene import Scene
     from playhead.world.world import World
 
+COPY = ".copy"
+"""The ending of a file that is handed out: what is left of one is not rescued."""
 SAVED = 1000
 """Files in the folder, at the most."""
 
@@ -113,21 +115,31 @@ class Recordings:
 
         Raises BridgeError for a name that is taken, and where nothing can be written.
         """
-        assert self._folder is not None and timeline.recorder is not None
+        assert self._folder is not None
         out = self._folder / f"{name}.playhead"
         if out.exists():
             raise BridgeError("refused", f"there is a recording `{name}` already; choose another name")
         if sum(1 for _ in self._folder.glob("*.playhead")) >= SAVED:
             raise BridgeError("limit", f"{SAVED} recordings are in the folder, which is all")
+        return out.name, (yield from self._copy(timeline, lambda draft: self._write(out, draft)))
+
+    def copying(self, timeline: Timeline) -> Work[tuple[Path, int]]:
+        """As `save`, to a file that nobody knows: it is to be handed out, and taken away then."""
+        out = self._new_file().with_suffix(COPY)
+        return out, (yield from self._copy(timeline, lambda draft: writing(out, draft)))
+
+    def _copy(self, timeline: Timeline, write: Callable[[Draft], Work[None]]) -> Work[int]:
+        """Reads what a timeline has written so far, and has it written elsewhere. Returns its ticks."""
+        assert timeline.recorder is not None
         try:
             recording = yield from Recording.reading(timeline.recorder.path)
             draft = yield from drafting(recording, lambda branch: branch.last)
-            yield from self._write(out, draft)
+            yield from write(draft)
         except RecordingError as error:
             if not timeline.recorder.path.exists():
                 raise _closed() from None
             raise BridgeError("refused", str(error)) from None
-        return out.name, sum(len(branch.ticks) for branch in recording.tree.branches.values())
+        return sum(len(branch.ticks) for branch in recording.tree.branches.values())
 
     def _write(self, out: Path, draft: Draft) -> Work[None]:
         """Writes a file, whole or not at all: half of one, of a server that is killed, is not saved."""

@@ -89,9 +89,9 @@ class Server:
         self.frames_port = 0 if address is None else self._bind_frames(frames_port)
         self.connections.frames_port = self.frames_port
         self.sessions = Sessions(self._limits, self.recordings, self.connections, self.publisher, self.post)
-        self.opener, self._saver = Opener(registry, self.sessions, self.post), Slices("saver")
+        self.opener, self.saver = Opener(registry, self.sessions, self.post), Slices("saver")
         self._requests = Dispatcher(
-            registry, self.connections, self.sessions, self.opener, self._saver, self.post
+            registry, self.connections, self.sessions, self.opener, self.saver, self.post
         )
         self._next_sweep = time.monotonic() + 1
         self._stopping = False
@@ -149,7 +149,7 @@ class Server:
             if error is not None and not isinstance(error, BridgeError):
                 log.error("what a server that was killed has left could not be saved", exc_info=error)
 
-        self._saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
+        self.saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
 
     def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)
@@ -219,7 +219,7 @@ class Server:
     def _lost(self, client: KnownClient) -> None:
         """A client's connection is gone: so is its control, and what it waited for."""
         self.opener.cancel(client.token)
-        self._saver.cancel(client.token)
+        self.saver.cancel(client.token)
         self.sessions.leave(client)
 
     def _sweep(self) -> None:
@@ -229,11 +229,11 @@ class Server:
 
     def _close(self) -> None:
         self.sessions.close()
-        for part in (self.opener, self._saver, self.publisher):
+        for part in (self.opener, self.saver, self.publisher):
             part.close()
         until = time.monotonic() + ENDING
         # First those that would leave half a file: a tick that takes longer leaves nothing behind.
-        for wait in (self._saver.wait, self.opener.wait, self.publisher.wait):
+        for wait in (self.saver.wait, self.opener.wait, self.publisher.wait):
             wait(max(0.0, until - time.monotonic()))
         self.sessions.wait(lambda: until - time.monotonic())
         self.sessions.discard()

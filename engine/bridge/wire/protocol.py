@@ -13,6 +13,12 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from playhead.engine.bridge.wire import moment_messages as m
+from playhead.engine.bridge.wire.message import Count, Name, Period, Seconds, Shape, Side, Text
+from playhead.engine.bridge.wire.message import Id as Id
+from playhead.engine.bridge.wire.message import Message as Message
+from playhead.engine.bridge.wire.message import SessionReply as SessionReply
+from playhead.engine.bridge.wire.message import SessionRequest as SessionRequest
 from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
 
@@ -34,32 +40,10 @@ Code = Literal[
 ]  # fmt: skip
 """What kind of refusal an error is. `internal` faults of the server are `ended`: that session is gone."""
 
-Id = Annotated[int, Meta(ge=0, le=2**62)]
-Name = Annotated[str, Meta(max_length=100)]
 Clock = Literal["lockstep", "live"]
 Codec = Literal["raw", "jpeg", "h264"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 Sent = Literal["all", "last", "none"]
-Side = Annotated[int, Meta(ge=1, le=16_384)]
-Count = Annotated[int, Meta(ge=0, le=2**62)]
-Seconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
-Period = Annotated[float, Meta(gt=0, le=3600)]
-Shape = tuple[Side, Side, Side, Annotated[int, Meta(ge=3, le=3)]]
-Text = Annotated[str, Meta(max_length=10_000, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
-"""What a server says, to be shown as it is: nothing in it may move a cursor or colour a terminal."""
-
-
-class Message(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
-    """Any message; `id` is chosen by who asks."""
-
-    id: Id = 0
-
-
-class SessionRequest(Message, frozen=True, kw_only=True):
-    """A request about one session."""
-
-    session: Name
-
 
 # Requests
 
@@ -155,33 +139,6 @@ class BranchRequest(SessionRequest, tag="branch", frozen=True, kw_only=True):
     tick: Id
 
 
-class TimelineRequest(SessionRequest, tag="timeline", frozen=True, kw_only=True):
-    """Asks for the tree of what was played in a session that is recorded, and where in it that stands."""
-
-
-class MomentRequest(SessionRequest, frozen=True, kw_only=True):
-    """A request about a moment of that tree: tick number `tick` on the way to a branch's end."""
-
-    branch: Id
-    tick: Id
-
-
-class SeekRequest(MomentRequest, tag="seek", frozen=True, kw_only=True):
-    """Goes on from a moment that was played; what is played from there is a branch of its own."""
-
-
-class PictureRequest(MomentRequest, tag="picture", frozen=True, kw_only=True):
-    """Asks what a moment looked like, without going there. `small`: the thumbnail nearest to it, at once."""
-
-    small: bool = False
-
-
-class BookmarkRequest(SessionRequest, tag="bookmark", frozen=True, kw_only=True):
-    """Gives the present moment a name; an empty one is made up."""
-
-    name: Annotated[str, Meta(max_length=100, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
-
-
 class SaveRequest(SessionRequest, tag="save", frozen=True, kw_only=True):
     """Saves the recording of all that was played in a session, in the server's folder of recordings."""
 
@@ -213,17 +170,11 @@ class TuneRequest(SessionRequest, tag="tune", frozen=True, kw_only=True):
 Request = (
     HelloRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest | ResetRequest
     | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest | ForkRequest
-    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest | TimelineRequest | SeekRequest
-    | PictureRequest | BookmarkRequest
+    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
+    | m.TimelineRequest | m.SeekRequest | m.PictureRequest | m.BookmarkRequest
 )  # fmt: skip
 
 # Replies
-
-
-class SessionReply(Message, frozen=True, kw_only=True):
-    """A reply about one session."""
-
-    session: Text
 
 
 class ErrorReply(Message, tag="error", frozen=True, kw_only=True):
@@ -328,54 +279,6 @@ class SupersededPush(SessionReply, tag="superseded", frozen=True, kw_only=True):
     """The second receipt of an act that another one followed, or that lost the control, before any tick."""
 
 
-class BranchInfo(msgspec.Struct, frozen=True):
-    """A branch: its ticks are those after `first`, up to `last`; before them it is as `parent`, None of a root.
-
-    `seed`: the root's, from which it all began.
-    """
-
-    id: Count
-    parent: Count | None
-    first: Count
-    last: Count
-    seed: int
-
-
-class BookmarkInfo(msgspec.Struct, frozen=True):
-    name: Text
-    branch: Count
-    tick: Count
-
-
-class TimelineReply(SessionReply, tag="timelined", frozen=True, kw_only=True):
-    """What was played: the newest branches and bookmarks, and where the session stands.
-
-    `thumbnails`: the moments, each a branch and a tick, of which there is a small picture.
-    """
-
-    branch: Count
-    tick: Count
-    branches: list[BranchInfo]
-    bookmarks: list[BookmarkInfo]
-    thumbnails: list[tuple[Count, Count]]
-
-
-class PictureReply(SessionReply, tag="pictured", frozen=True, kw_only=True):
-    """What a moment looked like; the frame follows. `branch` and `tick` are of the picture that there is."""
-
-    branch: Count
-    tick: Count
-    shape: Shape
-
-
-class BookmarkReply(SessionReply, tag="bookmarked", frozen=True, kw_only=True):
-    """The name of a bookmark, and the moment that it is of."""
-
-    name: Text
-    branch: Count
-    tick: Count
-
-
 class SnapshotReply(SessionReply, tag="snapshotted", frozen=True, kw_only=True):
     """The name of a state that was kept, and the tick that it is of."""
 
@@ -417,7 +320,7 @@ class DoneReply(Message, tag="done", frozen=True, kw_only=True):
 Reply = (
     ErrorReply | WelcomeReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply | ActReply
     | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply | EndedPush
-    | DoneReply | TimelineReply | PictureReply | BookmarkReply
+    | DoneReply | m.TimelineReply | m.PictureReply | m.BookmarkReply
 )  # fmt: skip
 PUSHES = (AppliedPush, SupersededPush, ControlReply, EndedPush)
 """What comes unasked."""

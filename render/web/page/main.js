@@ -23,9 +23,7 @@ const bridge = new Bridge({
   },
   lost: (text) => {
     page.lost = text;
-    document.body.dataset.session = "";
-    held.releaseAll();
-    play.shown();
+    play.lost();
   },
 });
 const play = new Play(bridge, picture, held, {

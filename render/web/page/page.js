@@ -38,7 +38,7 @@ export class Page {
   show(play, bridge) {
     const { stats, control } = play;
     document.body.dataset.tick = play.tick ?? "";
-    document.body.dataset.session = play.id ?? "";
+    document.body.dataset.session = play.here ? play.id : "";
     document.body.dataset.control = control.in_control ? "mine" : control.holder || "nobody";
     if (!stats || !play.world) return;
     $("title").textContent = play.scene.title;

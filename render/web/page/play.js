@@ -8,7 +8,7 @@ const GONE = ["unknown_session", "ended"];
 // `shown()` is called whenever anything of it may have changed, `say(text)` with what the player ought to know.
 export class Play {
   constructor(bridge, picture, held, { shown, say, begun }) {
-    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [] });
+    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false });
     this.watched = new URLSearchParams(location.hash.slice(1)).get("watch");
     this.id = this.watched ?? sessionStorage.getItem("session");
     this.own = this.watched === null;
@@ -69,6 +69,7 @@ export class Play {
   async arrive(opened) {
     const another = this.world?.name !== opened.world.name || !this.keys;
     this.id = opened.session;
+    this.here = true;
     if (this.own) sessionStorage.setItem("session", this.id);
     this.world = opened.world;
     this.scene = opened.scene;
@@ -148,6 +149,7 @@ export class Play {
   painted(header) {
     this.bridge.tell("seen", { number: header.number });
     this.tick = header.tick;
+    this.exact = false;
     this.drawn = [...this.drawn.slice(-30), { tick: header.tick, at: performance.now() }];
     if (header.begins && !this.own) this.ask("attach").then((found) => (this.scene = found.scene), () => {});
     for (const [id, act] of this.acts) if (act.tick !== undefined) this.timed(id, act);
@@ -184,13 +186,15 @@ export class Play {
   }
 
   async poll() {
-    if (!this.id || !this.bridge.up || !this.stats) return;
+    if (!this.id || !this.bridge.up) return;
     try {
       const { stats } = await this.ask("stats");
       if (stats.tick === undefined) return;
       this.stats = stats;
-      // A tick that the stream did not bring: while the world stands still no other follows it.
-      if ((stats.paused || stats.waiting) && stats.tick !== this.tick && !this.looking) await this.observe();
+      // While the world stands still its frame is shown as it was dreamed, and not as it was encoded; it is one
+      // that the stream did not bring, perhaps.
+      const stands = (stats.paused || stats.waiting) && !this.looking;
+      if (stands && (stats.tick !== this.tick || !this.exact)) await this.observe();
       this.shown();
     } catch (error) {
       if (GONE.includes(error.code) && this.own) {
@@ -203,14 +207,26 @@ export class Play {
   // Shows the newest frames as they are, not as they were encoded.
   async observe() {
     const found = await this.ask("observe");
+    if (this.looking) return;
     this.tick = found.tick;
     this.seed = found.seed;
+    this.exact = true;
     this.picture.drawRaw(found.bytes, found.shape);
-    return found;
   }
 
-  tune(fields) {
-    return this.order("tune", fields);
+  // Has the session run otherwise; the figures say so at once, and later what the session made of it.
+  tune({ single_step, auto_steps, ...fields }) {
+    const stands = single_step ? { paused: true } : {};
+    const auto = auto_steps === undefined ? {} : { auto: auto_steps };
+    if (this.stats) this.stats = { ...this.stats, ...fields, ...stands, ...auto };
+    this.shown();
+    return this.order("tune", { single_step, auto_steps, ...fields });
+  }
+
+  lost() {
+    this.here = false;
+    this.held.releaseAll();
+    this.shown();
   }
 
   async reset(fields) {
