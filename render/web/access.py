@@ -6,6 +6,7 @@ that came from here (its Origin).
 """
 
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -17,8 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from playhead.world.errors import PlayheadError
 
@@ -144,15 +147,19 @@ class Guard:
             return
         headers = Headers(scope=scope)
         refused = self._refused(scope, headers)
-        if scope["type"] == "websocket":
-            if refused is None:
+        try:
+            if scope["type"] == "http":
+                answer: Callable[..., Awaitable[None]] = self._app if refused is None else refused
+                await answer(scope, receive, _with_headers(send))
+            elif refused is None:
                 await self._app(scope, receive, send)
             else:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: status 403
-            return
-        answer: Callable[..., Awaitable[None]] = self._app if refused is None else refused
-        await answer(scope, receive, _with_headers(send))
+        except (ClientDisconnect, WebSocketDisconnect):
+            pass
+        except Exception:  # a fault of ours, and no reason to leave all others without a server
+            logging.getLogger("playhead").exception("a page's request met with a fault")
 
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         """What is answered in place of what was asked for; None where that may be had."""

@@ -27,13 +27,12 @@ from playhead.engine.recording.thumbnails import Thumbnails
 from playhead.render.web.access import Guard, WebAddress
 from playhead.render.web.browser_keys import browser_keys
 from playhead.render.web.downloads import Downloads
+from playhead.render.web.http_connection import HTTPConnection
 from playhead.render.web.page_connection import PageConnection
 from playhead.world.errors import PlayheadError
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-CONNECTIONS = 256
-"""Connections at a time, of pages and for files; who comes then is told to come again (status 503)."""
 PING = 10.0
 """Seconds after which a page is asked whether it is there still, and within which it has to answer."""
 UNSENT = 256 * 1024
@@ -98,7 +97,7 @@ class WebDoor:
         try:
             config = uvicorn.Config(
                 Guard(app, address),
-                http="h11",
+                http=HTTPConnection,
                 ws="websockets-sansio",
                 ws_max_size=MAX_REQUEST,
                 ws_ping_interval=PING,
@@ -110,7 +109,6 @@ class WebDoor:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS,
                 timeout_graceful_shutdown=1,
                 ssl_certfile=address.certificate,
                 ssl_keyfile=address.key,
@@ -122,7 +120,7 @@ class WebDoor:
             raise PlayheadError(
                 f"{address.certificate} and {address.key} are no TLS files ({error})"
             ) from None
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # faults of ours the guard tells of
         return uvicorn.Server(config)
 
     def _run(self) -> None:

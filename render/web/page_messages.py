@@ -52,6 +52,7 @@ _decoder: msgspec.json.Decoder[p.Message] = msgspec.json.Decoder(
 )
 _decode_any = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_id = msgspec.json.Decoder(p.Id).decode
+_decode_tick = msgspec.json.Decoder(TickPush).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -77,6 +78,12 @@ def encode_for_page(message: p.Message, frames: np.ndarray | None = None) -> str
     if frames is None:
         return said.decode()
     return b"".join((len(said).to_bytes(4, "little"), said, np.ascontiguousarray(frames).data))
+
+
+def decode_page_tick(data: bytes) -> p.FrameHeader:
+    """The header of a tick, as `encode_tick` made it. Raises msgspec's errors for other bytes."""
+    length = int.from_bytes(data[:4], "little")
+    return _decode_tick(data[4 : 4 + length]).header
 
 
 def encode_tick(header: p.FrameHeader, packets: list[bytes]) -> bytes:

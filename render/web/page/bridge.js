@@ -46,7 +46,7 @@ export class Bridge {
     try {
       this.welcome = await this.ask("hello", { protocol: [1], client: name, resume: this.token });
     } catch (error) {
-      this.lost(error.message);
+      if (error.code !== "lost") this.lost(error.message);
       this.socket.close();
       return;
     }
@@ -56,9 +56,16 @@ export class Bridge {
     this.opened();
   }
 
+  // Another tab came as this one, a copy of it perhaps: two would take the session from each other for ever.
+  replace() {
+    this.replaced = true;
+    this.socket.close();
+  }
+
   redial() {
     for (const { fail } of this.asked.values()) fail(new Refusal("lost", "the line to the server is lost"));
     this.asked.clear();
+    if (this.replaced) return this.lost("this session is in another tab now; reload to have it here");
     this.lost("no connection; trying to come back");
     setTimeout(() => this.dial(), BACK_OFF[Math.min(this.tries++, BACK_OFF.length - 1)]);
   }
@@ -91,6 +98,7 @@ export class Bridge {
     const waiting = PUSHED.includes(message.type) ? undefined : this.asked.get(message.id);
     if (waiting === undefined) return this.heard(message, bytes);
     this.asked.delete(message.id);
+    if (message.code === "hello_first") this.replace();
     if (message.type === "error") return waiting.fail(new Refusal(message.code, message.message));
     waiting.done(bytes === undefined ? message : { ...message, bytes });
   }

@@ -167,7 +167,9 @@ export class Play {
     this.acts.set(id, act);
     if (first === undefined) return;
     this.acts.delete(id);
-    this.keyTimes = [...this.keyTimes.slice(-999), first.at - act.time];
+    const took = first.at - act.time;
+    this.keyTimes = [...this.keyTimes.slice(-999), took];
+    document.dispatchEvent(new CustomEvent("keyed", { detail: { id, tick: act.tick, took } }));
   }
 
   controlled(message) {

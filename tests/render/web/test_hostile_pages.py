@@ -13,11 +13,12 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.wire.protocol import MAX_REQUEST
 from playhead.engine.session import Session
+from playhead.render.web import http_connection
 from playhead.render.web.frame_flow import UNDER_WAY
 from playhead.render.web.page_connection import WAITING
 from playhead.world.action import Action
@@ -218,3 +219,27 @@ def as_text(parts: list[bytes]) -> str | bytes:
         return json.dumps(msgpack.unpackb(parts[0]))
     except Exception:
         return parts[0] if len(parts) == 1 else parts[0].decode("latin-1")
+
+
+def test_connections_that_ask_for_nothing_are_hung_up_on_and_there_are_so_many_at_a_time(
+    tiny_world, tiny_scene, monkeypatch
+):
+    monkeypatch.setattr(http_connection, "CONNECTIONS", 6)
+    monkeypatch.setattr(http_connection, "FIRST", 0.5)
+    with serving_pages(tiny_world, tiny_scene) as (_, door), PageClient(door.link) as page:
+        silent = [socket.create_connection(("127.0.0.1", door.address.port), 20) for _ in range(20)]
+        for n, line in enumerate(silent):
+            with contextlib.suppress(OSError):
+                line.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n"[: 3 + n])
+        for line in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert line.recv(100) == b""
+            line.close()
+        pages = [PageClient(door.link) for _ in range(5)]
+        with pytest.raises((OSError, EOFError, WebSocketException)):
+            PageClient(door.link)
+        for one in pages:
+            one.close()
+        assert page.ask("ping")["type"] == "pong"
+        time.sleep(1)  # longer than a connection may say nothing at first
+        assert page.ask("ping")["type"] == "pong"
