@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from playhead.engine.bridge.process import MOMENT
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
@@ -59,6 +61,7 @@ class KeyTimes:
 @contextlib.contextmanager
 def page_door(world: World, scene: Scene) -> Iterator[tuple[Server, WebDoor]]:
     """A server of one world in this process, with a door at a free port."""
+    sys.setswitchinterval(MOMENT)  # as `web` has it
     registry = Registry([world], [scene])
     server = Server(registry, None)
     door = WebDoor(server, registry, WebAddress("127.0.0.1", 0))
@@ -119,9 +122,8 @@ def bench_keys(server: Server, door: WebDoor, browser: "Chrome", presses: int, c
     ]
     if not times:
         raise PlayheadError("no key came to a frame; try again")
-    return KeyTimes(
-        [a for a, _ in times], [b for _, b in times], rate, "h264" if "ms h264" in used else "jpeg"
-    )
+    shown = "h264" if "ms h264" in used else "jpeg"
+    return KeyTimes([whole for whole, _ in times], [beyond for _, beyond in times], rate, shown)
 
 
 def _note_times(hosted: HostedSession) -> tuple[dict[int, float], dict[int, float]]:

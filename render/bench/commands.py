@@ -292,9 +292,7 @@ def bench_web(
         typer.echo(f"browser       Chromium {browser.capabilities['browserVersion']}, headless")
         for codec in ("jpeg", "h264"):
             found = bench_keys(server, door, browser, presses, codec)
-            typer.echo(
-                f"{found.codec:<13} {len(found.whole)} changes of keys, {found.rate:.1f} ticks/s drawn"
-            )
+            typer.echo(f"{found.codec:<13} {len(found.whole)} changes of keys, {found.rate:.1f} ticks/s seen")
             typer.echo(f"key to frame  {machine.spread(found.whole)} ms p50 / p95 / p99")
             typer.echo(f"beyond tick   {machine.spread(found.beyond)} ms p50 / p95 / p99")
         session = next(iter(server.sessions)).id

@@ -1,4 +1,4 @@
-"""HTTP connections of a door: so many at a time, and none that keeps its place without asking for anything."""
+"""HTTP connections of a door: so many at a time, and none that keeps its place and asks for nothing."""
 
 import asyncio
 from typing import cast

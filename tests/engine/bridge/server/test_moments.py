@@ -91,8 +91,8 @@ def test_a_moments_picture_is_its_frame_and_a_small_one_is_there_at_once(recordi
         other.ask(m.PictureRequest(session=session, branch=1, tick=41), m.PictureReply)
 
 
-def test_a_bookmark_is_kept_in_the_tree_and_few_are_many(recording, monkeypatch):
-    server, connect = recording
+def test_a_bookmark_is_kept_in_the_tree_and_there_are_not_endlessly_many(recording, monkeypatch):
+    _, connect = recording
     client = connect()
     session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     walk(client, session, WALK[:5])
