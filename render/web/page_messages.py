@@ -30,13 +30,29 @@ class SeenRequest(p.Message, tag="seen", frozen=True, kw_only=True):
 
 
 class DownloadRequest(p.SessionRequest, tag="download", frozen=True, kw_only=True):
-    """Asks for the recording of all that was played in a session, to be fetched as a file."""
+    """Asks for the recording of all that was played in a session, to be fetched as a file.
+
+    `film`: for a film of the way to the present moment in its place, which is dreamed again for that.
+    """
+
+    film: bool = False
 
 
 class DownloadReply(p.SessionReply, tag="downloaded", frozen=True, kw_only=True):
-    """It is at `/download/TICKET`, once and for a while; `ticks` are in it, on all branches."""
+    """It is at `/download/TICKET`, once and for a while; `ticks` are in it, of a recording on all branches.
+
+    `exact`: what was dreamed again is what was played.
+    """
 
     ticket: str
+    ticks: int
+    exact: bool = True
+
+
+class FilmPush(p.SessionReply, tag="filming", frozen=True, kw_only=True):
+    """How many ticks of a film are done, and of how many."""
+
+    done: int
     ticks: int
 
 

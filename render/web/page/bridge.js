@@ -94,7 +94,7 @@ export class Bridge {
       message = read(new TextDecoder().decode(new Uint8Array(data, 4, length)));
       bytes = new Uint8Array(data, 4 + length);
     }
-    const PUSHED = ["tick", "applied", "superseded", "ended"];
+    const PUSHED = ["tick", "applied", "superseded", "ended", "filming"];
     const waiting = PUSHED.includes(message.type) ? undefined : this.asked.get(message.id);
     if (waiting === undefined) return this.heard(message, bytes);
     this.asked.delete(message.id);

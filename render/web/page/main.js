@@ -66,11 +66,12 @@ const screenshot = async () => {
   }, "image/png");
   page.say(`screenshot of tick ${found.tick}`);
 };
-const record = async () => {
-  const found = await play.order("download");
+const download = async (film) => {
+  const found = await play.order("download", { film });
   if (found === undefined) return;
   Object.assign(document.createElement("a"), { href: `/download/${found.ticket}`, download: "" }).click();
-  page.say(`the recording: ${found.ticks} ticks`);
+  const differs = found.exact ? "" : "; not all of it is what was played, bit for bit";
+  page.say(`the ${film ? "film" : "recording"}: ${found.ticks} ticks${differs}`);
 };
 let hold = false;
 const functions = {
@@ -107,7 +108,8 @@ page.showToolbar([
   ["Moments", "Bookmarks and branches", functions.branches],
   ["Bookmark", "Give this moment a name", functions.bookmark],
   ["Screenshot", "Save the frame as a PNG", functions.screenshot],
-  ["Recording", "Download what was played", record],
+  ["Recording", "Download what was played, as a file that replays", () => download(false)],
+  ["Film", "Download the way to this moment as an MP4", () => download(true)],
   ["Control", "Ask for the control, or hand it over", functions.control],
   ["Watch link", "Let somebody watch", () => page.showLink(`${location.origin}/#watch=${play.id}`)],
   ["Touch", "Buttons for fingers", () => page.toggleTouch()],

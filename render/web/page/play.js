@@ -132,6 +132,7 @@ export class Play {
     if (message.type === "applied") this.applied(message.id, message.tick);
     else if (message.type === "superseded") this.acts.delete(message.id);
     else if (message.type === "controlled") this.controlled(message);
+    else if (message.type === "filming") this.say(`the film is dreamed again: tick ${message.done} of ${message.ticks}`);
     else if (message.type === "ended") this.say(`the session is over: ${message.reason}`);
   }
 

@@ -234,6 +234,29 @@ def test_the_recording_that_is_downloaded_is_what_was_played(served, open_tab, b
     assert not list(timeline.recorder.path.parent.glob("*.copy"))
 
 
+def test_the_film_that_is_downloaded_shows_what_was_played(served, open_tab, browser, tiny_world):
+    import av
+
+    server, door = served
+    tab = open_tab(door.link).begin()
+    timeline = session_of(server, tab).loop.timeline
+    tab.keys(("down", "w"))
+    tab.wait(lambda: tab.tick > 20, "some ticks")
+    tab.keys(("up", "w"), "p")
+    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.click("Film")
+    (file,) = tab.wait(lambda: list(browser.downloads.glob("*.mp4")), "the file")
+    with av.open(str(file)) as film:
+        assert abs(float(film.streams.video[0].average_rate) - 17.5) < 0.01
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    frames = replayed(timeline.tree.path(1), tiny_world)
+    assert len(pictures) == len(frames)
+    for at in (5, -1):  # H.264 blurs a picture of noise, but not into another one
+        near = [np.abs(pictures[at].astype(int) - frame[-1]).mean() for frame in frames]
+        assert np.argmin(near) == at % len(frames)
+    assert not list(timeline.recorder.path.parent.glob("*.copy"))
+
+
 def test_a_screenshot_is_the_frame_as_it_was_dreamed(served, open_tab, browser, tiny_world):
     import pygame
 
