@@ -73,6 +73,25 @@ const download = async (film) => {
   const differs = found.exact ? "" : "; not all of it is what was played, bit for bit";
   page.say(`the ${film ? "film" : "recording"}: ${found.ticks} ticks${differs}`);
 };
+// The prompts that the world has buttons for and the scene has: their buttons, and what they say.
+const prompts = () =>
+  Object.keys(play.keys.buttons).filter((name) => /^prompt_\d+$/.test(name)).slice(0, play.scene.prompts ?? 0)
+    .map((name, n) => [name, play.keys.prompts[play.scene.name]?.[n] ?? name.replace("_", " ")]);
+const tap = (name) => {
+  held.press(`tap ${name}`, [name]);
+  held.release(`tap ${name}`);
+};
+const listPrompts = () => {
+  const found = prompts();
+  if (!found.length) return page.say("this scene has no prompts to choose from");
+  page.showList("Prompts", found.map(([name, text]) => [text, () => (tap(name), page.say(text))]));
+};
+const tellPrompt = (buttons) => {
+  const [asked] = buttons.filter((name) => /^prompt_\d+$/.test(name));
+  if (asked === undefined) return;
+  const found = prompts().find(([name]) => name === asked);
+  page.say(found?.[1] ?? "this scene has no prompt of that number");
+};
 let hold = false;
 const functions = {
   pause: () => play.tune({ paused: !stats().paused }),
@@ -107,6 +126,7 @@ page.showToolbar([
   ["Step", "Play a single tick", functions.single_step],
   ["Moments", "Bookmarks and branches", functions.branches],
   ["Bookmark", "Give this moment a name", functions.bookmark],
+  ["Prompts", "Go on under another prompt", listPrompts],
   ["Screenshot", "Save the frame as a PNG", functions.screenshot],
   ["Recording", "Download what was played, as a file that replays", () => download(false)],
   ["Film", "Download the way to this moment as an MP4", () => download(true)],
@@ -129,8 +149,10 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   if (event.repeat) return;
   down.set(event.code, name);
-  if (held.holds(name)) held.pressKey(name, event.timeStamp);
-  else if (called in SCRUBS) moments.press(SCRUBS[called]);
+  if (held.holds(name)) {
+    held.pressKey(name, event.timeStamp);
+    tellPrompt(held.buttons.get(name) ?? []);
+  } else if (called in SCRUBS) moments.press(SCRUBS[called]);
   else if (!moments.active) functions[called]?.();
 });
 addEventListener("keyup", (event) => {

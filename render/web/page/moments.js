@@ -155,7 +155,7 @@ export class Moments {
         { branch: b.id, tick: b.last },
       ]),
     ];
-    this.page.listMoments(entries.map(([text, { branch, tick }]) => [text, () => this.go({ branch, tick })]));
+    this.page.showList("Bookmarks and branches", entries.map(([text, { branch, tick }]) => [text, () => this.go({ branch, tick })]));
   }
 
   // Draws the strip: pictures of the way to a moment, and under them every branch.

@@ -119,7 +119,9 @@ export class Page {
     $("scene-list").querySelector("button")?.focus();
   }
 
-  listMoments(entries) {
+  // A list to choose from: `entries` are texts, and what each does.
+  showList(title, entries) {
+    $("moments-title").textContent = title;
     $("moment-list").replaceChildren(...entries.map(([text, go]) => {
       const button = make("button", { type: "button", textContent: text });
       button.onclick = () => {
