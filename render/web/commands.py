@@ -43,15 +43,15 @@ def web(
     from playhead.engine.bridge.server.limits import Limits
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import Server
+    from playhead.engine.display import lacks_display
     from playhead.render.web.access import web_address
     from playhead.render.web.door import WebDoor
     from playhead.world.errors import PlayheadError
-    from playhead.world.home import recordings_folder
 
     if recordings is not None and no_record:
         raise PlayheadError("--recordings and --no-record contradict each other; leave one out")
     address = web_address(bind, tls_cert, tls_key, behind_proxy, token_file)
-    folder = None if no_record else recordings or recordings_folder()
+    folder = None if no_record else recordings or _usual_folder()
     registry = Registry.load(world or ["freedoom"], scene or [], device, precision)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, None, limits=limits, recordings=folder)
@@ -60,9 +60,22 @@ def web(
     door.start()
     typer.echo(f"serving {', '.join(registry.worlds)} at {door.link}")
     sys.stdout.flush()
-    if not no_open and address.local:
+    if not no_open and address.local and not lacks_display():  # else one for terminals might take this one
         webbrowser.open(door.link)
     try:
         serve_until_ended(server)
     finally:
         door.stop()
+
+
+def _usual_folder() -> Path | None:
+    """Where plays are recorded; nowhere, and a warning, for a user without a home."""
+    import logging
+
+    from playhead.world.home import NoHome, recordings_folder
+
+    try:
+        return recordings_folder()
+    except NoHome as error:
+        logging.getLogger("playhead").warning("nothing is recorded, so there is no way back: %s", error)
+        return None

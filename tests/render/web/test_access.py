@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from playhead.main import main
 from playhead.render.web.access import WebAddress, is_loopback, parse_web_address, read_token, web_address
 from playhead.world.errors import PlayheadError
 from tests.engine.bridge.conftest import serve_process
@@ -189,16 +190,27 @@ def test_addresses_are_read():
     assert is_loopback("::1") and is_loopback("127.3.2.1") and not is_loopback("127.0.0.1.example")
 
 
-def test_what_is_wrong_is_said_by_the_command_in_a_sentence(tiny_world_folder, tiny_scene):
-    command = [sys.executable, "main.py", "web", "--no-open", "--world", str(tiny_world_folder), "--scene"]
-    done = subprocess.run(
-        [*command, str(tiny_scene), "--bind", "0.0.0.0:*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2 and "needs TLS" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("web", "--no-open", "--recordings", "x", "--no-record"), "contradict each other"),
+        (("web", "--no-open", "--bind", "nowhere"), "is no address of a page"),
+        (("web", "--no-open", "--bind", "203.0.113.1:7780", "--behind-proxy"), "cannot be bound to"),
+        (
+            ("web", "--no-open", "--tls-cert", __file__, "--tls-key", __file__, "--bind", "127.0.0.1:*"),
+            "no TLS files",
+        ),
+        (("serve", "--behind-proxy"), "are for --web"),
+        (("serve", "--bind", "tcp://127.0.0.1:*", "--web", "0.0.0.0:7780"), "needs TLS"),
+    ],
+)
+def test_commands_refuse_in_a_sentence(words, said, tiny_world_folder, tiny_scene, capsys, monkeypatch):
+    options = ("--world", str(tiny_world_folder), "--scene", str(tiny_scene))
+    monkeypatch.setattr(sys, "argv", ["main.py", *words, *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert ended.value.code == 2 and said in told.err and "Traceback" not in told.err
 
 
 def test_by_tls_the_link_is_https_and_the_cookie_is_secure(tiny_world_folder, tiny_scene, tmp_path):
