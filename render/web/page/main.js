@@ -30,7 +30,7 @@ const play = new Play(bridge, picture, held, {
   shown: () => page.show(play, bridge),
   say: (text) => page.say(text),
   begun: (another) => {
-    if (another) page.showTouch(play.keys, held);
+    if (another) page.showTouch(play.keys, held, moments, SCRUBS);
     page.say(`${play.scene.title}  ·  ${play.keys.functions.help?.[0] ?? "F1"} shows the keys`);
   },
 });
@@ -124,6 +124,10 @@ page.showToolbar([
   ["Restart", "Begin the scene again", functions.restart],
   ["Pause", "Stand still, or go on", functions.pause],
   ["Step", "Play a single tick", functions.single_step],
+  ["Slower", "Slow motion", functions.slower],
+  ["Faster", "Faster again", functions.faster],
+  ["Fewer steps", "Fewer denoise steps a tick", functions.fewer_steps],
+  ["More steps", "More denoise steps a tick", functions.more_steps],
   ["Moments", "Bookmarks and branches", functions.branches],
   ["Bookmark", "Give this moment a name", functions.bookmark],
   ["Prompts", "Go on under another prompt", listPrompts],

@@ -165,27 +165,32 @@ export class Page {
     }));
   }
 
-  // Buttons under the picture for fingers, which hold as keys do.
-  showTouch(keys, held) {
-    const cluster = (names) => make("div", {}, ...names.map((name) => {
+  // Buttons under the picture for fingers, which hold as keys do; `scrubs` are names, and what going back or
+  // forward is called with.
+  showTouch(keys, held, moments, scrubs) {
+    const hold = (name, press, release) => {
       const button = make("button", { type: "button", textContent: name.replaceAll("_", " "), tabIndex: -1 });
       button.dataset.hold = name;
-      const up = () => {
-        button.classList.remove("down");
-        held.release(`touch ${name}`);
-      };
       button.onpointerdown = (event) => {
         event.preventDefault();
         button.setPointerCapture(event.pointerId);
         button.classList.add("down");
-        held.press(`touch ${name}`, [name], undefined, event.timeStamp);
+        press(event.timeStamp);
       };
-      button.onpointerup = button.onpointercancel = button.onlostpointercapture = up;
+      button.onpointerup = button.onpointercancel = button.onlostpointercapture = () => {
+        button.classList.remove("down");
+        release();
+      };
       return button;
-    }));
+    };
+    const cluster = (names) => make("div", {}, ...names.map((name) =>
+      hold(name, (time) => held.press(`touch ${name}`, [name], undefined, time), () => held.release(`touch ${name}`))));
     const names = Object.keys(keys.buttons);
     const walks = (name) => /forward|back|left|right/.test(name);
-    $("touch").replaceChildren(cluster(names.filter(walks)), cluster(names.filter((name) => !walks(name))));
+    const ways = Object.entries(scrubs).map(([name, way]) => hold(name, () => moments.press(way), () => moments.release(way)));
+    $("touch").replaceChildren(
+      cluster(names.filter(walks)), cluster(names.filter((name) => !walks(name))), make("div", {}, ...ways),
+    );
   }
 
   toggleTouch(shown = $("touch").hidden) {

@@ -1,5 +1,7 @@
 """What else holds buttons on the page, and browsers that lack something."""
 
+import time
+
 import pytest
 from selenium.webdriver import ActionChains
 
@@ -41,6 +43,14 @@ def test_buttons_for_fingers_hold_for_as_long_as_they_are_touched(served, open_t
     tab.wait(lambda: held_in(server, tab).count(held("turn_left")) > 4, "the turn")
     ActionChains(tab.driver).release().perform()
     tab.wait(lambda: held_in(server, tab)[-1] == held(), "the end of it")
+    tab.wait(lambda: tab.tick > 20, "some ticks")
+    back = tab.driver.find_element("css selector", "[data-hold=scrub_back]")
+    ActionChains(tab.driver).click_and_hold(back).perform()
+    tab.wait(lambda: not tab.run("return document.getElementById('strip').hidden"), "the strip")
+    time.sleep(0.8)
+    ActionChains(tab.driver).release().perform()
+    timeline = server.sessions.find(tab.data["session"]).loop.timeline
+    tab.wait(lambda: len(timeline.branches) == 2, "the branch")
     tab.click("Touch")
     assert not button.is_displayed()
 
