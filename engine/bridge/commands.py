@@ -2,9 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:  # who serves no page needs neither Starlette nor uvicorn
+    from playhead.render.web.access import WebAddress
+    from playhead.render.web.door import WebDoor
 
 ADDRESS = "tcp://127.0.0.1:7770"
 """Where a bridge listens unless it is told otherwise."""
@@ -62,19 +66,25 @@ def serve(
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
-    from playhead.render.web.access import web_address
-    from playhead.render.web.door import WebDoor
     from playhead.world.errors import PlayheadError
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
     if web is None and (tls_cert or tls_key or token_file or behind_proxy):
         raise PlayheadError("--tls-cert, --tls-key, --behind-proxy and --token-file are for --web; add it")
-    page = web_address(web, tls_cert, tls_key, behind_proxy, token_file) if web is not None else None
+    page: WebAddress | None = None
+    if web is not None:
+        from playhead.render.web import access
+
+        page = access.web_address(web, tls_cert, tls_key, behind_proxy, token_file)
     registry = Registry.load(world or ["freedoom"], scene or [], device, precision)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
-    door = WebDoor(server, registry, page, limits) if page is not None else None
+    door: WebDoor | None = None
+    if page is not None:
+        from playhead.render.web import door as doors
+
+        door = doors.WebDoor(server, registry, page, limits)
     ready_to_serve(server)
     typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
     if door is not None:

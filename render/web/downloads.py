@@ -17,7 +17,7 @@ from playhead.engine.bridge.server.server import Server
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.engine.timeline.timeline import Timeline
 from playhead.engine.work import Work
-from playhead.render.web.filming import filming
+from playhead.render.web.dreamed_film import filming
 from playhead.render.web.page_messages import DownloadReply, DownloadRequest, FilmPush
 
 KEPT, PATIENCE = 8, 120.0
