@@ -3,12 +3,13 @@
 import { canDecodeH264 } from "/page/picture.js";
 
 const POLL = 500;  // milliseconds between two questions how it goes, where no tick says so
+const SETTLES = 1000;  // milliseconds in which what was tuned is to be seen in the figures
 const GONE = ["unknown_session", "ended"];
 
 // `shown()` is called whenever anything of it may have changed, `say(text)` with what the player ought to know.
 export class Play {
   constructor(bridge, picture, held, { shown, say, begun }) {
-    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false });
+    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, tuned: -SETTLES });
     this.watched = new URLSearchParams(location.hash.slice(1)).get("watch");
     this.id = this.watched ?? sessionStorage.getItem("session");
     this.own = this.watched === null;
@@ -68,6 +69,7 @@ export class Play {
 
   async arrive(opened) {
     const another = this.world?.name !== opened.world.name || !this.keys;
+    if (this.id !== opened.session) [this.stats, this.tuned] = [null, -SETTLES];
     this.id = opened.session;
     this.here = true;
     if (this.own) sessionStorage.setItem("session", this.id);
@@ -140,7 +142,7 @@ export class Play {
     if (header.session !== this.id) return this.bridge.tell("seen", { number: header.number });
     let at = 0;
     const packets = sizes.map((size) => bytes.subarray(at, (at += size)));
-    if (header.stats !== null) this.stats = header.stats;
+    if (header.stats !== null) this.note(header.stats);
     this.seed = header.seed;
     this.picture.over = this.looking;
     this.picture.take(header, packets);
@@ -193,10 +195,10 @@ export class Play {
     try {
       const { stats } = await this.ask("stats");
       if (stats.tick === undefined) return;
-      this.stats = stats;
+      this.note(stats);
       // While the world stands still its frame is shown as it was dreamed, and not as it was encoded; it is one
       // that the stream did not bring, perhaps.
-      const stands = (stats.paused || stats.waiting) && !this.looking;
+      const stands = (this.stats.paused || stats.waiting) && !this.looking;
       if (stands && (stats.tick !== this.tick || !this.exact)) await this.observe();
       this.shown();
     } catch (error) {
@@ -222,8 +224,15 @@ export class Play {
     const stands = single_step ? { paused: true } : {};
     const auto = auto_steps === undefined ? {} : { auto: auto_steps };
     if (this.stats) this.stats = { ...this.stats, ...fields, ...stands, ...auto };
+    this.tuned = performance.now();
     this.shown();
     return this.order("tune", { single_step, auto_steps, ...fields });
+  }
+
+  // Takes in figures; what was tuned a moment ago they may not know yet.
+  note(stats) {
+    const { paused, speed, steps, auto } = this.stats ?? stats;
+    this.stats = performance.now() < this.tuned + SETTLES ? { ...stats, paused, speed, steps, auto } : stats;
   }
 
   lost() {
