@@ -9,6 +9,8 @@ from playhead.world.config import WorldConfig
 
 LEFT_OUT = ("quit",)
 """Functions of a window that a page has not: a tab is closed by its browser."""
+MODIFIERS = ("left ctrl", "right ctrl", "left alt", "right alt", "left meta", "right meta")
+"""Keys with which a browser takes others: with ctrl, the key to walk closes the tab."""
 OWN = {"branches": ("m",)}
 """Keys of functions where the window's would be wrong: `tab` is how a page is gone through by keyboard."""
 
@@ -28,7 +30,7 @@ def browser_keys(config: WorldConfig, scenes: Sequence[Scene]) -> dict[str, Any]
         if name not in LEFT_OUT
     }
     return {
-        "buttons": {name: keymap.buttons.get(name, ()) for name in space.buttons},
+        "buttons": {name: _without_modifiers(keymap.buttons.get(name, ())) for name in space.buttons},
         "axes": {
             name: {"negative": keys.negative, "positive": keys.positive}
             for name, keys in keymap.axes.items()
@@ -40,6 +42,11 @@ def browser_keys(config: WorldConfig, scenes: Sequence[Scene]) -> dict[str, Any]
         "help": {name: FUNCTIONS[name] for name in functions},
         "prompts": {scene.name: scene.prompts for scene in scenes},
     }
+
+
+def _without_modifiers(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """A button's keys without those that make commands to the browser of others; all, if it has no other."""
+    return tuple(key for key in keys if key not in MODIFIERS) or keys
 
 
 def _mouse(keymap: Keymap, config: WorldConfig) -> dict[str, Any] | None:

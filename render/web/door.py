@@ -155,6 +155,8 @@ class WebDoor:
         return _found(lambda: Response(self._draw(*names), media_type="image/jpeg"))
 
     async def _download(self, request: Request) -> Response:
+        if request.method != "GET":  # HEAD would use up the ticket
+            return Response(status_code=405)
         return self._downloads.fetch(request.path_params["ticket"])
 
     def _draw(self, world: str, scene: str) -> bytes:

@@ -123,6 +123,7 @@ class Downloads:
 
     def fetch(self, ticket: str) -> Response:
         """The file of a ticket, which is taken away once it is on its way."""
+        self._forget_old()
         copy = self._waiting.pop(ticket, None)
         if copy is None:
             return Response("that was fetched already, or waited too long\n", 404, media_type="text/plain")

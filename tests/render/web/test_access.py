@@ -80,8 +80,13 @@ def test_a_path_names_what_is_offered_and_nothing_else(local, path):
     assert get(local, path).status == 404
 
 
+def test_a_download_is_for_get_alone(local):
+    assert get(local, "/download/x", method="HEAD").status == 405
+
+
 def test_what_a_world_is_played_with_is_told(local):
     keys = json.loads(get(local, "/keys/tiny").said)
+    assert keys["buttons"]["attack"] == ["space"]  # and not ctrl, with which `w` closes a tab
     assert keys["buttons"]["forward"] == ["w", "up"] and keys["functions"]["branches"] == ["m"]
     assert "quit" not in keys["functions"] and keys["help"]["pause"] == "pause and go on"
     assert get(local, "/picture/tiny/tiny-scene").getheader("content-type") == "image/jpeg"
