@@ -25,6 +25,9 @@ export class Bridge {
     this.roundTrips = [];
     this.dial();
     setInterval(() => this.measure(), 500);
+    // A page that is left may be kept for the way back to it, and its line with it: nobody else could play then.
+    addEventListener("pagehide", () => this.leave());
+    addEventListener("pageshow", (event) => event.persisted && this.comeBack());
   }
 
   get up() {
@@ -34,11 +37,11 @@ export class Bridge {
   dial() {
     const url = new URL("/play", location.href);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(url);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.greet();
-    this.socket.onmessage = ({ data }) => this.hear(data);
-    this.socket.onclose = () => this.redial();
+    const socket = (this.socket = new WebSocket(url));
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.greet();
+    socket.onmessage = ({ data }) => this.hear(data);
+    socket.onclose = () => socket === this.socket && this.redial();
   }
 
   async greet() {
@@ -62,10 +65,28 @@ export class Bridge {
     this.socket.close();
   }
 
-  redial() {
+  leave() {
+    this.left = true;
+    this.socket.close();
+  }
+
+  comeBack() {
+    this.left = false;
+    if (this.replaced || this.up) return;
+    this.giveUp();
+    this.dial();
+  }
+
+  // Nothing of what was asked will be answered.
+  giveUp() {
     for (const { fail } of this.asked.values()) fail(new Refusal("lost", "the line to the server is lost"));
     this.asked.clear();
+  }
+
+  redial() {
+    this.giveUp();
     if (this.replaced) return this.lost("this session is in another tab now; reload to have it here");
+    if (this.left) return;
     this.lost("no connection; trying to come back");
     setTimeout(() => this.dial(), BACK_OFF[Math.min(this.tries++, BACK_OFF.length - 1)]);
   }

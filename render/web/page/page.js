@@ -40,19 +40,25 @@ export class Page {
     document.body.dataset.tick = play.tick ?? "";
     document.body.dataset.session = play.here ? play.id : "";
     document.body.dataset.control = control.in_control ? "mine" : control.holder || "nobody";
+    this.showState(play);
     if (!stats || !play.world) return;
     $("title").textContent = play.scene.title;
     document.title = `${play.scene.title} · Playhead`;
     if (this.hud) this.showFigures(stats, play, bridge);
     $("held").replaceChildren(...stats.held.map((name) => make("span", { textContent: name.replaceAll("_", " ") })));
+  }
+
+  // At the top right: what is not as usual.
+  showState({ stats, control, trouble, world }) {
     const said = [];
     if (this.lost) said.push([this.lost, "warning"]);
-    if (!control.in_control) said.push([`${control.holder || "nobody"} plays`, ""]);
+    if (trouble && !this.lost) said.push([trouble, "warning"]);
+    if (stats && world && !control.in_control) said.push([`${control.holder || "nobody"} plays`, ""]);
     if (control.in_control && control.asking) said.push([`${control.asking} asks for the control`, "warning"]);
-    if (stats.paused) said.push(["paused", ""]);
-    else if (stats.waiting) said.push(["waiting for a key", ""]);
-    if (stats.speed !== 1) said.push([`${stats.speed}x speed`, ""]);
-    if (stats.slow && !stats.paused) said.push([`running slow: ${stats.rate.toFixed(1)} of ${stats.wanted_rate.toFixed(1)} ticks/s`, "warning"]);
+    if (stats?.paused) said.push(["paused", ""]);
+    else if (stats?.waiting) said.push(["waiting for a key", ""]);
+    if (stats && stats.speed !== 1) said.push([`${stats.speed}x speed`, ""]);
+    if (stats?.slow && !stats.paused) said.push([`running slow: ${stats.rate.toFixed(1)} of ${stats.wanted_rate.toFixed(1)} ticks/s`, "warning"]);
     const text = JSON.stringify(said);
     if (text !== this.said) {
       this.said = text;

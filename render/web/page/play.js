@@ -4,12 +4,14 @@ import { canDecodeH264 } from "/page/picture.js";
 
 const POLL = 500;  // milliseconds between two questions how it goes, where no tick says so
 const SETTLES = 1000;  // milliseconds in which what was tuned is to be seen in the figures
+const RETRY = 5000;  // milliseconds until a session is asked for again where there was no room for one
+const LATER = ["limit", "busy"];
 const GONE = ["unknown_session", "ended"];
 
 // `shown()` is called whenever anything of it may have changed, `say(text)` with what the player ought to know.
 export class Play {
   constructor(bridge, picture, held, { shown, say, begun }) {
-    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, tuned: -SETTLES });
+    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, trouble: "", tuned: -SETTLES });
     this.watched = new URLSearchParams(location.hash.slice(1)).get("watch");
     this.id = this.watched ?? sessionStorage.getItem("session");
     this.own = this.watched === null;
@@ -25,18 +27,26 @@ export class Play {
 
   // Enters the session of this page, a new one where there is none any more, once there is a line.
   async enter() {
+    this.trouble = "opening a session";
+    this.shown();
     try {
       const { worlds } = await this.bridge.ask("worlds");
       this.worlds = worlds;
       const shared = this.bridge.welcome.sessions[0];
       if (worlds.length === 0 && shared) [this.id, this.own] = [shared, false];
       if (this.id !== null && (await this.attach())) return;
-      if (!this.own) return this.say("the session that this link leads to is over");
+      if (!this.own) {
+        this.trouble = "the session that this link leads to is over";
+        return this.shown();
+      }
       const again = this.scene ? { world: this.world.name, scene: this.scene.name, seed: this.seed } : {};
       await this.open(again);
       if (again.world) this.say("the server was started anew, and with it this scene");
     } catch (error) {
-      if (error.code !== "lost") this.say(error.message);
+      if (error.code === "lost") return;
+      this.trouble = error.message;
+      this.shown();
+      if (LATER.includes(error.code)) setTimeout(() => this.here || this.enter(), RETRY);
     }
   }
 
@@ -72,6 +82,7 @@ export class Play {
     if (this.id !== opened.session) [this.stats, this.tuned] = [null, -SETTLES];
     this.id = opened.session;
     this.here = true;
+    this.trouble = "";
     if (this.own) sessionStorage.setItem("session", this.id);
     this.world = opened.world;
     this.scene = opened.scene;

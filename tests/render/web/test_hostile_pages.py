@@ -243,3 +243,26 @@ def test_connections_that_ask_for_nothing_are_hung_up_on_and_there_are_so_many_a
         assert page.ask("ping")["type"] == "pong"
         time.sleep(1)  # longer than a connection may say nothing at first
         assert page.ask("ping")["type"] == "pong"
+
+
+@pytest.mark.parametrize("how", ["close", "vanish"])
+def test_with_its_line_a_page_loses_the_control_and_its_session_stands_still(served, how):
+    server, door = served
+    page = PageClient(door.link)
+    hosted = server.sessions.find(page.ask("open", clock="live")["session"])
+    page.ask("watch", session=hosted.id, codec="jpeg")
+    page.tick()
+    if how == "close":
+        page.close()
+    else:
+        page.line.socket.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: not hosted.lease.holder)
+    wait_for(lambda: not server.publisher.watched(hosted.id))
+    tick = hosted.loop.ask(lambda session: session.tick).result()
+    time.sleep(0.3)
+    assert hosted.loop.ask(lambda session: session.tick).result() == tick
+    with PageClient(door.link) as again:
+        token = page.welcome["token"]
+        assert again.ask("hello", protocol=[1], client="test", resume=token)["token"] == token
+        assert again.ask("control", session=hosted.id, want="take")["in_control"]
+        assert again.ask("act", session=hosted.id, action={"buttons": ["forward"]})["type"] == "received"

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.schema import chain
 from playhead.engine.recording.tree import Point
@@ -14,6 +15,7 @@ from playhead.scenes.scene import load_scene
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.conftest import SEED, make_tiny_context
+from tests.engine.bridge.conftest import wait_for
 from tests.render.web.conftest import serve_pages, serving_pages
 
 pytestmark = pytest.mark.usefixtures("browser")
@@ -272,12 +274,21 @@ def test_a_screenshot_is_the_frame_as_it_was_dreamed(served, open_tab, browser, 
 
 
 def test_a_page_comes_back_to_its_session(served, open_tab):
-    _, door = served
+    server, door = served
     tab = open_tab(door.link).begin()
     session = tab.data["session"]
     tab.driver.refresh()
     tab.begin()
     assert tab.data["session"] == session and tab.data["control"] == "mine"
+    lease = server.sessions.find(session).lease
+    tab.driver.get("about:blank")
+    wait_for(lambda: not lease.holder)  # who is elsewhere lets others play, whatever the browser keeps
+    tab.driver.back()
+    tab.begin()
+    assert tab.data["session"] == session
+    tab.wait(lambda: tab.data["control"] == "mine", "the control")
+    tick = tab.tick
+    tab.wait(lambda: tab.tick > tick + 3, "more ticks")
 
 
 def test_after_the_server_was_killed_and_started_again_the_page_plays_its_scene_and_seed(
@@ -298,3 +309,17 @@ def test_after_the_server_was_killed_and_started_again_the_page_plays_its_scene_
             assert tab.figures["seed"] == seed
             before = tab.tick
             tab.wait(lambda: tab.tick > before, "more ticks")
+
+
+def test_a_page_for_which_there_is_no_room_says_so_and_plays_once_there_is(tiny_world, tiny_scene, open_tab):
+    with serving_pages(tiny_world, tiny_scene, limits=Limits(sessions=1)) as (server, door):
+        first = open_tab(door.link).begin()
+        second = open_tab(door.link)
+        second.wait(lambda: "which is all" in second.state, "the refusal")
+        hosted = session_of(server, first)
+        first.driver.switch_to.window(first.handle)
+        first.driver.get("about:blank")  # else it would be the first to open another one
+        wait_for(lambda: not hosted.lease.holder)
+        server.post(lambda: server.sessions.end(hosted, "it is over"))
+        second.begin()
+        assert "which is all" not in second.state and second.data["control"] == "mine"
