@@ -91,8 +91,9 @@ export class Picture {
     this.context.drawImage(frame, 0, 0, width, height);
   }
 
-  // Draws the last of raw frames, `[n, H, W, 3]` bytes.
+  // Draws the last of raw frames, `[n, H, W, 3]` bytes. What is left to draw of the tick before is not drawn.
   drawRaw(bytes, [count, height, width]) {
+    this.newest = Math.floor(this.newest) + 0.5;
     this.resize(width, height);
     this.context.putImageData(toImage(bytes.subarray((count - 1) * height * width * 3), width, height), 0, 0);
   }

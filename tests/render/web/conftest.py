@@ -147,6 +147,11 @@ class Tab:
                 chain.key_up(word[1])
         chain.perform()
 
+    def pause(self, loop) -> None:
+        """Presses `p`, until the session of that loop stands still; the page says so sooner."""
+        self.keys("p")
+        self.wait(lambda: "paused" in self.state and loop.stats.paused, "the pause")
+
     def click(self, word: str) -> None:
         """Presses the button of that word above the picture."""
         self.driver.switch_to.window(self.handle)

@@ -51,8 +51,7 @@ def test_keys_are_held_from_press_to_release_and_the_hashes_are_those_of_a_scrip
     tab.wait(lambda: tab.tick > began + 5, "some ticks")
     tab.keys(("up", "w"), ("up", LEFT), "e")
     tab.wait(lambda: tab.tick > began + 12, "some more")
-    tab.keys("p")
-    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.pause(session_of(server, tab).loop)
     timeline.recorder.flush()
     ticks = timeline.tree.path(timeline.head.branch)
     words = [tick.action.in_words() for tick in ticks]
@@ -122,8 +121,7 @@ def test_a_key_that_is_held_goes_back_and_play_goes_on_from_there_on_a_branch(se
     first = timeline.branches[1].first
     assert 0 <= first < 20 and timeline.branches[0].last == end.tick
     tab.wait(lambda: timeline.head.tick > first + 3, "more ticks")
-    tab.keys("p")
-    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.pause(session_of(server, tab).loop)
     timeline.recorder.flush()
     ticks = timeline.tree.path(2)
     frames = replayed(ticks, tiny_world)
@@ -227,8 +225,7 @@ def test_the_recording_that_is_downloaded_is_what_was_played(served, open_tab, b
     server, door = served
     tab = open_tab(door.link).begin()
     timeline = session_of(server, tab).loop.timeline
-    tab.keys("p")
-    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.pause(session_of(server, tab).loop)
     tab.click("Recording")
     (file,) = tab.wait(lambda: list(browser.downloads.glob("*.playhead")), "the file")
     recording = Recording.read(file)
@@ -244,8 +241,8 @@ def test_the_film_that_is_downloaded_shows_what_was_played(served, open_tab, bro
     timeline = session_of(server, tab).loop.timeline
     tab.keys(("down", "w"))
     tab.wait(lambda: tab.tick > 20, "some ticks")
-    tab.keys(("up", "w"), "p")
-    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.keys(("up", "w"))
+    tab.pause(session_of(server, tab).loop)
     tab.click("Film")
     (file,) = tab.wait(lambda: list(browser.downloads.glob("*.mp4")), "the file")
     with av.open(str(file)) as film:
@@ -264,8 +261,7 @@ def test_a_screenshot_is_the_frame_as_it_was_dreamed(served, open_tab, browser, 
 
     server, door = served
     tab = open_tab(door.link).begin()
-    tab.keys("p")
-    tab.wait(lambda: "paused" in tab.state, "the pause")
+    tab.pause(session_of(server, tab).loop)
     ticks = session_of(server, tab).loop.timeline.tree.path(1)
     tab.keys("c")
     (file,) = tab.wait(lambda: list(browser.downloads.glob("*.png")), "the file")

@@ -55,8 +55,7 @@ def test_a_tick_of_several_frames_ends_with_its_last(public_door, open_tab):
         tab = open_tab(f"{door.link}?codec=jpeg").begin()
         hosted = server.sessions.find(tab.data["session"])
         assert hosted.world.config.frames_per_tick > 1
-        tab.keys("p")
-        tab.wait(lambda: "paused" in tab.state, "the pause")
+        tab.pause(hosted.loop)
         frames = hosted.loop.ask(lambda session: session.frames).result()
         tab.wait(lambda: np.array_equal(tab.pixels(), frames[-1]), "the last frame")
 
