@@ -1,4 +1,4 @@
-# `make play` and `make test` set everything up in .venv first; it needs Python 3.11 or later.
+# `make play`, `make web` and `make test` set everything up in .venv first; it needs Python 3.11 or later.
 # ARGS goes to the program or to pytest: make play ARGS="--help", make test ARGS="-k cache".
 # Tests run in two processes side by side, about 1 GB each; make test WORKERS=4 has more, WORKERS=0 none.
 # `make mutants` breaks the modules that carry the laws (docs/mutants.md); ARGS names some: make mutants ARGS=schema.
@@ -15,10 +15,13 @@ LAWS := schema tree session kv_cache sampler noise held clock lease protocol aut
 TESTS_session := test_session or test_together
 TESTS_kv_cache := test_kv_cache or test_far_memory
 
-.PHONY: play test mutants
+.PHONY: play web test mutants
 
 play: $(VENV)/.play
 	$(VENV)/bin/python main.py play $(ARGS)
+
+web: $(VENV)/.play
+	$(VENV)/bin/python main.py web $(ARGS)
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .

@@ -88,7 +88,7 @@ def test_it_has_all_that_is_shipped_and_no_other_name(wheel: Path) -> None:
         names = {Path(name) for name in archive.namelist()}
         about = next(archive.read(str(name)).decode() for name in names if name.name == "METADATA")
     assert {name.parts[0] for name in names} == {"playhead", f"playhead-{playhead.__version__}.dist-info"}
-    kinds = (".py", ".toml", ".safetensors", ".npz", ".jpg", ".md", ".typed")
+    kinds = (".py", ".toml", ".safetensors", ".npz", ".jpg", ".md", ".typed", ".html", ".js", ".css", ".svg")
     tracked = (
         [Path(n) for n in call("git", "ls-files", folder=ROOT).splitlines()]
         if (ROOT / ".git").exists()

@@ -1,19 +1,19 @@
 """The `serve` and `keys` commands of the command line."""
 
-import contextlib
-import ctypes
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
 
+if TYPE_CHECKING:  # who serves no page needs neither Starlette nor uvicorn
+    from playhead.render.web.access import WebAddress
+    from playhead.render.web.door import WebDoor
+
 ADDRESS = "tcp://127.0.0.1:7770"
 """Where a bridge listens unless it is told otherwise."""
-M_ARENA_MAX, HEAPS = -8, 2
-"""A parameter of glibc's `mallopt`, and the heaps that the threads of a server share."""
 
 app = typer.Typer(no_args_is_help=True, help="Keys, by which machines trust each other.")
 
@@ -54,45 +54,51 @@ def serve(
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
     recordings: Annotated[Path | None, typer.Option(help="Folder that clients may save to.")] = None,
     idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
+    web: Annotated[str | None, typer.Option(help="Also let browsers play: HOST:PORT of the page.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The page's certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A proxy sees to TLS.")] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Where the page's token is kept, else a new one each time.")
+    ] = None,
 ) -> None:
     """Let other programs play: sessions without a window, over ZeroMQ."""
-    import gc
-    import signal
+    from playhead.engine.bridge.process import ready_to_serve, serve_until_ended, share_heaps
 
-    _share_heaps()  # before torch begins threads
+    share_heaps()  # before torch begins threads
     from playhead.engine.bridge.server.limits import Limits
     from playhead.engine.bridge.server.registry import Registry
-    from playhead.engine.bridge.server.server import MOMENT, Server
+    from playhead.engine.bridge.server.server import Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
-    from playhead.world import interrupts
+    from playhead.world.errors import PlayheadError
     from playhead.world.offload.memory_budget import MemoryBudget
 
     trusted = load_server_keys(key, clients)
     check_address(bind, trusted)
+    if web is None and (tls_cert or tls_key or token_file or behind_proxy):
+        raise PlayheadError("--tls-cert, --tls-key, --behind-proxy and --token-file are for --web; add it")
+    page: WebAddress | None = None
+    if web is not None:
+        from playhead.render.web import access
+
+        page = access.web_address(web, tls_cert, tls_key, behind_proxy, token_file)
     budget = MemoryBudget.parse(vram, ram, memory * 2**20)
     registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder, budget, cache)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
-    for number in interrupts.ending():
-        signal.signal(number, lambda *_: server.stop())
-    gc.collect()
-    gc.freeze()  # to go through what was loaded takes the collector 0.1 s, in which nobody has a tick
-    server.rescue()
+    door: WebDoor | None = None
+    if page is not None:
+        from playhead.render.web import door as doors
+
+        door = doors.WebDoor(server, registry, page, limits)
+    ready_to_serve(server)
     typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
+    if door is not None:
+        door.start()
+        typer.echo(f"play in a browser: {door.link}")
     sys.stdout.flush()
-    sys.setswitchinterval(MOMENT)  # else one who computes may keep the one who answers waiting for 5 ms
     try:
-        server.run()
+        serve_until_ended(server)
     finally:
-        interrupts.end_at_once()  # a tick that is under way yet would be torn down with the interpreter
-
-
-def _share_heaps() -> None:
-    """Has the threads that are begun from now on share a few heaps, where there is glibc.
-
-    It gives each thread a heap of its own else, and sessions come and go with their threads: what one leaves
-    in its heap is of no use to the next.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # another C library has no such parameter
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
+        if door is not None:
+            door.stop()

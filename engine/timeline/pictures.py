@@ -41,6 +41,12 @@ class Pictures:
         with self._lock:
             return sorted(self._thumbnails.items(), key=lambda item: item[0])
 
+    def nearest(self, point: Point) -> tuple[Point, np.ndarray] | None:
+        """The thumbnail nearest to a moment on the way to it, and the moment that it is of; None without."""
+        line = {branch.id for branch in self._tree.lineage(point.branch)}
+        near = [(p, small) for p, small in self.thumbnails() if p.branch in line]
+        return min(near, key=lambda item: abs(item[0].tick - point.tick), default=None)
+
     def moved(self) -> None:
         """Takes note that play goes on from elsewhere: a thumbnail of that is due."""
         self._due = 0
@@ -60,11 +66,10 @@ class Pictures:
 
     def enlarged(self, point: Point, size: tuple[int, int]) -> np.ndarray:
         """The nearest thumbnail on the way to a point, enlarged to `size` (height, width); black if none."""
-        line = {branch.id for branch in self._tree.lineage(point.branch)}
-        near = [(p, small) for p, small in self.thumbnails() if p.branch in line]
-        if not near:
+        found = self.nearest(point)
+        if found is None:
             return np.zeros((*size, 3), np.uint8)
-        _, small = min(near, key=lambda item: abs(item[0].tick - point.tick))
+        _, small = found
         rows, columns = (np.arange(n) * m // n for n, m in zip(size, small.shape[:2], strict=True))
         picture: np.ndarray = small[rows][:, columns]
         return picture

@@ -316,6 +316,42 @@ def bench_batch(
         typer.echo(f"real game     {rate:.0f} frames/s: ViZDoom, one core, as `train collect` plays it")
 
 
+@app.command("web")
+def bench_web(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[str | None, typer.Option(help="Scene; else the world's first.")] = None,
+    presses: Annotated[int, typer.Option(help="Times that a key is pressed for each encoding.", min=5)] = 100,
+    ticks: Annotated[int, typer.Option(help="Live ticks for each number of watchers.", min=20)] = 240,
+    watchers: Annotated[int, typer.Option(help="Pages that watch beside none.", min=1, max=64)] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Play in a headless browser on this machine, and print what that costs beyond the ticks."""
+    from playhead.render.bench import machine
+    from playhead.render.bench.browser import bench_keys, bench_watching_pages, headless, page_door
+    from playhead.scenes.scene import load_scene, scenes_of
+    from playhead.world.world import World
+
+    loaded = World.load(world, device)
+    loaded.share_cores()
+    config = loaded.config
+    start = load_scene(scene) if scene else scenes_of(config)[0]
+    typer.echo(f"hardware      {machine.hardware(loaded.device)}")
+    typer.echo(f"world         {config.name}, {config.frame_width} x {config.frame_height}")
+    with page_door(loaded, start) as (server, door), headless() as browser:
+        typer.echo(f"browser       Chromium {browser.capabilities['browserVersion']}, headless")
+        for codec in ("jpeg", "h264"):
+            found = bench_keys(server, door, browser, presses, codec)
+            typer.echo(f"{found.codec:<13} {len(found.whole)} changes of keys, {found.rate:.1f} ticks/s seen")
+            typer.echo(f"key to frame  {machine.spread(found.whole)} ms p50 / p95 / p99")
+            typer.echo(f"beyond tick   {machine.spread(found.beyond)} ms p50 / p95 / p99")
+        session = next(iter(server.sessions)).id
+        for phase in bench_watching_pages(server, door, session, [0, watchers, 0, watchers], ticks):
+            typer.echo(
+                f"watched       by {phase.watchers}: {phase.missed} of {phase.counted} ticks missed, "
+                f"{1000 * phase.tick_p50:.1f} ms p50, {1000 * phase.tick_p99:.1f} ms p99"
+            )
+
+
 @app.command("bridge")
 def bench_bridge(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",

@@ -5,12 +5,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from playhead.engine.bridge.server.connection import Connection, KnownClient
 from playhead.engine.bridge.server.limits import Limits, RateLimit
 from playhead.engine.bridge.wire import protocol
 from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError, HelloRequest
@@ -21,46 +21,54 @@ COPIED = 256 * 1024
 thread of pyzmq's has to give these back, which costs milliseconds now and then."""
 
 
-@dataclass
-class KnownClient:
-    """Somebody who said hello, and the connection by which to reach it; None once that is gone."""
+class SocketConnection(Connection):
+    """A connection of a ROUTER socket: ZeroMQ's name for it, and the descriptor of its TCP connection."""
 
-    token: str
-    name: str
-    connection: "Connection | None" = None
-    last_used: float = field(default_factory=time.monotonic)
-
-
-@dataclass
-class Connection:
-    """A connection that a request came by: ZeroMQ's name for it, its socket, who speaks by it."""
-
-    route: bytes
-    fd: int
-    allowance: RateLimit
-    client: KnownClient | None = None
-    last_used: float = field(default_factory=time.monotonic)
-    _sent: list[tuple[zmq.MessageTracker, int]] = field(default_factory=list)
-
-    def sent(self, tracker: zmq.MessageTracker, size: int) -> None:
-        self._sent.append((tracker, size))
+    def __init__(
+        self, router: zmq.Socket[bytes], route: bytes, fd: int, allowance: RateLimit, frames_port: int
+    ) -> None:
+        super().__init__(allowance, frames_port)
+        self.route, self.fd, self._router = route, fd, router
+        self._sent: list[tuple[zmq.MessageTracker, int]] = []
 
     @property
     def unread(self) -> int:
-        """Bytes of frames that are still to be read at the other end."""
         self._sent = [(tracker, size) for tracker, size in self._sent if not tracker.done]
         return sum(size for _, size in self._sent)
 
+    def write(self, message: protocol.Message, frames: np.ndarray | None = None) -> bool:
+        parts = [self.route, protocol.encode(message)]
+        try:
+            if frames is None:
+                self._router.send_multipart(parts, zmq.NOBLOCK)
+                return True
+            self._router.send_multipart(parts, zmq.NOBLOCK | zmq.SNDMORE)
+            data = np.ascontiguousarray(frames).data
+            tracker = self._router.send(data, zmq.NOBLOCK, copy=False, track=True)
+            assert isinstance(tracker, zmq.MessageTracker)
+            self._sent.append((tracker, frames.nbytes))
+        except zmq.ZMQError:  # its queue is full, or it is gone
+            return False
+        return True
+
+    def cut(self) -> None:
+        cut(self.fd)
+
 
 class Connections:
-    """All connections of a ROUTER socket, and the clients who speak by them. Lives on the server's thread."""
+    """All connections, those of a ROUTER socket and others that `join`, and the clients who speak by them.
+
+    Lives on the server's thread. `frames_port`: where frames are published for those of the socket.
+    """
 
     def __init__(
         self, router: zmq.Socket[bytes], limits: Limits, lost: Callable[[KnownClient], None]
     ) -> None:
         """`lost` is told of a client whose connection is gone."""
         self._limits, self._lost = limits, lost
-        self._by_route: dict[bytes, Connection] = {}
+        self._by_route: dict[bytes, SocketConnection] = {}
+        self._joined: set[Connection] = set()
+        self.frames_port = 0
         self.clients: dict[str, KnownClient] = {}
         self.monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._router = router
@@ -72,9 +80,21 @@ class Connections:
         found = self._by_route.get(route)
         if found is None:
             self.watch()  # an older connection of the same number is gone by now, and has to go here first
-            found = self._by_route[route] = Connection(route, fd, RateLimit(self._limits.rate))
+            allowance = RateLimit(self._limits.rate)
+            found = SocketConnection(self._router, route, fd, allowance, self.frames_port)
+            self._by_route[route] = found
         found.last_used = time.monotonic()
         return found
+
+    def join(self, connection: Connection) -> None:
+        """Takes in a connection of another door than the socket."""
+        self._joined.add(connection)
+
+    def part(self, connection: Connection) -> None:
+        """Takes note that such a connection is gone."""
+        self._joined.discard(connection)
+        if connection.client is not None:
+            self.lose(connection.client)
 
     def welcome(self, hello: HelloRequest, connection: Connection) -> KnownClient:
         """The client that says hello: a new one, one that comes back, or the one that said it before."""
@@ -113,16 +133,9 @@ class Connections:
         self, connection: Connection, message: protocol.Message, frames: np.ndarray | None = None
     ) -> None:
         """As `send`, to whoever a request came from."""
-        parts = [connection.route, protocol.encode(message)]
-        try:
-            if frames is None:
-                self._router.send_multipart(parts, zmq.NOBLOCK)
-                return
+        if frames is not None:
             self._check_unread(connection)
-            self._router.send_multipart(parts, zmq.NOBLOCK | zmq.SNDMORE)
-            data = np.ascontiguousarray(frames).data
-            connection.sent(self._router.send(data, zmq.NOBLOCK, copy=False, track=True), frames.nbytes)
-        except zmq.ZMQError:  # its queue is full, or it is gone
+        if not connection.write(message, frames):
             self._cut(connection)
 
     def name(self, token: str) -> str:
@@ -132,8 +145,8 @@ class Connections:
     def _cut(self, connection: Connection) -> None:
         """Ends a connection, and with it all that waits to be read there."""
         self.watch()
-        if self._by_route.get(connection.route) is connection:
-            cut(connection.fd)
+        if connection in self._joined or connection in self._by_route.values():
+            connection.cut()
         if connection.client is not None:
             self.lose(connection.client)
 
@@ -142,8 +155,10 @@ class Connections:
         unread = connection.unread
         if unread > self._limits.unread:
             self._cut(connection)
-        elif unread and sum(c.unread for c in self._by_route.values()) > self._limits.waiting:
-            self._cut(max(self._by_route.values(), key=lambda c: c.unread))
+            return
+        everybody = [*self._by_route.values(), *self._joined]
+        if unread and sum(c.unread for c in everybody) > self._limits.waiting:
+            self._cut(max(everybody, key=lambda c: c.unread))
 
     def watch(self) -> None:
         """Takes note at once of connections that have ended."""
@@ -163,6 +178,9 @@ class Connections:
         for connection in list(self._by_route.values()):
             if connection.client is None and now - connection.last_used > 5:
                 del self._by_route[connection.route]
+        for joined in list(self._joined):
+            if joined.client is None and now - joined.last_used > 5:
+                joined.cut()
 
     def close(self) -> None:
         self._router.disable_monitor()

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playhead.engine.bridge.server.connections import Connection, Connections, KnownClient
+from playhead.engine.bridge.server.connection import Connection, KnownClient
+from playhead.engine.bridge.server.connections import Connections
+from playhead.engine.bridge.server.moment_handlers import MomentHandlers
 from playhead.engine.bridge.server.open_handlers import OpenHandlers
 from playhead.engine.bridge.server.opener import Opener
 from playhead.engine.bridge.server.play_handlers import PlayHandlers
@@ -13,6 +15,7 @@ from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
 from playhead.engine.bridge.server.state_handlers import StateHandlers
+from playhead.engine.bridge.wire import moment_messages as m
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
 
@@ -31,14 +34,13 @@ class Dispatcher:
         opener: Opener,
         saver: Slices,
         post: Callable[[Callable[[], None]], None],
-        frames_port: int,
     ) -> None:
-        """`post` has something called on the server's thread; `frames_port` is where frames are published."""
+        """`post` has something called on the server's thread."""
         self._registry, self._connections, self._sessions = registry, connections, sessions
-        self._frames_port = frames_port
         replies = Replies(connections, registry, post)
         opening = OpenHandlers(registry, sessions, opener, replies)
         playing = PlayHandlers(sessions, replies)
+        moments = MomentHandlers(sessions, replies)
         states = StateHandlers(registry, sessions, saver, replies)
         self._handlers: dict[type[p.Message], Handler] = {
             p.PingRequest: self._ping,
@@ -58,6 +60,10 @@ class Dispatcher:
             p.SnapshotRequest: states.snapshot,
             p.RestoreRequest: states.restore,
             p.SaveRequest: states.save,
+            m.TimelineRequest: moments.timeline,
+            m.SeekRequest: moments.seek,
+            m.PictureRequest: moments.picture,
+            m.BookmarkRequest: moments.bookmark,
         }
 
     def handle(self, connection: Connection, request: p.Message) -> None:
@@ -77,7 +83,7 @@ class Dispatcher:
         client = self._connections.welcome(request, connection)
         self._connections.send(client, p.WelcomeReply(
             id=request.id, protocol=p.VERSION, server="Playhead", token=client.token,
-            frames_port=self._frames_port, sessions=[h.id for h in self._sessions if h.public],
+            frames_port=connection.frames_port, sessions=[h.id for h in self._sessions if h.public],
         ))  # fmt: skip
 
     def _ping(self, client: KnownClient, request: p.PingRequest) -> None:

@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from playhead.engine.bridge.server.acts import ActSource
 from playhead.engine.bridge.server.lease import Lease
 from playhead.engine.bridge.server.session_past import SessionPast, Ticks
@@ -17,6 +19,7 @@ from playhead.scenes.scene import Scene
 from playhead.world.action import Action
 
 if TYPE_CHECKING:
+    from playhead.engine.timeline.timeline import Timeline
     from playhead.world.world import World
 
 
@@ -34,7 +37,8 @@ class HostedSession:
     """A session on the server. The loop's thread owns the session and its past, the server's all else.
 
     `attached`: the tokens of clients who asked what it is. `keeping`: snapshots that are being taken.
-    `restored`: `past` is that of the state which the loop begins with, or goes on from next.
+    `restored`: `past` is that of the state which the loop begins with, or goes on from next. `seek_memory`:
+    bytes that may be kept to make `seek` quick.
     """
 
     id: str
@@ -47,6 +51,8 @@ class HostedSession:
     public: bool = False
     last_used: float = field(default_factory=time.monotonic)
     waiting_steps: int = 0
+    waiting_looks: int = 0
+    seek_memory: int = 0
     snapshots: dict[str, HostedSnapshot] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
     pending_snapshots: int = 0
@@ -105,6 +111,13 @@ class HostedSession:
     def ticks(self) -> Ticks | None:
         """On the loop's thread: a copy of the past, None where it is not known."""
         return None if self.past.ticks is None else list(self.past.ticks)
+
+    def seek(self, session: Session, timeline: "Timeline", point: Point) -> np.ndarray:
+        """On the loop's thread: goes on from a moment that was played. Returns its frames."""
+        frames = timeline.seek(session, point)
+        self.past.begin(timeline.tree.path(point.branch, point.tick))
+        self.restored = True
+        return frames
 
     def restore(self, session: Session, kept: HostedSnapshot) -> None:
         """On the loop's thread: goes back to a kept state."""

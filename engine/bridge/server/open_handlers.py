@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from playhead.engine.bridge.server.connections import KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.opener import OpenedSession, Opener
 from playhead.engine.bridge.server.recordings import RecordedPoint
@@ -18,6 +18,9 @@ from playhead.engine.session import Session, Snapshot
 from playhead.engine.work import Work
 from playhead.scenes.scene import Scene
 from playhead.world.world import World
+
+SEEK_MEMORY = 64 * 2**20
+"""Bytes of snapshots and latents that a session keeps which is to be `seekable`."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,15 @@ class OpenHandlers:
         seed = check_seed(scene.seed if request.seed is None else request.seed)
         steps = world.steps if request.steps is None else request.steps
         check_steps(world, steps)
+        memory = SEEK_MEMORY if request.seekable and recordings.records else 0
 
         def make() -> Work[OpenedSession]:
             session = registry.open(world, scene, seed)
             yield
             session.steps = steps
-            return OpenedSession(session, recordings.timeline(world, scene))
+            return OpenedSession(session, recordings.timeline(world, scene, memory))
 
-        self._host(client, request.id, world, scene, request.clock, make)
+        self._host(client, request.id, world, scene, request.clock, make, memory)
 
     def attach(self, client: KnownClient, request: p.AttachRequest) -> None:
         hosted = self._sessions.find(request.session)
@@ -120,6 +124,7 @@ class OpenHandlers:
         scene: Scene,
         clock: p.Clock,
         make: Callable[[], Work[OpenedSession]],
+        seek_memory: int = 0,
     ) -> None:
         """Opens a session of a client's, and answers with what it is."""
 
@@ -130,4 +135,4 @@ class OpenHandlers:
             else:
                 self._replies.opened(client, id, future.result())
 
-        self._opener.open(client.token, world, scene, clock, make, opened)
+        self._opener.open(client.token, world, scene, clock, make, opened, seek_memory)

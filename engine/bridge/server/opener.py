@@ -59,19 +59,22 @@ class Opener:
         clock: Clock,
         make: "Callable[[], Work[OpenedSession]]",
         then: "Callable[[Future[HostedSession]], None]",
+        seek_memory: int = 0,
     ) -> None:
         """Hosts the session that `make` makes, slice by slice, and calls `then`.
 
-        It is given up where its client's connection is lost. Raises BridgeError where no further one fits.
+        It is given up where its client's connection is lost. `seek_memory`: bytes that its timeline keeps
+        beside. Raises BridgeError where no further one fits.
         """
         sessions = self._sessions
         if self.opening >= OPENING or self._slices.count(client) >= OPENING_EACH:
             raise BridgeError("busy", "other sessions are being opened; try again in a moment")
         sessions.check_room(self.opening)
         size = session_bytes(world)
-        sessions.check_memory(size)
+        reserved = size + seek_memory
+        sessions.check_memory(reserved)
         self.opening += 1
-        sessions.reserved += size
+        sessions.reserved += reserved
 
         def host() -> Generator[None, None, HostedSession]:
             begun = yield from make()
@@ -83,11 +86,14 @@ class Opener:
             loop.world = world
             past = SessionPast(min(MOST, MEMORY // size), begun.past, begun.snapshots)
             id, lease = secrets.token_urlsafe(12), Lease(client, client)
-            return HostedSession(id, scene, loop, acts, lease, clock, past, restored=begun.past is not None)
+            return HostedSession(
+                id, scene, loop, acts, lease, clock, past, seek_memory=seek_memory,
+                restored=begun.past is not None,
+            )  # fmt: skip
 
         def opened(future: "Future[HostedSession]") -> None:
             self.opening -= 1
-            sessions.reserved -= size
+            sessions.reserved -= reserved
             if future.exception() is None:
                 sessions.add(future.result())
                 future.result().loop.start()

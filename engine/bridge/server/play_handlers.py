@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from playhead.engine.bridge.server.connections import KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.registry import check_steps
 from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.sessions import Sessions

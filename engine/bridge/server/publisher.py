@@ -21,12 +21,19 @@ SUBSCRIPTIONS = 64
 """Topics that one connection may have asked for; and how many it may ask for in a second."""
 
 
+FrameReceiver = Callable[[FrameHeader, list[bytes]], None]
+"""Takes a tick of a stream, a packet a frame, on the encoder's thread; may not block."""
+
+
 class Stream:
-    """A session's frames in one encoding, while somebody watches them."""
+    """A session's frames in one encoding, while somebody watches them: `watchers` are connections to the
+    socket, `receivers` those who are handed ticks in this process.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.watchers: set[int] = set()
+        self.receivers: frozenset[FrameReceiver] = frozenset()
         self.key_wanted = False
         self._size = (0, 0)
         self._encoder: VideoEncoder | None = None
@@ -36,8 +43,8 @@ class Stream:
         """Begins anew with the next tick."""
         self._encoder, self.key_wanted = None, True
 
-    def encode(self, hosted: HostedSession, tick: Tick) -> list[bytes]:
-        """On the encoder's thread: the message of a tick."""
+    def encode(self, hosted: HostedSession, tick: Tick) -> tuple[FrameHeader, list[bytes]]:
+        """On the encoder's thread: the header and the packets of a tick."""
         height, width = tick.frames.shape[1:3]
         if self._encoder is None or self._size != (height, width):
             self._encoder, self._size = make_encoder(self.codec, height, width), (height, width)
@@ -51,7 +58,7 @@ class Stream:
             height=height, width=width, period=tick.timing.period, ready=tick.timing.ready,
             stats=None if stats is None else msgspec.to_builtins(stats),
         )  # fmt: skip
-        return [topic(hosted.id, self.codec), encode(header), *(packet for packet, _ in packets)]
+        return header, [packet for packet, _ in packets]
 
 
 @dataclass
@@ -110,6 +117,24 @@ class Publisher:
         for fd in doubtful:
             cut(fd)
 
+    def watch(self, session: str, codec: Codec, receive: FrameReceiver) -> None:
+        """On the server's thread: has the ticks of a session that there is handed over, from the next on."""
+        stream = self._streams.setdefault(topic(session, codec), Stream(codec))
+        stream.receivers |= {receive}
+        stream.key_wanted = True
+
+    def leave(self, session: str, codec: Codec, receive: FrameReceiver) -> None:
+        """On the server's thread: ends that."""
+        name = topic(session, codec)
+        if (stream := self._streams.get(name)) is not None:
+            stream.receivers -= {receive}
+            self._drop_unwatched(name, stream)
+
+    def begin(self, session: str, codec: Codec) -> None:
+        """On any thread: has the next tick of a stream sent as one that decoding may begin with."""
+        if (stream := self._streams.get(topic(session, codec))) is not None:
+            stream.key_wanted = True
+
     def watched(self, session: str) -> bool:
         return any(topic(session, codec) in self._streams for codec in CODECS)
 
@@ -164,8 +189,11 @@ class Publisher:
         stream = self._streams.get(name)
         if stream is not None:
             stream.watchers.discard(fd)
-            if not stream.watchers:
-                del self._streams[name]
+            self._drop_unwatched(name, stream)
+
+    def _drop_unwatched(self, name: bytes, stream: Stream) -> None:
+        if not stream.watchers and not stream.receivers:
+            del self._streams[name]
 
     def _run(self) -> None:
         while True:
@@ -181,11 +209,15 @@ class Publisher:
 
     def _encode(self, stream: Stream, hosted: HostedSession, tick: Tick) -> None:
         try:
-            parts = stream.encode(hosted, tick)
+            header, packets = stream.encode(hosted, tick)
         except Exception:  # of one stream, and no reason to leave all others without theirs
             logging.getLogger("playhead").exception("a tick could not be encoded")
             stream.restart()
-        else:
+            return
+        for receive in stream.receivers:
+            receive(header, packets)
+        if stream.watchers:
+            parts = [topic(hosted.id, stream.codec), encode(header), *packets]
             self._post(lambda: self._send(parts))
 
     def _send(self, parts: list[bytes]) -> None:

@@ -14,6 +14,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.schema import RecordingError
 from playhead.engine.recording.tree import Point
+from playhead.engine.timeline.store import SnapshotStore
 from playhead.engine.timeline.timeline import Timeline
 from playhead.engine.work import Work
 from playhead.world.errors import PlayheadError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from playhead.scenes.scene import Scene
     from playhead.world.world import World
 
+COPY = ".copy"
+"""The ending of a file that is handed out: what is left of one is not rescued."""
 SAVED = 1000
 """Files in the folder, at the most."""
 
@@ -57,11 +60,17 @@ class Recordings:
         if self._folder is not None:
             yield from rescuing(self._folder, SAVED, tell)
 
-    def timeline(self, world: "World", scene: "Scene") -> Timeline | None:
-        """Where a new session is recorded; None: nowhere."""
+    @property
+    def records(self) -> bool:
+        """Whether sessions are recorded."""
+        return self._folder is not None
+
+    def timeline(self, world: "World", scene: "Scene", seek_memory: int = 0) -> Timeline | None:
+        """Where a new session is recorded; None: nowhere. `seek_memory`: bytes for a quick way back."""
         if self._folder is None:
             return None
-        return Timeline(Recorder(self._new_file(), world, scene.title))
+        recorder = Recorder(self._new_file(), world, scene.title)
+        return Timeline(recorder, SnapshotStore(memory=seek_memory) if seek_memory else None)
 
     def _new_file(self) -> Path:
         assert self._folder is not None
@@ -106,21 +115,31 @@ class Recordings:
 
         Raises BridgeError for a name that is taken, and where nothing can be written.
         """
-        assert self._folder is not None and timeline.recorder is not None
+        assert self._folder is not None
         out = self._folder / f"{name}.playhead"
         if out.exists():
             raise BridgeError("refused", f"there is a recording `{name}` already; choose another name")
         if sum(1 for _ in self._folder.glob("*.playhead")) >= SAVED:
             raise BridgeError("limit", f"{SAVED} recordings are in the folder, which is all")
+        return out.name, (yield from self._copy(timeline, lambda draft: self._write(out, draft)))
+
+    def copying(self, timeline: Timeline) -> Work[tuple[Path, int]]:
+        """As `save`, to a file that nobody knows: it is to be handed out, and taken away then."""
+        out = self._new_file().with_suffix(COPY)
+        return out, (yield from self._copy(timeline, lambda draft: writing(out, draft)))
+
+    def _copy(self, timeline: Timeline, write: Callable[[Draft], Work[None]]) -> Work[int]:
+        """Reads what a timeline has written so far, and has it written elsewhere. Returns its ticks."""
+        assert timeline.recorder is not None
         try:
             recording = yield from Recording.reading(timeline.recorder.path)
             draft = yield from drafting(recording, lambda branch: branch.last)
-            yield from self._write(out, draft)
+            yield from write(draft)
         except RecordingError as error:
             if not timeline.recorder.path.exists():
                 raise _closed() from None
             raise BridgeError("refused", str(error)) from None
-        return out.name, sum(len(branch.ticks) for branch in recording.tree.branches.values())
+        return sum(len(branch.ticks) for branch in recording.tree.branches.values())
 
     def _write(self, out: Path, draft: Draft) -> Work[None]:
         """Writes a file, whole or not at all: half of one, of a server that is killed, is not saved."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from playhead.engine.bridge.server.connections import Connections, KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
+from playhead.engine.bridge.server.connections import Connections
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.refusal import refusal
 from playhead.engine.bridge.server.registry import Registry, scene_info

@@ -16,7 +16,8 @@ import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from playhead.engine.bridge.server.connections import Connection, Connections, KnownClient
+from playhead.engine.bridge.server.connection import Connection, KnownClient
+from playhead.engine.bridge.server.connections import Connections
 from playhead.engine.bridge.server.dispatcher import Dispatcher
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.opener import Opener
@@ -53,7 +54,7 @@ class Server:
     def __init__(
         self,
         registry: Registry,
-        address: str,
+        address: str | None,
         keys: ServerKeys | None = None,
         limits: Limits | None = None,
         frames_port: int | None = None,
@@ -61,10 +62,12 @@ class Server:
     ) -> None:
         """Binds at once; without a `frames_port` to the address's next port or, if that is taken, to any.
 
+        `address` None: nothing is bound, and connections come by other doors (`connections.join`).
         `recordings`: the folder that clients may save to. Raises PlayheadError for an address that cannot be
         had, or not without keys, and for a folder that cannot be written.
         """
-        check_address(address, keys)
+        if address is not None:
+            check_address(address, keys)
         self._limits, self.recordings = limits or Limits(), Recordings(recordings)
         self._context = zmq.Context()
         # Without keys too: ZeroMQ then speaks to nobody who does not shake hands as it has since version 3.
@@ -73,21 +76,22 @@ class Server:
         self._authenticator.start()
         if keys is not None:
             self._authenticator.configure_curve_callback("*", credentials_provider=keys)
-        self._router = self._socket(zmq.ROUTER, address, keys)
+        self._router = self._socket(zmq.ROUTER, address or "", keys)
         self._router.maxmsgsize = protocol.MAX_REQUEST
         self._router.rcvhwm, self._router.sndhwm = 64, 256
         self.connections = Connections(self._router, self._limits, self._lost)
-        self._frames = self._socket(zmq.XPUB, address, keys)
+        self._frames = self._socket(zmq.XPUB, address or "", keys)
         self._frames.maxmsgsize = 1024
         self._work = WorkQueue()
         self.post = self._work.post
-        self._publisher = Publisher(self._frames, self.post, lambda session: session in self.sessions)
-        self.address = self._bind(self._router, address)
-        self.frames_port = self._bind_frames(frames_port)
-        self.sessions = Sessions(self._limits, self.recordings, self.connections, self._publisher, self.post)
-        self.opener, self._saver = Opener(registry, self.sessions, self.post), Slices("saver")
+        self.publisher = Publisher(self._frames, self.post, lambda session: session in self.sessions)
+        self.address = "" if address is None else self._bind(self._router, address)
+        self.frames_port = 0 if address is None else self._bind_frames(frames_port)
+        self.connections.frames_port = self.frames_port
+        self.sessions = Sessions(self._limits, self.recordings, self.connections, self.publisher, self.post)
+        self.opener, self.saver = Opener(registry, self.sessions, self.post), Slices("saver")
         self._requests = Dispatcher(
-            registry, self.connections, self.sessions, self.opener, self._saver, self.post, self.frames_port
+            registry, self.connections, self.sessions, self.opener, self.saver, self.post
         )
         self._next_sweep = time.monotonic() + 1
         self._stopping = False
@@ -98,7 +102,7 @@ class Server:
         `failed` is told so before the sessions are ended: a window is to say why, not merely to close.
         """
         poller = zmq.Poller()
-        monitors = self.connections.monitor, self._publisher.monitor
+        monitors = self.connections.monitor, self.publisher.monitor
         for source in (self._router, self._frames, *monitors, self._work.woken):
             poller.register(source, zmq.POLLIN)
         faults = 0
@@ -121,8 +125,8 @@ class Server:
     def _turn(self, ready: dict[object, int]) -> None:
         """Does what there is to do: work, and what has come in at the sockets that are `ready`."""
         self._work.do()
-        if self._frames in ready or self._publisher.monitor in ready:
-            self._publisher.subscriptions()
+        if self._frames in ready or self.publisher.monitor in ready:
+            self.publisher.subscriptions()
         if self.connections.monitor in ready:
             self.connections.watch()
         if self._router in ready:
@@ -145,7 +149,7 @@ class Server:
             if error is not None and not isinstance(error, BridgeError):
                 log.error("what a server that was killed has left could not be saved", exc_info=error)
 
-        self._saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
+        self.saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
 
     def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)
@@ -199,15 +203,23 @@ class Server:
                 request = protocol.decode_request(parts[0])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise BridgeError("malformed", f"no request of this protocol: {str(error)[:200]}") from None
-            self._requests.handle(connection, request)
         except Exception as error:
             id = protocol.request_id(parts[0]) if parts else 0
             self.connections.answer(connection, refusal(id, error))
+        else:
+            self.obey(connection, request)
+
+    def obey(self, connection: Connection, request: protocol.Message) -> None:
+        """On the server's thread: carries out a request, or answers why it is refused."""
+        try:
+            self._requests.handle(connection, request)
+        except Exception as error:
+            self.connections.answer(connection, refusal(request.id, error))
 
     def _lost(self, client: KnownClient) -> None:
         """A client's connection is gone: so is its control, and what it waited for."""
         self.opener.cancel(client.token)
-        self._saver.cancel(client.token)
+        self.saver.cancel(client.token)
         self.sessions.leave(client)
 
     def _sweep(self) -> None:
@@ -217,11 +229,11 @@ class Server:
 
     def _close(self) -> None:
         self.sessions.close()
-        for part in (self.opener, self._saver, self._publisher):
+        for part in (self.opener, self.saver, self.publisher):
             part.close()
         until = time.monotonic() + ENDING
         # First those that would leave half a file: a tick that takes longer leaves nothing behind.
-        for wait in (self._saver.wait, self.opener.wait, self._publisher.wait):
+        for wait in (self.saver.wait, self.opener.wait, self.publisher.wait):
             wait(max(0.0, until - time.monotonic()))
         self.sessions.wait(lambda: until - time.monotonic())
         self.sessions.discard()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from playhead.engine.bridge.server.connections import Connections, KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
+from playhead.engine.bridge.server.connections import Connections
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.lease import ControlState, Lease
 from playhead.engine.bridge.server.limits import Limits
@@ -168,6 +169,7 @@ class Sessions:
     def _fits(self, more: int) -> bool:
         held = sum(
             session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.pending_snapshots + len(h.past))
+            + h.seek_memory
             for h in self if h.loop.world is not None
         )  # fmt: skip
         return held + self.reserved + more <= self.limits.memory * 2**20

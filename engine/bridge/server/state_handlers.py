@@ -3,7 +3,7 @@
 import secrets
 from concurrent.futures import Future
 
-from playhead.engine.bridge.server.connections import KnownClient
+from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSnapshot
 from playhead.engine.bridge.server.registry import Registry, check_seed, session_bytes
 from playhead.engine.bridge.server.replies import Replies

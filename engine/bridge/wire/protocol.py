@@ -13,6 +13,12 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from playhead.engine.bridge.wire import moment_messages as m
+from playhead.engine.bridge.wire.message import Count, Name, Period, Seconds, Shape, Side, Text
+from playhead.engine.bridge.wire.message import Id as Id
+from playhead.engine.bridge.wire.message import Message as Message
+from playhead.engine.bridge.wire.message import SessionReply as SessionReply
+from playhead.engine.bridge.wire.message import SessionRequest as SessionRequest
 from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import PlayheadError
 
@@ -34,32 +40,10 @@ Code = Literal[
 ]  # fmt: skip
 """What kind of refusal an error is. `internal` faults of the server are `ended`: that session is gone."""
 
-Id = Annotated[int, Meta(ge=0, le=2**62)]
-Name = Annotated[str, Meta(max_length=100)]
 Clock = Literal["lockstep", "live"]
 Codec = Literal["raw", "jpeg", "h264"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
 Sent = Literal["all", "last", "none"]
-Side = Annotated[int, Meta(ge=1, le=16_384)]
-Count = Annotated[int, Meta(ge=0, le=2**62)]
-Seconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
-Period = Annotated[float, Meta(gt=0, le=3600)]
-Shape = tuple[Side, Side, Side, Annotated[int, Meta(ge=3, le=3)]]
-Text = Annotated[str, Meta(max_length=10_000, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
-"""What a server says, to be shown as it is: nothing in it may move a cursor or colour a terminal."""
-
-
-class Message(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
-    """Any message; `id` is chosen by who asks."""
-
-    id: Id = 0
-
-
-class SessionRequest(Message, frozen=True, kw_only=True):
-    """A request about one session."""
-
-    session: Name
-
 
 # Requests
 
@@ -84,13 +68,17 @@ class WorldsRequest(Message, tag="worlds", frozen=True, kw_only=True):
 
 
 class OpenRequest(Message, tag="open", frozen=True, kw_only=True):
-    """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed."""
+    """Opens a session; the client controls it. Nothing chosen: the first world, its first scene, its seed.
+
+    `seekable`: what makes `seek` quick and `picture` sharp is kept, where the session is recorded.
+    """
 
     world: Name = ""
     scene: Name = ""
     seed: int | None = None
     steps: int | None = None
     clock: Clock = "lockstep"
+    seekable: bool = False
 
 
 class AttachRequest(SessionRequest, tag="attach", frozen=True, kw_only=True):
@@ -183,15 +171,10 @@ Request = (
     HelloRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest | ResetRequest
     | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest | ForkRequest
     | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
+    | m.TimelineRequest | m.SeekRequest | m.PictureRequest | m.BookmarkRequest
 )  # fmt: skip
 
 # Replies
-
-
-class SessionReply(Message, frozen=True, kw_only=True):
-    """A reply about one session."""
-
-    session: Text
 
 
 class ErrorReply(Message, tag="error", frozen=True, kw_only=True):
@@ -337,7 +320,7 @@ class DoneReply(Message, tag="done", frozen=True, kw_only=True):
 Reply = (
     ErrorReply | WelcomeReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply | ActReply
     | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply | EndedPush
-    | DoneReply
+    | DoneReply | m.TimelineReply | m.PictureReply | m.BookmarkReply
 )  # fmt: skip
 PUSHES = (AppliedPush, SupersededPush, ControlReply, EndedPush)
 """What comes unasked."""

@@ -18,6 +18,7 @@ import msgpack
 import psutil
 import zmq
 
+from playhead.engine.bridge.wire import moment_messages as m
 from playhead.engine.bridge.wire import protocol as p
 from playhead.world.action import Action
 from tests.engine.bridge.conftest import ROOT, serve_process
@@ -104,6 +105,11 @@ class Hostile:
             lambda: self._pack(p.ForkRequest, session=session),
             lambda: self._pack(p.BranchRequest, session=session, tick=draw.choice((0, 1, 2**60))),
             lambda: self._pack(p.StatsRequest, session=session),
+            lambda: self._pack(m.TimelineRequest, session=session),
+            lambda: self._pack(m.BookmarkRequest, session=session, name=self._text()),
+            lambda: self._pack(m.SeekRequest, session=session, branch=1, tick=draw.choice((0, 1, 2**60))),
+            lambda: self._pack(m.PictureRequest, session=session, branch=draw.choice((1, 2**60)), tick=0,
+                                           small=draw.choice((True, False))),
             lambda: self._pack(p.ControlRequest, session=session,
                                            want=draw.choice(("take", "release", "grant"))),
             lambda: self._pack(p.TuneRequest, session=session, clock=draw.choice((None, "live", "lockstep"))),
