@@ -157,6 +157,12 @@ def _public_worlds() -> Iterable[Finding]:
     yield Finding("encoders", found, "" if found else lack)
 
 
+def _language_models() -> Iterable[Finding]:
+    version = _version("mcp")
+    lack = f"language models as players by `mcp`: {install('mcp')}"
+    yield Finding("MCP", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
@@ -184,5 +190,6 @@ _PARTS = {
     "ViZDoom": _training,
     "Minari": _data_sets,
     "public worlds": _public_worlds,
+    "language models": _language_models,
     "worlds": _worlds,
 }

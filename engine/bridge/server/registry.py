@@ -71,6 +71,10 @@ class Registry:
             raise BridgeError("unknown_scene", f"there is no scene `{name}`; here are {', '.join(scenes)}")
         return scene
 
+    def scenes(self, world: World) -> Sequence[Scene]:
+        """All that a world has."""
+        return [*self._scenes[world.config.name].values()]
+
     def start(self, session: Session, scene: Scene, seed: int) -> None:
         """Puts a session of this world at the start of a scene; its steps stay."""
         self._starts.enter(session, scene, seed)
