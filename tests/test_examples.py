@@ -71,6 +71,20 @@ def test_a_stand_in_for_a_language_model_plays_and_what_it_played_replays(tmp_pa
     assert verify(kept, World.load("freedoom", "cpu")) is None
 
 
+def test_the_notebook_runs_and_has_been_run(tmp_path):
+    """Its cells run one after the other, and each of those that show something has a film in its output."""
+    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    (tmp_path / "cells.py").write_text("\n".join("".join(cell["source"]) for cell in code))
+    done = subprocess.run(
+        [sys.executable, "cells.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = ["".join(out["data"].get("text/html", "")) for cell in code for out in cell["outputs"]]
+    assert sum("<video" in page for page in shown) == 3
+
+
 def test_the_page_about_agents_is_true(tmp_path):
     """Its Python blocks run one after the other; the last one needs another machine."""
     page = (ROOT / "docs" / "agents.md").read_text("utf-8")

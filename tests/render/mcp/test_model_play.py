@@ -11,7 +11,7 @@ from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.recorder import Recorder
 from playhead.engine.recording.replay import verify
 from playhead.engine.recording.tree import Point
-from playhead.engine.rollout import rollout
+from playhead.engine.rollout import rolling
 from playhead.engine.session import Session
 from playhead.engine.timeline.timeline import Timeline
 from playhead.scenes.scene import load_scene
@@ -34,7 +34,7 @@ def scripted(world_folder, scene_folder, path, actions=SAME) -> tuple[list[np.nd
     session = Session(world, scene.context, scene.seed, scene)
     timeline = Timeline(Recorder(path, world, scene.title))
     timeline.begin(session)
-    frames = [session.frames, *rollout(session, actions, timeline)]
+    frames = [session.frames, *rolling(session, actions, timeline)]
     timeline.close()
     return frames, [tick.hash for tick in Recording.read(path).tree.path(1)]
 
