@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playhead.engine.agents import make as make
     from playhead.engine.bridge.client.client import Client as Client
+    from playhead.engine.notebook_film import Film as Film
     from playhead.engine.recording.reader import Recording as Recording
     from playhead.engine.session import Session as Session
+    from playhead.render.script_rollout import rollout as rollout
     from playhead.scenes.scene import load_scene as load_scene
     from playhead.world.action import Action as Action
     from playhead.world.errors import PlayheadError as PlayheadError
@@ -21,12 +23,14 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Action": "playhead.world.action",
     "Client": "playhead.engine.bridge.client.client",
+    "Film": "playhead.engine.notebook_film",
     "PlayheadError": "playhead.world.errors",
     "Recording": "playhead.engine.recording.reader",
     "Session": "playhead.engine.session",
     "World": "playhead.world.world",
     "load_scene": "playhead.scenes.scene",
     "make": "playhead.engine.agents",
+    "rollout": "playhead.render.script_rollout",
 }
 """Where each public name is from."""
 

@@ -35,6 +35,7 @@ from playhead.engine.recording.commands import replay
 from playhead.render.bench.commands import app as bench_app
 from playhead.render.evaluate.commands import evaluate, train_report
 from playhead.render.export.commands import export
+from playhead.render.mcp.commands import mcp
 from playhead.render.web.commands import web
 from playhead.scenes.commands import app as scenes_app
 from playhead.scenes.worlds_commands import app as worlds_app
@@ -52,6 +53,7 @@ app.command()(export)
 app.command()(serve)
 app.command()(web)
 app.command()(evaluate)
+app.command()(mcp)
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.add_typer(recordings_app, name="recordings")

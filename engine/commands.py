@@ -33,7 +33,7 @@ def rollout(
     from playhead.controls.keymap import find_keymap
     from playhead.controls.script import load_actions
     from playhead.engine.recording.recorder import Recorder
-    from playhead.engine.rollout import rollout as run
+    from playhead.engine.rollout import rolling as run
     from playhead.engine.session import Session
     from playhead.engine.timeline.timeline import Timeline
     from playhead.render.export.export import ClipInfo, check_export, exporting

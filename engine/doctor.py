@@ -184,6 +184,12 @@ def _needed(config: WorldConfig) -> str:
     return f", takes {told_least(usual)} of {kind} memory{within}"
 
 
+def _language_models() -> Iterable[Finding]:
+    version = _version("mcp")
+    lack = f"language models as players by `mcp`: {install('mcp')}"
+    yield Finding("MCP", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
@@ -213,5 +219,6 @@ _PARTS = {
     "ViZDoom": _training,
     "Minari": _data_sets,
     "public worlds": _public_worlds,
+    "language models": _language_models,
     "worlds": _worlds,
 }

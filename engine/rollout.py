@@ -9,7 +9,7 @@ from playhead.engine.timeline.timeline import Timeline
 from playhead.world.action import Action
 
 
-def rollout(
+def rolling(
     session: Session, actions: Sequence[Action], timeline: Timeline | None = None
 ) -> Iterator[np.ndarray]:
     """Steps through `actions`; yields each tick's frames, uint8 `(frames_per_tick, H, W, 3)`.

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from playhead.engine.frame_copy import FrameCopy
+from playhead.engine.notebook_film import Film
+from playhead.engine.recent_frames import RecentFrames, in_notebook
 from playhead.world.action import RE_ANCHOR, Action, prompt_number
 from playhead.world.binding import bind, switch_prompt
 from playhead.world.context import Context
@@ -68,6 +70,7 @@ class Session:
         self._anchor: dict[str, Any] | None = None
         self._state = world.new_state()
         self._copy = FrameCopy()
+        self._recent = RecentFrames(world.config.ticks_per_second) if in_notebook() else None
         self._commit: Future[None] | None = None
         self._pending = False
 
@@ -87,6 +90,8 @@ class Session:
         self._anchor = self._state.state() if self._obeys else None
         self.tick = 0
         self.frames = self._take_frames(first)
+        if self._recent is not None:
+            self._recent.begin(self.frames)
         return self.frames
 
     def check(self, action: Action) -> None:
@@ -140,6 +145,8 @@ class Session:
         self.tick += 1
         if decode:
             self.frames = self._copy.take()
+            if self._recent is not None:
+                self._recent.add(self.frames)
         return self.frames
 
     @property
@@ -173,6 +180,8 @@ class Session:
         self._commit, self._pending = commit, True
         self.tick += 1
         self.frames = self._take_frames(self._state.frames)
+        if self._recent is not None:
+            self._recent.add(self.frames)
         return self.frames
 
     @property
@@ -222,6 +231,8 @@ class Session:
         bind(self.world, self._state, self.context)
         self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
         self.frames = snapshot.frames
+        if self._recent is not None:
+            self._recent.begin(self.frames)
         return self.frames
 
     def fork(self) -> "Session":
@@ -241,6 +252,14 @@ class Session:
             for _ in range(sampling.reach + sampling.window if graphs else 2):
                 self.step(Action())
             self.reset()
+
+    def _repr_html_(self) -> str:
+        """What it showed lately, as a film; outside of a notebook nothing but its newest frames is kept."""
+        frames = self.frames if self._recent is None else self._recent.frames()
+        config = self.world.config
+        where = self.scene.title if self.scene is not None else config.title
+        caption = f"{where}: tick {self.tick}, seed {self.seed}, {self.steps} denoise steps a tick"
+        return Film(frames, config.ticks_per_second * config.frames_per_tick, caption)._repr_html_()
 
     def _obey(self, action: Action) -> None:
         """Carries out the commands among the held buttons: first a return to the start, then a prompt."""

@@ -195,6 +195,19 @@ def decoder(
 
 
 @app.command()
+def push(
+    world: Annotated[str, typer.Argument(help="A world that is here: name or folder.")],
+    repo: Annotated[str, typer.Argument(help="OWNER/REPO on the hub; made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it one that nobody else sees.")] = False,
+) -> None:
+    """Push a world to the hub: weights, world.toml and a model card, for `World.from_pretrained`."""
+    from playhead.world.hub_worlds import push_world
+    from playhead.world.world_folders import find_world
+
+    typer.echo(f"the world is at {push_world(find_world(world), repo, private)}")
+
+
+@app.command()
 def random(
     name: Annotated[str, typer.Argument(help="A name of the catalogue, or wan-14b for its size alone.")],
     seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,

@@ -242,7 +242,7 @@ def test_doctor_names_every_part_and_succeeds_without_a_screen() -> None:
     assert done.stderr == ""
     for part in ("Python", "torch", "CPU", "GPU", "attention", "sageattention", "triton", "pygame-ce"):
         assert part in done.stdout
-    for part in ("display", "rollout", "PyAV", "ViZDoom", "Minari", "hub", "encoders", "freedoom"):
+    for part in ("display", "rollout", "PyAV", "ViZDoom", "Minari", "hub", "encoders", "MCP", "freedoom"):
         assert part in done.stdout
     assert f"{__version__} in {ROOT} " in done.stdout
 

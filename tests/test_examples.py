@@ -12,6 +12,9 @@ import av
 import pygame
 import pytest
 
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import verify
+from playhead.world.world import World
 from playhead.world.world_folders import SHIPPED
 from tests.engine.agents.conftest import make_kind
 from tests.engine.bridge.conftest import serve_process
@@ -58,6 +61,28 @@ def test_ppo_learns_from_what_is_green(tmp_path):
     said = run("ppo_green.py", tmp_path, "--ticks", "32", "--rollout", "32", "--episode", "8")
     assert "before" in said and "after" in said
     assert "policy.pth" in zipfile.ZipFile(tmp_path / "ppo-green.zip").namelist()
+
+
+def test_a_stand_in_for_a_language_model_plays_and_what_it_played_replays(tmp_path):
+    said = run("model_player.py", tmp_path, "--turns", "4", "--width", "128", "--save", "corridor")
+    assert "branch 2, tick  32: 8 ticks of turn_left" in said and "saved 40 ticks" in said
+    kept = Recording.read(tmp_path / "recordings" / "corridor.playhead")
+    assert [mark.name for mark in kept.tree.bookmarks] == ["half way"]
+    assert verify(kept, World.load("freedoom", "cpu")) is None
+
+
+def test_the_notebook_runs_and_has_been_run(tmp_path):
+    """Its cells run one after the other, and each of those that show something has a film in its output."""
+    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    (tmp_path / "cells.py").write_text("\n".join("".join(cell["source"]) for cell in code))
+    done = subprocess.run(
+        [sys.executable, "cells.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = ["".join(out["data"].get("text/html", "")) for cell in code for out in cell["outputs"]]
+    assert sum("<video" in page for page in shown) == 3
 
 
 def test_the_page_about_agents_is_true(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from playhead.engine import doctor
 from playhead.main import main
 from playhead.render.export.minari import _import_minari
+from playhead.render.mcp.commands import mcp
 from playhead.scenes.encoders import _need
 from playhead.world import extras
 from playhead.world.errors import PlayheadError
@@ -39,7 +40,7 @@ def test_every_extra_that_is_named_exists():
         for found in re.findall(r"install\(['\"](\w+)['\"]\)|-e '\.\[([\w,]+)\]", p.read_text("utf-8"))
         for extra in "".join(found).split(",")
     }
-    assert {"agents", "data", "gpu", "hub", "scenes", "train"} <= named <= set(EXTRAS)
+    assert {"agents", "data", "gpu", "hub", "mcp", "scenes", "train"} <= named <= set(EXTRAS)
 
 
 def test_the_command_works_where_it_says_that_it_does():
@@ -59,12 +60,14 @@ def test_installed_from_a_wheel_it_names_the_packages(monkeypatch, tmp_path):
 
 def test_whoever_lacks_a_package_is_told_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
-    for package in ("gymnasium", "minari", "huggingface_hub", "transformers"):
+    monkeypatch.delitem(sys.modules, "playhead.render.mcp.tool_server", raising=False)
+    for package in ("gymnasium", "mcp.server.mcpserver", "minari", "huggingface_hub", "transformers"):
         monkeypatch.setitem(sys.modules, package, None)
     for extra, work in (
         ("train", lambda: open_env("CartPole-v1", {})),
         ("data", _import_minari),
         ("hub", lambda: fetch("hub:owner/repo/file.pt")),
+        ("mcp", mcp),
         ("scenes", lambda: _need("transformers")),
     ):
         with pytest.raises((PlayheadError, ImportProblem)) as raised:
@@ -79,4 +82,4 @@ def test_the_doctor_shows_the_brackets(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().out
-    assert all(install(extra) in said for extra in ("train", "data", "hub", "scenes"))
+    assert all(install(extra) in said for extra in ("train", "data", "hub", "mcp", "scenes"))

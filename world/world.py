@@ -159,6 +159,13 @@ class World:
         world._loaded = folder.resolve(), device, dtype, steps, *given
         return world
 
+    @classmethod
+    def from_pretrained(cls, repo: str, **options: Any) -> "World":  # noqa: ANN401 - those of `load`
+        """Loads a world from the hub, by `OWNER/REPO`, fetched once. Raises as `fetch_world` and `load`."""
+        from playhead.world.hub_worlds import fetch_world
+
+        return cls.load(fetch_world(repo), **options)
+
     def __reduce__(self) -> tuple[Callable[..., "World"], tuple[Any, ...]]:
         """Pickled is where it was loaded from, and how. Raises WorldError where it was built otherwise."""
         if self._loaded is None:

@@ -1,6 +1,7 @@
 """Reads recordings. Every value is checked before it is used; the file itself is never changed."""
 
 import contextlib
+import html
 import io
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from playhead.engine.notebook_film import strip_film
 from playhead.engine.recording.file import DAMAGE, open_base
 from playhead.engine.recording.rows import Seals
 from playhead.engine.recording.schema import (
@@ -36,6 +38,8 @@ from playhead.world.terminal import printable
 
 LARGEST_SCENES = 2**28
 """Bytes that the contexts in a file may unpack to, all together."""
+THUMBNAILS_A_SECOND = 4.0
+"""How fast a film of them is shown."""
 MOST_TICKS = 50_000_000
 """Ticks of a recording, at the most: a month of play."""
 
@@ -98,6 +102,23 @@ class Recording:
     def environment(self, branch: int) -> dict[str, str]:
         """Where a branch was played."""
         return self.plays[self.tree.branch(branch).play][1]
+
+    def __repr__(self) -> str:
+        return f"Recording({self.path}: {self.tree.count} ticks of the world {self.world})"
+
+    def _repr_html_(self) -> str:
+        """What it holds, and its thumbnails on the way to the newest branch's end as a film."""
+        tree = self.tree
+        marks = ", ".join(mark.name for mark in tree.bookmarks) or "none"
+        caption = (
+            f"{self.title or self.path.stem}: {tree.count} ticks of the world {self.world}, "
+            f"branches: {len(tree.branches)}, bookmarks: {marks}"
+        )
+        line = {branch.id for branch in tree.lineage(tree.newest)} if tree.branches else set()
+        pictures = [p for point, p in sorted(self.thumbnails(), key=lambda t: t[0]) if point.branch in line]
+        if not pictures:
+            return f"<p>{html.escape(caption)}</p>"
+        return strip_film(pictures, THUMBNAILS_A_SECOND, f"{caption}; thumbnails")._repr_html_()
 
     def thumbnails(self) -> list[tuple[Point, np.ndarray]]:
         """Small pictures, uint8 `(h, w, 3)`, of moments; what cannot be read is left out."""

@@ -27,9 +27,9 @@ class PlayedTick(msgspec.Struct, gc=False):
     """A tick as it was played. A recording has a million of them: Python's collector, which delays all
     threads while it looks at what there is, does not look at these.
 
-    `source`: who played it (`keyboard`, `script`, `bridge`, `replay`). `time`: when, in seconds since 1970.
-    `took`: seconds from the input to the frames. `hash`: of the frames, chained, and `seal`, of its row:
-    empty until the recorder has filled them in.
+    `source`: who played it (`keyboard`, `script`, `bridge`, `model`, `replay`). `time`: when, in seconds
+    since 1970. `took`: seconds from the input to the frames. `hash`: of the frames, chained, and `seal`, of
+    its row: empty until the recorder has filled them in.
     """
 
     action: Action

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from playhead.engine.rollout import rollout
+from playhead.engine.rollout import rolling
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.context import Context
@@ -17,7 +17,7 @@ WALK = [Action(frozenset({"forward"}))] * 30
 
 
 def play(world: World, context: Context, actions: list[Action], seed: int = 0) -> np.ndarray:
-    return np.concatenate(list(rollout(Session(world, context, seed), actions)))
+    return np.concatenate(list(rolling(Session(world, context, seed), actions)))
 
 
 def test_there_is_a_frame_for_every_tick(tiny_world: World, tiny_context: Context) -> None:
@@ -45,12 +45,12 @@ def test_a_changed_key_changes_the_future_only(button: str, tiny_world: World, t
 
 
 def test_frames_handed_over_are_not_overwritten(tiny_world: World, tiny_context: Context) -> None:
-    kept = list(rollout(Session(tiny_world, tiny_context, 0), WALK))
+    kept = list(rolling(Session(tiny_world, tiny_context, 0), WALK))
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(kept))
 
 
 def test_an_unknown_button_is_refused_before_the_first_tick(tiny_world: World, tiny_context: Context) -> None:
     session = Session(tiny_world, tiny_context, 0)
     with pytest.raises(ActionError, match="`jump`"):
-        rollout(session, [*WALK, Action(frozenset({"jump"}))])
+        rolling(session, [*WALK, Action(frozenset({"jump"}))])
     assert session.tick == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from playhead.engine.rollout import rollout
+from playhead.engine.rollout import rolling
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.binding import switch_prompt
@@ -157,9 +157,9 @@ def test_a_prompt_that_the_scene_lacks_is_refused_before_anything_is_played() ->
     session = Session(world, random_context(world.config), 0)
     actions = [Action(frozenset({f"prompt_{number}"})) for number in (1, 2, 3)]
     with pytest.raises(ActionError, match="2 prompts, so there is no `prompt_3`"):
-        list(rollout(session, actions))
+        list(rolling(session, actions))
     assert session.tick == 0
-    assert len(list(rollout(session, actions[:2]))) == 2
+    assert len(list(rolling(session, actions[:2]))) == 2
 
 
 def test_a_recache_under_the_same_prompt_leaves_the_cache_as_it_was() -> None:

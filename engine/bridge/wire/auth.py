@@ -95,7 +95,7 @@ def check_address(address: str, keys: ServerKeys | None) -> None:
     parts = _parts(address)
     if parts is None:
         raise PlayheadError(f"`{address}` is no address; it has the form tcp://127.0.0.1:7770")
-    if keys is None and not _loopback(parts[0]):
+    if keys is None and not is_loopback(parts[0]):
         raise PlayheadError(
             f"{address} can be reached from other machines, which needs keys: make them by `main.py keys new "
             "server` and `main.py keys new NAME`, then give --key server.key_secret and --clients FOLDER"
@@ -117,7 +117,8 @@ def _parts(address: str) -> tuple[str, str] | None:
     return match[1], match[2]
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host, a name or an address with or without brackets, is this machine alone."""
     if host == "localhost":
         return True
     try:
