@@ -19,7 +19,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.installed_attention import LOW_BIT
 from playhead.world.sparse_attention import SPARSE, choose_tiles, mask, sparse_attention
-from playhead.world.sparse_rules import Window
+from playhead.world.sparse_rules import Tiles, Window
 from playhead.world.timing import seconds
 
 LIMIT = 0.01
@@ -55,6 +55,8 @@ class BackendReport:
         if self.reason:
             return f"{self.backend}: {self.reason}"
         error = f"{self.backend}: relative L1 error {self.error:.4f}"
+        if self.lost is not None:
+            error += f" of the {self.share:.0%} of keys that it reads ({self.lost:.2f} from dense)"
         return f"{error}, " + (
             f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {self.limit:g}"
         )
@@ -131,8 +133,8 @@ def _sparse_errors(
     tiles = choose_tiles(q, k, backend, window)
     sums = torch.zeros(5, dtype=torch.float64, device=q.device)
     for head in range(q.shape[1]):
-        index, count = (x[:, min(head, x.shape[1] - 1), None] for x in tiles)
-        read = mask(type(tiles)(index, count), window, found.shape[2])
+        own = Tiles(*(x[:, min(head, x.shape[1] - 1), None] for x in tiles))
+        read = mask(own, window, found.shape[2])
         given = (q[:, head, None, :QUERIES].float(), k[:, head, None].float(), v[:, head, None].float())
         here = found[:, head, None]
         wanted, dense = (F.scaled_dot_product_attention(*given, attn_mask=m) for m in (read, None))

@@ -53,10 +53,10 @@ def choose_tiles(q: Tensor, k: Tensor, backend: str, window: Window) -> Tiles:
 
 def mask(tiles: Tiles, window: Window, queries: int) -> Tensor:
     """What the first so many queries read, bool `(B or 1, heads or 1, queries, keys)`."""
-    device, n = tiles.index.device, len(window.places) * tiles_of(window.tokens)
-    meant = torch.arange(tiles.index.shape[-1], device=device) < tiles.count[..., None]
-    seen = torch.zeros((*tiles.count.shape, n + 1), dtype=torch.bool, device=device)
-    seen.scatter_(-1, tiles.index.long().where(meant, n), True)  # what is not meant falls off the end
+    device, n = tiles.numbers.device, len(window.places) * tiles_of(window.tokens)
+    meant = torch.arange(tiles.numbers.shape[-1], device=device) < tiles.counts[..., None]
+    seen = torch.zeros((*tiles.counts.shape, n + 1), dtype=torch.bool, device=device)
+    seen.scatter_(-1, tiles.numbers.long().where(meant, n), True)  # what is not meant falls off the end
     rows = tile_numbers(window.tokens, queries, device)
     columns = tile_numbers(window.tokens, len(window.places) * window.tokens, device)
     return seen[..., rows, :][..., columns]

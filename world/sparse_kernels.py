@@ -102,8 +102,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
     batch, heads, queries, channels = q.shape
     size, per_frame = tile_size(tokens), tiles_of(tokens)
     found = q.new_empty((batch, queries, heads, channels)).transpose(1, 2)  # as the next layer takes it
-    index = tiles.index.contiguous().expand(batch, heads, -1, -1)
-    count = tiles.count.contiguous().expand(batch, heads, -1)
+    index = tiles.numbers.contiguous().expand(batch, heads, -1, -1)
+    count = tiles.counts.contiguous().expand(batch, heads, -1)
     rows = max(16, triton.next_power_of_2(size))
     with torch.cuda.device_of(q):
         _attend[(queries // tokens * per_frame, batch * heads)](

@@ -46,12 +46,12 @@ class Window(NamedTuple):
 class Tiles(NamedTuple):
     """The tiles of keys that each tile of queries reads, by slot and then by tile of its frame.
 
-    `index` int32 `(B or 1, heads or 1, tiles of queries, most)`, of which the first `count` int32, without
+    `numbers` int32 `(B or 1, heads or 1, tiles of queries, most)`, of which the first `counts` int32, without
     the last axis, are meant.
     """
 
-    index: Tensor
-    count: Tensor
+    numbers: Tensor
+    counts: Tensor
 
 
 def tile_size(tokens: int) -> int:
@@ -160,7 +160,8 @@ def pool(x: Tensor, tokens: int) -> Tensor:
     if tokens % size:
         rest = x[:, :, :, whole * size :].mean(3, keepdim=True, dtype=torch.float32)
         means = torch.cat([means, rest], 3)
-    return means.flatten(2, 3)
+    found: Tensor = means.flatten(2, 3)
+    return found
 
 
 @cache

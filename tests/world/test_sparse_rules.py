@@ -106,7 +106,7 @@ def test_tiles_come_from_the_best_frames_and_are_the_best_in_them(window: Window
             inside = {slot * n + t: float(keys[head, slot, t] @ query) for slot in best for t in range(n)}
             wanted = sorted(inside, key=lambda at: -inside[at])[:count]
             own = [slot * n + t for slot in window.own for t in range(n)]
-            assert tiles.index[0, head, i].tolist() == sorted(own + wanted)
+            assert tiles.numbers[0, head, i].tolist() == sorted(own + wanted)
 
 
 @modest
@@ -152,4 +152,4 @@ def test_radial_is_as_sparse_as_it_was_published() -> None:
     """0.325 over a whole film of 21 frames of 1,560 tokens, where tiles do not begin with each frame."""
     frames = tuple(range(21))
     tiles = radial(Window(1560, frames, frames, 21), CPU)
-    assert int(tiles.count.sum()) / (21 * 13) ** 2 == pytest.approx(0.325, abs=0.02)
+    assert int(tiles.counts.sum()) / (21 * 13) ** 2 == pytest.approx(0.325, abs=0.02)
