@@ -185,15 +185,28 @@ def test_a_wrong_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bench_attention_prints_error_and_speed_against_dense(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "sys.argv", ["main.py", "bench", "attention", "--world", str(folder), "--device", "cpu"]
-    )
+    arguments = ["bench", "attention", "--world", str(folder), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["main.py", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sparse ")]
     assert {line.split()[1].rstrip(":") for line in lines} == set(SPARSE)
     assert all(" from dense)" in line and " x the fastest dense" in line for line in lines)
+
+
+def test_bench_attention_measures_the_worlds_own_layers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The more of the past is read, the nearer to dense."""
+    monkeypatch.setattr("sys.argv", ["main.py", "bench", "attention", "--device", "cpu", "--played", "2"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("played ")]
+    lost = {line.split()[1].rstrip(":"): float(line.split()[2]) for line in lines}
+    assert lost.keys() == set(SPARSE)
+    assert 0.5 > lost["hierarchical25"] > lost["hierarchical50"] > lost["hierarchical75"] > 0
 
 
 @pytest.mark.parametrize("attention", [None, "hierarchical25"])
