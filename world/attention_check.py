@@ -19,7 +19,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.installed_attention import LOW_BIT
 from playhead.world.sparse_attention import SPARSE, choose_tiles, mask, sparse_attention
-from playhead.world.sparse_rules import Tiles, Window
+from playhead.world.sparse_rules import HeldSlots, Tiles
 from playhead.world.timing import seconds
 
 LIMIT = 0.01
@@ -101,22 +101,22 @@ def measure_sparse(
     error, share, lost = 0.0, 1.0, 0.0
     own, slots = q.shape[2] // tokens, k.shape[2] // tokens
     newest = max(own, slots // 2) - 1
-    full = Window(
+    full = HeldSlots(
         tokens,
         tuple((slot - newest - 1) % slots for slot in range(slots)),
         tuple(range(newest - own + 1, newest + 1)),
         slots,
     )
-    for window in (Window(tokens, tuple(range(own)), tuple(range(own)), slots), full):
-        end = len(window.places) * tokens
+    for held in (HeldSlots(tokens, tuple(range(own)), tuple(range(own)), slots), full):
+        end = len(held.places) * tokens
         keys, values = k[:, :, :end], v[:, :, :end]
         try:
-            found = sparse_attention(q, keys, values, backend, window)[:, :, :QUERIES].float()
+            found = sparse_attention(q, keys, values, backend, held)[:, :, :QUERIES].float()
         except Exception as problem:
             return BackendReport(backend, reason=_first_line(problem))
         if not torch.equal(k, before):
             return BackendReport(backend, reason="it writes to the keys it is given")
-        part, share, lost = _sparse_errors(found, q, keys, values, backend, window)
+        part, share, lost = _sparse_errors(found, q, keys, values, backend, held)
         error = max(error, part) if part == part else float("inf")
     right = error <= limit
     taken = float("inf")
@@ -126,14 +126,14 @@ def measure_sparse(
 
 
 def _sparse_errors(
-    found: Tensor, q: Tensor, k: Tensor, v: Tensor, backend: str, window: Window
+    found: Tensor, q: Tensor, k: Tensor, v: Tensor, backend: str, held: HeldSlots
 ) -> tuple[float, float, float]:
     """Its error under its mask, the share of keys it reads and its distance from dense, head by head."""
-    tiles = choose_tiles(q, k, backend, window)
+    tiles = choose_tiles(q, k, backend, held)
     sums = torch.zeros(5, dtype=torch.float64, device=q.device)
     for head in range(q.shape[1]):
         own = Tiles(*(x[:, min(head, x.shape[1] - 1), None] for x in tiles))
-        read = mask(own, window, found.shape[2])
+        read = mask(own, held, found.shape[2])
         given = (q[:, head, None, :QUERIES].float(), k[:, head, None].float(), v[:, head, None].float())
         here = found[:, head, None]
         wanted, dense = (F.scaled_dot_product_attention(*given, attn_mask=m) for m in (read, None))

@@ -23,7 +23,7 @@ from playhead.world import rope
 from playhead.world.attention import attention
 from playhead.world.bounds import Size
 from playhead.world.sparse_attention import SPARSE, sparse_attention
-from playhead.world.sparse_rules import FAR, Window
+from playhead.world.sparse_rules import FAR, HeldSlots
 
 
 class FarMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,7 +214,7 @@ class KVCache:
         end = (self.visible + wide * self.distant) * self.tokens
         return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
-    def window(self, layer: int) -> Window:
+    def held_slots(self, layer: int) -> HeldSlots:
         """Where in time the slots stand that `held` gives, with a block under way.
 
         It hangs on `graph_key` alone: a sink counts as right before the ring, however long ago it was.
@@ -228,7 +228,7 @@ class KVCache:
         if self.far is not None and layer in self.far.layers:
             places += [FAR] * self.distant
             most += self.far.frames
-        return Window(self.tokens, tuple(places), tuple(self.slots), most)
+        return HeldSlots(self.tokens, tuple(places), tuple(self.slots), most)
 
     def read(self, layer: int, q: Tensor) -> Tensor:
         """Attends to the window, and to the far ring where a layer has one: to all, or what a rule names.
@@ -239,7 +239,7 @@ class KVCache:
             return attention(q, self.k[layer], self.v[layer], self._held)
         k, v = self.held(layer)
         if self.backend in SPARSE:
-            return sparse_attention(q, k, v, self.backend, self.window(layer))
+            return sparse_attention(q, k, v, self.backend, self.held_slots(layer))
         return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
 
     def end(self) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from playhead.world.sparse_rules import Tiles, Window, hierarchical, radial, tile_numbers, tiles_of
+from playhead.world.sparse_rules import HeldSlots, Tiles, hierarchical, radial, tile_numbers, tiles_of
 
 try:
     from playhead.world import sparse_kernels as _loaded
@@ -30,33 +30,33 @@ SPARSE = ("radial", *FRACTIONS)
 """The backends, which a `KVCache` knows: a rule has to know what stands in its slots."""
 
 
-def sparse_attention(q: Tensor, k: Tensor, v: Tensor, backend: str, window: Window) -> Tensor:
-    """Softmax attention `(B, heads, queries, head_dim)` of the window's own block to what its rule names.
+def sparse_attention(q: Tensor, k: Tensor, v: Tensor, backend: str, held: HeldSlots) -> Tensor:
+    """Softmax attention `(B, heads, queries, head_dim)` of the block under way to what its rule names.
 
     Writes to none of its inputs. Raises RuntimeError on a GPU without Triton.
     """
-    tiles = choose_tiles(q, k, backend, window)
+    tiles = choose_tiles(q, k, backend, held)
     if _kernels is not None and (q.is_cuda or INTERPRETED):
-        found: Tensor = _kernels.attend(q, k, v, tiles, window.tokens)
+        found: Tensor = _kernels.attend(q, k, v, tiles, held.tokens)
         return found
     if q.is_cuda:
         raise RuntimeError("sparse attention needs Triton on a GPU")
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask(tiles, window, q.shape[2]))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask(tiles, held, q.shape[2]))
 
 
-def choose_tiles(q: Tensor, k: Tensor, backend: str, window: Window) -> Tiles:
+def choose_tiles(q: Tensor, k: Tensor, backend: str, held: HeldSlots) -> Tiles:
     """The tiles of keys that each tile of queries reads, on their device."""
     if backend in FRACTIONS:
-        return hierarchical(q, k, window, FRACTIONS[backend])
-    return radial(window, q.device)
+        return hierarchical(q, k, held, FRACTIONS[backend])
+    return radial(held, q.device)
 
 
-def mask(tiles: Tiles, window: Window, queries: int) -> Tensor:
+def mask(tiles: Tiles, held: HeldSlots, queries: int) -> Tensor:
     """What the first so many queries read, bool `(B or 1, heads or 1, queries, keys)`."""
-    device, n = tiles.numbers.device, len(window.places) * tiles_of(window.tokens)
+    device, n = tiles.numbers.device, len(held.places) * tiles_of(held.tokens)
     meant = torch.arange(tiles.numbers.shape[-1], device=device) < tiles.counts[..., None]
     seen = torch.zeros((*tiles.counts.shape, n + 1), dtype=torch.bool, device=device)
     seen.scatter_(-1, tiles.numbers.long().where(meant, n), True)  # what is not meant falls off the end
-    rows = tile_numbers(window.tokens, queries, device)
-    columns = tile_numbers(window.tokens, len(window.places) * window.tokens, device)
+    rows = tile_numbers(held.tokens, queries, device)
+    columns = tile_numbers(held.tokens, len(held.places) * held.tokens, device)
     return seen[..., rows, :][..., columns]

@@ -24,7 +24,7 @@ FAR = -1
 """The place of what a far memory keeps: older than all else, and thinned out already."""
 
 
-class Window(NamedTuple):
+class HeldSlots(NamedTuple):
     """The slots of a cache that a layer reads, the block's own among them, and where in time they stand.
 
     `tokens`: of a frame. `places`: of each slot, 0 for the oldest frame and one more for each after it, as if
@@ -99,16 +99,16 @@ def radial_frame(tokens: int, distance: int) -> Tensor:
 
 
 @cache
-def radial(window: Window, device: torch.device) -> Tiles:
+def radial(held: HeldSlots, device: torch.device) -> Tiles:
     """Tiles by distance in time; the oldest frame, which is the sink's first, and far ones are read whole.
 
     Kept for good, since CUDA graphs read them: one set a slot that a block may take.
     """
-    whole = torch.ones(2 * (tiles_of(window.tokens),), dtype=torch.bool)
+    whole = torch.ones(2 * (tiles_of(held.tokens),), dtype=torch.bool)
     rows = []
-    for slot in window.own:
-        apart = (abs(window.places[slot] - place) if place > 0 else None for place in window.places)
-        parts = [whole if d is None else radial_frame(window.tokens, d) for d in apart]
+    for slot in held.own:
+        apart = (abs(held.places[slot] - place) if place > 0 else None for place in held.places)
+        parts = [whole if d is None else radial_frame(held.tokens, d) for d in apart]
         rows.append(torch.cat(parts, 1))
     seen = torch.cat(rows)
     count = seen.sum(1)
@@ -116,28 +116,28 @@ def radial(window: Window, device: torch.device) -> Tiles:
     return Tiles(index.int()[None, None].to(device), count.int()[None, None].to(device))
 
 
-def budget(window: Window, fraction: float) -> tuple[int, int]:
+def budget(held: HeldSlots, fraction: float) -> tuple[int, int]:
     """How many past frames `hierarchical` chooses, and how many tiles in them.
 
     They are those of a full window, so that everything is read while few frames are there: errors would be
     carried on from the first ones the longest.
     """
-    n, past = tiles_of(window.tokens), len(window.past)
-    most = window.frames - len(window.own)
+    n, past = tiles_of(held.tokens), len(held.past)
+    most = held.frames - len(held.own)
     return min(ceil(sqrt(fraction) * most), past), min(ceil(fraction * most * n), past * n)
 
 
-def hierarchical(q: Tensor, k: Tensor, window: Window, fraction: float) -> Tiles:
+def hierarchical(q: Tensor, k: Tensor, held: HeldSlots, fraction: float) -> Tiles:
     """The block's own frames, and of the past as many tiles as `fraction` allows, for each head its own.
 
-    `q`, `k`: `(B, heads, tokens, head_dim)`, the keys those of `window`. A tile or a frame scores what its
+    `q`, `k`: `(B, heads, tokens, head_dim)`, the keys those of `held`. A tile or a frame scores what its
     mean key makes with the mean query of a tile. Asks the device for nothing.
     """
-    n = tiles_of(window.tokens)
-    own, past = _tile_indices(window, q.device)
-    queries, keys = pool(q, window.tokens), pool(k, window.tokens)
+    n = tiles_of(held.tokens)
+    own, past = _tile_indices(held, q.device)
+    queries, keys = pool(q, held.tokens), pool(k, held.tokens)
     chosen = own.expand(*queries.shape[:3], -1)
-    frames, count = budget(window, fraction)
+    frames, count = budget(held, fraction)
     if count:
         keys = keys.index_select(2, past).unflatten(2, (-1, n))
         scores = queries @ keys.flatten(2, 3).transpose(-1, -2)
@@ -165,12 +165,12 @@ def pool(x: Tensor, tokens: int) -> Tensor:
 
 
 @cache
-def _tile_indices(window: Window, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tile_indices(held: HeldSlots, device: torch.device) -> tuple[Tensor, Tensor]:
     """The block's own tiles, and those before it."""
-    n = tiles_of(window.tokens)
+    n = tiles_of(held.tokens)
     own, past = (
         torch.tensor([slot * n + tile for slot in slots for tile in range(n)], dtype=torch.int64)
-        for slots in (window.own, window.past)
+        for slots in (held.own, held.past)
     )
     return own.to(device), past.to(device)
 

@@ -34,9 +34,9 @@ class WatchedCache:
     def read(self, layer: int, q: Tensor) -> Tensor:
         found = self._cache.read(layer, q)
         if self._cache.visible == self._cache.frames:  # before, there is little to leave out
-            window, held = self._cache.window(layer), self._cache.held(layer)
+            slots, held = self._cache.held_slots(layer), self._cache.held(layer)
             for backend, sums in self.lost.items():
-                apart = sparse_attention(q, *held, backend, window).double() - found.double()
+                apart = sparse_attention(q, *held, backend, slots).double() - found.double()
                 sums[layer] += torch.stack([apart.abs().sum(), found.double().abs().sum()])
         return found
 

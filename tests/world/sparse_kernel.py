@@ -11,12 +11,12 @@ import torch
 
 from playhead.world import sparse_attention
 from playhead.world.sparse_attention import SPARSE
-from playhead.world.sparse_rules import FAR, Window
+from playhead.world.sparse_rules import FAR, HeldSlots
 
 CASES = 6
 
 
-def window(draw: random.Random) -> Window:
+def window(draw: random.Random) -> HeldSlots:
     """A ring that has turned; once its frames are of more than four whole tiles, with a rest."""
     own, past, far = draw.randint(1, 2), draw.randint(0, 4), draw.randint(0, 2)
     ring = own + past
@@ -24,7 +24,7 @@ def window(draw: random.Random) -> Window:
     places = [(slot - turned) % ring for slot in range(ring)]
     slots = tuple(places.index(place) for place in range(past, ring))
     tokens = draw.choice([1, 4, 6, 40, 70, 530])
-    return Window(tokens, (*places, *[FAR] * far), slots, ring + far)
+    return HeldSlots(tokens, (*places, *[FAR] * far), slots, ring + far)
 
 
 def difference(draw: random.Random, backend: str) -> float:

@@ -24,7 +24,7 @@ from playhead.world.errors import WorldError
 from playhead.world.kv_cache import KVCache
 from playhead.world.randomise import random_world
 from playhead.world.sparse_attention import FRACTIONS, SPARSE
-from playhead.world.sparse_rules import FAR, Window
+from playhead.world.sparse_rules import FAR, HeldSlots
 from playhead.world.world import World
 from tests.command_line import ROOT
 from tests.conftest import make_tiny_context, make_tiny_world, save_world
@@ -63,14 +63,14 @@ def test_a_ring_reads_what_frames_in_order_would(shape: Shape, backend: str, see
     cache.begin(count)
     for layer in range(2):
         found = cache.attend(layer, q, k, v)
-        window = cache.window(layer)
+        window = cache.held_slots(layer)
         keys, values = cache.held(layer)
         frames = sorted(range(len(window.places)), key=lambda slot: window.places[slot])
         tokens = torch.cat([torch.arange(f * TOKENS, (f + 1) * TOKENS) for f in frames])
         far = window.places.count(FAR)
         places = [FAR] * far + list(range(len(frames) - far))
         own = tuple(range(len(frames) - count, len(frames)))
-        in_order = Window(TOKENS, tuple(places), own, window.frames)
+        in_order = HeldSlots(TOKENS, tuple(places), own, window.frames)
         wanted = sparse_attention.sparse_attention(
             q, keys[:, :, tokens], values[:, :, tokens], backend, in_order
         )
@@ -88,7 +88,7 @@ def test_the_places_of_slots_are_the_order_of_their_frames(shape: Shape) -> None
         block = stamps.expand(1, HEADS, -1, HEAD_DIM).float()
         for layer in range(2):
             cache.put(layer, block, block)
-            window = cache.window(layer)
+            window = cache.held_slots(layer)
             frames = cache.held(layer)[0][0, 0, ::TOKENS, 0].tolist()
             near = sorted((p, f) for p, f in zip(window.places, frames, strict=True) if p != FAR)
             assert [p for p, _ in near] == list(range(len(near)))
@@ -102,10 +102,10 @@ def test_the_places_of_slots_are_the_order_of_their_frames(shape: Shape) -> None
 @given(shapes(least_blocks=2), st.booleans())
 def test_places_hang_on_what_graphs_are_recorded_by_alone(shape: Shape, endless: bool) -> None:
     cache = cache_of(shape, shape.frames if endless else None)
-    known: dict[tuple[int, ...], tuple[Window, Window]] = {}
+    known: dict[tuple[int, ...], tuple[HeldSlots, HeldSlots]] = {}
     for count in shape.blocks * 3:
         cache.begin(count)
-        windows = cache.window(0), cache.window(1)
+        windows = cache.held_slots(0), cache.held_slots(1)
         assert known.setdefault(cache.graph_key, windows) == windows
         cache.end()
 
@@ -252,5 +252,7 @@ def test_the_shipped_worlds_far_layers_are_ruled_too() -> None:
         cache.end()
     cache.begin(1)
     for layer, frames in ((0, 8), (sampling.far.layers[0], 24)):
-        tiles = sparse_attention.choose_tiles(q, cache.held(layer)[0], "hierarchical25", cache.window(layer))
+        tiles = sparse_attention.choose_tiles(
+            q, cache.held(layer)[0], "hierarchical25", cache.held_slots(layer)
+        )
         assert int(tiles.counts.max()) == 4 + (frames - 1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from playhead.world.sparse_attention import mask
 from playhead.world.sparse_rules import (
     FAR,
+    HeldSlots,
     Tiles,
-    Window,
     budget,
     hierarchical,
     pool,
@@ -27,7 +27,7 @@ modest = settings(max_examples=40, deadline=None)
 
 
 @st.composite
-def windows(draw: st.DrawFn, most_tokens: int = 40, least_past: int = 0) -> Window:
+def windows(draw: st.DrawFn, most_tokens: int = 40, least_past: int = 0) -> HeldSlots:
     """A ring in any order after a sink of some frames, part of it perhaps not there yet, and far frames."""
     sink, own = draw(st.integers(0, 2)), draw(st.integers(1, 3))
     past = draw(st.integers(least_past, 6))
@@ -37,10 +37,10 @@ def windows(draw: st.DrawFn, most_tokens: int = 40, least_past: int = 0) -> Wind
     in_time = [sink + (turned + i) % ring for i in range(ring)]  # the ring's slots, oldest first
     places = [*range(sink), *(sink + in_time.index(slot) for slot in range(sink, sink + ring)), *[FAR] * far]
     tokens = draw(st.integers(1, most_tokens))
-    return Window(tokens, tuple(places), tuple(in_time[-own:]), sink + ring + missing + far)
+    return HeldSlots(tokens, tuple(places), tuple(in_time[-own:]), sink + ring + missing + far)
 
 
-def draw_keys(window: Window, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_keys(window: HeldSlots, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     """Random queries and keys of a window, of two heads of 8."""
     draw = torch.Generator().manual_seed(seed)
     sizes = [window.tokens * count for count in (len(window.own), len(window.places))]
@@ -48,7 +48,7 @@ def draw_keys(window: Window, seed: int, batch: int = 2) -> tuple[torch.Tensor, 
     return q, k
 
 
-def frames_read(tiles: Tiles, window: Window) -> torch.Tensor:
+def frames_read(tiles: Tiles, window: HeldSlots) -> torch.Tensor:
     """How many tiles of each slot each tile of queries reads, `(B, heads, tiles of queries, slots)`."""
     seen = mask(tiles, window, window.tokens * len(window.own))
     n = tiles_of(window.tokens)
@@ -60,7 +60,7 @@ def frames_read(tiles: Tiles, window: Window) -> torch.Tensor:
 
 @modest
 @given(windows(), st.sampled_from([None, 0.1, 0.25, 0.5, 1.0]), st.integers(0, 99))
-def test_every_query_sees_its_own_frame(window: Window, fraction: float | None, seed: int) -> None:
+def test_every_query_sees_its_own_frame(window: HeldSlots, fraction: float | None, seed: int) -> None:
     q, k = draw_keys(window, seed)
     tiles = radial(window, CPU) if fraction is None else hierarchical(q, k, window, fraction)
     seen = mask(tiles, window, q.shape[2])
@@ -71,7 +71,7 @@ def test_every_query_sees_its_own_frame(window: Window, fraction: float | None, 
 
 @modest
 @given(windows(), st.floats(0.01, 1), st.integers(0, 99))
-def test_the_budget_is_kept(window: Window, fraction: float, seed: int) -> None:
+def test_the_budget_is_kept(window: HeldSlots, fraction: float, seed: int) -> None:
     """So many tiles of the past for each head and tile of queries, in at most so many frames."""
     q, k = draw_keys(window, seed)
     read = frames_read(hierarchical(q, k, window, fraction), window)
@@ -85,14 +85,14 @@ def test_the_budget_is_kept(window: Window, fraction: float, seed: int) -> None:
 
 @modest
 @given(windows(), st.integers(0, 99))
-def test_at_full_budget_everything_is_read(window: Window, seed: int) -> None:
+def test_at_full_budget_everything_is_read(window: HeldSlots, seed: int) -> None:
     q, k = draw_keys(window, seed)
     assert mask(hierarchical(q, k, window, 1.0), window, q.shape[2]).all()
 
 
 @modest
 @given(windows(least_past=3), st.integers(0, 99))
-def test_tiles_come_from_the_best_frames_and_are_the_best_in_them(window: Window, seed: int) -> None:
+def test_tiles_come_from_the_best_frames_and_are_the_best_in_them(window: HeldSlots, seed: int) -> None:
     """By the definition, one head and tile of queries at a time."""
     q, k = draw_keys(window, seed, batch=1)
     frames, count = budget(window, 0.25)
@@ -111,7 +111,7 @@ def test_tiles_come_from_the_best_frames_and_are_the_best_in_them(window: Window
 
 @modest
 @given(windows(), st.integers(0, 99))
-def test_tokens_are_pooled_by_tile(window: Window, seed: int) -> None:
+def test_tokens_are_pooled_by_tile(window: HeldSlots, seed: int) -> None:
     _, k = draw_keys(window, seed)
     numbers = tile_numbers(window.tokens, k.shape[2], CPU)
     wanted = torch.stack([k[:, :, numbers == t].mean(2) for t in range(int(numbers.max()) + 1)], 2)
@@ -120,7 +120,7 @@ def test_tokens_are_pooled_by_tile(window: Window, seed: int) -> None:
 
 @modest
 @given(windows())
-def test_radial_goes_by_distance_in_time_wherever_the_slots_are(window: Window) -> None:
+def test_radial_goes_by_distance_in_time_wherever_the_slots_are(window: HeldSlots) -> None:
     read = mask(radial(window, CPU), window, window.tokens * len(window.own))[0, 0]
     n, numbers = window.tokens, tile_numbers(window.tokens, window.tokens, CPU)
     for i, own in enumerate(window.own):
@@ -151,5 +151,5 @@ def test_radial_leaves_frames_out_where_a_tile_would_reach_too_far() -> None:
 def test_radial_is_as_sparse_as_it_was_published() -> None:
     """0.325 over a whole film of 21 frames of 1,560 tokens, where tiles do not begin with each frame."""
     frames = tuple(range(21))
-    tiles = radial(Window(1560, frames, frames, 21), CPU)
+    tiles = radial(HeldSlots(1560, frames, frames, 21), CPU)
     assert int(tiles.counts.sum()) / (21 * 13) ** 2 == pytest.approx(0.325, abs=0.02)
