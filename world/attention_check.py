@@ -130,18 +130,17 @@ def _sparse_errors(
 ) -> tuple[float, float, float]:
     """Its error under its mask, the share of keys it reads and its distance from dense, head by head."""
     tiles = choose_tiles(q, k, backend, held)
-    sums = torch.zeros(5, dtype=torch.float64, device=q.device)
+    sums = torch.zeros(5, device=q.device)
     for head in range(q.shape[1]):
         own = Tiles(*(x[:, min(head, x.shape[1] - 1), None] for x in tiles))
         read = mask(own, held, found.shape[2])
         given = (q[:, head, None, :QUERIES].float(), k[:, head, None].float(), v[:, head, None].float())
         here = found[:, head, None]
         wanted, dense = (F.scaled_dot_product_attention(*given, attn_mask=m) for m in (read, None))
-        parts = ((here - wanted).abs(), wanted.abs(), (here - dense).abs(), dense.abs(), read)
-        divisors = (1, 1, 1, 1, read.numel() * q.shape[1])
-        sums += torch.stack([p.sum(dtype=torch.float64) / d for p, d in zip(parts, divisors, strict=True)])
+        parts = (here - wanted, wanted, here - dense, dense, read.float())
+        sums += torch.stack([part.abs().mean() for part in parts])
     error, size, lost, dense_size, share = sums.tolist()
-    return error / size, share, lost / dense_size
+    return error / size, share / q.shape[1], lost / dense_size
 
 
 def shapes(config: WorldConfig, tokens: int) -> tuple[int, int, int, int]:

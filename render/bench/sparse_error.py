@@ -17,12 +17,12 @@ from playhead.world.world import World
 class WatchedCache:
     """A cache whose layers read as ever, while sparse backends read beside them.
 
-    `lost`: of each backend, the sums by layer `(layers, 2)` of how far it is from what was read, and of that.
+    `lost`: of each backend, the means by layer `(layers, 2)` of how far it is from what was read, and of that.
     """
 
     def __init__(self, cache: KVCache, backends: Sequence[str]) -> None:
         self._cache = cache
-        self.lost = {name: cache.k.new_zeros((len(cache.k), 2), dtype=torch.float64) for name in backends}
+        self.lost = {name: cache.k.new_zeros((len(cache.k), 2), dtype=torch.float32) for name in backends}
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._cache, name)
@@ -36,8 +36,8 @@ class WatchedCache:
         if self._cache.visible == self._cache.frames:  # before, there is little to leave out
             slots, held = self._cache.held_slots(layer), self._cache.held(layer)
             for backend, sums in self.lost.items():
-                apart = sparse_attention(q, *held, backend, slots).double() - found.double()
-                sums[layer] += torch.stack([apart.abs().sum(), found.double().abs().sum()])
+                apart = sparse_attention(q, *held, backend, slots).float() - found.float()
+                sums[layer] += torch.stack([apart.abs().mean(), found.float().abs().mean()])
         return found
 
 
