@@ -17,7 +17,7 @@ from playhead.world.world import World
 class WatchedCache:
     """A cache whose layers read as ever, while sparse backends read beside them.
 
-    `lost`: of each backend, the means by layer `(layers, 2)` of how far it is from what was read, and of that.
+    `lost`: of each backend, sums of means by layer `(layers, 2)`: how far it is from what was read, and that.
     """
 
     def __init__(self, cache: KVCache, backends: Sequence[str]) -> None:
