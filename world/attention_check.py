@@ -1,7 +1,8 @@
 """Which attention backend a world uses: measured when it loads, on this device, at the world's own shapes.
 
 Each backend that works here is compared with float32 by relative L1 error; the wrong ones are refused by
-name, and the fastest right one is taken and remembered in the user's folder.
+name, and the fastest right one is taken and remembered in the user's folder. A sparse one, which is never
+taken by itself, is compared with float32 under its own mask, and how far it is from dense is said.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from playhead.world.attention import BACKENDS, FLEX, attention
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.installed_attention import LOW_BIT
+from playhead.world.sparse_attention import SPARSE, choose_tiles, mask, sparse_attention
+from playhead.world.sparse_rules import HeldSlots, Tiles
 from playhead.world.timing import seconds
 
 LIMIT = 0.01
@@ -29,7 +32,11 @@ QUERIES = 2048
 
 @dataclass(frozen=True)
 class BackendReport:
-    """A backend: its relative L1 error against float32 and its time in seconds, or why it cannot be used."""
+    """A backend: its relative L1 error against float32 and its time in seconds, or why it cannot be used.
+
+    Of a sparse one the error is that of what it reads; `share` of the keys it reads, and `lost` is its
+    relative L1 distance from dense attention.
+    """
 
     backend: str
     error: float = float("inf")
@@ -37,6 +44,8 @@ class BackendReport:
     reason: str = ""
 
     limit: float = LIMIT
+    share: float = 1.0
+    lost: float | None = None
 
     @property
     def right(self) -> bool:
@@ -46,6 +55,8 @@ class BackendReport:
         if self.reason:
             return f"{self.backend}: {self.reason}"
         error = f"{self.backend}: relative L1 error {self.error:.4f}"
+        if self.lost is not None:
+            error += f" of the {self.share:.0%} of keys that it reads ({self.lost:.2f} from dense)"
         return f"{error}, " + (
             f"{self.seconds * 1000:.2f} ms" if self.right else f"refused above {self.limit:g}"
         )
@@ -64,9 +75,7 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str, limit: float = LIMIT)
         try:
             found = attention(q, keys, values, backend=backend)[:, :, :QUERIES].float()
         except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
-            return BackendReport(
-                backend, reason=next(iter(str(problem).splitlines()), type(problem).__name__)
-            )
+            return BackendReport(backend, reason=_first_line(problem))
         if not torch.equal(k, before):
             return BackendReport(backend, reason="it writes to the keys it is given")
         wanted = F.scaled_dot_product_attention(q[:, :, :QUERIES].float(), keys.float(), values.float())
@@ -75,6 +84,63 @@ def measure(q: Tensor, k: Tensor, v: Tensor, backend: str, limit: float = LIMIT)
     right = error <= limit
     taken = seconds(lambda: attention(q, k, v, backend=backend), q.device) if right else float("inf")
     return BackendReport(backend, error, taken, limit=limit)
+
+
+def _first_line(problem: Exception) -> str:
+    return next(iter(str(problem).splitlines()), type(problem).__name__)
+
+
+def measure_sparse(
+    q: Tensor, k: Tensor, v: Tensor, backend: str, tokens: int, limit: float = LIMIT
+) -> BackendReport:
+    """The same of a sparse backend, in frames of `tokens`; of a full ring the newest frame is in the middle.
+
+    What is lost against dense attention is that of these inputs: random ones say little of trained layers.
+    """
+    before = k.clone()
+    error, share, lost = 0.0, 1.0, 0.0
+    own, slots = q.shape[2] // tokens, k.shape[2] // tokens
+    newest = max(own, slots // 2) - 1
+    full = HeldSlots(
+        tokens,
+        tuple((slot - newest - 1) % slots for slot in range(slots)),
+        tuple(range(newest - own + 1, newest + 1)),
+        slots,
+    )
+    for held in (HeldSlots(tokens, tuple(range(own)), tuple(range(own)), slots), full):
+        end = len(held.places) * tokens
+        keys, values = k[:, :, :end], v[:, :, :end]
+        try:
+            found = sparse_attention(q, keys, values, backend, held)[:, :, :QUERIES].float()
+        except Exception as problem:
+            return BackendReport(backend, reason=_first_line(problem))
+        if not torch.equal(k, before):
+            return BackendReport(backend, reason="it writes to the keys it is given")
+        part, share, lost = _sparse_errors(found, q, keys, values, backend, held)
+        error = max(error, part) if part == part else float("inf")
+    right = error <= limit
+    taken = float("inf")
+    if right:
+        taken = seconds(lambda: sparse_attention(q, k, v, backend, full), q.device)
+    return BackendReport(backend, error, taken, limit=limit, share=share, lost=lost)
+
+
+def _sparse_errors(
+    found: Tensor, q: Tensor, k: Tensor, v: Tensor, backend: str, held: HeldSlots
+) -> tuple[float, float, float]:
+    """Its error under its mask, the share of keys it reads and its distance from dense, head by head."""
+    tiles = choose_tiles(q, k, backend, held)
+    sums = torch.zeros(5, device=q.device)
+    for head in range(q.shape[1]):
+        own = Tiles(*(x[:, min(head, x.shape[1] - 1), None] for x in tiles))
+        read = mask(own, held, found.shape[2])
+        given = (q[:, head, None, :QUERIES].float(), k[:, head, None].float(), v[:, head, None].float())
+        here = found[:, head, None]
+        wanted, dense = (F.scaled_dot_product_attention(*given, attn_mask=m) for m in (read, None))
+        parts = (here - wanted, wanted, here - dense, dense, read.float())
+        sums += torch.stack([part.abs().mean() for part in parts])
+    error, size, lost, dense_size, share = sums.tolist()
+    return error / size, share / q.shape[1], lost / dense_size
 
 
 def shapes(config: WorldConfig, tokens: int) -> tuple[int, int, int, int]:
@@ -115,7 +181,10 @@ def examine(
 ) -> list[BackendReport]:
     """What is found of backends at a world's shapes on a device: the right ones first, by speed."""
     given = draw_inputs(config, tokens, device, dtype)
-    findings = [measure(*given, backend) for backend in backends]
+    findings = [
+        measure_sparse(*given, backend, tokens) if backend in SPARSE else measure(*given, backend)
+        for backend in backends
+    ]
     del given
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the plain kernel needs more memory than play ever will
@@ -131,10 +200,14 @@ def choose_backend(
     nothing to choose. Raises WorldError for a backend that is wrong or cannot be used here.
     """
     if wanted is not None:
-        if wanted not in (*BACKENDS, FLEX):
-            raise WorldError(f"there is no attention `{wanted}`; there are {', '.join((*BACKENDS, FLEX))}")
-        limit = LOW_BIT_LIMIT if wanted in LOW_BIT else LIMIT
-        finding = measure(*draw_inputs(config, tokens, device, dtype), wanted, limit)
+        named = (*BACKENDS, FLEX, *SPARSE)
+        if wanted not in named:
+            raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(named)}")
+        given = draw_inputs(config, tokens, device, dtype)
+        if wanted in SPARSE:
+            finding = measure_sparse(*given, wanted, tokens)
+        else:
+            finding = measure(*given, wanted, LOW_BIT_LIMIT if wanted in LOW_BIT else LIMIT)
         if not finding.right:
             raise WorldError(f"--attention {wanted} is refused here: {finding}; leave it out")
         return BackendChoice(wanted, (str(finding),))

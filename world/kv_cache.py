@@ -22,6 +22,8 @@ from torch import Tensor
 from playhead.world import rope
 from playhead.world.attention import attention
 from playhead.world.bounds import Size
+from playhead.world.sparse_attention import SPARSE, sparse_attention
+from playhead.world.sparse_rules import FAR, HeldSlots
 
 
 class FarMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,11 +44,11 @@ class KVCache:
     """Keys and values `(layers, B, heads, (frames + far.frames) * tokens, head_dim)`.
 
     At most `frames` latent frames are held, the block under way included, as `local_attn_size` counts them in
-    Self-Forcing, and those of `far` after them. `span` is the number
-    of frames that the generator was trained on, or None to leave the sink at its absolute positions.
-    `backend`: of `world.attention`, or None for the usual one. `padded`: a far ring is read whole while it
-    fills, under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA. `stored`: the
-    number type of what is held, where that is not `dtype` (`world.low_bit_cache`).
+    Self-Forcing, and those of `far` after them. `span` is the number of frames that the generator was trained
+    on, or None to leave the sink at its absolute positions. `backend`: of `world.attention` or
+    `world.sparse_attention`, or None for the usual one. `padded`: a far ring is read whole while it fills,
+    under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA. `stored`: the number
+    type of what is held, where that is not `dtype` (`world.low_bit_cache`).
     """
 
     def __init__(
@@ -225,11 +227,32 @@ class KVCache:
         end = (self.visible + wide * self.distant) * self.tokens
         return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
+    def held_slots(self, layer: int) -> HeldSlots:
+        """Where in time the slots stand that `held` gives, with a block under way.
+
+        It hangs on `graph_key` alone: a sink counts as right before the ring, however long ago it was.
+        """
+        ring, newest = self.frames - self.sink, self.slots[-1]
+        places = [
+            slot if slot < self.sink else self.visible - 1 - (newest - slot) % ring
+            for slot in range(self.visible)
+        ]
+        most = self.frames
+        if self.far is not None and layer in self.far.layers:
+            places += [FAR] * self.distant
+            most += self.far.frames
+        return HeldSlots(self.tokens, tuple(places), tuple(self.slots), most)
+
     def read(self, layer: int, q: Tensor) -> Tensor:
-        """Attends to everything in the window, and in the far ring where a layer has one."""
+        """Attends to the window, and to the far ring where a layer has one: to all, or what a rule names.
+
+        Under a mask, a far ring that fills is read whole whatever the backend.
+        """
         if self._fills and self.far is not None and layer in self.far.layers:
             return attention(q, self.k[layer], self.v[layer], self._held)
         k, v = self.held(layer)
+        if self.backend in SPARSE:
+            return sparse_attention(q, k, v, self.backend, self.held_slots(layer))
         return attention(q, k, v) if self.backend is None else attention(q, k, v, backend=self.backend)
 
     def end(self) -> None:

@@ -185,12 +185,20 @@ def bench_seek(
 def bench_attention(
     world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
     device: Device = "auto",
+    played: Annotated[
+        int, typer.Option(help="Ticks of play to hold the sparse ones to dense on, with the weights.", min=0)
+    ] = 0,
 ) -> None:
-    """Compare every attention backend with float32 at a world's shapes, without its weights, and time it."""
+    """Compare every attention backend with float32 at a world's shapes, without its weights, and time it.
+
+    A sparse one is compared under its own mask; its distance from dense is that of random numbers, and with
+    --played that of the world's own layers.
+    """
     from playhead.render.bench import machine
     from playhead.world import acceleration, attention_check
     from playhead.world.attention import BACKENDS, FLEX
     from playhead.world.config import load_config
+    from playhead.world.sparse_attention import SPARSE
     from playhead.world.world_folders import find_world
 
     config = load_config(find_world(world) / "world.toml")
@@ -203,10 +211,25 @@ def bench_attention(
         f"world         {config.name}, {heads} heads of {size}, {queries} queries, {keys} keys, "
         f"{str(dtype).removeprefix('torch.')}"
     )
-    backends = (*BACKENDS, FLEX) if target.type == "cuda" else BACKENDS
-    for finding in attention_check.examine(config, patches, target, dtype, backends):
-        kind = "right" if finding.right else "unusable" if finding.reason else "refused"
-        typer.echo(f"{kind:13} {finding}")
+    backends = (*BACKENDS, FLEX, *SPARSE) if target.type == "cuda" else (*BACKENDS, *SPARSE)
+    findings = attention_check.examine(config, patches, target, dtype, backends)
+    dense = min((f.seconds for f in findings if f.backend not in SPARSE), default=float("inf"))
+    for finding in findings:
+        sparse = finding.backend in SPARSE
+        kind = "unusable" if finding.reason else "refused" if not finding.right else "right"
+        speed = f", {dense / finding.seconds:.2f} x the fastest dense" if sparse and finding.right else ""
+        typer.echo(f"{'sparse' if sparse and finding.right else kind:13} {finding}{speed}")
+    if played:
+        from playhead.render.bench.sparse_error import played_errors
+        from playhead.scenes.scene import scenes_of
+        from playhead.world.world import World
+
+        loaded = World.load(world, device)
+        start = scenes_of(loaded.config)[0]
+        loaded.share_cores()
+        for backend, (lost, furthest) in played_errors(loaded, start, played, SPARSE).items():
+            where = f"from dense over {plural(played, 'tick')} of {start.name} (relative L1)"
+            typer.echo(f"{'played':13} {backend}: {lost:.3f} {where}, {furthest:.3f} in its furthest layer")
 
 
 @app.command("precision")

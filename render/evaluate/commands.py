@@ -43,6 +43,9 @@ def evaluate(
         typer.Option(help="A training run's folder; repeat it: one table of all, at --steps or 1, 2, 4."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    attention: Annotated[
+        str | None, typer.Option(help="A backend, say a sparse one; default: the fastest right one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a world against real footage that it has never seen, or compare training runs."""
@@ -61,7 +64,7 @@ def evaluate(
                 f"{episodes} holds episodes of `train there-and-back`, on which a world is measured without "
                 "--compare and --out; leave those out"
             )
-        results = excursions.measure(world, episodes, clips, steps, device)
+        results = excursions.measure(world, episodes, clips, steps, device, attention)
         if as_json:
             json.dump([as_row(result) for result in results], sys.stdout, indent=1)
             print()
@@ -70,7 +73,8 @@ def evaluate(
         return
     if compare:
         rows = []
-        for job, scores in _measured(_jobs(compare, steps, out), episodes, ticks, clips, player, device):
+        jobs = _jobs(compare, steps, out)
+        for job, scores in _measured(jobs, episodes, ticks, clips, player, device, attention):
             run = {"run": job.run.name, "steps": job.steps, "minutes": minutes(job.run)}
             rows.append({**run, **as_numbers(scores["all"])})
         if as_json:
@@ -80,7 +84,7 @@ def evaluate(
             show(comparison(rows))
         return
     only = [Job(Path(world), find_world(world), steps, out)]
-    ((job, scores),) = _measured(only, episodes, ticks, clips, player, device)
+    ((job, scores),) = _measured(only, episodes, ticks, clips, player, device, attention)
     if as_json:
         json.dump({place: as_numbers(s) for place, s in scores.items()}, sys.stdout, indent=1)
         print()
@@ -115,7 +119,7 @@ def _jobs(runs: list[Path], steps: int | None, out: Path | None) -> list[Job]:
 
 
 def _measured(
-    jobs: list[Job], episodes: Path, ticks: int, clips: int, player: str, device: str
+    jobs: list[Job], episodes: Path, ticks: int, clips: int, player: str, device: str, attention: str | None
 ) -> "Iterator[tuple[Job, dict[str, Scores]]]":
     """Each job with its scores by place; a job without steps is given those of play.
 
@@ -139,7 +143,7 @@ def _measured(
         evaluations: list[Evaluation] = []
         works = []
         for job in group:
-            world = World.load(job.folder, device=device, steps=job.steps)
+            world = World.load(job.folder, device=device, steps=job.steps, attention=attention)
             job.steps = world.steps
             if world.device.type == "cuda":
                 world.noises = DeviceNoise(world.device)

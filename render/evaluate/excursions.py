@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from playhead.world.returning import ReturnScores
 
 
-def measure(world: str, episodes: Path, clips: int, steps: int | None, device: str) -> "list[ReturnScores]":
+def measure(
+    world: str, episodes: Path, clips: int, steps: int | None, device: str, attention: str | None = None
+) -> "list[ReturnScores]":
     """How well a world returns, under a progress bar. Raises PlayheadError for unusable episodes."""
     from rich.progress import Progress
 
@@ -24,7 +26,10 @@ def measure(world: str, episodes: Path, clips: int, steps: int | None, device: s
     from playhead.world.world_folders import find_world
 
     more = cut_memory(load_config(find_world(world) / "world.toml"), MEMORY) is not None
-    worlds = [World.load(world, device, steps=steps, memory=memory) for memory in (None, MEMORY)[: 1 + more]]
+    worlds = [
+        World.load(world, device, steps=steps, memory=memory, attention=attention)
+        for memory in (None, MEMORY)[: 1 + more]
+    ]
     for loaded in worlds:
         if loaded.device.type == "cuda":
             loaded.noises = DeviceNoise(loaded.device)

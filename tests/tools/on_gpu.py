@@ -4,10 +4,10 @@ The noise of many sessions is the CPU's. Wan VAEs decode what the CPU decodes, b
 kernels give what the twin gives, recorded too (where a GPU has no product for NVFP4, its rounding alone), and
 a full-size world in low bit goes on bit for bit. Small worlds, whose tick path is recorded as CUDA graphs,
 dream what the CPU dreams in float32; full-size ones dream recorded what they dream unrecorded; and snapshots
-and forks of all of them go on bit for bit. Full-size worlds of random weights take 10 GB of disk. Numbers of
-the reference implementations are met by plain passes and by fused ones. Worlds
-that are offloaded within a budget of memory, which torch is held to, dream what they dream resident
-(`--offload` proves that alone, see `tests.tools.offload_on_gpu`).
+and forks of all of them go on bit for bit. Sparse attention is right under its mask, and recorded the same.
+Full-size worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by
+plain passes and by fused ones. Worlds that are offloaded within a budget of memory, which torch is held to,
+dream what they dream resident (`--offload` proves that alone, see `tests.tools.offload_on_gpu`).
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from playhead.engine.session import Session
-from playhead.world import acceleration, low_bit
+from playhead.world import acceleration, attention_check, low_bit
 from playhead.world.action import Action
 from playhead.world.checkpoint import fill_randomly, save_weights, without_memory
 from playhead.world.config import WorldConfig
@@ -35,6 +35,7 @@ from playhead.world.nvfp4 import Packed
 from playhead.world.nvfp4_product import missing, quantise_fast
 from playhead.world.randomise import random_context, random_world, save_world_config
 from playhead.world.rounding import EIGHT_BIT, quantise
+from playhead.world.sparse_attention import SPARSE
 from playhead.world.training.pipeline import write_config
 from playhead.world.wan_vae import WIDTH, WanDecoder, WanVAE
 from playhead.world.world import World
@@ -262,6 +263,32 @@ def small(name: str, device: str) -> None:
     assert worst <= CLOSE and same
 
 
+def sparse(backend: str, device: str) -> None:
+    """A sparse backend at full size against its mask in float32; and recorded as it is unrecorded.
+
+    A small world's thirty ticks turn its ring over, so that graphs are played again where frames are others.
+    """
+    config = random_world("causal-forcing")
+    tokens = config.latent.height * config.latent.width // config.generator.patch**2
+    given = attention_check.draw_inputs(config, tokens, torch.device(device), torch.bfloat16)
+    finding = attention_check.measure_sparse(*given, backend, tokens)
+    assert finding.right, str(finding)
+    config = random_world("self-forcing", small=True)
+    save_world_config(config)
+    world = World.load(config.name, device, attention=backend)
+    recorded, eager = (Session(world, random_context(config), 3) for _ in range(2))
+    eager._state.graphs.enabled = False
+    recorded.warm_up()
+    worst = max(apart(recorded.step(action), eager.step(action)) for action in draw_actions(config, 30))
+    graphs, same = recorded._state.graphs, exact(recorded, 4)
+    print(
+        f"{finding}; {config.name}: {graphs.recorded} graphs, {worst} of 255 from unrecorded, "
+        f"fork and return exact: {same}"
+    )
+    assert not graphs.failure, graphs.failure
+    assert worst == 0 and same
+
+
 def full(name: str, device: str) -> None:
     config = random_world(name)
     save_world_config(config)
@@ -324,6 +351,8 @@ def main() -> None:
         os.environ["PLAYHEAD_HOME"] = folder
         for name in SMALL:
             small(name, given.device)
+        for backend in SPARSE:
+            sparse(backend, given.device)
         for name in () if given.small else FULL:
             full(name, given.device)
         for name in () if given.small else FULL:

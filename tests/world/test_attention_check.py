@@ -12,6 +12,7 @@ from playhead.world.attention import BACKENDS, attention
 from playhead.world.attention_check import LIMIT, choose_backend, draw_inputs, measure
 from playhead.world.errors import WorldError
 from playhead.world.randomise import random_world
+from playhead.world.sparse_attention import SPARSE
 
 CPU = torch.device("cpu")
 CONFIG = random_world("self-forcing", small=True)
@@ -103,5 +104,5 @@ def test_the_command_names_the_refused_ones(
     lines = {
         line.split()[1].rstrip(":"): line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]
     }
-    assert lines.keys() == set(BACKENDS)
+    assert lines.keys() == {*BACKENDS, *SPARSE}
     assert (lines["torch"], lines["math"], lines["cudnn"]) == ("right", "right", "unusable")

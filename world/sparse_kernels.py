@@ -1,0 +1,143 @@
+"""A Triton kernel that attends to some tiles of keys: softmax piece by piece, as in FlashAttention 2.
+
+Importing this raises ImportError where there is no Triton.
+"""
+# ruff: noqa: ANN001  # Triton knows no annotation but that of a constant
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import torch
+import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from torch import Tensor
+
+from playhead.world.sparse_rules import Tiles, tile_size, tiles_of
+
+LOG2_E = 1.4426950408889634
+AMPLE = 160 * 1024
+"""Bytes of shared memory from which a kernel may load two pieces of keys ahead, and not one."""
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _attend(
+    q,
+    k,
+    v,
+    index,
+    count,
+    found,
+    scale,
+    heads,
+    tokens,
+    channels,
+    per_frame,
+    size,
+    most,
+    q_b,
+    q_h,
+    q_t,
+    k_b,
+    k_h,
+    k_t,
+    v_b,
+    v_h,
+    v_t,
+    found_b,
+    found_h,
+    found_t,
+    index_b,
+    index_h,
+    count_b,
+    count_h,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+) -> None:
+    """A tile of queries of a head: it reads the first `count` tiles of keys of `index`, `KEYS` at a time.
+
+    `scale` holds the logarithm's base: weights are powers of two.
+    """
+    tile = tl.program_id(0)
+    batch = (tl.program_id(1) // heads).to(tl.int64)
+    head = (tl.program_id(1) % heads).to(tl.int64)
+    column = tl.arange(0, CHANNELS)
+    inside = column < channels
+    row = tile % per_frame * size + tl.arange(0, QUERIES)
+    asks = (tl.arange(0, QUERIES) < size) & (row < tokens)
+    query = (tile // per_frame * tokens + row).to(tl.int64)
+    here = asks[:, None] & inside[None, :]
+    asked = tl.load(q + batch * q_b + head * q_h + query[:, None] * q_t + column[None, :], here, 0.0)
+    index += batch * index_b + head * index_h + tile * most
+    read = tl.load(count + batch * count_b + head * count_h + tile)
+    k += batch * k_b + head * k_h
+    v += batch * v_b + head * v_h
+    pieces = (size + KEYS - 1) // KEYS
+    top = tl.full([QUERIES], float("-inf"), tl.float32)
+    total = tl.zeros([QUERIES], tl.float32)
+    sums = tl.zeros([QUERIES, CHANNELS], tl.float32)
+    for step in range(read * pieces):
+        at = tl.load(index + step // pieces)
+        of_tile = step % pieces * KEYS + tl.arange(0, KEYS)
+        of_frame = at % per_frame * size + of_tile
+        held = (of_tile < size) & (of_frame < tokens)
+        key = (at // per_frame * tokens + of_frame).to(tl.int64)
+        keys = tl.load(k + key[None, :] * k_t + column[:, None], held[None, :] & inside[:, None], 0.0)
+        scores = tl.dot(asked, keys, input_precision="ieee") * scale
+        scores = tl.where(held[None, :], scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))  # a tile's first piece always holds a key
+        weights = tl.exp2(scores - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        total = total * shrink + tl.sum(weights, 1)
+        values = tl.load(v + key[:, None] * v_t + column[None, :], held[:, None] & inside[None, :], 0.0)
+        sums = sums * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+        top = higher
+    at_found = found + batch * found_b + head * found_h + query[:, None] * found_t + column[None, :]
+    tl.store(at_found, (sums / total[:, None]).to(found.dtype.element_ty), here)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor:
+    """Softmax attention `(B, heads, queries, head_dim)` to the tiles of frames of `tokens`.
+
+    The last axis of all three has to be dense.
+    """
+    batch, heads, queries, channels = q.shape
+    size, per_frame = tile_size(tokens), tiles_of(tokens)
+    found = q.new_empty((batch, queries, heads, channels)).transpose(1, 2)  # as the next layer takes it
+    index = tiles.numbers.contiguous().expand(batch, heads, -1, -1)
+    count = tiles.counts.contiguous().expand(batch, heads, -1)
+    rows = max(16, triton.next_power_of_2(size))
+    with torch.cuda.device_of(q):
+        _attend[(queries // tokens * per_frame, batch * heads)](
+            q,
+            k,
+            v,
+            index,
+            count,
+            found,
+            LOG2_E * channels**-0.5,
+            heads,
+            tokens,
+            channels,
+            per_frame,
+            size,
+            index.shape[-1],
+            *q.stride()[:3],
+            *k.stride()[:3],
+            *v.stride()[:3],
+            *found.stride()[:3],
+            *index.stride()[:2],
+            *count.stride()[:2],
+            QUERIES=rows,
+            KEYS=min(64, rows),
+            CHANNELS=max(16, triton.next_power_of_2(channels)),
+            num_warps=8 if rows == 128 else 4,
+            num_stages=3 if _shared_memory(q.device) >= AMPLE else 2,
+        )
+    return found
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that a block of threads may have; 0 in the interpreter."""
+    if device.type != "cuda":
+        return 0
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0))
