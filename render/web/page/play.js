@@ -11,7 +11,7 @@ const GONE = ["unknown_session", "ended"];
 // `shown()` is called whenever anything of it may have changed, `say(text)` with what the player ought to know.
 export class Play {
   constructor(bridge, picture, held, { shown, say, begun }) {
-    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, trouble: "", tuned: -SETTLES });
+    Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, trouble: "", tuned: -SETTLES, tunes: 0 });
     this.watched = new URLSearchParams(location.hash.slice(1)).get("watch");
     this.id = this.watched ?? sessionStorage.getItem("session");
     this.own = this.watched === null;
@@ -204,9 +204,10 @@ export class Play {
   async poll() {
     if (!this.id || !this.bridge.up) return;
     try {
+      const tunes = this.tunes;
       const { stats } = await this.ask("stats");
       if (stats.tick === undefined) return;
-      this.note(stats);
+      this.note(stats, tunes === this.tunes);
       // While the world stands still its frame is shown as it was dreamed, and not as it was encoded; it is one
       // that the stream did not bring, perhaps.
       const stands = (this.stats.paused || stats.waiting) && !this.looking;
@@ -236,14 +237,17 @@ export class Play {
     const auto = auto_steps === undefined ? {} : { auto: auto_steps };
     if (this.stats) this.stats = { ...this.stats, ...fields, ...stands, ...auto };
     this.tuned = performance.now();
+    this.tunes += 1;
     this.shown();
     return this.order("tune", { single_step, auto_steps, ...fields });
   }
 
-  // Takes in figures; what was tuned a moment ago they may not know yet.
-  note(stats) {
+  // Takes in figures; what was tuned a moment ago they may not know yet, nor, unless they are `fresh`, what was
+  // tuned since they were asked for.
+  note(stats, fresh = true) {
     const { paused, speed, steps, auto } = this.stats ?? stats;
-    this.stats = performance.now() < this.tuned + SETTLES ? { ...stats, paused, speed, steps, auto } : stats;
+    const knows = fresh && performance.now() >= this.tuned + SETTLES;
+    this.stats = knows ? stats : { ...stats, paused, speed, steps, auto };
   }
 
   lost() {

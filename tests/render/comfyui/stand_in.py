@@ -121,7 +121,7 @@ class ComfyUI:
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
-        monkeypatch.delitem(sys.modules, f"{name}.nodes")
+        del sys.modules[f"{name}.nodes"]  # the next stand-in loads it anew, with its own program in it
         extension = asyncio.run(module.comfy_entrypoint())
         assert isinstance(extension, ComfyExtension)
         classes = asyncio.run(extension.get_node_list())

@@ -16,7 +16,7 @@ def test_every_request_of_the_protocol_is_carried_out_or_refused_with_a_reason(k
     session = client.ask(p.OpenRequest(), p.OpenReply)[0].session
     values = {
         "session": session, "actions": [Action()], "action": Action(), "snapshot": "", "tick": 0,
-        "name": "walk", "want": "take", "protocol": [p.VERSION], "client": "test",
+        "name": "walk", "want": "take", "protocol": [p.VERSION], "client": "test", "branch": 1,
     }  # fmt: skip
     needed = [field.name for field in msgspec.structs.fields(kind) if field.required]
     id = client.send(kind(**{name: values[name] for name in needed}))
