@@ -13,6 +13,7 @@ from playhead.world.home import downloads_folder, own_folder
 from playhead.world.hub import download
 from playhead.world.importing import ImportProblem, Progress
 from playhead.world.public import HubFile
+from playhead.world.terminal import printable
 
 CARD, PUBLISHED = "MODEL_CARD.md", "README.md"
 """What a world's card is called in its folder, and what the hub shows."""
@@ -24,7 +25,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 def check_repo(repo: str) -> None:
     """Raises ImportProblem for what names no repository."""
     if not _REPO.fullmatch(repo) or ".." in repo:
-        raise ImportProblem(f"`{repo}` names no repository of the hub; write OWNER/REPO")
+        raise ImportProblem(f"`{printable(repo)}` names no repository of the hub; write OWNER/REPO")
 
 
 def fetch_world(repo: str, progress: Progress = lambda stage, part: None) -> Path:

@@ -11,6 +11,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from playhead.engine.bridge.wire.auth import is_loopback
 from playhead.world.errors import PlayheadError
+from playhead.world.terminal import printable
 
 
 def loopback(address: str) -> socket.socket:
@@ -21,7 +22,7 @@ def loopback(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
     port = "0" if port == "*" else port
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise PlayheadError(f"`{address}` is no address; --http has the form 127.0.0.1:7780")
+        raise PlayheadError(f"`{printable(address)}` is no address; --http has the form 127.0.0.1:7780")
     if not is_loopback(host):
         raise PlayheadError(
             f"{address} can be reached from other machines, and this asks nobody who they are; listen at "

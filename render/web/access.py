@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from playhead.world.errors import PlayheadError
+from playhead.world.terminal import printable
 
 YEAR = 365 * 24 * 3600
 HEADERS = {
@@ -82,7 +83,7 @@ def parse_web_address(text: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, port 0 for a free one. Raises PlayheadError for another text."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5}|\*)", text)
     if not match or (match[2] != "*" and int(match[2]) > 65535):
-        raise PlayheadError(f"`{text}` is no address of a page; it has the form 127.0.0.1:7780")
+        raise PlayheadError(f"`{printable(text)}` is no address of a page; it has the form 127.0.0.1:7780")
     return match[1].strip("[]"), 0 if match[2] == "*" else int(match[2])
 
 

@@ -10,6 +10,7 @@ import zmq
 import zmq.auth
 
 from playhead.world.errors import PlayheadError
+from playhead.world.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def check_address(address: str, keys: ServerKeys | None) -> None:
     """Raises PlayheadError for an address that cannot be bound to, or not without keys."""
     parts = _parts(address)
     if parts is None:
-        raise PlayheadError(f"`{address}` is no address; it has the form tcp://127.0.0.1:7770")
+        raise PlayheadError(f"`{printable(address)}` is no address; it has the form tcp://127.0.0.1:7770")
     if keys is None and not is_loopback(parts[0]):
         raise PlayheadError(
             f"{address} can be reached from other machines, which needs keys: make them by `main.py keys new "
@@ -106,7 +107,9 @@ def check_target(address: str) -> None:
     """Raises PlayheadError for an address that cannot be connected to."""
     parts = _parts(address)
     if parts is None or parts[1] in ("*", "0"):
-        raise PlayheadError(f"`{address}` is no address to connect to; it has the form tcp://host:7770")
+        raise PlayheadError(
+            f"`{printable(address)}` is no address to connect to; it has the form tcp://host:7770"
+        )
 
 
 def _parts(address: str) -> tuple[str, str] | None:

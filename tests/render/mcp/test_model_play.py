@@ -200,6 +200,7 @@ def test_a_page_of_another_origin_plays_nothing(url):
     [
         (["--http", "0.0.0.0:0"], "ssh -L"),
         (["--http", "nonsense"], "is no address"),
+        (["--http", "non\nsense"], "`non sense` is no address"),
         (["--recordings", "x", "--no-record"], "contradict"),
     ],
 )

@@ -200,6 +200,7 @@ def test_addresses_are_read():
     [
         (("web", "--no-open", "--recordings", "x", "--no-record"), "contradict each other"),
         (("web", "--no-open", "--bind", "nowhere"), "is no address of a page"),
+        (("web", "--no-open", "--bind", "here\n\x1b[31m:7"), "`here  [31m:7` is no address of a page"),
         (("web", "--no-open", "--bind", "203.0.113.1:7780", "--behind-proxy"), "cannot be bound to"),
         (
             ("web", "--no-open", "--tls-cert", __file__, "--tls-key", __file__, "--bind", "127.0.0.1:*"),
