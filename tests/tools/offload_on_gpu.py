@@ -1,4 +1,4 @@
-"""What is said of offload, on a GPU: part of `python -m tests.tools.on_gpu`, alone with `--offload`.
+"""What is said of offload, on a GPU: part of `python -m tests.tools.on_gpu`, alone with `--only offload`.
 
 Each world is played resident, without a limit, then within a budget that torch is held to by
 `torch.cuda.set_per_process_memory_fraction`: frames have to be equal bit for bit, and memory may not run out.
@@ -8,7 +8,9 @@ same of an fp8 cache: its kernel against the twin, its speed, and its frames bes
 
 import gc
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -223,12 +225,12 @@ def _least(folder: object, device: str) -> int:
     raise AssertionError("a budget of 1 MB was met")
 
 
-def prove(device: str, only_small: bool) -> None:
-    """Raises AssertionError where something that is said of offload is not so."""
+def proofs(device: str, only_small: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is said of offload, by name; a proof raises AssertionError where it is not so."""
     for name in SMALL:
-        small(name, device)
+        yield f"small {name}", partial(small, name, device)
     if only_small:
         return
     for case in CASES:
-        full(case, device)
-    low_bit_cache(device)
+        yield f"{case.name} {told(case.vram)}", partial(full, case, device)
+    yield "fp8 cache", partial(low_bit_cache, device)

@@ -7,15 +7,20 @@ dream what the CPU dreams in float32; full-size ones dream recorded what they dr
 and forks of all of them go on bit for bit. Sparse attention is right under its mask, and recorded the same.
 Full-size worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by
 plain passes and by fused ones. Worlds that are offloaded within a budget of memory, which torch is held to,
-dream what they dream resident (`--offload` proves that alone, see `tests.tools.offload_on_gpu`).
+dream what they dream resident (`tests.tools.offload_on_gpu`). A proof that fails does not keep the others
+from running; `--only offload` runs those whose names begin so.
 """
 
 import argparse
 import copy
+import gc
 import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -321,47 +326,67 @@ def golden(folder: Path, device: str) -> None:
         assert report.passes, f"{folder.name}, {way}:\n{report}"
 
 
+def proofs(device: str, small_alone: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Everything that is proven here, in order, by name."""
+    yield "noise", partial(same_noise, device)
+    for precision in EIGHT_BIT:
+        yield f"{precision} rounding", partial(rounding_kernels, precision, device)
+        for size in LARGE:
+            yield f"{precision} product", partial(low_bit_product, precision, size, device)
+    for size in LARGE:
+        yield "nvfp4 layer", partial(nvfp4_layer, size, device)
+    for width in (WIDTH // 4, WIDTH):
+        yield f"wan-vae {width}", partial(wan_decoder, width, device)
+    for name in SMALL:
+        yield f"small {name}", partial(small, name, device)
+    for backend in SPARSE:
+        yield f"sparse {backend}", partial(sparse, backend, device)
+    if not small_alone:
+        for name in FULL:
+            yield f"full {name}", partial(full, name, device)
+        for name in FULL:
+            yield f"fused {name}", partial(fused_pass, name, device)
+        lacking = missing(torch.device(device))
+        for precision in (*EIGHT_BIT, *(() if lacking else ("nvfp4",))):
+            yield f"{precision} world", partial(low_bit_world, precision, device)
+    for label, proof in offload_on_gpu.proofs(device, small_alone):
+        yield f"offload {label}", proof
+    for folder in sorted(GOLDEN.iterdir()):
+        yield f"golden {folder.name}", partial(golden, folder, device)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--offload", action="store_true", help="only what is said of offload")
+    parser.add_argument("--only", default="", help="proofs whose names begin so: offload,fused")
     parser.add_argument("--small", action="store_true", help="leave out the full-size worlds")
     given = parser.parse_args()
     try:
         acceleration.pick_device(given.device)
     except PlayheadError as error:
         sys.exit(f"tests.tools.on_gpu: {error}")
-    if given.offload:
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["PLAYHEAD_HOME"] = folder
-            offload_on_gpu.prove(given.device, given.small)
-        return
-    same_noise(given.device)
-    for precision in EIGHT_BIT:
-        rounding_kernels(precision, given.device)
-        for size in LARGE:
-            low_bit_product(precision, size, given.device)
-    for size in LARGE:
-        nvfp4_layer(size, given.device)
-    lacking = missing(torch.device(given.device))
-    precisions = [*EIGHT_BIT, *([] if lacking else ["nvfp4"])]
-    for width in (WIDTH // 4, WIDTH):
-        wan_decoder(width, given.device)
+    chosen = [
+        (label, proof)
+        for label, proof in proofs(given.device, given.small)
+        if label.startswith(tuple(given.only.split(",")))
+    ]
+    if not chosen:
+        sys.exit(f"tests.tools.on_gpu: no proof begins with {given.only}; without --only all are run")
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PLAYHEAD_HOME"] = folder
-        for name in SMALL:
-            small(name, given.device)
-        for backend in SPARSE:
-            sparse(backend, given.device)
-        for name in () if given.small else FULL:
-            full(name, given.device)
-        for name in () if given.small else FULL:
-            fused_pass(name, given.device)
-        for precision in () if given.small else precisions:
-            low_bit_world(precision, given.device)
-        offload_on_gpu.prove(given.device, given.small)
-    for golden_folder in sorted(GOLDEN.iterdir()):
-        golden(golden_folder, given.device)
+        for label, proof in chosen:
+            try:
+                proof()
+            except Exception as error:  # a proof that fails says so, and the others still run
+                failed.append(label)
+                print(f"FAILED {label}: {type(error).__name__}: {error}", flush=True)
+                traceback.print_exception(error, limit=-4, file=sys.stdout)
+            gc.collect()
+            torch.cuda.empty_cache()
+    if failed:
+        sys.exit(f"tests.tools.on_gpu: {len(failed)} of {len(chosen)} proofs failed: {', '.join(failed)}")
+    print(f"all {len(chosen)} proofs hold")
 
 
 if __name__ == "__main__":
