@@ -2,15 +2,17 @@
 
 Each world is played resident, without a limit, then within a budget that torch is held to by
 `torch.cuda.set_per_process_memory_fraction`: frames have to be equal bit for bit, and memory may not run out.
-Printed are the speed against resident, what a tick moves against the measured link, and the peak. Then the
-same of an fp8 cache: its kernel against the twin, its speed, and its frames beside those of a full one.
+Each full-size play has a process of its own. Printed are the speed against resident, what a tick moves
+against the measured link, and the peak. Then the same of an fp8 cache: its kernel against the twin, its
+speed, and its frames beside those of a full one.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 
 import msgspec
 import numpy as np
@@ -68,6 +70,9 @@ class Played:
     frames: list[np.ndarray]
     tick: float
     peak: int
+    fused: bool = False
+    exact: bool = True  # whether a fork and a return go on as it does
+    said: tuple[str, ...] = ()
 
 
 def play(world: World, exact: int, measured: int) -> Played:
@@ -94,92 +99,82 @@ def equal(one: Played, other: Played) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
 
 
-def _free() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
+def played(
+    case: Case, device: str, budget: MemoryBudget | None, fused: bool | None, cache: str | None = None
+) -> Played:
+    """A case played in this process, with torch held to the budget."""
+    config = random_world(case.name)
+    save_world_config(config)
+    if budget is not None and budget.vram is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(budget.vram / total, torch.device(device).index or 0)
+    world = World.load(config.name, device, memory=case.window, budget=budget, fused=fused, cache=cache)
+    found = replace(play(world, 5, 10), fused=world.fused.fused)
+    if budget is not None:
+        rate = link_rate(world) or float("inf")
+        moved = tick_bytes(world, world.steps)
+        used = 100 * moved / found.tick / rate
+        said = (
+            offload_line(world, world.steps) or "all resident",
+            f"{1000 * found.tick:.1f} ms a tick; peak {told(found.peak)} reserved by torch",
+            f"link {rate / 1e9:.1f} GB/s measured, {used:.0f} % of it reached",
+        )
+        found = replace(found, said=said)
+    elif world.reader is not None:
+        session = Session(world, random_context(config), 3)
+        session.step(Action())
+        kept, twin = session.snapshot(), session.fork()
+        first = session.step(Action())
+        exact = np.array_equal(first, twin.step(Action()))
+        session.restore(kept)
+        exact = exact and np.array_equal(first, session.step(Action()))
+        found = replace(
+            found, said=(str(world.reader.finding), f"fork and return exact: {exact}"), exact=exact
+        )
+    return found
+
+
+def alone(*given: object) -> Played:
+    """`played` in a process of its own, which starts with nothing of the GPU's memory taken."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(played, *given).result()  # type: ignore[arg-type]
 
 
 def full(case: Case, device: str) -> None:
     """A full-size world resident and within a budget."""
-    config = random_world(case.name)
-    save_world_config(config)
-    resident = None
-    if case.compared:
-        world = World.load(config.name, device, memory=case.window)
-        resident, fused = play(world, 5, 10), world.fused.fused
-        del world
-        _free()
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(case.vram / total, torch.device(device).index or 0)
-    try:
-        budget = MemoryBudget(vram=case.vram)
-        choice = fused if resident is not None and fused else None
-        world = World.load(config.name, device, memory=case.window, budget=budget, fused=choice)
-        offloaded = play(world, 5, 10)
-        rate = link_rate(world) or float("inf")
-        moved = tick_bytes(world, world.steps)
-        used = moved / offloaded.tick / rate
-        print(f"{config.name}, window {world.config.sampling.window}, within {told(case.vram)}:")
-        print(f"  {offload_line(world, world.steps) or 'all resident'}")
-        print(f"  {1000 * offloaded.tick:.1f} ms a tick; peak {told(offloaded.peak)} reserved by torch")
-        print(f"  link {rate / 1e9:.1f} GB/s measured, {100 * used:.0f} % of it reached")
-        assert offloaded.peak <= case.vram
-        assert all(frames.any() for frames in offloaded.frames[-2:])
-        if resident is not None:
-            same = equal(resident, offloaded)
-            share, usual = 100 * resident.tick / offloaded.tick, 1000 * resident.tick
-            print(f"  resident {usual:.1f} ms a tick, so {share:.0f} % of its speed; equal: {same}")
-            assert same
-        del world
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device).index or 0)
-        _free()
+    resident = alone(case, device, None, None) if case.compared else None
+    fused = True if resident is not None and resident.fused else None
+    offloaded = alone(case, device, MemoryBudget(vram=case.vram), fused)
+    print(f"{case.name}, window {case.window or 'its own'}, within {told(case.vram)}:")
+    print(*(f"  {line}" for line in offloaded.said), sep="\n")
+    same = True
+    if resident is not None:
+        same = equal(resident, offloaded)
+        share, usual = 100 * resident.tick / offloaded.tick, 1000 * resident.tick
+        print(f"  resident {usual:.1f} ms a tick, so {share:.0f} % of its speed; equal: {same}", flush=True)
+    assert same and offloaded.peak <= case.vram
+    assert all(frames.any() for frames in offloaded.frames[-2:])
 
 
 def low_bit_cache(device: str) -> None:
     """The fp8 cache: its memory, speed and frames beside the full one's, and a budget too small for that."""
-    config = random_world("causal-forcing")
-    save_world_config(config)
-    world = World.load(config.name, device)
-    full = play(world, 5, 10)
-    del world
-    _free()
-    world = World.load(config.name, device, cache="fp8")
-    assert world.reader is not None
-    resident = play(world, 5, 10)
-    passes = Session(world, random_context(config), 3)
-    passes.step(Action())
-    kept, twin = passes.snapshot(), passes.fork()
-    first = passes.step(Action())
-    exact = np.array_equal(first, twin.step(Action()))
-    passes.restore(kept)
-    exact = exact and np.array_equal(first, passes.step(Action()))
-    finding, fused = world.reader.finding, world.fused.fused
-    del world, passes, twin, kept
-    _free()
+    case = Case("causal-forcing", None, 6 * GB)
+    config = random_world(case.name)
+    full, resident = (alone(case, device, None, None, cache) for cache in (None, "fp8"))
     pairs = zip(full.frames, resident.frames, strict=True)
     apart = [float(psnr(torch.from_numpy(one), torch.from_numpy(other)).mean()) for one, other in pairs]
     sizes = [cache_bytes(config, 2, low_bit) for low_bit in (False, True)]
-    print(f"{config.name} with an fp8 cache: {finding}")
+    print(f"{config.name} with an fp8 cache: {'; '.join(resident.said)}")
     less, ms, usual = 100 * (1 - sizes[1] / sizes[0]), 1000 * resident.tick, 1000 * full.tick
     print(f"  {told(sizes[1])} of cache in place of {told(sizes[0])}, {less:.0f} % less")
-    print(f"  {ms:.1f} ms a tick, {usual:.1f} with a full one; fork and return exact: {exact}")
+    print(f"  {ms:.1f} ms a tick, {usual:.1f} with a full one")
     print(f"  PSNR {' '.join(f'{value:.1f}' for value in apart[:5])} dB, by tick; {apart[-1]:.1f} at the end")
-    assert exact and all(frames.any() for frames in resident.frames)
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(6 * GB / total, torch.device(device).index or 0)
-    try:
-        budget = MemoryBudget(vram=6 * GB)
-        world = World.load(config.name, device, budget=budget, cache="fp8", fused=fused or None)
-        within = play(world, 5, 10)
-        print(f"  within {told(6 * GB)}: {offload_line(world, world.steps) or 'all resident'}")
-        same, ms = equal(resident, within), 1000 * within.tick
-        print(f"  {ms:.1f} ms a tick, peak {told(within.peak)}, equal: {same}")
-        assert same and within.peak <= 6 * GB
-        del world
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device).index or 0)
-        _free()
+    assert resident.exact and all(frames.any() for frames in resident.frames)
+    within = alone(case, device, MemoryBudget(vram=case.vram), resident.fused or None, "fp8")
+    print(f"  within {told(case.vram)}:", *within.said, sep="\n    ")
+    same = equal(resident, within)
+    print(f"  equal: {same}", flush=True)
+    assert same and within.peak <= case.vram
 
 
 def small(name: str, device: str) -> None:
