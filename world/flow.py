@@ -1,7 +1,7 @@
 """The flow of a state's noisy latents: which of a world's generators serves a pass, and what it is given."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,16 @@ class Flow:
         """Has the small operations of all passes fused, or not."""
         self.fused = wanted
         self.passes = {name: FusedGenerator(g) if wanted else g for name, g in self._generators.items()}
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Small operations are done one by one meanwhile: layers are given numbers that nothing has rounded."""
+        kept = self.passes, self.fused
+        self.fuse(False)
+        try:
+            yield
+        finally:
+            self.passes, self.fused = kept
 
     def predict(self, state: WorldState, x: Tensor, timestep: float, who: str | None = None) -> Tensor:
         """The flow of `x`, by `who` of the generators or by that of the timestep.

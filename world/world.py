@@ -8,6 +8,7 @@ else here changes while a world is played. Shapes: B sessions stepped together, 
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,10 @@ class World:
         given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
         layout = StateLayout(*given)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
+
+    def plain(self) -> AbstractContextManager[None]:
+        """Meanwhile no small operation of a pass is fused, as whoever looks into its layers needs it."""
+        return self._flow.plain()
 
     def rope_table(self, first: int) -> Tensor:
         """The rope table of a block whose first latent has absolute index `first`, in main memory."""

@@ -169,13 +169,14 @@ def layer_errors(full: World, low: World, scene: Scene, ticks: int) -> Iterator[
     if state.passes is not None:
         state.passes.graphs.enabled = False
     try:
-        enter(low, state, scene.context, [scene.seed])
-        sums.clear()  # of the past
-        held = low.config.action.tensor(Action()).expand(1, low.config.sampling.latents_per_tick, -1)
-        for tick in range(ticks):
-            low.denoise(state, held, [scene.seed], tick)
-            low.decode(state)
-            low.commit(state)
+        with low.plain():
+            enter(low, state, scene.context, [scene.seed])
+            sums.clear()  # of the past
+            held = low.config.action.tensor(Action()).expand(1, low.config.sampling.latents_per_tick, -1)
+            for tick in range(ticks):
+                low.denoise(state, held, [scene.seed], tick)
+                low.decode(state)
+                low.commit(state)
     finally:
         for hook in hooks:
             hook.remove()

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from playhead.engine.session import Session
+from playhead.render.bench.precision import layer_errors
+from playhead.scenes.scene import Scene
 from playhead.world.action import Action
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
@@ -190,3 +192,15 @@ def test_a_pass_both_ways_is_compared(tiny_world: World) -> None:
     assert not isinstance(found, str)
     error, *seconds = found
     assert error < 1e-5 and min(seconds) > 0
+
+
+def test_what_low_bit_costs_a_layer_is_measured_of_fused_worlds_too() -> None:
+    config = random_world("causal-forcing", small=True)
+    full, low = build(config), build(config, "fp8")
+    context = random_context(config)
+    scene = Scene("start", "Start", "Random.", config.name, 3, context)
+    plain = list(layer_errors(full, low, scene, 2))
+    low._flow.fuse()
+    fused = list(layer_errors(full, low, scene, 2))
+    assert fused == plain and all(0.001 < layer.error < 0.1 for layer in fused)
+    assert low._flow.fused, "it plays on as before"
