@@ -58,7 +58,7 @@ class Flow:
 
     @contextmanager
     def plain(self) -> Iterator[None]:
-        """Small operations are done one by one meanwhile: layers are given numbers that nothing has rounded."""
+        """Small operations are done one by one meanwhile: layers are given numbers not rounded yet."""
         kept = self.passes, self.fused
         self.fuse(False)
         try:
