@@ -12,6 +12,7 @@ from playhead.world.errors import WorldError
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.low_bit import number_types
+from playhead.world.offload.device_pages import share_pages
 from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.offload.needs import count_needs
 from playhead.world.offload.plan import OffloadPlan, make_plan
@@ -58,6 +59,8 @@ def load_models(
         )
     if budget is not None:
         plan = _plan(config, generators, autoencoder, device, dtype, precision, budget, cache)
+        if device.type == "cuda":
+            share_pages()
     if plan is None:
         models = [*generators, autoencoder]
         check_size(config, models, device, dtype, precision=precision, low_bit_cache=cache is not None)

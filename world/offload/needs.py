@@ -19,6 +19,8 @@ RESERVE = 128 * 2**20
 """Bytes that libraries take on a GPU for their products, and what the allocator cannot hand out."""
 DECODED = 3.2
 """The decoder's widest picture is there so many times at once: 2.6 were counted, kernels work in the rest."""
+RECORDED = 5
+"""Recorded passes keep the room of so many passes: 4.5 were seen on an H200, kernels work in that too."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Needs:
     """Bytes, but for `layers` and `generators`. `layout` and `contexts`: of a block's two slabs.
 
     `weights`: those that never leave the device. `cache`: of the sessions that are planned for. `work`: what
-    a pass and a decode need beside, and what libraries take. `laid_out`: a resident block's weights, once
-    more, as a CPU's kernels have them.
+    a pass and a decode need beside, and what libraries take; `recorded`: what recorded passes keep on top of
+    that. `laid_out`: a resident block's weights, once more, as a CPU's kernels have them.
     """
 
     weights: int
@@ -38,6 +40,7 @@ class Needs:
     layers: int
     generators: int
     laid_out: int
+    recorded: int = 0
 
     @property
     def slabs(self) -> int:
@@ -50,7 +53,7 @@ class Needs:
         return max(self.layout.size, self.contexts.size)
 
     def on_device(self, offloaded: int) -> int:
-        """What it takes of a device if so many blocks of each generator are offloaded."""
+        """What it takes of a device if so many blocks of each generator are offloaded, nothing recorded."""
         kept = self.generators * (self.layers - offloaded) * self.slabs
         return self.weights + self.cache + self.work + kept + (2 * self.buffer if offloaded else 0)
 
@@ -84,15 +87,17 @@ def count_needs(
     for model in generators:
         weights += (sum(p.numel() for p in model.parameters()) - large) * size
         weights += model.config.layers * scales
+    work, recorded = _work(config, size, device.type == "cuda")
     return Needs(
         weights=weights,
         cache=max(session_bytes(config, size, len(generators), low_bit_cache), sessions),
-        work=_work(config, size, device.type == "cuda"),
+        work=work,
         layout=layout,
         contexts=contexts,
         layers=generators[0].config.layers,
         generators=len(generators),
         laid_out=_laid_out(shapes(block)) * size if device.type == "cpu" and precision is None else 0,
+        recorded=recorded,
     )
 
 
@@ -125,8 +130,8 @@ def session_bytes(
     return found + 2 * 3 * config.frames_per_tick * config.frame_height * config.frame_width
 
 
-def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> int:
-    """A pass's activations and a decode's, which follow each other; recorded passes have theirs for good."""
+def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> tuple[int, int]:
+    """What a pass and a decode hold, which follow each other; and what recorded passes have for good."""
     g, latent, tae = config.generator, config.latent, config.autoencoder
     tokens = config.sampling.latents_per_tick * (latent.height // g.patch) * (latent.width // g.patch)
     # A row of the feed-forward, and what attention has at once: queries, keys and values, in float32 while
@@ -135,8 +140,8 @@ def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> int:
     picture = config.frames_per_tick * config.frame_height * config.frame_width // tae.patch**2
     decode = int(DECODED * picture * tae.decoder_widths[-1] * itemsize)
     if cuda:
-        return max(one_pass, decode) + one_pass + RESERVE
+        return max(one_pass, decode) + RESERVE, RECORDED * one_pass
     if itemsize == 2:  # scores and weights, which a CPU with bfloat16 has whole (`attention._two_products`)
         keys = config.sampling.reach * (tokens // config.sampling.latents_per_tick)
         one_pass += 2 * g.heads * tokens * keys * itemsize
-    return max(one_pass, decode)
+    return max(one_pass, decode), 0

@@ -18,6 +18,7 @@ class OffloadPlan:
     needs: Needs
     layers: tuple[int, ...]
     mapped: frozenset[int] = frozenset()
+    room: bool = True  # for recorded passes too
 
     @property
     def pinned_bytes(self) -> int:
@@ -26,10 +27,13 @@ class OffloadPlan:
 
     @property
     def recorded(self) -> Literal["passes", "nothing"] | None:
-        """What may be recorded as CUDA graphs: what is read from a file is read anew each time."""
+        """What may be recorded as CUDA graphs: what is read from a file is read anew each time.
+
+        That saves the host's time; a block that has to leave for it would cost more.
+        """
         if not self.layers:
-            return None
-        return "nothing" if self.mapped else "passes"
+            return None if self.room else "nothing"
+        return "nothing" if self.mapped or not self.room else "passes"
 
     def tick_bytes(self, passes: int, turns: int = 0) -> int:
         """Bytes that are brought to the device in a tick.
@@ -112,26 +116,27 @@ def _on_gpu(
     count = _fewest(needs, vram, needs.layers)
     if count is None:
         raise _too_little(name, "--vram", vram, needs.least(True), needs)
+    spare = needs.on_device(count) + needs.recorded <= vram
     if not count:
-        return None
+        return None if spare else OffloadPlan(needs, (), room=False)
     layers = spread(count, needs.layers)
     option, room = "--ram", budget.ram
     if room is None and main_memory is not None:
         option, room = "what may be locked of main memory,", int(LOCKED * main_memory)
     if room is None:
-        return OffloadPlan(needs, layers)
+        return OffloadPlan(needs, layers, room=spare)
     each = needs.generators * needs.slabs
     pinned = room // each
     if pinned < count:  # what is read goes through two buffers of main memory
         pinned = max(0, room - 2 * needs.buffer) // each
     if pinned >= count:
-        return OffloadPlan(needs, layers)
+        return OffloadPlan(needs, layers, room=spare)
     if not file:
         raise _too_little(name, option, room, count * each, needs, _NO_FILE)
     if room < 2 * needs.buffer:
         raise _too_little(name, option, room, 2 * needs.buffer, needs)
     chosen = spread(count - pinned, count)
-    return OffloadPlan(needs, layers, frozenset(layers[i] for i in chosen))
+    return OffloadPlan(needs, layers, frozenset(layers[i] for i in chosen), spare)
 
 
 def _fewest(needs: Needs, room: int, most: int) -> int | None:
