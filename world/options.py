@@ -11,6 +11,9 @@ Decoder = Annotated[str | None, typer.Option(help="Which of the world's decoders
 Cache = Annotated[
     str | None, typer.Option(help="fp8 for the cache, which takes half the memory; default: full.")
 ]
+Gpus = Annotated[
+    int | None, typer.Option(help="How many GPUs play it together (with --device cpu: processes).", min=1)
+]
 Vram = Annotated[
     str | None, typer.Option(help="GPU memory it may take (6GB); blocks are offloaded for that.")
 ]

@@ -15,6 +15,7 @@ from playhead.world.context import Context
 from playhead.world.kv_cache import JoinedCaches, KVCache
 from playhead.world.lighttae import Memory
 from playhead.world.low_bit_cache import CacheReader, LowBitCache
+from playhead.world.parallel.split import Split
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
 from playhead.world.size import MAX_STEPS
@@ -42,7 +43,7 @@ class StateLayout:
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
     `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
-    `reader`: of a cache in fp8, None for one in full.
+    `reader`: of a cache in fp8, None for one in full. `split`: what of it is this rank's, None for all.
     """
 
     config: WorldConfig
@@ -52,6 +53,18 @@ class StateLayout:
     attention: str | None = None
     recorded: Literal["ticks", "passes", "nothing"] | None = None
     reader: CacheReader | None = None
+    split: Split | None = None
+
+    @property
+    def own_tokens(self) -> int:
+        """Of one latent frame, those that are computed on this device."""
+        return self.tokens if self.split is None else self.split.own_tokens
+
+    @property
+    def cache_sizes(self) -> tuple[int, int]:
+        """Heads, and tokens of a frame, in the cache of this device."""
+        split = self.split
+        return (self.config.generator.heads, self.tokens) if split is None else split.cache_sizes
 
 
 @dataclass(eq=False, kw_only=True)
@@ -102,15 +115,16 @@ class WorldState:
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
         # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
         recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
+        heads, tokens = layout.cache_sizes
         state = cls(
             batch=batch,
             cache=(KVCache if layout.reader is None else partial(LowBitCache, reader=layout.reader))(
                 layers=g.layers,
                 batch=batch,
-                heads=g.heads,
+                heads=heads,
                 frames=sampling.window,
                 sink=sampling.sink,
-                tokens=layout.tokens,
+                tokens=tokens,
                 head_dim=g.head_dim,
                 span=sampling.window if sampling.positions == "endless" else None,
                 far=sampling.far,
@@ -124,7 +138,7 @@ class WorldState:
             action=torch.zeros((*block[:2], g.told), device=device),
             memory=_action_memory(layout, batch),
             rest=Rest(config.rest_after, latent) if config.rest_after else None,
-            cos_sin=torch.zeros((2, count * layout.tokens, g.head_dim), device=device),
+            cos_sin=torch.zeros((2, count * layout.own_tokens, g.head_dim), device=device),
             turned=-1,
             foreseen={},
             context=None,
@@ -138,7 +152,7 @@ class WorldState:
             decoder_memory=None,
             decoder_ahead=None,
             fresh=True,
-            frames=torch.zeros(0, dtype=torch.uint8, device=device),
+            frames=torch.zeros((batch, 0), dtype=torch.uint8, device=device),
             pictures={},
             graphs=acceleration.Graphs(device, recorded == "ticks"),
             decoding=acceleration.Graphs(device),
@@ -317,7 +331,7 @@ def _action_memory(layout: StateLayout, batch: int) -> ActionMemory | None:
     return ActionMemory(
         config.generator.action,
         batch=batch,
-        tokens=layout.tokens,
+        tokens=layout.own_tokens,
         frames=config.sampling.window,
         latents=config.sampling.latents_per_tick,
         device=layout.device,
