@@ -4,7 +4,7 @@ Public worlds of random weights are played on one GPU and on several (`--gpus`, 
 a tick, the 50th and 95th of a hundred, and how many times as fast; how far frames are from those of one GPU, in
 grey levels of 255, which rounding makes and random weights carry on; whether two runs are equal bit for bit,
 and a return to a snapshot. Then a rank of `main.py rollout` is killed while it plays: what it says, its exit
-status, and whether its recording is whole. `--only NAME` does one of them (`--list` names them).
+status, and whether its recording is whole. Each part is a process of its own; `--only` does one in this.
 With `--device cpu --small` all of it runs without a GPU, on small worlds.
 """
 
@@ -18,14 +18,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from playhead.engine.parallel.leader import leader_of
 from playhead.engine.parallel.start import load_world
 from playhead.engine.recording.reader import Recording
 from playhead.engine.session import Session
@@ -40,7 +38,9 @@ MAIN = Path(__file__).parents[2] / "main.py"
 EXACT = 6
 """Ticks whose frames are compared."""
 MEASURED = 20
-"""Ticks that are timed, once every slot of the cache was seen three times."""
+"""Ticks that are timed, once every slot of the cache was seen twice."""
+LONGEST = 120
+"""Seconds that a part may take."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def play(world: World) -> Played:
     del kept
     session.reset(3)
     again = [session.step(act(config, n)) for n in range(EXACT)]
-    for _ in range(3 * config.sampling.window // config.sampling.latents_per_tick + 2):
+    for _ in range(2 * config.sampling.window // config.sampling.latents_per_tick + 2):
         session.step(Action())
     session.finish()
     wait_for(world)
@@ -111,12 +111,22 @@ def play(world: World) -> Played:
         wait_for(world)
         ticks.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_reserved(world.device) if world.device.type == "cuda" else 0
+    say(f"    a decode takes {1000 * decoding(world, session):.1f} ms")
     passes = session._state.passes
     if passes is not None:
-        say(f"    {passes.graphs.recorded} passes recorded{passes.graphs.failure and ', then no more: '}")
-        if passes.graphs.failure:
-            say(f"    {passes.graphs.failure}")
+        say(f"    {passes.graphs.recorded} passes recorded {passes.graphs.failure}")
     return Played(first, again, equal(one, other), ticks, peak)
+
+
+def decoding(world: World, session: Session) -> float:
+    """Seconds of a decode, which the first rank does alone."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        world.decode(session._state)
+        wait_for(world)
+        times.append(time.perf_counter() - began)
+    return percentile(times, 50) or 0.0
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -151,22 +161,16 @@ def compare(case: Case, gpus: int, device: str, small: bool) -> None:
     del world
     free()
     world = load_world(config.name, gpus, device, **window, fused=fused or None)
-    split, leader = world.split, leader_of(world)
-    assert split is not None and leader is not None
-    try:
-        say(f"    attention {world.attention}, recordable: {split.ranks.recordable}, heads: {split.by_heads}")
-        several = play(world)
-        exact = f"replay exact: {equal(several.first, several.again)}, return exact: {several.returned}"
-        say(f"  {gpus} GPUs: {told(several)}; {exact}")
-        ratio = (percentile(one.ticks, 50) or 0.0) / (percentile(several.ticks, 50) or 1.0)
-        say(f"  {ratio:.2f} times as fast as one GPU")
-        say(f"  grey levels from one GPU, most and mean, by tick: {apart(one.first, several.first)}")
-        say(f"  took {time.perf_counter() - began:.0f} s")
-    finally:
-        leader.close()
-        torch.distributed.destroy_process_group()
-        del world
-        free()
+    split = world.split
+    assert split is not None
+    say(f"    attention {world.attention}, recordable: {split.ranks.recordable}, heads: {split.by_heads}")
+    several = play(world)
+    exact = f"replay exact: {equal(several.first, several.again)}, return exact: {several.returned}"
+    say(f"  {gpus} GPUs: {told(several)}; {exact}")
+    ratio = (percentile(one.ticks, 50) or 0.0) / (percentile(several.ticks, 50) or 1.0)
+    say(f"  {ratio:.2f} times as fast as one GPU")
+    say(f"  grey levels from one GPU, most and mean, by tick: {apart(one.first, several.first)}")
+    say(f"  took {time.perf_counter() - began:.0f} s")
 
 
 def free() -> None:
@@ -238,30 +242,38 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--device", default="auto", help="auto, or cpu, where GPUs are processes")
     parser.add_argument("--small", action="store_true", help="small worlds")
-    parser.add_argument("--only", action="append", help="a part; may be given more than once")
-    parser.add_argument("--list", action="store_true", help="name the parts")
+    parser.add_argument("--only", choices=[*CASES, "killed"], help="one part, in this process")
     given = parser.parse_args()
-    parts: dict[str, Callable[[], None]] = {
-        name: lambda case=case: compare(case, given.gpus, given.device, given.small)  # type: ignore[misc]
-        for name, case in CASES.items()
-    }
-    parts["killed"] = lambda: killed(given.gpus, given.device, given.small)
-    if given.list:
-        say(" ".join(parts))
-        return
+    if given.only is None:
+        sys.exit(every_part(sys.argv[1:]))
+    failed = False
+    try:
+        if given.only == "killed":
+            killed(given.gpus, given.device, given.small)
+        else:
+            compare(CASES[given.only], given.gpus, given.device, given.small)
+    except Exception:
+        failed = True
+        traceback.print_exc(file=sys.stdout)
+    sys.stdout.flush()
+    os._exit(failed)  # NCCL would wait for graphs that hold on to it
+
+
+def every_part(options: list[str]) -> int:
+    """Each part in a process of its own. Returns how many failed."""
     failed = []
     with tempfile.TemporaryDirectory() as home:
-        os.environ["PLAYHEAD_HOME"] = home
-        for name in given.only or parts:
+        kept = {**os.environ, "PLAYHEAD_HOME": home}
+        for name in ("causal-21", "causal-9", "chunk-3", "killed"):
             say(f"{name}:")
+            command = [sys.executable, "-m", "tests.tools.parallel_on_gpu", "--only", name, *options]
             try:
-                parts[name]()
-            except Exception:
-                failed.append(name)
-                traceback.print_exc(file=sys.stdout)
+                if subprocess.run(command, env=kept, timeout=LONGEST).returncode:
+                    failed.append(name)
+            except subprocess.TimeoutExpired:
+                failed.append(f"{name} (took longer than {LONGEST} s)")
     say(f"failed: {', '.join(failed) or 'nothing'}")
-    sys.stdout.flush()
-    os._exit(bool(failed))  # NCCL would wait for graphs that hold on to it
+    return len(failed)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,17 @@ class Ranks:
 
         Raises RuntimeError where they cannot hand each other anything.
         """
-        where = {} if store is None else {"store": store, "rank": self.rank, "world_size": self.size}
-        if self.device.type == "cuda":
+        cuda = self.device.type == "cuda"
+        if cuda:
             torch.cuda.set_device(self.device)
-            dist.init_process_group("nccl", timeout=NEVER, device_id=self.device, **where)
-        else:
-            dist.init_process_group("gloo", timeout=NEVER, **where)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            timeout=NEVER,
+            store=store,
+            rank=-1 if store is None else self.rank,
+            world_size=-1 if store is None else self.size,
+            device_id=self.device if cuda else None,
+        )
         self._try()
 
     def swap(self, x: Tensor) -> Tensor:
