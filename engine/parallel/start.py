@@ -21,9 +21,12 @@ from playhead.world import acceleration, interrupts
 from playhead.world.errors import WorldError
 from playhead.world.parallel.ranks import Ranks
 from playhead.world.world import World
+from playhead.world.world_folders import find_world
 
 MOST = 64
 """Ranks of a session."""
+_latest: tuple[object, World] | None = None
+"""The world that this process plays with other ranks, and how it was loaded."""
 
 
 def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", **settings: Any) -> World:  # noqa: ANN401 - those of World.load
@@ -31,11 +34,18 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
 
     With `device="cpu"` so many processes of the CPU take their place. Where torchrun started this process and
     it is not the first, it plays along with the first until that ends, and this never returns. Raises as
-    `World.load`, and WorldError for GPUs that are not there and for what does not go with several.
+    `World.load`, and WorldError for GPUs that are not there and for what does not go with several. A process
+    has one such world: to load it once more returns it, and another one is refused.
     """
+    global _latest
     if gpus is None or gpus == 1:
         return World.load(name, device, **settings)
     _check(gpus, device, settings)
+    asked = str(name), gpus, device, settings
+    if _latest is not None:
+        if _latest[0] != asked:
+            raise WorldError("this process plays a world on several GPUs already; load the other in its own")
+        return _latest[1]
     kind = acceleration.pick_device(device).type
     if (kind == "cuda" and torch.cuda.device_count() < gpus) or kind not in ("cuda", "cpu"):
         raise WorldError(_too_few(gpus, kind))
@@ -49,12 +59,13 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
         told = {**settings, "fused": world.fused.fused if kind == "cuda" else None}
         if kind == "cuda" and settings.get("cache") is None and world.split is not None:
             told["attention"] = world.attention if world.split.by_heads else None
-        leader.load(str(Path(name).resolve()) if Path(name).is_dir() else str(name), told)
+        leader.load(str(find_world(name)), told)
         leader.loaded()
     except BaseException:
         leader.close()
         raise
     lead(world, leader)
+    _latest = asked, world
     atexit.register(leader.close)
     if kind == "cuda":
         interrupts.end_at_once()  # NCCL would wait for graphs that hold on to it

@@ -58,6 +58,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--decoder", session.decoder),
         ("--cache", session.cache),
         ("--vram or --ram", session.budget),
+        ("--gpus", session.gpus),
     ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")

@@ -37,6 +37,7 @@ class SessionSettings:
     decoder: str | None = None
     budget: MemoryBudget | None = None
     cache: str | None = None
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class HeadExchange(Exchange):
 
 
 class QueryExchange(Exchange):
-    """Every rank reads for all queries what it holds, all heads of its tokens; parts are merged by their sums.
+    """Every rank reads for all queries what it holds, all heads of its tokens; sums merge the parts.
 
     As in flash decoding (Dao et al. 2023), over ranks.
     """
