@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import wraps
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from playhead.world.parallel.ranks import Ranks
 from playhead.world.parallel.state_parts import outline
 from playhead.world.world import World
 
-if TYPE_CHECKING:
-    from playhead.engine.session import Session
-
 P = ParamSpec("P")
 R = TypeVar("R")
 NOTICED = 5.0
@@ -39,6 +36,14 @@ PATIENCE = 20.0
 """Seconds that a call may take to end after a rank did; then the program ends without it."""
 LOST = 2
 """The exit status then."""
+
+
+class LedSession(Protocol):
+    """What is asked here of a `Session`."""
+
+    world: World
+    context: Context
+    number: int
 
 
 class Call(NamedTuple):
@@ -67,7 +72,7 @@ class Leader:
         self._turn = threading.RLock()
         self._depth = 0  # of calls in calls: what a follower's session does by itself is not told
         self._numbers = itertools.count()
-        self._contexts: weakref.WeakKeyDictionary[Session, Context] = weakref.WeakKeyDictionary()
+        self._contexts: weakref.WeakKeyDictionary[LedSession, Context] = weakref.WeakKeyDictionary()
         self._gone: deque[int] = deque()  # sessions that were let go of, by whichever thread
         self._closing = False
 
@@ -85,7 +90,7 @@ class Leader:
         """Waits until all followers are there. Raises WorldError where one is not."""
         self._await("ready")
 
-    def begin(self, session: "Session") -> int:
+    def begin(self, session: LedSession) -> int:
         """The number of a new session, which the followers begin as well."""
         with self._turn:
             number = next(self._numbers)
@@ -96,7 +101,7 @@ class Leader:
             return number
 
     @contextmanager
-    def call(self, session: "Session", number: int, method: str, given: tuple[Any, ...]) -> Iterator[None]:
+    def call(self, session: LedSession, number: int, method: str, given: tuple[Any, ...]) -> Iterator[None]:
         """A method of a session, meanwhile carried out here, that the followers carry out too.
 
         Raises WorldError where a rank was lost before it or in it.

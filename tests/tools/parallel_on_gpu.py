@@ -1,9 +1,9 @@
 """What is said of several GPUs, on a host that has them: `python -m tests.tools.parallel_on_gpu`.
 
 Public worlds of random weights are played on one GPU and on several (`--gpus`, 2). Printed are milliseconds
-a tick, the 50th and 95th of a hundred, and how many times as fast; how far frames are from those of one GPU, in
-grey levels of 255, which rounding makes and random weights carry on; whether two runs are equal bit for bit,
-and a return to a snapshot. Then a rank of `main.py rollout` is killed while it plays: what it says, its exit
+a tick, p50 and p95, and how many times as fast; how far frames are from those of one GPU, in grey levels of
+255, which rounding makes and random weights carry on; whether two runs are equal bit for bit, and a return
+to a snapshot. Then a rank of `main.py rollout` is killed while it plays: what it says, its exit
 status, and whether its recording is whole. Each part has a process of its own; `--only` does one.
 With `--device cpu --small` all of it runs without a GPU, on small worlds.
 """
