@@ -7,6 +7,7 @@ the same, so that wherever a pass needs all ranks all are at that pass.
 import itertools
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from dataclasses import replace
 from functools import wraps
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -60,11 +62,19 @@ class Call(NamedTuple):
 
 
 class Leader:
-    """The followers of a world, each at the other end of a connection. `processes`: those started here."""
+    """The followers of a world, each at the other end of a connection.
+
+    `processes`: those started here, who met in `folder`, which is there until the end: torch may look into it.
+    """
 
     def __init__(
-        self, ranks: Ranks, connections: Sequence[Connection], processes: Sequence[BaseProcess] = ()
+        self,
+        ranks: Ranks,
+        connections: Sequence[Connection],
+        processes: Sequence[BaseProcess] = (),
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self.ranks, self._connections, self._processes = ranks, list(connections), list(processes)
         self.lost = ""  # in a sentence, which rank is gone
         self._raised = False  # whether somebody was told so
@@ -141,6 +151,8 @@ class Leader:
             process.join(NOTICED)
             if process.is_alive():
                 process.kill()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _tell(self, call: Call) -> None:
         forgotten = []

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import secrets
-import shutil
 import tempfile
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -68,7 +67,7 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
     _latest = asked, world
     atexit.register(leader.close)
     if kind == "cuda":
-        interrupts.end_at_once()  # NCCL would wait for graphs that hold on to it
+        interrupts.end_at_once(leader.close)  # NCCL would wait for graphs that hold on to it
     return world
 
 
@@ -108,15 +107,13 @@ def _start(gpus: int, kind: str) -> Leader:
         connections.append(here)
         processes.append(process)
     ranks = Ranks(0, gpus, _device(kind, 0))
-    leader = Leader(ranks, connections, processes)
+    leader = Leader(ranks, connections, processes, folder)
     try:
         leader.ready()
         ranks.join(FileStore(store, gpus))
     except BaseException:
         leader.close()
         raise
-    finally:
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # torch may look into it until the end
     return leader
 
 
