@@ -3,9 +3,11 @@
 import contextlib
 import os
 import queue
+import shutil
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -23,14 +25,19 @@ def follow(rank: int, size: int, device: str, store: str, connection: Connection
     for number in (signal.SIGINT, signal.SIGTERM):  # the first rank is told too, and then lets go of this
         signal.signal(number, signal.SIG_IGN)
     ranks = Ranks(rank, size, torch.device(device))
-    follow_by(ranks, connection, FileStore(store, size))
+    follow_by(ranks, connection, FileStore(store, size), Path(store).parent)
 
 
-def follow_by(ranks: Ranks, connection: Connection, store: Store | None) -> NoReturn:
-    """The same where `connection` leads to the first rank; `store` as `Ranks.join` has it, joined if None."""
+def follow_by(
+    ranks: Ranks, connection: Connection, store: Store | None = None, folder: Path | None = None
+) -> NoReturn:
+    """The same where `connection` leads to the first rank, whom `ranks` have met unless a `store` is given.
+
+    `folder`: where that is; removed at the end, which the first rank may have had no time for.
+    """
     status = 0
     try:
-        _follow(ranks, connection, store)
+        _follow(ranks, connection, store, folder)
     except (EOFError, OSError):  # the first rank is gone
         pass
     except BaseException as error:
@@ -41,7 +48,7 @@ def follow_by(ranks: Ranks, connection: Connection, store: Store | None) -> NoRe
     os._exit(status)  # what is computed still, and whoever it waits for, is nobody's business any more
 
 
-def _follow(ranks: Ranks, connection: Connection, store: Store | None) -> None:
+def _follow(ranks: Ranks, connection: Connection, store: Store | None, folder: Path | None) -> None:
     connection.send(("ready", ""))
     if store is not None:
         ranks.join(store)
@@ -50,7 +57,7 @@ def _follow(ranks: Ranks, connection: Connection, store: Store | None) -> None:
     world.share_cores()
     connection.send(("loaded", ""))
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, calls), daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, calls, folder), daemon=True).start()
     sessions: dict[int, Session] = {}
     count = 0
     while True:
@@ -79,10 +86,12 @@ def _carry_out(session: Session, method: str, given: tuple[Any, ...]) -> object:
         return None
 
 
-def _listen(connection: Connection, calls: "queue.SimpleQueue[Call]") -> None:
+def _listen(connection: Connection, calls: "queue.SimpleQueue[Call]", folder: Path | None) -> None:
     """Takes in what is told; where nobody is left to tell, the process ends, whatever it computes."""
     try:
         while True:
             calls.put(connection.recv())
     except (EOFError, OSError):
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)

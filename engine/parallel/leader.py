@@ -64,7 +64,7 @@ class Call(NamedTuple):
 class Leader:
     """The followers of a world, each at the other end of a connection.
 
-    `processes`: those started here, who met in `folder`, which is there until the end: torch may look into it.
+    `processes`: those started here, who met in `folder`, which stays until the end: torch may look into it.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def _find(gpus: int, kind: str) -> Leader:
     store = dist.distributed_c10d._get_default_store()
     if rank:
         address, key = pickle.loads(bytes.fromhex(store.get("playhead").decode()))
-        follow_by(ranks, Client(address, authkey=key), None)
+        follow_by(ranks, Client(address, authkey=key))
     key = secrets.token_bytes(32)
     connections: list[Connection] = []
     with Listener(("127.0.0.1", 0), authkey=key) as listener:
