@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from playhead.world.options import Attention, Cache, Decoder, Device, Gpus, Precision, Ram, Vram
+from playhead.world.options import (
+    Attention,
+    Cache,
+    Decoder,
+    DecoderDevice,
+    Device,
+    Gpus,
+    Precision,
+    Ram,
+    Vram,
+)
 
 
 def rollout(
@@ -26,6 +36,7 @@ def rollout(
     vram: Vram = None,
     ram: Ram = None,
     gpus: Gpus = None,
+    decoder_device: DecoderDevice = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -54,7 +65,7 @@ def rollout(
         raise PlayheadError("a rollout from a --context needs a --world")
     loaded = load_world(
         named, gpus, device, steps=steps, attention=attention,
-        precision=precision, decoder=decoder, budget=budget, cache=cache,
+        precision=precision, decoder=decoder, budget=budget, cache=cache, decoder_device=decoder_device,
     )  # fmt: skip
     loaded.share_cores()
     config = loaded.config

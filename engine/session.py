@@ -150,6 +150,9 @@ class Session:
                 self._commit = self.world.commits.submit(self.world.commit, self._state)
             if decode:
                 self._copy.start(self.world.decode(self._state)[0])
+            if self.world.commits_at_once:
+                self.world.commit(self._state)
+                self._pending = False
             if self.world.device.type == "cuda":
                 self.world.foresee(self._state, [self.seed], self.tick + 1)
         self.tick += 1

@@ -156,7 +156,8 @@ class Graphs:
         else:
             graph = torch.cuda.CUDAGraph()
             try:  # other threads, which wait for frames of their own, are nobody's business here
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                recording = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+                with torch.cuda.device(self.device), recording:
                     work()
             except RuntimeError as error:
                 self.enabled, self.failure = False, str(error)

@@ -44,6 +44,7 @@ class StateLayout:
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
     `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
     `reader`: of a cache in fp8, None for one in full. `split`: what of it is this rank's, None for all.
+    `shown_on`: the decoder's device, where that is another.
     """
 
     config: WorldConfig
@@ -54,6 +55,7 @@ class StateLayout:
     recorded: Literal["ticks", "passes", "nothing"] | None = None
     reader: CacheReader | None = None
     split: Split | None = None
+    shown_on: torch.device | None = None
 
     @property
     def own_tokens(self) -> int:
@@ -77,6 +79,7 @@ class WorldState:
     batch: int
     cache: KVCache
     latent: Tensor
+    shown: Tensor  # the same where the decoder is, a copy if that is another device
     schedule: Schedule
     noises: Tensor
     action: Tensor
@@ -133,6 +136,7 @@ class WorldState:
                 dtype=dtype,
             ),
             latent=latent,
+            shown=latent if layout.shown_on is None else torch.zeros(block, device=layout.shown_on),
             schedule=schedule,
             noises=torch.zeros((MAX_STEPS, *block), device=device),
             action=torch.zeros((*block[:2], g.told), device=device),
@@ -155,7 +159,7 @@ class WorldState:
             frames=torch.zeros((batch, 0), dtype=torch.uint8, device=device),
             pictures={},
             graphs=acceleration.Graphs(device, recorded == "ticks"),
-            decoding=acceleration.Graphs(device),
+            decoding=acceleration.Graphs(layout.shown_on or device),
             passes=None,
         )
         if recorded == "passes" and device.type == "cuda":
@@ -169,12 +173,14 @@ class WorldState:
         Caches stay each state's own; all else is a copy. For those that `World.may_join`.
         """
         first = states[0]
+        latent = torch.cat([state.latent for state in states])
         rests = [state.rest for state in states if state.rest is not None]
         memories = [state.decoder_memory or [] for state in states]
         return cls(
             batch=len(states),
             cache=cast(KVCache, JoinedCaches([state.cache for state in states])),
-            latent=torch.cat([state.latent for state in states]),
+            latent=latent,
+            shown=latent,
             schedule=first.schedule,
             noises=torch.cat([state.noises for state in states], 1),
             action=torch.cat([state.action for state in states]),
@@ -317,7 +323,8 @@ class WorldState:
         """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
         self.decoder_ahead = None
         if self.decoder_memory is None:
-            self.decoder_memory = [m.clone() for m in memory]
+            here = self.shown.device
+            self.decoder_memory = [m.clone() if m.device == here else m.to(here) for m in memory]
             return
         for held, new in zip(self.decoder_memory, memory, strict=True):
             held.copy_(new)

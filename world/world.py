@@ -56,7 +56,8 @@ class World:
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
     `low_bit.PRECISIONS`, or None for the full one; `cache`: the same of the KV cache, as `reader` reads it.
     `plan`: which blocks are offloaded, None for none; they take turns in `buffers`. `decoder`: that of its
-    decoders which shows what is dreamed, in place of its autoencoder's. `split`: where `ranks` play together,
+    decoders which shows what is dreamed, in place of its autoencoder's; `shown_on`: the device of whichever
+    does, where that is another. `split`: where `ranks` play together,
     what of a pass is this one's; all but the first decode nothing.
     """
 
@@ -78,6 +79,7 @@ class World:
         decoder: FrameDecoder | None = None,
         plan: OffloadPlan | None = None,
         cache: str | None = None,
+        shown_on: torch.device | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.config = config
@@ -93,12 +95,15 @@ class World:
         self.buffers, layers = place_generators(models, plan, self.device, dtype, precision)
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
-        self.frame_decoder = decoder or FrameDecoder(config, self.autoencoder.decoder, self.device, dtype)
+        self.shown_on = shown_on if shown_on != self.device else None
+        where = self.shown_on or self.device
+        shows = acceleration.channels_innermost(self.autoencoder.decoder, where, dtype)
+        self.frame_decoder = decoder or FrameDecoder(config, shows, where, dtype)
         self.tokens = generator.tokens(config.latent.height, config.latent.width)
         self.split = Split(config, self.tokens, ranks, attention, cache) if ranks is not None else None
         shares = 1 if self.split is None else self.split.head_share
         cpu = self.device.type == "cpu"
-        alone = cpu and ranks is None
+        alone = cpu and ranks is None and self.shown_on is None
         self.side_by_side = alone and not self.last_pass_commits and acceleration.cores() > 1
         self._threads = acceleration.tick_threads(self.side_by_side, dtype) if cpu else None
         if self._threads is not None and ranks is not None:
@@ -139,6 +144,7 @@ class World:
         decoder: str | None = None,
         budget: MemoryBudget | None = None,
         cache: str | None = None,
+        decoder_device: str | None = None,
         ranks: Ranks | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
@@ -146,9 +152,10 @@ class World:
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers at
         most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`); `cache`: `fp8`. `fused`:
         whether small operations are (`world.fused`), else where that is right and faster. `budget`: what it
-        may take of memory, for which blocks are offloaded. `decoder`: one of the world's. `ranks`: those that
-        play it together (`engine.parallel`). Raises WorldError, naming file and mend, for anything missing,
-        damaged or contradictory, and for a budget that cannot be met.
+        may take of memory, for which blocks are offloaded. `decoder`: one of the world's; `decoder_device`:
+        where whichever shows the frames is, else on `device`. `ranks`: those that play it together
+        (`engine.parallel`). Raises WorldError, naming file and mend, for anything missing, damaged or
+        contradictory, and for a budget that cannot be met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -159,16 +166,17 @@ class World:
         low_bit.check_precision(precision, target)
         if decoder and budget is not None:  # whose memory no budget counts
             raise WorldError("--vram and --ram do not go with --decoder; leave one of them out")
-        chosen = load_decoder(folder, config, decoder, target, dtype) if decoder else None
+        shown_on = target if decoder_device is None else acceleration.pick_device(decoder_device)
+        chosen = load_decoder(folder, config, decoder, shown_on, dtype) if decoder else None
         check_cache(cache, attention)
         shares = 1 if ranks is None else ranks.size
         found = load_models(config, folder, target, dtype, precision, budget, cache, shares)
         world = cls(
             config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
             experts=found.experts, plan=found.plan, attention=attention, precision=precision, fused=fused,
-            decoder=chosen, cache=cache, ranks=ranks,
+            decoder=chosen, cache=cache, shown_on=shown_on, ranks=ranks,
         )  # fmt: skip
-        given = attention, memory, precision, fused, decoder, budget, cache
+        given = attention, memory, precision, fused, decoder, budget, cache, decoder_device
         if ranks is None:
             world._loaded = folder.resolve(), device, dtype, steps, *given
         return world
@@ -224,7 +232,7 @@ class World:
         if self.split is not None and not self.split.ranks.recordable:
             recorded = "nothing"
         given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
-        layout = StateLayout(*given, split=self.split)
+        layout = StateLayout(*given, split=self.split, shown_on=self.shown_on)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def rope_table(self, first: int) -> Tensor:
@@ -252,6 +260,14 @@ class World:
         return self.frame_decoder.picture(latents)
 
     @property
+    def commits_at_once(self) -> bool:
+        """Whether the commit of a tick begins before its frames are there, on the thread that plays.
+
+        It does where another device decodes meanwhile, and where other ranks would wait for this one.
+        """
+        return self.shown_on is not None or self.split is not None
+
+    @property
     def last_pass_commits(self) -> bool:
         """Whether a tick's last denoise pass commits it, and no pass of its own."""
         return self.config.sampling.commit == "last"
@@ -275,6 +291,8 @@ class World:
             state.fresh = False
             return state.frames
         count = self.frame_decoder.count(state)
+        if state.shown is not state.latent:
+            state.shown.copy_(state.latent)
         if state.fresh:
             self.frame_decoder.decode(state)
         else:

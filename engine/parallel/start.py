@@ -55,7 +55,7 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
     try:
         world = World.load(name, str(leader.ranks.device), **settings, ranks=leader.ranks)
         # Numbers hang on what was found right and fast here, so all ranks take that.
-        told = {**settings, "fused": world.fused.fused if kind == "cuda" else None}
+        told = {**settings, "decoder_device": None, "fused": world.fused.fused if kind == "cuda" else None}
         if kind == "cuda" and settings.get("cache") is None and world.split is not None:
             told["attention"] = world.attention if world.split.by_heads else None
         leader.load(str(find_world(name)), told)

@@ -53,6 +53,7 @@ def load_world(
     budget: MemoryBudget | None = None,
     cache: str | None = None,
     gpus: int | None = None,
+    decoder_device: str | None = None,
 ) -> World:
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
@@ -61,7 +62,7 @@ def load_world(
         )
     loaded = load_on(
         world or recording.world, gpus, device,
-        precision=precision, decoder=decoder, budget=budget, cache=cache,
+        precision=precision, decoder=decoder, budget=budget, cache=cache, decoder_device=decoder_device,
     )  # fmt: skip
     loaded.share_cores()
     return loaded

@@ -99,6 +99,7 @@ class LocalOpener:
             decoder=settings.decoder,
             budget=settings.budget,
             cache=settings.cache,
+            decoder_device=settings.decoder_device,
         )
         self._world.share_cores()
         config = self._world.config

@@ -59,6 +59,7 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--cache", session.cache),
         ("--vram or --ram", session.budget),
         ("--gpus", session.gpus),
+        ("--decoder-device", session.decoder_device),
     ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")

@@ -38,6 +38,7 @@ class SessionSettings:
     budget: MemoryBudget | None = None
     cache: str | None = None
     gpus: int | None = None
+    decoder_device: str | None = None
 
 
 @dataclass(frozen=True)

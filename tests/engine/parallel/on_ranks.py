@@ -36,7 +36,7 @@ def play(world: World, context: Path) -> dict[str, np.ndarray]:
     del twin
     session.restore(kept)
     returned = [session.step(act(world, n)) for n in range(3, 8)]
-    session.step(Action())  # whose commit comes to nothing
+    session.step(Action())
     session.reset(3)
     again = [start, *(session.step(act(world, n)) for n in range(8))]
     session.reset(3)
