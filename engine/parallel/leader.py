@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -64,18 +64,13 @@ class Call(NamedTuple):
 class Leader:
     """The followers of a world, each at the other end of a connection.
 
-    `processes`: those started here, who met in `folder`, which stays until the end: torch may look into it.
+    `folder`: where they meet, which stays until the end: torch may look into it.
     """
 
-    def __init__(
-        self,
-        ranks: Ranks,
-        connections: Sequence[Connection],
-        processes: Sequence[BaseProcess] = (),
-        folder: Path | None = None,
-    ) -> None:
-        self._folder = folder
-        self.ranks, self._connections, self._processes = ranks, list(connections), list(processes)
+    def __init__(self, ranks: Ranks, folder: Path | None = None) -> None:
+        self.ranks, self._folder = ranks, folder
+        self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
         self.lost = ""  # in a sentence, which rank is gone
         self._raised = False  # whether somebody was told so
         self._noticed = threading.Event()
@@ -85,6 +80,12 @@ class Leader:
         self._contexts: weakref.WeakKeyDictionary[LedSession, Context] = weakref.WeakKeyDictionary()
         self._gone: deque[int] = deque()  # sessions that were let go of, by whichever thread
         self._closing = False
+
+    def add(self, connection: Connection, process: BaseProcess | None = None) -> None:
+        """Takes in the next follower; `process`: if it was started here."""
+        self._connections.append(connection)
+        if process is not None:
+            self._processes.append(process)
 
     def load(self, name: str, settings: dict[str, Any]) -> None:
         """Has the followers load the world too. Raises WorldError where one of them cannot."""

@@ -6,7 +6,7 @@ import os
 import pickle
 import secrets
 import tempfile
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +97,16 @@ def _start(gpus: int, kind: str) -> Leader:
     folder = Path(tempfile.mkdtemp(prefix="playhead-ranks-"))
     store = str(folder / "store")
     spawn = multiprocessing.get_context("spawn")
-    connections, processes = [], []
-    for rank in range(1, gpus):
-        here, there = spawn.Pipe()
-        given = rank, gpus, str(_device(kind, rank)), store, there
-        process = spawn.Process(target=follow, args=given, name=f"rank {rank}", daemon=True)
-        process.start()
-        there.close()
-        connections.append(here)
-        processes.append(process)
     ranks = Ranks(0, gpus, _device(kind, 0))
-    leader = Leader(ranks, connections, processes, folder)
+    leader = Leader(ranks, folder)
     try:
+        for rank in range(1, gpus):
+            here, there = spawn.Pipe()
+            given = rank, gpus, str(_device(kind, rank)), store, there
+            process = spawn.Process(target=follow, args=given, name=f"rank {rank}", daemon=True)
+            process.start()
+            there.close()
+            leader.add(here, process)
         leader.ready()
         ranks.join(FileStore(store, gpus))
     except BaseException:
@@ -129,11 +127,11 @@ def _find(gpus: int, kind: str) -> Leader:
         address, key = pickle.loads(bytes.fromhex(store.get("playhead").decode()))
         follow_by(ranks, Client(address, authkey=key))
     key = secrets.token_bytes(32)
-    connections: list[Connection] = []
+    leader = Leader(ranks)
     with Listener(("127.0.0.1", 0), authkey=key) as listener:
         store.set("playhead", pickle.dumps((listener.address, key)).hex())
-        connections.extend(listener.accept() for _ in range(1, size))
-    leader = Leader(ranks, connections)
+        for _ in range(1, size):
+            leader.add(listener.accept())
     leader.ready()
     return leader
 

@@ -57,6 +57,8 @@ CASES = {
     "chunk-3": Case("self-forcing"),
     "matrix": Case("matrix-game-2"),
 }
+PARTS = ("causal-21", "chunk-3", "killed", "causal-9", "decoder", "matrix")
+"""What there is to be seen, the most important first."""
 
 
 def say(text: str) -> None:
@@ -173,6 +175,22 @@ def compare(case: Case, gpus: int, device: str, small: bool) -> None:
     say(f"  took {time.perf_counter() - began:.0f} s")
 
 
+def decode_elsewhere(device: str, small: bool) -> None:
+    """One GPU, and the decoder on another."""
+    config = random_world("causal-forcing", small=small)
+    save_world_config(config)
+    world = load_world(config.name, 1, device, memory=9)
+    one, fused = play(world), world.fused.fused
+    say(f"  decoder beside the generator: {told(one)}")
+    del world
+    free()
+    other_device = "cpu:0" if device == "cpu" else "cuda:1"
+    world = load_world(config.name, 1, device, memory=9, decoder_device=other_device, fused=fused or None)
+    other = play(world)
+    say(f"  decoder on {other_device}: {told(other)}; return exact: {other.returned}")
+    say(f"  equal: {equal(one.first, other.first)}, replay exact: {equal(other.first, other.again)}")
+
+
 def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
@@ -242,7 +260,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--device", default="auto", help="auto, or cpu, where GPUs are processes")
     parser.add_argument("--small", action="store_true", help="small worlds")
-    parser.add_argument("--only", choices=[*CASES, "killed"], help="one part, in this process")
+    parser.add_argument("--only", choices=PARTS, help="one part, in this process")
     given = parser.parse_args()
     if given.only is None:
         sys.exit(every_part(sys.argv[1:]))
@@ -250,6 +268,8 @@ def main() -> None:
     try:
         if given.only == "killed":
             killed(given.gpus, given.device, given.small)
+        elif given.only == "decoder":
+            decode_elsewhere(given.device, given.small)
         else:
             compare(CASES[given.only], given.gpus, given.device, given.small)
     except Exception:
@@ -264,7 +284,7 @@ def every_part(options: list[str]) -> int:
     failed = []
     with tempfile.TemporaryDirectory() as home:
         kept = {**os.environ, "PLAYHEAD_HOME": home}
-        for name in ("causal-21", "causal-9", "chunk-3", "killed"):
+        for name in PARTS:
             say(f"{name}:")
             command = [sys.executable, "-m", "tests.tools.parallel_on_gpu", "--only", name, *options]
             try:

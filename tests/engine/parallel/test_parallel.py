@@ -139,6 +139,15 @@ def test_ranks_end_with_the_program_that_started_them(start: Start, tmp_path: Pa
         time.sleep(0.1)
 
 
+def test_a_decoder_on_another_device_shows_the_same(start: Start) -> None:
+    """A CPU has one device, but `cpu:0` is taken for another."""
+    here = play(World.load(start.world, "cpu", torch.float32), start.context)
+    world = World.load(start.world, "cpu", torch.float32, decoder_device="cpu:0")
+    assert world.shown_on is not None
+    there = play(world, start.context)
+    assert all(np.array_equal(here[part], there[part]) for part in here)
+
+
 def test_what_cannot_be_split_is_refused_in_a_sentence(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out.npz"
     said = refusal(*start.rollout("w", out, "--gpus", 3))
