@@ -42,7 +42,17 @@ from playhead.scenes.worlds_commands import app as worlds_app
 from playhead.world import interrupts
 from playhead.world.errors import PlayheadError
 from playhead.world.home import expand_arguments
-from playhead.world.options import Attention, Cache, Decoder, Device, Precision, Ram, Vram
+from playhead.world.options import (
+    Attention,
+    Cache,
+    Decoder,
+    DecoderDevice,
+    Device,
+    Gpus,
+    Precision,
+    Ram,
+    Vram,
+)
 from playhead.world.terminal import lost_output, show_anything, tell
 from playhead.world.training.commands import app as train_app
 
@@ -113,6 +123,8 @@ def play(
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
+    gpus: Gpus = None,
+    decoder_device: DecoderDevice = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stand still while nothing is held.")] = False,
     no_hud: Annotated[bool, typer.Option("--no-hud", help="Begin with the HUD hidden.")] = False,
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
@@ -166,6 +178,8 @@ def play(
         decoder=decoder,
         budget=budget,
         cache=cache,
+        gpus=gpus,
+        decoder_device=decoder_device,
     )
     run(
         settings.PlaySettings(

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from playhead.world.options import Attention, Cache, Decoder, Device, Precision, Ram, Vram
+from playhead.world.options import (
+    Attention,
+    Cache,
+    Decoder,
+    DecoderDevice,
+    Device,
+    Gpus,
+    Precision,
+    Ram,
+    Vram,
+)
 
 
 def rollout(
@@ -25,6 +35,8 @@ def rollout(
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
+    gpus: Gpus = None,
+    decoder_device: DecoderDevice = None,
     record: Annotated[Path | None, typer.Option(help="A FILE.playhead that replays bit for bit.")] = None,
 ) -> None:
     """Play a script with nobody watching and keep the frames."""
@@ -32,6 +44,7 @@ def rollout(
 
     from playhead.controls.keymap import find_keymap
     from playhead.controls.script import load_actions
+    from playhead.engine.parallel.start import load_world
     from playhead.engine.recording.recorder import Recorder
     from playhead.engine.rollout import rolling as run
     from playhead.engine.session import Session
@@ -41,7 +54,6 @@ def rollout(
     from playhead.world.errors import ActionError, PlayheadError, WorldError
     from playhead.world.offload.memory_budget import MemoryBudget
     from playhead.world.terminal import console
-    from playhead.world.world import World
 
     check_export(out)
     if (scene is None) == (context is None):
@@ -51,9 +63,9 @@ def rollout(
     named = world or (start.world if start is not None else "")
     if not named:
         raise PlayheadError("a rollout from a --context needs a --world")
-    loaded = World.load(
-        named, device, None, steps, attention,
-        precision=precision, decoder=decoder, budget=budget, cache=cache,
+    loaded = load_world(
+        named, gpus, device, steps=steps, attention=attention,
+        precision=precision, decoder=decoder, budget=budget, cache=cache, decoder_device=decoder_device,
     )  # fmt: skip
     loaded.share_cores()
     config = loaded.config

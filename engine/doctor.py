@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch.nn.attention import sdpa_kernel
 
 from playhead import __path__, __version__
@@ -79,7 +80,13 @@ def _gpu() -> Iterable[Finding]:
             f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, capability {gpu.major}.{gpu.minor}, "
             f"CUDA {torch.version.cuda}, computes in {dtype}",
         )
-    if not torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if count > 1:
+        direct = all(torch.cuda.can_device_access_peer(0, other) for other in range(1, count))
+        way = "directly" if direct else "through main memory, which is slower"
+        lack = "" if dist.is_nccl_available() else "NCCL, for --gpus: a torch for CUDA on Linux has it"
+        yield Finding("several GPUs", f"--gpus {count} at most; they reach each other {way}", lack)
+    if not count:
         mend = "install its driver" if torch.version.cuda else "install a torch that is built for CUDA"
         lack = f"an NVIDIA GPU, for hundreds of ticks a second and for training; if there is one, {mend}"
         yield Finding("GPU", "", lack)

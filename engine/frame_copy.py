@@ -20,7 +20,7 @@ class FrameCopy:
     def start(self, frames: Tensor) -> None:
         """Begins to copy `frames`, which may change after `take` alone."""
         self._frames = frames
-        if not frames.is_cuda:
+        if not frames.is_cuda or not frames.numel():
             return
         if self._buffer is None or self._buffer.shape != frames.shape:
             self._buffer = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from playhead.engine.frame_copy import FrameCopy
 from playhead.engine.notebook_film import Film
+from playhead.engine.parallel.leader import leader_of, on_all_ranks
 from playhead.engine.recent_frames import RecentFrames, in_notebook
 from playhead.world.action import RE_ANCHOR, Action, prompt_number
 from playhead.world.binding import bind, switch_prompt
 from playhead.world.context import Context
 from playhead.world.errors import ActionError, WorldError
 from playhead.world.offload.traffic import offload_line
+from playhead.world.parallel.state_parts import deal_state, gather_state
 from playhead.world.past import enter
 from playhead.world.world import World
 
@@ -73,6 +75,8 @@ class Session:
         self._recent = RecentFrames(world.config.ticks_per_second) if in_notebook() else None
         self._commit: Future[None] | None = None
         self._pending = False
+        leader = leader_of(world)
+        self.number = leader.begin(self) if leader is not None else 0  # among those of all its world's ranks
 
     def enter(self, context: Context, seed: int, scene: "Scene | None" = None) -> np.ndarray:
         """Begins anew from another context of the same world. Returns its last frame(s)."""
@@ -81,9 +85,13 @@ class Session:
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Returns to the context, with another seed if one is given. Returns the context's last frame(s)."""
+        if seed is not None and not 0 <= seed < 2**64:
+            raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
+        return self._reset(seed)
+
+    @on_all_ranks
+    def _reset(self, seed: int | None) -> np.ndarray:
         if seed is not None:
-            if not 0 <= seed < 2**64:
-                raise WorldError(f"a seed is a whole number from 0 to 2^64 - 1, not {seed}")
             self.seed = seed
         self._drop_commit()
         first = enter(self.world, self._state, self.context, [self.seed])
@@ -103,6 +111,7 @@ class Session:
                 has = f"{count} prompt{'s' if count != 1 else ''}" if count else "no prompts"
                 raise ActionError(f"this scene has {has}, so there is no `{name}`")
 
+    @on_all_ranks
     def step(self, action: Action) -> np.ndarray:
         """Dreams one tick under `action`. Returns its frames, uint8 `(frames_per_tick, H, W, 3)`."""
         return self._play(action, self._dream, True)
@@ -110,6 +119,7 @@ class Session:
     def _dream(self, rows: Tensor) -> None:
         self.world.denoise(self._state, rows, [self.seed], self.tick)
 
+    @on_all_ranks
     def retrace(self, action: Action, latents: np.ndarray, decode: bool = True) -> np.ndarray:
         """Plays a tick whose latents, float32 `(F, C, h, w)`, are known: as `step`, but for the denoising.
 
@@ -140,6 +150,9 @@ class Session:
                 self._commit = self.world.commits.submit(self.world.commit, self._state)
             if decode:
                 self._copy.start(self.world.decode(self._state)[0])
+            if self.world.commits_at_once:
+                self.world.commit(self._state)
+                self._pending = False
             if self.world.device.type == "cuda":
                 self.world.foresee(self._state, [self.seed], self.tick + 1)
         self.tick += 1
@@ -190,6 +203,7 @@ class Session:
         return len(self._state.schedule)
 
     @steps.setter
+    @on_all_ranks
     def steps(self, count: int) -> None:
         self._state.schedule = self.world.schedule(count)
 
@@ -204,8 +218,11 @@ class Session:
         A commit that fails raises here, and again whenever the session is to go on: it lacks its last tick
         until it is reset or restored.
         """
-        if not self._pending:
-            return
+        if self._pending:
+            self._finish()
+
+    @on_all_ranks
+    def _finish(self) -> None:
         if self._commit is None:
             with self.world.turn:
                 self.world.commit(self._state)
@@ -219,15 +236,23 @@ class Session:
             self._commit.exception()
         self._commit, self._pending = None, False
 
+    @on_all_ranks
     def snapshot(self) -> Snapshot:
         """A copy of everything that the future depends on."""
         self.finish()
-        return Snapshot(self.tick, self.seed, self.steps, self.frames, self._state.state())
+        state, split = self._state.state(), self.world.split
+        if split is not None:
+            state = gather_state(split, state)
+        return Snapshot(self.tick, self.seed, self.steps, self.frames, state)
 
+    @on_all_ranks
     def restore(self, snapshot: Snapshot) -> np.ndarray:
         """Goes back (or over) to a snapshot of this session or of a fork. Returns its frames."""
         self._drop_commit()
-        self._state.load_state(snapshot.state)
+        state, split = snapshot.state, self.world.split
+        if split is not None:
+            state = deal_state(split, state)
+        self._state.load_state(state)
         bind(self.world, self._state, self.context)
         self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
         self.frames = snapshot.frames
@@ -235,6 +260,7 @@ class Session:
             self._recent.begin(self.frames)
         return self.frames
 
+    @on_all_ranks
     def fork(self) -> "Session":
         """A second session with the same past and its own future; the weights are shared."""
         twin = Session.unstarted(self.world, self.context, self.scene)

@@ -142,6 +142,8 @@ class Graphs:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self.failure = ""  # why nothing is recorded any more
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
+        apart = self.enabled and device.index not in (None, torch.cuda.current_device())
+        self._stream = torch.cuda.Stream(device) if apart else None  # else torch's own, of the current device
 
     def run(self, key: Hashable, work: Callable[[], object]) -> None:
         if not self.enabled:
@@ -156,7 +158,10 @@ class Graphs:
         else:
             graph = torch.cuda.CUDAGraph()
             try:  # other threads, which wait for frames of their own, are nobody's business here
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                recording = torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                )
+                with torch.cuda.device(self.device), recording:
                     work()
             except RuntimeError as error:
                 self.enabled, self.failure = False, str(error)

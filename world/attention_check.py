@@ -143,17 +143,17 @@ def _sparse_errors(
     return error / size, share / q.shape[1], lost / dense_size
 
 
-def shapes(config: WorldConfig, tokens: int) -> tuple[int, int, int, int]:
-    """Heads, queries, keys and head size of a pass with a full window."""
+def shapes(config: WorldConfig, tokens: int, shares: int = 1) -> tuple[int, int, int, int]:
+    """Heads, queries, keys and head size of a pass with a full window, of one of so many shares of heads."""
     g, sampling = config.generator, config.sampling
-    return g.heads, sampling.latents_per_tick * tokens, sampling.window * tokens, g.head_dim
+    return g.heads // shares, sampling.latents_per_tick * tokens, sampling.window * tokens, g.head_dim
 
 
 def draw_inputs(
-    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of that shape. Keys have a mean and are views of a cache, as in play."""
-    heads, queries, keys, size = shapes(config, tokens)
+    heads, queries, keys, size = shapes(config, tokens, shares)
     draw = torch.Generator(device).manual_seed(0)
     q = torch.randn((1, heads, queries, size), generator=draw, device=device).to(dtype)
     kv = torch.randn((2, 1, heads, keys + 64, size), generator=draw, device=device).add_(0.5).to(dtype)
@@ -178,9 +178,10 @@ def examine(
     device: torch.device,
     dtype: torch.dtype,
     backends: Sequence[str] = BACKENDS,
+    shares: int = 1,
 ) -> list[BackendReport]:
     """What is found of backends at a world's shapes on a device: the right ones first, by speed."""
-    given = draw_inputs(config, tokens, device, dtype)
+    given = draw_inputs(config, tokens, device, dtype, shares)
     findings = [
         measure_sparse(*given, backend, tokens) if backend in SPARSE else measure(*given, backend)
         for backend in backends
@@ -192,9 +193,16 @@ def examine(
 
 
 def choose_backend(
-    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, wanted: str | None = None
+    config: WorldConfig,
+    tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    wanted: str | None = None,
+    shares: int = 1,
 ) -> BackendChoice:
     """The backend for a world on a device: `wanted` if that is right, else the fastest right one.
+
+    `shares`: on how many devices its heads are, a part on each.
 
     What was found is remembered; later only the one that was taken is compared again. Outside CUDA there is
     nothing to choose. Raises WorldError for a backend that is wrong or cannot be used here.
@@ -203,7 +211,7 @@ def choose_backend(
         named = (*BACKENDS, FLEX, *SPARSE)
         if wanted not in named:
             raise WorldError(f"there is no attention `{wanted}`; there are {', '.join(named)}")
-        given = draw_inputs(config, tokens, device, dtype)
+        given = draw_inputs(config, tokens, device, dtype, shares)
         if wanted in SPARSE:
             finding = measure_sparse(*given, wanted, tokens)
         else:
@@ -214,23 +222,23 @@ def choose_backend(
     if device.type != "cuda":
         return BackendChoice(None)
     memory = remembered.note("attention.json")
-    key = _key(config, tokens, device, dtype)
+    key = _key(config, tokens, device, dtype, shares)
     known = _known(memory)
     before = known.get(key)
     if before is not None and before.backend is not None:
-        finding = measure(*draw_inputs(config, tokens, device, dtype), before.backend)
+        finding = measure(*draw_inputs(config, tokens, device, dtype, shares), before.backend)
         if finding.right:
             return before
-    findings = examine(config, tokens, device, dtype)
+    findings = examine(config, tokens, device, dtype, shares=shares)
     best = findings[0].backend if findings[0].right else "math"
     choice = BackendChoice(best, tuple(map(str, findings)))
     remembered.write(memory, {**known, key: choice})
     return choice
 
 
-def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
+def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    sizes = "x".join(map(str, shapes(config, tokens)))
+    sizes = "x".join(map(str, shapes(config, tokens, shares)))
     return f"{name}, torch {torch.__version__}, {dtype}, {sizes}, of {' '.join(BACKENDS)}"
 
 

@@ -40,7 +40,7 @@ class FrameDecoder:
         self.name, self.network = name, decoder
         self.packed: PackedDecoder | None = None
         self._latent, self._latents = config.latent, config.sampling.latents_per_tick
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         wan = isinstance(
             decoder, WanDecoder
         )  # which takes Wan's latents, whatever those of the world's own are
@@ -83,11 +83,11 @@ class FrameDecoder:
         return pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2), carried
 
     def decode(self, state: WorldState) -> None:
-        """Decodes `state.latent` into the state's pictures of that count, and keeps the decoder's memory."""
+        """Decodes `state.shown` into the state's pictures of that count, and keeps the decoder's memory."""
         if self.packed is None or state.fresh:
-            frames, memory = self.pictures(state.latent, None if state.fresh else state.decoder_memory)
+            frames, memory = self.pictures(state.shown, None if state.fresh else state.decoder_memory)
         else:
-            z = (state.latent * self._std + self._mean).to(self._dtype)
+            z = (state.shown * self._std + self._mean).to(self._dtype)
             ahead = state.decoder_ahead or self._ahead(state)
             assert ahead is not None  # a decoder that is not fresh has a memory
             pictures, memory = self.packed(z[:, 0], ahead)
@@ -116,7 +116,7 @@ class FrameDecoder:
 
         After `span` ticks it is what play shows, but for the rounding of a decode of many at once.
         """
-        frames, _ = self.pictures(torch.from_numpy(np.array(latents)).to(self._device)[None], None)
+        frames, _ = self.pictures(torch.from_numpy(np.array(latents)).to(self.device)[None], None)
         last: np.ndarray = frames[0, -1].cpu().numpy()
         return last
 

@@ -11,6 +11,7 @@ from playhead.world.experts import Experts
 from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator
 from playhead.world.packed_generator import PackedGenerator, fits
+from playhead.world.parallel.split import Split
 from playhead.world.state import WorldState
 
 
@@ -23,13 +24,15 @@ class Flow:
     """The passes of `generators`, those of `experts` among them, by name.
 
     `passes`: what runs each, the generator itself or the same laid out for a CPU. `fused`: whether those are
-    of a GPU's kind, which are given the caches themselves.
+    of a GPU's kind, which are given the caches themselves. `split`: where other ranks compute a part of each.
     """
 
-    def __init__(self, generators: Mapping[str, Generator], experts: Experts) -> None:
+    def __init__(
+        self, generators: Mapping[str, Generator], experts: Experts, split: Split | None = None
+    ) -> None:
         self.passes: dict[str, Callable[..., Tensor]] = dict(generators)
         self.fused = False
-        self._generators, self._experts = generators, experts
+        self._generators, self._experts, self._split = generators, experts, split
         self._told = bool(experts.last.config.buttons)
         self._timesteps: dict[tuple[float, int], Tensor] = {}
 
@@ -92,11 +95,12 @@ class Flow:
     def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:
         if state.condition.shape[2]:
             x = torch.cat([x, state.condition], 2)
+        cache = state.cache if self._split is None else self._split.exchange(state.cache)
         return self.passes[who](
             x,
             timesteps,
             state.cos_sin,
-            state.cache if self.fused else state.cache.attend,
+            cache if self.fused else cache.attend,
             state.action if self._told else None,
             state.keys_values.get(who),
             state.memory if self.fused or state.memory is None else state.memory.given(),

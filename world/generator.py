@@ -23,6 +23,7 @@ from playhead.world.bounds import Size
 from playhead.world.embedding import ButtonEmbedding, ImageEmbedding, sinusoid
 from playhead.world.norm import RMSNorm, rms_norm
 from playhead.world.offload.buffers import Offloaded
+from playhead.world.parallel.token_shares import TokenShares
 
 LEAST_SIGMA = 1e-3
 """Below this noise level clean latents say nothing of the flow."""
@@ -243,9 +244,11 @@ class Generator(nn.Module):
     """Predicts the flow of a block of latent frames from the KV cache, the noise level and the action.
 
     `offloaded`: those of its blocks whose weights lie elsewhere (`world.offload`), None if all are here.
+    `shares`: which tokens go through the blocks here and which on other devices, None if all do here.
     """
 
     offloaded: Offloaded | None = None
+    shares: TokenShares | None = None
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -315,8 +318,10 @@ class Generator(nn.Module):
         and a label; it modulates; `context` from `embed_context`; `control`: what action modules are given.
         """
         h, embedding = self.hidden(x, timesteps, cos_sin, attend, action, context, control)
-        found = self.unpatchify(self.head(h, embedding), *x.shape[-2:]).float()
-        return self.flow(found, x, timesteps)
+        found = self.head(h, embedding)
+        if self.shares is not None:
+            found = self.shares.whole(found)
+        return self.flow(self.unpatchify(found, *x.shape[-2:]).float(), x, timesteps)
 
     def hidden(
         self,
@@ -328,9 +333,14 @@ class Generator(nn.Module):
         context: Sequence[tuple[Tensor, Tensor]] | None = None,
         control: ActionInput | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What the blocks make of it, `(B, F, N, D)`, and the embedding of level and action `(B, F, D)`."""
+        """What the blocks make of it, `(B, F, N, D)`, and the embedding of level and action `(B, F, D)`.
+
+        With `shares` N are the tokens of this rank.
+        """
         embedding, modulation = self.told(timesteps, action)
         h = self.patchify(x.to(embedding.dtype))
+        if self.shares is not None:
+            h = self.shares.own(h)
         for layer, block in enumerate(self.walk(self.blocks)):
             keys_values = context[layer] if context is not None else None
             acting = self._action_layers.get(layer) if control is not None else None

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 _last = int(signal.SIGINT)
 _at_once = False
+_tidying: list[Callable[[], None]] = []
 
 
 def ending() -> list[int]:
@@ -52,19 +53,25 @@ def status() -> int:
     return 128 + _last
 
 
-def end_at_once() -> None:
+def end_at_once(tidy: Callable[[], None] | None = None) -> None:
     """Has the program end without waiting for threads that compute still: all that is to be kept is kept.
+
+    `tidy` is called before; what else was registered to be done at the end is not.
 
     To take the interpreter apart under torch takes half a second and, where a thread is in the midst of a
     product, aborts the program.
     """
     global _at_once
     _at_once = True
+    if tidy is not None:
+        _tidying.append(tidy)
 
 
 def leave(status: int) -> NoReturn:
     """Ends the program; at once where `end_at_once` was called, and then too with all that was printed."""
     if _at_once:
+        for tidy in _tidying:
+            tidy()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is gone

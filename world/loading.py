@@ -41,8 +41,11 @@ def load_models(
     precision: str | None = None,
     budget: MemoryBudget | None = None,
     cache: str | None = None,
+    shares: int = 1,
 ) -> Models:
     """Loads them; what lies in a file stays mapped to main memory until it is moved.
+
+    `shares`: on how many devices a session's cache is, a part on each.
 
     Raises WorldError for weights that are missing, damaged or another model's, and for too little memory.
     """
@@ -63,7 +66,10 @@ def load_models(
             share_pages()
     if plan is None:
         models = [*generators, autoencoder]
-        check_size(config, models, device, dtype, precision=precision, low_bit_cache=cache is not None)
+        low_bit_cache = cache is not None
+        check_size(
+            config, models, device, dtype, precision=precision, low_bit_cache=low_bit_cache, shares=shares
+        )
     # Where blocks leave the device, not all that is drawn has room there.
     kept = CPU if plan is not None else None
     for model, file in zip((*generators, autoencoder), config.weight_files, strict=True):

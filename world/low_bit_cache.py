@@ -79,15 +79,18 @@ def check_cache(cache: str | None, attention: str | None = None) -> None:
         raise WorldError(f"--cache {cache} is read by a kernel of its own; leave out --attention {attention}")
 
 
-def choose_reader(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> CacheReader:
+def choose_reader(
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int = 1
+) -> CacheReader:
     """The fastest kernel that agrees with the twin at a world's shapes on a device, or the twin.
 
-    What was found is remembered in the user's folder, and compared again.
+    What was found is remembered in the user's folder, and compared again. `shares`: on how many devices the
+    world's heads are, a part on each.
     """
     if device.type != "cuda":
         return CacheReader(None, f"there is a kernel for NVIDIA GPUs alone, and this is {device.type}")
-    given = _draw(config, tokens, device, dtype)
-    key = _key(config, tokens, device, dtype)
+    given = _draw(config, tokens, device, dtype, shares)
+    key = _key(config, tokens, device, dtype, shares)
     memory = remembered.note("cache.json")
     known = remembered.read(memory, CacheReader)
     before = known.get(key)
@@ -108,10 +111,10 @@ def choose_reader(config: WorldConfig, tokens: int, device: torch.device, dtype:
 
 
 def _draw(
-    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype
+    config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Queries, and keys and values as such a cache holds them; keys have a mean, as in play."""
-    heads, queries, keys, size = shapes(config, tokens)
+    heads, queries, keys, size = shapes(config, tokens, shares)
     draw = torch.Generator(device).manual_seed(0)
     q = torch.randn((1, heads, queries, size), generator=draw, device=device).to(dtype)
     rounded = []
@@ -149,8 +152,8 @@ def _measure(
     return tile, min(times[1:]), f"relative L1 error {error:.4f} from the twin"
 
 
-def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
-    sizes = "x".join(map(str, shapes(config, tokens)))
+def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int) -> str:
+    sizes = "x".join(map(str, shapes(config, tokens, shares)))
     return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {dtype}, {sizes}"
 
 

@@ -37,11 +37,12 @@ def check_size(
     *,
     precision: str | None = None,
     low_bit_cache: bool = False,
+    shares: int = 1,
 ) -> None:
     """Raises WorldError for models of a world, and sessions, that the memory of `device` cannot hold.
 
     `models` may be on the meta device; `precision`: of generators' large layers, if low bit, and
-    `low_bit_cache`: whether the cache is.
+    `low_bit_cache`: whether the cache is; `shares`: on how many devices it is, a part on each.
     """
     models = list(models)
     weights = sum(p.numel() for model in models for p in model.parameters()) * dtype.itemsize
@@ -50,7 +51,7 @@ def check_size(
         from playhead.world.low_bit import saved_bytes
 
         weights -= sum(saved_bytes(m, dtype.itemsize, precision) for m in models if isinstance(m, Generator))
-    session = cache_bytes(config, dtype.itemsize, low_bit_cache) + _tick_bytes(config)
+    session = cache_bytes(config, dtype.itemsize, low_bit_cache) // shares + _tick_bytes(config)
     needed = weights + sessions * session
     there = memory(device)
     if there is not None and needed > there:

@@ -27,7 +27,7 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     Raises RuntimeError where no kernel here tells its sums.
     """
     batch, heads, queries, _ = q.shape
-    parts, attend = PARTS.get(backend, 0), _attend
+    parts, attend = PARTS.get(backend, 0), attend_with_sums
     if not parts:
         parts, attend = FLASH_PARTS[backend], installed_sums
     if batch > 1 or k.shape[2] % parts:
@@ -37,8 +37,11 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     return merge_parts(found, sums.reshape(parts, heads, queries).float())
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What queries read, and the logarithm of the sum of their weights, by the device's own kernel."""
+def attend_with_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries read, and the logarithm of the sum of their weights, by the device's own kernel.
+
+    Raises RuntimeError where no kernel here tells its sums.
+    """
     kernels = torch.ops.aten
     if q.device.type == "cuda":
         found = kernels._scaled_dot_product_cudnn_attention(q, k, v, None, True)

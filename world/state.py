@@ -15,6 +15,7 @@ from playhead.world.context import Context
 from playhead.world.kv_cache import JoinedCaches, KVCache
 from playhead.world.lighttae import Memory
 from playhead.world.low_bit_cache import CacheReader, LowBitCache
+from playhead.world.parallel.split import Split
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
 from playhead.world.size import MAX_STEPS
@@ -42,7 +43,8 @@ class StateLayout:
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
     `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
-    `reader`: of a cache in fp8, None for one in full.
+    `reader`: of a cache in fp8, None for one in full. `split`: what of it is this rank's, None for all.
+    `shown_on`: the decoder's device, where that is another.
     """
 
     config: WorldConfig
@@ -52,6 +54,19 @@ class StateLayout:
     attention: str | None = None
     recorded: Literal["ticks", "passes", "nothing"] | None = None
     reader: CacheReader | None = None
+    split: Split | None = None
+    shown_on: torch.device | None = None
+
+    @property
+    def own_tokens(self) -> int:
+        """Of one latent frame, those that are computed on this device."""
+        return self.tokens if self.split is None else self.split.own_tokens
+
+    @property
+    def cache_sizes(self) -> tuple[int, int]:
+        """Heads, and tokens of a frame, in the cache of this device."""
+        split = self.split
+        return (self.config.generator.heads, self.tokens) if split is None else split.cache_sizes
 
 
 @dataclass(eq=False, kw_only=True)
@@ -64,6 +79,7 @@ class WorldState:
     batch: int
     cache: KVCache
     latent: Tensor
+    shown: Tensor  # the same where the decoder is, a copy if that is another device
     schedule: Schedule
     noises: Tensor
     action: Tensor
@@ -102,15 +118,16 @@ class WorldState:
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
         # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
         recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
+        heads, tokens = layout.cache_sizes
         state = cls(
             batch=batch,
             cache=(KVCache if layout.reader is None else partial(LowBitCache, reader=layout.reader))(
                 layers=g.layers,
                 batch=batch,
-                heads=g.heads,
+                heads=heads,
                 frames=sampling.window,
                 sink=sampling.sink,
-                tokens=layout.tokens,
+                tokens=tokens,
                 head_dim=g.head_dim,
                 span=sampling.window if sampling.positions == "endless" else None,
                 far=sampling.far,
@@ -119,12 +136,13 @@ class WorldState:
                 dtype=dtype,
             ),
             latent=latent,
+            shown=latent if layout.shown_on is None else torch.zeros(block, device=layout.shown_on),
             schedule=schedule,
             noises=torch.zeros((MAX_STEPS, *block), device=device),
             action=torch.zeros((*block[:2], g.told), device=device),
             memory=_action_memory(layout, batch),
             rest=Rest(config.rest_after, latent) if config.rest_after else None,
-            cos_sin=torch.zeros((2, count * layout.tokens, g.head_dim), device=device),
+            cos_sin=torch.zeros((2, count * layout.own_tokens, g.head_dim), device=device),
             turned=-1,
             foreseen={},
             context=None,
@@ -138,10 +156,10 @@ class WorldState:
             decoder_memory=None,
             decoder_ahead=None,
             fresh=True,
-            frames=torch.zeros(0, dtype=torch.uint8, device=device),
+            frames=torch.zeros((batch, 0), dtype=torch.uint8, device=device),
             pictures={},
             graphs=acceleration.Graphs(device, recorded == "ticks"),
-            decoding=acceleration.Graphs(device),
+            decoding=acceleration.Graphs(layout.shown_on or device),
             passes=None,
         )
         if recorded == "passes" and device.type == "cuda":
@@ -155,12 +173,14 @@ class WorldState:
         Caches stay each state's own; all else is a copy. For those that `World.may_join`.
         """
         first = states[0]
+        latent = torch.cat([state.latent for state in states])
         rests = [state.rest for state in states if state.rest is not None]
         memories = [state.decoder_memory or [] for state in states]
         return cls(
             batch=len(states),
             cache=cast(KVCache, JoinedCaches([state.cache for state in states])),
-            latent=torch.cat([state.latent for state in states]),
+            latent=latent,
+            shown=latent,
             schedule=first.schedule,
             noises=torch.cat([state.noises for state in states], 1),
             action=torch.cat([state.action for state in states]),
@@ -303,7 +323,8 @@ class WorldState:
         """Overwrites the decoder's memory in place where it exists, so that captured graphs still see it."""
         self.decoder_ahead = None
         if self.decoder_memory is None:
-            self.decoder_memory = [m.clone() for m in memory]
+            here = self.shown.device
+            self.decoder_memory = [m.clone() if m.device == here else m.to(here) for m in memory]
             return
         for held, new in zip(self.decoder_memory, memory, strict=True):
             held.copy_(new)
@@ -317,7 +338,7 @@ def _action_memory(layout: StateLayout, batch: int) -> ActionMemory | None:
     return ActionMemory(
         config.generator.action,
         batch=batch,
-        tokens=layout.tokens,
+        tokens=layout.own_tokens,
         frames=config.sampling.window,
         latents=config.sampling.latents_per_tick,
         device=layout.device,

@@ -35,6 +35,8 @@ from playhead.world.noise import noises
 from playhead.world.offload.memory_budget import MemoryBudget
 from playhead.world.offload.placing import place_generators
 from playhead.world.offload.plan import OffloadPlan
+from playhead.world.parallel.ranks import Ranks
+from playhead.world.parallel.split import Split
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.size import MAX_STEPS
 from playhead.world.state import StateLayout, WorldState
@@ -55,7 +57,9 @@ class World:
     kernels, which changes sums in their last bits. `precision`: of the generators' large layers, one of
     `low_bit.PRECISIONS`, or None for the full one; `cache`: the same of the KV cache, as `reader` reads it.
     `plan`: which blocks are offloaded, None for none; they take turns in `buffers`. `decoder`: that of its
-    decoders which shows what is dreamed, in place of its autoencoder's.
+    decoders which shows what is dreamed, in place of its autoencoder's; `shown_on`: the device of whichever
+    does, where that is another. `split`: where `ranks` play together,
+    what of a pass is this one's; all but the first decode nothing.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class World:
         decoder: FrameDecoder | None = None,
         plan: OffloadPlan | None = None,
         cache: str | None = None,
+        shown_on: torch.device | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
@@ -90,22 +96,32 @@ class World:
         self.buffers, layers = place_generators(models, plan, self.device, dtype, precision)
         self.autoencoder = acceleration.channels_innermost(autoencoder, self.device, dtype)
         self.frame_encoder = FrameEncoder(config, self.autoencoder, self.device, dtype)
-        self.frame_decoder = decoder or FrameDecoder(config, self.autoencoder.decoder, self.device, dtype)
+        self.shown_on = shown_on if shown_on != self.device else None
+        where = self.shown_on or self.device
+        shows = acceleration.channels_innermost(self.autoencoder.decoder, where, dtype)
+        self.frame_decoder = decoder or FrameDecoder(config, shows, where, dtype)
         self.tokens = generator.tokens(config.latent.height, config.latent.width)
+        self.split = Split(config, self.tokens, ranks, attention, cache) if ranks is not None else None
+        shares = 1 if self.split is None else self.split.head_share
         cpu = self.device.type == "cpu"
-        self.side_by_side = cpu and not self.last_pass_commits and acceleration.cores() > 1
+        alone = cpu and ranks is None and self.shown_on is None
+        self.side_by_side = alone and not self.last_pass_commits and acceleration.cores() > 1
         self._threads = acceleration.tick_threads(self.side_by_side, dtype) if cpu else None
-        self._flow = Flow(self.generators, self.experts)
+        if self._threads is not None and ranks is not None:
+            self._threads = max(1, self._threads // ranks.size)
+        self._flow = Flow(self.generators, self.experts, self.split)
         if self._threads is not None and lay_out:
             with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies
                 self._pack(layers)
-        choice = choose_backend(config, self.tokens, self.device, dtype, attention)
+        choice = choose_backend(config, self.tokens, self.device, dtype, attention, shares)
         self.attention, self.attention_findings = choice.backend, choice.findings
         self.cache = cache
-        self.reader = choose_reader(config, self.tokens, self.device, dtype) if cache else None
+        self.reader = choose_reader(config, self.tokens, self.device, dtype, shares) if cache else None
         self.fused = choose_fused(generator, config, self.device, dtype, fused)
         if not cpu:
             self._flow.fuse(self.fused.fused)
+        for model in models:
+            model.shares = self.split
         self.turn = threading.Lock()
         self.commits = ThreadPoolExecutor(1, "commit")
         self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = partial(
@@ -129,15 +145,18 @@ class World:
         decoder: str | None = None,
         budget: MemoryBudget | None = None,
         cache: str | None = None,
+        decoder_device: str | None = None,
+        ranks: Ranks | None = None,
     ) -> "World":
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers at
         most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`); `cache`: `fp8`. `fused`:
         whether small operations are (`world.fused`), else where that is right and faster. `budget`: what it
-        may take of memory, for which blocks are offloaded. `decoder`: one of the world's. Raises WorldError,
-        naming file and mend, for anything missing, damaged or contradictory, and for a budget that cannot be
-        met.
+        may take of memory, for which blocks are offloaded. `decoder`: one of the world's; `decoder_device`:
+        where whichever shows the frames is, else on `device`. `ranks`: those that play it together
+        (`engine.parallel`). Raises WorldError, naming file and mend, for anything missing, damaged or
+        contradictory, and for a budget that cannot be met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")
@@ -148,16 +167,19 @@ class World:
         low_bit.check_precision(precision, target)
         if decoder and budget is not None:  # whose memory no budget counts
             raise WorldError("--vram and --ram do not go with --decoder; leave one of them out")
-        chosen = load_decoder(folder, config, decoder, target, dtype) if decoder else None
+        shown_on = target if decoder_device is None else acceleration.pick_device(decoder_device)
+        chosen = load_decoder(folder, config, decoder, shown_on, dtype) if decoder else None
         check_cache(cache, attention)
-        found = load_models(config, folder, target, dtype, precision, budget, cache)
+        shares = 1 if ranks is None else ranks.size
+        found = load_models(config, folder, target, dtype, precision, budget, cache, shares)
         world = cls(
             config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
             experts=found.experts, plan=found.plan, attention=attention, precision=precision, fused=fused,
-            decoder=chosen, cache=cache,
+            decoder=chosen, cache=cache, shown_on=shown_on, ranks=ranks,
         )  # fmt: skip
-        given = attention, memory, precision, fused, decoder, budget, cache
-        world._loaded = folder.resolve(), device, dtype, steps, *given
+        given = attention, memory, precision, fused, decoder, budget, cache, decoder_device
+        if ranks is None:
+            world._loaded = folder.resolve(), device, dtype, steps, *given
         return world
 
     @classmethod
@@ -182,6 +204,9 @@ class World:
         if self.plan is not None:
             acceleration.pack(layers, rows, each_time=True)
             return
+        if self.split is not None:
+            acceleration.pack(layers, rows // self.split.ranks.size)
+            return
         given = layers, rows, self.dtype, self.last_pass_commits, self.precision is not None
         if self._flow.pack(*given) and self.config.frames_per_tick == 1:
             self.frame_decoder.pack()
@@ -205,8 +230,10 @@ class World:
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
         recorded = None if self.plan is None else self.plan.recorded
+        if self.split is not None and not self.split.ranks.recordable:
+            recorded = "nothing"
         given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
-        layout = StateLayout(*given)
+        layout = StateLayout(*given, split=self.split, shown_on=self.shown_on)
         return WorldState.allocate(layout, batch, self.schedule(self.steps))
 
     def plain(self) -> AbstractContextManager[None]:
@@ -217,7 +244,8 @@ class World:
         """The rope table of a block whose first latent has absolute index `first`, in main memory."""
         latent = self.config.latent
         frames = range(first, first + self.config.sampling.latents_per_tick)
-        return self.generator.rope_table(frames, latent.height, latent.width)
+        table = self.generator.rope_table(frames, latent.height, latent.width)
+        return table if self.split is None else self.split.own_table(table, len(frames))
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """Frames uint8 `(T, H, W, 3)` to normalised latents, as `FrameEncoder.encode` has it."""
@@ -237,6 +265,14 @@ class World:
         return self.frame_decoder.picture(latents)
 
     @property
+    def commits_at_once(self) -> bool:
+        """Whether the commit of a tick begins before its frames are there, on the thread that plays.
+
+        It does where another device decodes meanwhile, and where other ranks would wait for this one.
+        """
+        return self.shown_on is not None or self.split is not None
+
+    @property
     def last_pass_commits(self) -> bool:
         """Whether a tick's last denoise pass commits it, and no pass of its own."""
         return self.config.sampling.commit == "last"
@@ -253,9 +289,15 @@ class World:
     def decode(self, state: WorldState) -> Tensor:
         """Decodes `state.latent` to uint8 frames `(B, frames, H, W, 3)` on the device.
 
-        The very first block of a stream yields fewer frames where the time factor is above 1.
+        The very first block of a stream yields fewer frames where the time factor is above 1. Of several
+        ranks the first alone decodes; others return what is none.
         """
+        if self.split is not None and not self.split.leads:
+            state.fresh = False
+            return state.frames
         count = self.frame_decoder.count(state)
+        if state.shown is not state.latent:
+            state.shown.copy_(state.latent)
         if state.fresh:
             self.frame_decoder.decode(state)
         else:
@@ -347,6 +389,7 @@ class World:
         """
         return not (
             state.graphs.enabled
+            or self.split is not None
             or state.memory is not None
             or state.keys_values
             or self.config.looks_at_picture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from playhead.world.errors import PlayheadError
-from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+from playhead.world.options import Cache, Decoder, DecoderDevice, Device, Gpus, Precision, Ram, Vram
 
 if TYPE_CHECKING:
     from playhead.engine.recording.reader import Recording
@@ -37,6 +37,8 @@ def replay(
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
+    gpus: Gpus = None,
+    decoder_device: DecoderDevice = None,
 ) -> None:
     """Watch a recording in a window, or compare it with what is simulated here (--verify)."""
     from playhead.engine.recording.finding import find_recording
@@ -54,10 +56,25 @@ def replay(
         from playhead.engine.recording.replay import load_world
 
         whole = branch is None and not first and last is None
-        loaded = load_world(kept, world, device, precision, decoder, budget, cache)
+        loaded = load_world(kept, world, device, precision, decoder, budget, cache, gpus, decoder_device)
         _verify(kept, loaded, None if whole else number, first, end, steps)
     else:
-        _watch(kept, number, first, end, steps, speed, world, device, precision, decoder, budget, cache)
+        _watch(
+            kept,
+            number,
+            first,
+            end,
+            steps,
+            speed,
+            world,
+            device,
+            precision,
+            decoder,
+            budget,
+            cache,
+            gpus,
+            decoder_device,
+        )
 
 
 def _verify(
@@ -86,7 +103,8 @@ def _verify(
 def _watch(
     kept: "Recording", branch: int, first: int, last: int, steps: int | None, speed: float,
     world: str | None, device: str, precision: str | None, decoder: str | None,
-    budget: "MemoryBudget | None", cache: str | None,
+    budget: "MemoryBudget | None", cache: str | None, gpus: int | None,
+    decoder_device: str | None,
 ) -> None:  # fmt: skip
     from playhead.render.window.play import play
     from playhead.render.window.settings import PaceSettings, PlaySettings, ReplayRange, SessionSettings
@@ -96,7 +114,7 @@ def _watch(
             SessionSettings(
                 world=world, steps=steps, device=device, continued=str(kept.path),
                 replayed=ReplayRange(branch, first, last), precision=precision, decoder=decoder,
-                budget=budget, cache=cache,
+                budget=budget, cache=cache, gpus=gpus, decoder_device=decoder_device,
             ),
             PaceSettings(speed=speed),
         )
@@ -106,7 +124,7 @@ def _watch(
     if timeline.differs is not None:
         from playhead.engine.recording.replay import Divergence, causes, load_world
 
-        here = load_world(kept, world, device, precision, decoder, budget, cache)
+        here = load_world(kept, world, device, precision, decoder, budget, cache, gpus, decoder_device)
         why = causes(kept, here, timeline.differs, steps)
         raise _difference(kept, Divergence(timeline.differs, why))
     typer.echo(f"watched to tick {timeline.head.tick}, every frame equal")

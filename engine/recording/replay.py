@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from playhead.engine.fingerprint import differences, environment, fingerprint
+from playhead.engine.parallel.start import load_world as load_on
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.schema import RecordingError, chain
 from playhead.engine.recording.tree import Branch, PlayedTick, Point
@@ -51,15 +52,17 @@ def load_world(
     decoder: str | None = None,
     budget: MemoryBudget | None = None,
     cache: str | None = None,
+    gpus: int | None = None,
+    decoder_device: str | None = None,
 ) -> World:
     """The world that a recording was played in. Raises PlayheadError where it is not known here."""
     if world is None and recording.world not in {*shipped_worlds(), *added_worlds()}:
         raise RecordingError(
             f"{recording.path} was played in a world `{recording.world}`; give its folder by --world"
         )
-    loaded = World.load(
-        world or recording.world, device,
-        precision=precision, decoder=decoder, budget=budget, cache=cache,
+    loaded = load_on(
+        world or recording.world, gpus, device,
+        precision=precision, decoder=decoder, budget=budget, cache=cache, decoder_device=decoder_device,
     )  # fmt: skip
     loaded.share_cores()
     return loaded

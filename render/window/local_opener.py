@@ -85,12 +85,13 @@ class LocalOpener:
         scene = load_scene(settings.scene) if settings.scene else None
         kept, point = self._read_recording()
         progress("starting torch", 0.05)
-        from playhead.world.world import World
+        from playhead.engine.parallel.start import load_world
 
         name = settings.world or (scene.world if scene else kept.world if kept else FIRST_WORLD)
         progress(f"loading the world {name}", 0.5)
-        self._world = World.load(
+        self._world = load_world(
             name,
+            settings.gpus,
             settings.device,
             steps=settings.steps,
             attention=settings.attention,
@@ -98,6 +99,7 @@ class LocalOpener:
             decoder=settings.decoder,
             budget=settings.budget,
             cache=settings.cache,
+            decoder_device=settings.decoder_device,
         )
         self._world.share_cores()
         config = self._world.config

@@ -58,6 +58,8 @@ def _dial(server: ServerSettings, session: SessionSettings, pace: PaceSettings) 
         ("--decoder", session.decoder),
         ("--cache", session.cache),
         ("--vram or --ram", session.budget),
+        ("--gpus", session.gpus),
+        ("--decoder-device", session.decoder_device),
     ):
         if given:
             raise PlayheadError(f"{option} is the server's to choose; leave it out with --connect")

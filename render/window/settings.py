@@ -37,6 +37,8 @@ class SessionSettings:
     decoder: str | None = None
     budget: MemoryBudget | None = None
     cache: str | None = None
+    gpus: int | None = None
+    decoder_device: str | None = None
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,16 @@ class FusedGenerator:
         norms = [Norm(m[:, 1], m[:, 0], eps, True, bits) for m, bits in zip(modulations, of, strict=True)]
         table = cos_sin.flatten(1, 2) if cos_sin.ndim == 5 else cos_sin
         tokens = g.patchify(x.to(embedding.dtype))
+        if g.shares is not None:
+            tokens = g.shares.own(tokens)
         h = tokens.flatten(0, 2).contiguous()
         y = norm(h, norms[0])
         for layer, (block, m) in enumerate(g.walk(zip(self._blocks, each.unbind(), strict=True))):
             keys_values = context[layer] if context is not None else None
             h, y = block(h, y, m, len(x), layer, table, cache, keys_values, memory, norms[layer + 1])
         found = g.head.head(y).view(*tokens.shape[:3], -1)
+        if g.shares is not None:
+            found = g.shares.whole(found)
         return g.flow(g.unpatchify(found, *x.shape[-2:]).float(), x, timesteps)
 
 
