@@ -33,12 +33,13 @@ def test_it_installs_what_playhead_needs():
 def test_it_serves_whoever_comes_through_the_hub(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_PORT": str(port)}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, str(SPACE / "app.py")], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
     )
     try:
         assert f":{port}/demo/" in process.stdout.readline()
+        assert [*tmp_path.glob("playhead-demo-*")]
         name = "me-playhead.hf.space"
         answer = ask(port, f"GET /demo/ HTTP/1.1\r\nHost: {name}\r\nX-Forwarded-Proto: https\r\n\r\n")
         assert "200 OK" in answer and "frame-ancestors https://huggingface.co" in answer
@@ -51,6 +52,7 @@ def test_it_serves_whoever_comes_through_the_hub(tmp_path):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
+    assert not [*tmp_path.glob("playhead-demo-*")]  # what was uploaded and filmed goes with the process
 
 
 def ask(port: int, request: str) -> str:
