@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from mcp.client import Client as ModelClient
 
+from playhead.controls.script import ScriptSource
 from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server, serve_in_background
+from playhead.engine.bridge.server.shared import SharedPlay
 from playhead.engine.bridge.wire import protocol as p
+from playhead.engine.loop import Loop
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
@@ -27,7 +30,7 @@ from playhead.scenes.scene import load_scene
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.command_line import only_sentence
-from tests.engine.bridge.conftest import serve_process
+from tests.engine.bridge.conftest import serve_process, wait_for
 from tests.frame_hashes import frame_hashes, recorded_hashes
 from tests.render.mcp.conftest import ROOT, Model, stdio_model
 
@@ -193,6 +196,34 @@ async def test_it_hands_its_own_session_to_who_asks_running(server, person):
         assert (await model.call("control", want="take")).said["in_control"]  # it is the owner
         here = (await model.call("act", moves=[{}])).said["tick"]
         assert (await model.call("look")).said["tick"] == here
+
+
+async def test_the_session_of_a_window_is_joined_and_goes_back_to_the_person_there(tiny_world, tiny_scene):
+    scene = load_scene(tiny_scene)
+    shared = SharedPlay("tcp://127.0.0.1:*")
+    loop = Loop(
+        lambda: Session(tiny_world, scene.context, scene.seed, scene), shared.source(ScriptSource([]))
+    )
+    shared.serve(loop, lambda: scene)
+    loop.start()
+    try:
+        async with modelling(shared.address) as model:
+            opened = (await model.call("open")).said  # there is nothing else to open
+            assert (opened["scene"], opened["recorded"]) == ("tiny-scene", False)
+            asked = (await model.call("control", want="take")).said
+            assert (asked["in_control"], asked["holder"]) == (False, "window")
+            assert "control" in await model.refusal("act", moves=[{}])
+            shared.hand_over()
+            wait_for(lambda: shared.control.holder.startswith("a model"))
+            here = (await model.call("act", moves=MOVES)).said["tick"]
+            assert (await model.call("look")).said["tick"] == here and shared.control.lockstep
+            await model.call("close")
+            wait_for(lambda: not shared.control.holder and not shared.control.lockstep)
+        assert loop.alive
+    finally:
+        loop.stop()
+        loop.join()
+        shared.close()
 
 
 def refused(client: Client, request: p.Message) -> str:
