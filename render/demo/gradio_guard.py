@@ -24,8 +24,8 @@ LARGEST_UPLOAD = 16 * 2**20
 """Bytes of a file."""
 LARGEST = 256 * 1024
 """Bytes of any other request, as on the bridge."""
-UPLOADS = 4
-"""Uploads that are read at a time."""
+UPLOADS, SLOWEST = 4, 60.0
+"""Uploads that are read at a time, and seconds that each may take."""
 FILE = r"(assets|static)/(?!/|.*(\.\.|//))[\w./-]+"
 READ = re.compile(rf"{AT}/(config|theme\.css|{FILE}|gradio_api/(info|queue/data))")
 WRITTEN = re.compile(rf"{AT}/gradio_api/(queue/join|cancel)")
@@ -105,11 +105,11 @@ class GradioGuard:
         """Takes in a file, whatever it is called. Answers with what it is known by from now on."""
         if self._uploading.locked():
             raise HTTPException(503, "others are uploading; try again in a moment")
-        async with self._uploading, request.form(max_files=1, max_fields=1) as form:
-            found = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-            if len(found) != 1:
-                raise HTTPException(400, "an upload is one file")
-            data = await found[0].read()
+        try:
+            async with self._uploading, asyncio.timeout(SLOWEST):
+                data = await _only_file(request)
+        except TimeoutError:
+            raise HTTPException(408, "that takes too long; send a smaller file") from None
         kind = next(
             (kind for start, kind in KINDS.items() if data.startswith(start)), "application/octet-stream"
         )
@@ -120,6 +120,15 @@ class GradioGuard:
         if found is None or not found.path.is_file():
             raise HTTPException(404, "that is not here any more")
         return FileResponse(found.path, media_type=found.kind, headers={"cache-control": "private"})
+
+
+async def _only_file(request: Request) -> bytes:
+    """The file of a form. Raises HTTPException where there is not just one."""
+    async with request.form(max_files=1, max_fields=1) as form:
+        found = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if len(found) != 1:
+            raise HTTPException(400, "an upload is one file")
+        return await found[0].read()
 
 
 def _without_names(send: Send) -> Send:

@@ -157,6 +157,22 @@ def test_what_is_sent_is_limited(forms, monkeypatch):
     assert forms.film("w*2")["ticks"] == 2
 
 
+def test_an_upload_that_does_not_come_is_given_up(forms, monkeypatch):
+    monkeypatch.setattr(gradio_guard, "SLOWEST", 0.2)
+    head = (
+        f"POST {API}/upload HTTP/1.1\r\nHost: {forms.host}\r\nOrigin: http://{forms.host}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x\r\n"
+    )
+    lines = [socket.create_connection(("127.0.0.1", forms.port), 20) for _ in range(gradio_guard.UPLOADS)]
+    for line in lines:
+        line.sendall(head.encode())
+    assert [line.recv(12) for line in lines] == [b"HTTP/1.1 408"] * len(lines)
+    for line in lines:
+        line.close()
+    monkeypatch.setattr(gradio_guard, "SLOWEST", 20.0)
+    assert forms.upload(b"x").status == 200
+
+
 def test_of_kept_files_the_oldest_go_and_all_with_the_process():
     kept = KeptFiles(most=3, size=100)
     tickets = [kept.take(b"x" * 10, "image/png") for _ in range(4)]

@@ -11,6 +11,18 @@ import tomllib
 from tests.render.demo.conftest import ROOT
 
 SPACE = ROOT / "examples" / "space"
+WATCHED = """
+import runpy, socket, sys
+asked = open("asked", "w", buffering=1)
+def note(event, values):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        asked.write(f"{event} {values}\\n")
+sys.addaudithook(note)
+with socket.socket() as probe:
+    probe.connect_ex(("127.0.0.1", 1))
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+"""Runs a program, and notes whom it asks for anything over the network."""
 
 
 def test_its_header_names_what_is_there():
@@ -34,8 +46,13 @@ def test_it_serves_whoever_comes_through_the_hub(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path)}
+    (tmp_path / "run.py").write_text(WATCHED, "utf-8")
     process = subprocess.Popen(
-        [sys.executable, str(SPACE / "app.py")], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+        [sys.executable, "run.py", str(SPACE / "app.py")],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert f":{port}/demo/" in process.stdout.readline()
@@ -52,6 +69,9 @@ def test_it_serves_whoever_comes_through_the_hub(tmp_path):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
+    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
+    assert "('127.0.0.1', 1)" in asked[0]  # it is noted, and beside that nothing
+    assert not [line for line in asked[1:] if "127.0.0.1" not in line and "localhost" not in line]
     assert not [*tmp_path.glob("playhead-demo-*")]  # what was uploaded and filmed goes with the process
 
 
