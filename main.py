@@ -33,6 +33,7 @@ from playhead.engine.commands import rollout
 from playhead.engine.recording.commands import app as recordings_app
 from playhead.engine.recording.commands import replay
 from playhead.render.bench.commands import app as bench_app
+from playhead.render.demo.commands import demo
 from playhead.render.evaluate.commands import evaluate, train_report
 from playhead.render.export.commands import export
 from playhead.render.mcp.commands import mcp
@@ -62,6 +63,7 @@ app.command()(replay)
 app.command()(export)
 app.command()(serve)
 app.command()(web)
+app.command()(demo)
 app.command()(evaluate)
 app.command()(mcp)
 app.add_typer(bench_app, name="bench")

@@ -9,6 +9,7 @@ is moved by its value: `w+yaw=0.5`, from -1 to 1.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -65,28 +66,37 @@ def read_actions(path: Path, space: ActionSpace) -> list[Action]:
     A world's axes, from -1 to 1, may follow the buttons. Raises ActionError naming the file and what it has
     to be.
     """
-    buttons, width = len(space.buttons), len(space.names)
     try:
         with path.open("rb") as file:
-            rows = np.lib.format.read_array(file, allow_pickle=False)
+            return decode_actions(file, space, str(path))
     except FileNotFoundError:
         raise ActionError(f"{path} is missing: it has to be an .npy of actions") from None
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+
+
+def decode_actions(file: BinaryIO, space: ActionSpace, named: str) -> list[Action]:
+    """As `read_actions`, of an open file. `named`: what a message calls it."""
+    buttons, width = len(space.buttons), len(space.names)
+    try:
+        rows = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-        raise ActionError(f"{path} is no readable .npy ({reason}); save it again with numpy.save") from None
+        raise _unreadable(named, error) from None
     if rows.dtype.kind not in "buif" or rows.ndim != 2 or rows.shape[1] not in (buttons, width):
         shapes = " or ".join(f"(N, {count})" for count in dict.fromkeys((buttons, width)))
         raise ActionError(
-            f"{path} holds {rows.dtype} {rows.shape}; it has to be uint8, bool or float {shapes}"
+            f"{named} holds {rows.dtype} {rows.shape}; it has to be uint8, bool or float {shapes}"
         )
     if len(rows) > MAX_TICKS:
-        raise ActionError(f"{path} has {len(rows)} rows; a script has at most {MAX_TICKS} ticks")
+        raise ActionError(f"{named} has {len(rows)} rows; a script has at most {MAX_TICKS} ticks")
     wrong = ~((rows[:, :buttons] >= 0) & (rows[:, :buttons] <= 1)).all(axis=1)  # a NaN is wrong too
     if wrong.any():
-        raise ActionError(f"{path}: row {wrong.argmax()} has a value outside 0 to 1; a button is held or not")
+        raise ActionError(
+            f"{named}: row {wrong.argmax()} has a value outside 0 to 1; a button is held or not"
+        )
     wrong = ~((rows[:, buttons:] >= -1) & (rows[:, buttons:] <= 1)).all(axis=1)
     if wrong.any():
-        raise ActionError(f"{path}: row {wrong.argmax()} has an axis outside -1 to 1")
+        raise ActionError(f"{named}: row {wrong.argmax()} has an axis outside -1 to 1")
     resting = [0.0] * (width - rows.shape[1])
     return [space.decode([*row, *resting]) for row in rows.tolist()]
 
@@ -116,6 +126,11 @@ class ScriptSource:
             return Action()
         self._next += 1
         return self._actions[self._next - 1]
+
+
+def _unreadable(named: str, error: BaseException) -> ActionError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return ActionError(f"{named} is no readable .npy ({reason}); save it again with numpy.save")
 
 
 def _chord(chord: str, space: ActionSpace, aliases: Mapping[str, str]) -> Action:

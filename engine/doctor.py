@@ -197,6 +197,12 @@ def _language_models() -> Iterable[Finding]:
     yield Finding("MCP", version or "", "" if version else lack)
 
 
+def _forms() -> Iterable[Finding]:
+    version = _version("gradio")
+    lack = f"forms beside the page by `demo`: {install('demo')}"
+    yield Finding("Gradio", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
@@ -227,5 +233,6 @@ _PARTS = {
     "Minari": _data_sets,
     "public worlds": _public_worlds,
     "language models": _language_models,
+    "forms": _forms,
     "worlds": _worlds,
 }

@@ -175,7 +175,7 @@ def _dream_start(
     """The context that a world needs of prompts and a picture: by encoders, or by the world alone."""
     from playhead.scenes.encoders import IMAGE, TEXT, Encoders, make_context
     from playhead.scenes.scene import SceneError
-    from playhead.scenes.settle import settle_picture
+    from playhead.scenes.settle import settle_picture, settles
     from playhead.world.public import PROMPTS
     from playhead.world.world import World
 
@@ -184,9 +184,7 @@ def _dream_start(
         raise SceneError(f"a scene has at most {PROMPTS} prompts, not {len(prompts)}")
     loaded = World.load(fields.world, "cpu")
     loaded.share_cores()
-    g = loaded.config.generator
-    alone = not (prompts or g.text_dim or g.image_dim or loaded.config.looks_at_picture)
-    if image is not None and alone:
+    if image is not None and not prompts and settles(loaded.config):
         return settle_picture(loaded, image, length, settle, fields.seed, place or "")
     if place is not None:
         raise SceneError(_PLACE)

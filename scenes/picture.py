@@ -19,10 +19,18 @@ def read_picture(path: Path, height: int, width: int) -> np.ndarray:
 
     Raises SceneError for a file that is no picture, or that is not whole.
     """
+    try:
+        data = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise _unreadable(str(path), error) from None
+    return decode_picture(data, height, width, str(path))
+
+
+def decode_picture(data: bytes, height: int, width: int, named: str) -> np.ndarray:
+    """As `read_picture`, of what a file holds. `named`: what a message calls it."""
     import av
 
     try:
-        data = path.read_bytes()
         if data.startswith(b"GIF8") and not data.rstrip(b"\0").endswith(b";"):
             raise ValueError("it is cut short")  # which its decoder does not mind
         # Not by name: `a:b.png` has a protocol, `%d.png` is a series.
@@ -33,11 +41,15 @@ def read_picture(path: Path, height: int, width: int) -> np.ndarray:
             frame = next(file.decode(video=0))
         pixels = _upright(frame.to_ndarray(format="rgb24"), _orientation(data), frame.rotation)
     except (OSError, ValueError, IndexError, StopIteration, MemoryError, av.error.FFmpegError) as error:
-        reason = str(error) or "it holds no picture"
-        raise SceneError(f"{path} is no picture that can be read ({reason}); give a .png or .jpg") from None
+        raise _unreadable(named, error) from None
     cut = _cover(pixels, height, width)
     scaled = av.VideoFrame.from_ndarray(cut, format="rgb24").reformat(width, height)
     return np.ascontiguousarray(scaled.to_ndarray())
+
+
+def _unreadable(named: str, error: BaseException) -> SceneError:
+    reason = str(error) or "it holds no picture"
+    return SceneError(f"{named} is no picture that can be read ({reason}); give a .png or .jpg")
 
 
 def _cover(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

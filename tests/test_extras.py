@@ -40,7 +40,7 @@ def test_every_extra_that_is_named_exists():
         for found in re.findall(r"install\(['\"](\w+)['\"]\)|-e '\.\[([\w,]+)\]", p.read_text("utf-8"))
         for extra in "".join(found).split(",")
     }
-    assert {"agents", "data", "gpu", "hub", "mcp", "scenes", "train"} <= named <= set(EXTRAS)
+    assert {"agents", "data", "demo", "gpu", "hub", "mcp", "scenes", "train"} <= named <= set(EXTRAS)
 
 
 def test_the_command_works_where_it_says_that_it_does():
@@ -82,4 +82,4 @@ def test_the_doctor_shows_the_brackets(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().out
-    assert all(install(extra) in said for extra in ("train", "data", "hub", "mcp", "scenes"))
+    assert all(install(extra) in said for extra in ("train", "data", "demo", "hub", "mcp", "scenes"))

@@ -4,6 +4,7 @@ A branch begins after a tick of another one and goes its own way; what came befo
 begins at a scene with a seed. Nothing in a tree is ever taken back: it only grows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -187,17 +188,23 @@ class Tree:
         `140` is a tick of the newest branch, `2:140` one of branch 2, `2:` that branch's end, anything else
         the name of a bookmark. Raises RecordingError where there is no such moment.
         """
-        branch, colon, tick = text.strip().rpartition(":")
-        if not text.strip():
-            return self.end(self.newest)
-        numbers = [part for part in (branch, tick) if part]
-        if all(part.isdecimal() and len(part) < 19 for part in numbers) and bool(branch) == bool(colon):
-            number = int(branch) if colon else self.newest
-            return self.check(Point(number, int(tick))) if tick else self.end(number)
-        for bookmark in reversed(self.bookmarks):
-            if bookmark.name == text.strip():
-                return self.check(bookmark.point)
-        names = ", ".join(dict.fromkeys(b.name for b in self.bookmarks)) or "none"
-        raise RecordingError(
-            f"`{text}` is no moment: it is a tick (140), one of a branch (2:140), or a bookmark ({names})"
-        )
+        number, tick = find_moment(text, {mark.name: mark.point for mark in self.bookmarks})
+        number = self.newest if number is None else number
+        return self.end(number) if tick is None else self.check(Point(number, tick))
+
+
+def find_moment(text: str, bookmarks: Mapping[str, Point]) -> tuple[int | None, int | None]:
+    """The branch and the tick that a text names, as `Tree.parse` reads it.
+
+    None is the newest branch, and a branch's end. Raises RecordingError for what can be no moment.
+    """
+    branch, colon, tick = text.strip().rpartition(":")
+    numbers = [part for part in (branch, tick) if part]
+    if all(part.isdecimal() and len(part) < 19 for part in numbers) and bool(branch) == bool(colon):
+        return int(branch) if colon else None, int(tick) if tick else None
+    if text.strip() in bookmarks:
+        return bookmarks[text.strip()]
+    names = ", ".join(bookmarks) or "none"
+    raise RecordingError(
+        f"`{text}` is no moment: it is a tick (140), one of a branch (2:140), or a bookmark ({names})"
+    )

@@ -4,18 +4,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from playhead.controls.script import ScriptSource
-from playhead.engine.bridge.server.registry import Registry
+from playhead.engine.bridge.server.registry import Registry, scene_info
 from playhead.engine.loop import Loop
 from playhead.engine.recording.edit import draft_of, write
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.schema import RecordingError
-from playhead.engine.recording.tree import Bookmark, Point
+from playhead.engine.recording.tree import Point
 from playhead.engine.session import Session
 from playhead.engine.tick import Tick
 from playhead.engine.timeline.opening import new_timeline
+from playhead.render.mcp.model_played import Branched, Seen, chosen_ticks
 from playhead.scenes.scene import Scene
 from playhead.world.action import Action
 from playhead.world.world import World
@@ -36,7 +35,8 @@ class ModelPlay:
     def __init__(
         self, registry: Registry, world: World, scene: Scene, seed: int, steps: int, folder: Path | None
     ) -> None:
-        self.world, self.scene = world, scene
+        self.world = world
+        self.info, self.scene = registry.info(world), scene_info(scene)
         self._folder = folder
         self.timeline = new_timeline(world, scene, folder)
         self._newest: Tick | None = None
@@ -69,46 +69,56 @@ class ModelPlay:
         return self.timeline.head
 
     @property
-    def newest(self) -> Tick:
-        """The newest tick, or the start; its last frame is what is seen now."""
-        assert self._newest is not None  # the loop has begun
-        return self._newest
+    def recorded(self) -> bool:
+        return self.timeline.recorder is not None and not self.timeline.failure
 
-    def act(self, actions: Sequence[Action], pictures: int = 1) -> list[Tick]:
+    @property
+    def failure(self) -> str:
+        return self.timeline.failure
+
+    @property
+    def exact(self) -> bool:
+        return self.timeline.exact
+
+    def look(self) -> Seen:
+        """The newest tick, or the start."""
+        assert self._newest is not None  # the loop has begun
+        return _seen(self._newest)
+
+    def act(self, actions: Sequence[Action], pictures: int) -> list[Seen]:
         """Plays actions, a tick each. Returns so many of the ticks, evenly spaced, the last one among them.
 
         Raises ActionError, before anything is played, for one that this session cannot play.
         """
-        count = min(pictures, len(actions))
-        chosen = {len(actions) - 1 - i * len(actions) // count for i in range(count)} if count else set()
-        kept: list[Tick] = []
+        chosen = chosen_ticks(len(actions), pictures)
+        kept: list[Seen] = []
         played = 0
 
         def each(tick: Tick, seconds: float) -> None:
             nonlocal played
             if played in chosen:
-                kept.append(tick)
+                kept.append(_seen(tick))
             played += 1
 
         self._loop.step(actions, each, SOURCE).result()
         return kept
 
-    def rewind(self, ticks: int) -> np.ndarray:
-        """Goes back by so many ticks, at most to the start. Returns the frames there."""
-        return self._loop.rewind(ticks).result()
+    def rewind(self, ticks: int) -> None:
+        """Goes back by so many ticks, at most to the start."""
+        self._loop.rewind(ticks).result()
 
-    def branch(self, moment: str) -> Point:
+    def branch(self, moment: str) -> None:
         """Goes to a moment of what was played, as `Tree.parse` reads it; what is played next is a branch.
 
         Raises RecordingError where there is none; the session then stays where it is.
         """
         point = self.timeline.tree.parse(moment)
         self._loop.seek(point).result()
-        return point
 
-    def bookmark(self, name: str) -> Bookmark:
-        """Gives the present moment a name."""
-        return self._loop.ask(lambda session: self.timeline.bookmark(name)).result()
+    def bookmark(self, name: str) -> tuple[str, Point]:
+        """Gives the present moment a name; an empty one is made up. Returns both."""
+        mark = self._loop.ask(lambda session: self.timeline.bookmark(name)).result()
+        return mark.name, mark.point
 
     def save(self, name: str) -> tuple[str, int]:
         """Writes all that was played to a file of its own. Returns its name and its ticks.
@@ -120,10 +130,7 @@ class ModelPlay:
             raise RecordingError(self.timeline.failure)
         if recorder is None or self._folder is None:
             raise RecordingError("nothing is recorded here; start with --recordings FOLDER")
-        if not NAME.fullmatch(name):
-            raise RecordingError(
-                f"`{name}` is no name for a recording; use up to 64 letters, digits, - and _, no ending"
-            )
+        check_name(name)
         path = self._folder / f"{name}.playhead"
         if path.exists():
             raise RecordingError(f"there is a recording `{name}` already; choose another name")
@@ -132,12 +139,25 @@ class ModelPlay:
         write(path, draft_of(recording, lambda branch: branch.last))
         return path.name, recording.tree.count
 
-    @property
-    def alive(self) -> bool:
-        return self._loop.alive
+    def moments(self) -> tuple[list[Branched], list[tuple[str, Point]]]:
+        """The branches and bookmarks, the newest last."""
+        branches = [Branched(branch.id, branch.parent, branch.last) for branch in self.timeline.branches]
+        return branches, [(mark.name, mark.point) for mark in self.timeline.bookmarks]
 
     def close(self) -> None:
         """Ends the session after the tick under way; returns when all of it is written."""
         self._loop.stop()
         self._loop.wait(60)
         self.timeline.close()
+
+
+def check_name(name: str) -> None:
+    """Raises RecordingError for what is no name of a recording."""
+    if not NAME.fullmatch(name):
+        raise RecordingError(
+            f"`{name}` is no name for a recording; use up to 64 letters, digits, - and _, no ending"
+        )
+
+
+def _seen(tick: Tick) -> Seen:
+    return Seen(tick.number, tick.frames[-1])

@@ -8,7 +8,11 @@ from pathlib import Path
 
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps, session_bytes
+from playhead.engine.bridge.wire.protocol import WorldInfo
+from playhead.engine.recording.finding import Summary
+from playhead.engine.recording.schema import RecordingError
 from playhead.render.mcp.model_play import ModelPlay
+from playhead.world.action import ActionSpace
 from playhead.world.errors import PlayheadError
 
 
@@ -31,6 +35,12 @@ class ModelSessions:
         self._open: dict[str, _Bound] = {}
         self._opening: list[int] = []  # bytes of each
         self._lock = threading.Lock()
+
+    def worlds(self) -> list[WorldInfo]:
+        return self.registry.list()
+
+    def space(self, world: WorldInfo) -> ActionSpace:
+        return self.registry.world(world.name).config.action
 
     def open(self, world: str, scene: str, seed: int | None, steps: int | None) -> tuple[str, ModelPlay]:
         """Opens a session; empty names: the first there is. Raises PlayheadError where none can be had."""
@@ -81,6 +91,20 @@ class ModelSessions:
             self._open.pop(name, None)
         play.close()
         return play
+
+    def recordings(self, most: int) -> list[dict[str, object]]:
+        """The newest recordings in the folder that sessions are recorded to, at a glance."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        paths = sorted(self.folder.glob("*.playhead"), key=lambda path: path.stat().st_mtime)
+        rows: list[dict[str, object]] = []
+        for path in paths[-most:]:
+            try:
+                found = Summary.read(path)
+            except RecordingError:
+                continue
+            rows.append({"name": path.stem, "title": found.title, "world": found.world, "ticks": found.ticks})
+        return rows
 
     def close(self) -> None:
         """Ends them all."""

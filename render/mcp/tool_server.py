@@ -10,16 +10,11 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
 from playhead import __version__
-from playhead.engine.bridge.wire.protocol import MAX_ACTIONS
-from playhead.engine.recording.finding import Summary
-from playhead.engine.recording.schema import RecordingError
-from playhead.engine.tick import Tick
-from playhead.render.mcp.model_play import ModelPlay
-from playhead.render.mcp.model_sessions import ModelSessions
+from playhead.engine.bridge.wire.protocol import MAX_ACTIONS, WorldInfo
+from playhead.render.mcp.model_played import Played, PlayedSessions, Seen
 from playhead.render.mcp.sized_picture import sized_png
 from playhead.render.mcp.world_keys import explain_keys, keys_of
-from playhead.world.action import Action
-from playhead.world.config import WorldConfig
+from playhead.world.action import Action, ActionSpace
 from playhead.world.errors import ActionError, PlayheadError
 from playhead.world.terminal import printable
 
@@ -52,14 +47,14 @@ class Move(BaseModel):
     ticks: int = Field(default=1, ge=1, le=MAX_ACTIONS)
 
 
-def make_tool_server(sessions: ModelSessions) -> MCPServer[Any]:
-    """The server of a registry's worlds; its tools are the functions here."""
+def make_tool_server(sessions: PlayedSessions) -> MCPServer[Any]:
+    """The server of worlds and their sessions; its tools are the functions here."""
     server: MCPServer[Any] = MCPServer(
         "Playhead", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
 
     def tool(work: Callable[P, R]) -> None:
-        server.tool(structured_output=False)(_in_a_sentence(work))
+        server.tool(structured_output=False)(in_a_sentence(work))
 
     def open(
         world: Name = "",
@@ -73,20 +68,12 @@ def make_tool_server(sessions: ModelSessions) -> MCPServer[Any]:
         Nothing chosen: the first world, its first scene, that scene's seed, the world's denoise steps.
         """
         name, play = sessions.open(world, scene, seed, steps)
-        said = {
-            "session": name, "world": play.world.config.name, "scene": play.scene.name,
-            "title": printable(play.scene.title),
-            "buttons": list(play.world.config.action.with_prompts(len(play.scene.context.prompts)).buttons),
-            "axes": list(play.world.config.action.axes),
-            "ticks_per_second": play.world.config.ticks_per_second,
-            "recorded": play.timeline.recorder is not None and not play.timeline.failure,
-        }  # fmt: skip
-        return _answer(play, said, [play.newest], width)
+        return answer(play, {"session": name, **facts(play)}, [play.look()], width)
 
     def look(session: SessionName = "", width: Width = None) -> Answer:
         """Returns the newest picture, at the width you choose. Nothing is played."""
         _, play = sessions.find(session)
-        return _answer(play, {}, [play.newest], width)
+        return answer(play, {}, [play.look()], width)
 
     def act(
         moves: Annotated[list[Move], Field(min_length=1, max_length=MAX_ACTIONS)],
@@ -96,14 +83,14 @@ def make_tool_server(sessions: ModelSessions) -> MCPServer[Any]:
     ) -> Answer:
         """Plays moves one after the other, at most 256 ticks in all; shows pictures, the last of the end."""
         _, play = sessions.find(session)
-        actions = _actions(moves, play.world.config)
-        return _answer(play, {"played": len(actions)}, play.act(actions, pictures), width)
+        actions = _actions(moves, play)
+        return answer(play, {"played": len(actions)}, play.act(actions, pictures), width)
 
     def rewind(ticks: Annotated[int, Field(ge=1)], session: SessionName = "", width: Width = None) -> Answer:
         """Goes back by ticks, at most to the start. What you play next is a branch; what was played stays."""
         _, play = sessions.find(session)
         play.rewind(ticks)
-        return _answer(play, {"exact": play.timeline.exact}, [play.newest], width)
+        return answer(play, _exactly(play), [play.look()], width)
 
     def branch(moment: Name, session: SessionName = "", width: Width = None) -> Answer:
         """Goes to any moment that was played, to play on from there as a branch of its own.
@@ -113,35 +100,36 @@ def make_tool_server(sessions: ModelSessions) -> MCPServer[Any]:
         """
         _, play = sessions.find(session)
         play.branch(moment)
-        return _answer(play, {"exact": play.timeline.exact}, [play.newest], width)
+        return answer(play, _exactly(play), [play.look()], width)
 
     def bookmark(name: Name = "", session: SessionName = "") -> Answer:
         """Gives the present moment a name, by which `branch` finds it again."""
         _, play = sessions.find(session)
-        mark = play.bookmark(name)
-        return _answer(play, {"bookmark": printable(mark.name), "at": str(mark.point)}, [], None)
+        named, point = play.bookmark(name)
+        return answer(play, {"bookmark": printable(named), "at": str(point)}, [], None)
 
     def save(name: Name, session: SessionName = "") -> Answer:
         """Saves all that was played, every branch and bookmark, as a recording of that name."""
         _, play = sessions.find(session)
         file, ticks = play.save(name)
-        return _answer(play, {"file": file, "ticks": ticks}, [], None)
+        return answer(play, {"file": file, "ticks": ticks}, [], None)
 
     def close(session: SessionName = "") -> Answer:
         """Ends a session. Its recording stays."""
-        play = sessions.end(session)
-        return _answer(play, {"closed": True}, [], None)
+        name, play = sessions.find(session)
+        where = _where(play)
+        sessions.end(name)
+        return [json.dumps({"closed": True, **where})]
 
     def list_all(session: SessionName = "") -> Answer:
         """Lists worlds and scenes, the recordings, and the branches and bookmarks of your session."""
-        registry = sessions.registry
         said: dict[str, object] = {
             "worlds": [
                 {"world": info.name, "title": info.title, "scenes": [scene.name for scene in info.scenes],
                  "keys": _keys_uri(info.name)}
-                for info in registry.list()
+                for info in sessions.worlds()
             ],
-            "recordings": _recordings(sessions),
+            "recordings": sessions.recordings(LISTED),
         }  # fmt: skip
         try:
             name, play = sessions.find(session)
@@ -153,28 +141,26 @@ def make_tool_server(sessions: ModelSessions) -> MCPServer[Any]:
 
     for work in (open, look, act, rewind, branch, bookmark, save, close):
         tool(work)
-    server.tool(name="list", structured_output=False)(_in_a_sentence(list_all))
-    for world in sessions.registry.worlds.values():
-        _add_keys(server, world.config, sessions)
+    server.tool(name="list", structured_output=False)(in_a_sentence(list_all))
+    for info in sessions.worlds():
+        _add_keys(server, info, sessions.space(info))
     return server
 
 
-def _add_keys(server: MCPServer[Any], config: WorldConfig, sessions: ModelSessions) -> None:
-    registry = sessions.registry
-
+def _add_keys(server: MCPServer[Any], world: WorldInfo, space: ActionSpace) -> None:
     @server.resource(
-        _keys_uri(config.name), name=f"{config.name} keys", mime_type="text/markdown",
-        description=f"What the buttons and axes of the world {config.name} are, and its scenes.",
+        _keys_uri(world.name), name=f"{world.name} keys", mime_type="text/markdown",
+        description=f"What the buttons and axes of the world {world.name} are, and its scenes.",
     )  # fmt: skip
     def keys() -> str:
-        return explain_keys(config, registry.scenes(registry.world(config.name)))
+        return explain_keys(world, space)
 
 
 def _keys_uri(world: str) -> str:
     return f"playhead://worlds/{world}/keys"
 
 
-def _in_a_sentence(work: Callable[P, R]) -> Callable[P, R]:
+def in_a_sentence(work: Callable[P, R]) -> Callable[P, R]:
     """A tool whose refusals reach the model as they are; anything else is a fault, which the SDK logs."""
 
     @functools.wraps(work)
@@ -187,55 +173,60 @@ def _in_a_sentence(work: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _actions(moves: Sequence[Move], config: WorldConfig) -> list[Action]:
+def _actions(moves: Sequence[Move], play: Played) -> list[Action]:
     """The actions of moves, a tick each. Raises ActionError for more than may be played at once."""
     total = sum(move.ticks for move in moves)
     if total > MAX_ACTIONS:
         raise ActionError(f"these moves are {total} ticks; at most {MAX_ACTIONS} are played at once")
-    aliases, known = keys_of(config).aliases, config.action.buttons
+    aliases, space = keys_of(play.info).aliases, _space(play)
     actions: list[Action] = []
     for move in moves:
-        held = frozenset(name if name in known else aliases.get(name, name) for name in move.buttons)
+        held = frozenset(name if name in space.buttons else aliases.get(name, name) for name in move.buttons)
         action = Action(held, move.axes)
-        config.action.check(action)
+        space.check(action)
         actions += [action] * move.ticks
     return actions
 
 
-def _answer(play: ModelPlay, said: dict[str, object], ticks: Sequence[Tick], width: int | None) -> Answer:
+def answer(play: Played, said: dict[str, object], seen: Sequence[Seen], width: int | None) -> Answer:
     """What is said, where the session stands, and the last picture of each tick."""
-    pictures = [Image(data=sized_png(tick.frames[-1], width), format="png") for tick in ticks]
-    shown = {"pictures_of_ticks": [tick.number for tick in ticks]} if ticks else {}
+    pictures = [Image(data=sized_png(one.frame, width), format="png") for one in seen]
+    shown = {"pictures_of_ticks": [one.tick for one in seen]} if seen else {}
     return [json.dumps({**said, **_where(play), **shown}), *pictures]
 
 
-def _where(play: ModelPlay) -> dict[str, object]:
-    point, failure = play.point, play.timeline.failure
-    at = {"branch": point.branch, "tick": point.tick} if point is not None else {"tick": play.newest.number}
+def facts(play: Played) -> dict[str, object]:
+    """What a session is, as a model is told when it begins with it."""
+    return {
+        "world": play.info.name, "scene": play.scene.name, "title": printable(play.scene.title),
+        "buttons": list(_space(play).buttons), "axes": list(play.info.axes),
+        "ticks_per_second": play.info.ticks_per_second, "recorded": play.recorded,
+    }  # fmt: skip
+
+
+def _space(play: Played) -> ActionSpace:
+    """What may be held in a session: without the prompts that its scene lacks."""
+    prompts = play.scene.prompts
+    space = play.info.action_space
+    return space if prompts is None else space.with_prompts(prompts)
+
+
+def _exactly(play: Played) -> dict[str, object]:
+    return {} if play.exact is None else {"exact": play.exact}
+
+
+def _where(play: Played) -> dict[str, object]:
+    point, failure = play.point, play.failure
+    at = {"branch": point.branch, "tick": point.tick} if point is not None else {"tick": play.look().tick}
     return {**at, **({"not_recorded": failure} if failure else {})}
 
 
-def _moments(play: ModelPlay) -> dict[str, object]:
-    branches, marks = play.timeline.branches, play.timeline.bookmarks
+def _moments(play: Played) -> dict[str, object]:
+    branches, marks = play.moments()
     return {
         "branches": [
             {"branch": b.id, "from": str(b.parent) if b.parent else "the start", "last_tick": b.last}
             for b in branches[-LISTED:]
         ],
-        "bookmarks": [{"name": printable(m.name), "at": str(m.point)} for m in marks[-LISTED:]],
+        "bookmarks": [{"name": printable(name), "at": str(point)} for name, point in marks[-LISTED:]],
     }
-
-
-def _recordings(sessions: ModelSessions) -> list[dict[str, object]]:
-    """The newest recordings in the folder that sessions are recorded to, at a glance."""
-    if sessions.folder is None or not sessions.folder.is_dir():
-        return []
-    paths = sorted(sessions.folder.glob("*.playhead"), key=lambda path: path.stat().st_mtime)
-    rows: list[dict[str, object]] = []
-    for path in paths[-LISTED:]:
-        try:
-            found = Summary.read(path)
-        except RecordingError:
-            continue
-        rows.append({"name": path.stem, "title": found.title, "world": found.world, "ticks": found.ticks})
-    return rows

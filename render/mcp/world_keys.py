@@ -1,27 +1,28 @@
 """What a model has to know to play a world: what may be held, how long a tick is, how to go back."""
 
-from collections.abc import Sequence
+import re
 
 from playhead.controls.keymap import Keymap, find_keymap
-from playhead.scenes.scene import Scene
-from playhead.world.action import RE_ANCHOR
-from playhead.world.config import WorldConfig
+from playhead.engine.bridge.wire.protocol import WorldInfo
+from playhead.world.action import RE_ANCHOR, ActionSpace
 from playhead.world.terminal import printable
 
+PROMPT = re.compile(r"prompt_[0-9]+")
 
-def keys_of(config: WorldConfig) -> Keymap:
+
+def keys_of(world: WorldInfo) -> Keymap:
     """The shipped key map of a world."""
-    return find_keymap(config.name, config.family)
+    return find_keymap(world.name, world.family)
 
 
-def explain_keys(config: WorldConfig, scenes: Sequence[Scene]) -> str:
+def explain_keys(world: WorldInfo, space: ActionSpace) -> str:
     """A world's buttons and axes with the keys that a person has for them, its ticks and scenes: Markdown."""
-    space, keymap, rate = config.action, keys_of(config), config.ticks_per_second
+    keymap, rate = keys_of(world), world.ticks_per_second
     lines = [
-        f"# {printable(config.title)}",
+        f"# {printable(world.title)}",
         "",
-        f"World `{config.name}`. A tick is 1/{rate:g} s and shows {config.frames_per_tick} frame(s) of "
-        f"{config.frame_width} x {config.frame_height}. The world stands still but for `act`, which plays "
+        f"World `{world.name}`. A tick is 1/{rate:g} s and shows {world.frames_per_tick} frame(s) of "
+        f"{world.width} x {world.height}. The world stands still but for `act`, which plays "
         "moves one after the other; in a move all its buttons are held at once, for so many ticks.",
         "",
         "| button | a person's keys |",
@@ -32,7 +33,7 @@ def explain_keys(config: WorldConfig, scenes: Sequence[Scene]) -> str:
         command = ""
         if button == RE_ANCHOR:
             command = "; returns to the scene's start, while ticks go on"
-        elif button in space.commands:
+        elif PROMPT.fullmatch(button):
             command = "; goes on under that prompt of the scene, if it has it"
         lines.append(f"| `{button}` | {keys}{command} |")
     if space.axes:
@@ -46,5 +47,5 @@ def explain_keys(config: WorldConfig, scenes: Sequence[Scene]) -> str:
             "Of several buttons that are held at once this world sees the first in this list alone.",
         ]
     lines += ["", "A move may name a key in place of its button. Scenes to open:", ""]
-    lines += [f"- `{scene.name}`: {printable(scene.title)}, seed {scene.seed}" for scene in scenes]
+    lines += [f"- `{scene.name}`: {printable(scene.title)}, seed {scene.seed}" for scene in world.scenes]
     return "\n".join(lines) + "\n"

@@ -29,13 +29,29 @@ from playhead.world.terminal import printable
 YEAR = 365 * 24 * 3600
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors {}",
     "cache-control": "no-cache",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""What every answer says to the browser: no script but the page's own, and none of it for other pages."""
+"""What every answer says to the browser: no script but the page's own, and none of it for other pages.
+
+Whose pages may show it in a frame is put in.
+"""
+
+
+@dataclass(frozen=True)
+class Openings:
+    """What is let through beyond the page that is read.
+
+    `entries`: paths that take a token. `written`: what the paths begin with that take a POST from this
+    server's own pages. `framed_by`: whose pages may show these in a frame, as a policy says it.
+    """
+
+    entries: tuple[str, ...] = ("/",)
+    written: str | None = None
+    framed_by: str = "'none'"
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,25 @@ def web_address(
     return replace(address, token=token)
 
 
+def without_token(address: WebAddress, token_file: Path | None) -> WebAddress:
+    """An address for whoever comes through its proxy, which is where to say who may.
+
+    Raises PlayheadError where there is none, or where a token is named all the same.
+    """
+    if not address.behind_proxy:
+        raise PlayheadError("--public is for a page --behind-proxy, where the proxy lets in whom it will")
+    if token_file is not None:
+        raise PlayheadError("--public and --token-file contradict each other; leave one out")
+    return replace(address, token="")
+
+
+def framing(origin: str | None) -> str:
+    """Whose pages may show these in a frame; empty: nobody's. Raises PlayheadError for what is no origin."""
+    if origin is not None and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
+        raise PlayheadError(f"`{printable(origin)}` is no site; --framed-by has the form https://example.org")
+    return origin or ""
+
+
 def read_token(file: Path | None) -> str:
     """The token in a file, which is made where there is none; without a file, a new one.
 
@@ -138,8 +173,8 @@ Message = MutableMapping[str, Any]
 class Guard:
     """Lets in who may come in, before anything else is looked at, and has every answer say its headers."""
 
-    def __init__(self, app: ASGIApp, address: WebAddress) -> None:
-        self._app, self._address = app, address
+    def __init__(self, app: ASGIApp, address: WebAddress, openings: Openings) -> None:
+        self._app, self._address, self._openings = app, address, openings
         self._cookie = f"playhead-{address.port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +186,7 @@ class Guard:
         try:
             if scope["type"] == "http":
                 answer: Callable[..., Awaitable[None]] = self._app if refused is None else refused
-                await answer(scope, receive, _with_headers(send))
+                await answer(scope, receive, _with_headers(send, self._openings.framed_by))
             elif refused is None:
                 await self._app(scope, receive, send)
             else:
@@ -164,24 +199,32 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         """What is answered in place of what was asked for; None where that may be had."""
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+        writes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
+        if writes and not self._takes(scope["method"], scope["path"]):
             return PlainTextResponse("pages are read here, and nothing else\n", 405)
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._answers_to(host):
             return PlainTextResponse("this server does not answer to that name\n", 421)
-        if scope["type"] == "websocket" and not self._is_ours(headers.getlist("origin"), host):
+        if (writes or scope["type"] == "websocket") and not self._is_ours(headers.getlist("origin"), host):
             return PlainTextResponse("that page is not this server's\n", 403)
         token = self._address.token
         if not token or self._has(token, headers):
             return None
         given = QueryParams(scope["query_string"]).getlist("token")
-        if scope["type"] == "http" and scope["path"] == "/" and len(given) == 1 and _equal(given[0], token):
-            answer = RedirectResponse("/", 303)  # so that the token does not stay in the address line
+        entered = scope["type"] == "http" and scope["path"] in self._openings.entries
+        if entered and not writes and len(given) == 1 and _equal(given[0], token):
+            answer = RedirectResponse(
+                scope["path"], 303
+            )  # so that the token does not stay in the address line
             answer.set_cookie(
                 self._cookie, token, YEAR, secure=self._address.secure, httponly=True, samesite="lax"
             )
             return answer
         return PlainTextResponse("come by the link that the server printed when it began\n", 401)
+
+    def _takes(self, method: str, path: str) -> bool:
+        written = self._openings.written
+        return written is not None and method == "POST" and path.startswith(written)
 
     def _answers_to(self, host: str) -> bool:
         """Whether a Host is one of this server's. On this machine, names that lead here from elsewhere are
@@ -215,12 +258,12 @@ def _equal(given: str, token: str) -> bool:
     return secrets.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, framed_by: str) -> Send:
     async def say(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             for name, value in HEADERS.items():
-                headers.setdefault(name, value)
+                headers.setdefault(name, value.format(framed_by))
         await send(message)
 
     return say

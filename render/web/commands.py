@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+
+if TYPE_CHECKING:
+    from playhead.render.web.access import WebAddress
 
 PAGE_ADDRESS = "127.0.0.1:7780"
 """Where the page is served unless it is told otherwise."""
@@ -39,15 +42,12 @@ def web(
     idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
 ) -> None:
     """Play a world in a browser."""
-    import webbrowser
-
     from playhead.engine.bridge.process import ready_to_serve, serve_until_ended, share_heaps
 
     share_heaps()  # before torch begins threads
     from playhead.engine.bridge.server.limits import Limits
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import Server
-    from playhead.engine.display import lacks_display
     from playhead.render.web.access import web_address
     from playhead.render.web.door import WebDoor
     from playhead.world.errors import PlayheadError
@@ -56,7 +56,7 @@ def web(
     if recordings is not None and no_record:
         raise PlayheadError("--recordings and --no-record contradict each other; leave one out")
     address = web_address(bind, tls_cert, tls_key, behind_proxy, token_file)
-    folder = None if no_record else recordings or _usual_folder()
+    folder = None if no_record else recordings or usual_folder()
     budget = MemoryBudget.parse(vram, ram, memory * 2**20)
     registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder, budget, cache)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
@@ -66,15 +66,25 @@ def web(
     door.start()
     typer.echo(f"serving {', '.join(registry.worlds)} at {door.link}")
     sys.stdout.flush()
-    if not no_open and address.local and not lacks_display():  # else one for terminals might take this one
-        webbrowser.open(door.link)
+    if not no_open:
+        open_in_browser(address, door.link)
     try:
         serve_until_ended(server)
     finally:
         door.stop()
 
 
-def _usual_folder() -> Path | None:
+def open_in_browser(address: "WebAddress", link: str) -> None:
+    """Opens a page of this machine's own, where somebody sits before it."""
+    import webbrowser
+
+    from playhead.engine.display import lacks_display
+
+    if address.local and not lacks_display():  # else a browser for terminals might take this one
+        webbrowser.open(link)
+
+
+def usual_folder() -> Path | None:
     """Where plays are recorded; nowhere, and a warning, for a user without a home."""
     import logging
 

@@ -5,7 +5,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLError
@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from playhead.engine.bridge.server.limits import Limits
@@ -24,7 +24,7 @@ from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.server import Server
 from playhead.engine.bridge.wire.protocol import MAX_REQUEST, BridgeError
 from playhead.engine.recording.thumbnails import Thumbnails
-from playhead.render.web.access import Guard, WebAddress
+from playhead.render.web.access import Guard, Openings, WebAddress
 from playhead.render.web.browser_keys import browser_keys
 from playhead.render.web.downloads import Downloads
 from playhead.render.web.http_connection import HTTPConnection
@@ -50,10 +50,20 @@ class WebDoor:
     """
 
     def __init__(
-        self, server: Server, registry: Registry, address: WebAddress, limits: Limits | None = None
+        self,
+        server: Server,
+        registry: Registry,
+        address: WebAddress,
+        limits: Limits | None = None,
+        beside: Sequence[BaseRoute] = (),
+        openings: Openings | None = None,
     ) -> None:
-        """Binds at once. Raises PlayheadError for an address that cannot be had, or not like that."""
+        """Binds at once. `beside`: what else is served, behind the same guard, and what that lets through.
+
+        Raises PlayheadError for an address that cannot be had, or not like that.
+        """
         address.check()
+        self._beside, self._openings = beside, openings or Openings()
         self._server, self._registry, self._limits = server, registry, limits or Limits()
         self._socket = _bind(address)
         self.address = replace(address, port=self._socket.getsockname()[1])
@@ -67,10 +77,14 @@ class WebDoor:
 
     @property
     def link(self) -> str:
+        return self.link_to("/")
+
+    def link_to(self, path: str) -> str:
+        """As `link`, to another of the paths that take a token."""
         scheme = "https" if self.address.secure else "http"
         host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
         token = f"?token={self.address.token}" if self.address.token else ""
-        return f"{scheme}://{host}:{self.address.port}/{token}"
+        return f"{scheme}://{host}:{self.address.port}{path}{token}"
 
     def start(self) -> None:
         self._thread.start()
@@ -91,12 +105,13 @@ class WebDoor:
                 Route("/picture/{world}/{scene}", self._picture),
                 Route("/download/{ticket}", self._download),
                 WebSocketRoute("/play", self._play),
+                *self._beside,
             ]
         )
         address = self.address
         try:
             config = uvicorn.Config(
-                Guard(app, address),
+                Guard(app, address, self._openings),
                 http=HTTPConnection,
                 ws="websockets-sansio",
                 ws_max_size=MAX_REQUEST,

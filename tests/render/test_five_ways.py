@@ -3,7 +3,6 @@
 And as many ways again by which a session on another machine is played in a window.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,12 @@ from playhead.controls.script import parse_script
 from playhead.engine.agents import RemoteWorldEnv, WorldEnv
 from playhead.engine.recording.reader import Recording
 from playhead.engine.recording.replay import replay
-from playhead.engine.recording.schema import chain
 from playhead.world.action import Action
 from playhead.world.world import World
 from tests.command_line import run
 from tests.conftest import SEED
 from tests.engine.bridge.conftest import serve_process
+from tests.frame_hashes import frame_hashes, recorded_hashes
 from tests.render.desktop import ROOT, Player, lacking, middle, playing
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
@@ -46,21 +45,6 @@ def chords() -> list[set[str]]:
         keys = {KEYS.get(key, key) for key in names.split("+")} - {"."}
         held += [keys] * int(count or 1)
     return held
-
-
-def hashes(films: Iterator[np.ndarray]) -> list[str]:
-    """The hash of every tick's frames, each chained to the one before, as a recording has them."""
-    found, before = [], b""
-    for frames in films:
-        before = chain(before, frames)
-        found.append(before.hex())
-    return found
-
-
-def recorded(file: Path) -> list[str]:
-    kept = Recording.read(file)
-    branch = kept.tree.branch(kept.tree.newest)
-    return [branch.start.hex(), *(tick.hash.hex() for tick in kept.tree.path(branch.id))]
 
 
 def by_keyboard(player: Player) -> list[np.ndarray]:
@@ -101,26 +85,26 @@ def test_five_ways_to_play_the_same(
     monkeypatch.delenv("PLAYHEAD_RECORDINGS")
     with playing(screen, tmp_path, *start, "--no-hud") as player:
         player.press("p")
-        ways["seen in the window"] = hashes(by_keyboard(player))
+        ways["seen in the window"] = frame_hashes(by_keyboard(player))
     (by_keys,) = (tmp_path / "home" / "recordings").glob("*.playhead")
-    ways["keyboard"] = recorded(by_keys)
+    ways["keyboard"] = recorded_hashes(by_keys)
     played = [tick.action for tick in Recording.read(by_keys).tree.path(1)]
     assert played == actions
 
     file = tmp_path / "script.playhead"
     done = run("rollout", *start, "--actions", SCRIPT, "--record", file, "--out", tmp_path / "script.npz")
     assert done.returncode == 0, done.stderr
-    ways["script"] = recorded(file)
+    ways["script"] = recorded_hashes(file)
 
-    ways["environment"] = hashes(by_env(WorldEnv(world, scene=tiny_scene), world, actions))
-    ways["replay"] = hashes(moment.frames for moment in replay(Recording.read(by_keys), world))
+    ways["environment"] = frame_hashes(by_env(WorldEnv(world, scene=tiny_scene), world, actions))
+    ways["replay"] = frame_hashes(moment.frames for moment in replay(Recording.read(by_keys), world))
 
     with serve_process(tiny_world_folder, tiny_scene) as (_, address):
-        ways["remote environment"] = hashes(by_env(RemoteWorldEnv(address), world, actions))
+        ways["remote environment"] = frame_hashes(by_env(RemoteWorldEnv(address), world, actions))
         far = ["--connect", address, "--codec", "raw", "--no-hud"]
         with playing(screen, tmp_path, *far) as player:
             player.press("p", "r")
-            ways["seen from another machine"] = hashes(by_keyboard(player))
+            ways["seen from another machine"] = frame_hashes(by_keyboard(player))
 
     assert all(len(found) == len(actions) + 1 for found in ways.values())
     assert len({tuple(found) for found in ways.values()}) == 1, ways

@@ -185,4 +185,6 @@ page.stage.addEventListener("pointermove", (event) => {
     held.move(event.movementX, event.movementY);
   }
 });
+// Another link to this page is another session.
+addEventListener("hashchange", () => location.reload());
 page.stage.focus();

@@ -12,8 +12,11 @@ const GONE = ["unknown_session", "ended"];
 export class Play {
   constructor(bridge, picture, held, { shown, say, begun }) {
     Object.assign(this, { bridge, picture, held, shown, say, begun, stats: null, keyTimes: [], acts: new Map(), drawn: [], here: false, trouble: "", tuned: -SETTLES, tunes: 0 });
-    this.watched = new URLSearchParams(location.hash.slice(1)).get("watch");
-    this.id = this.watched ?? sessionStorage.getItem("session");
+    const link = new URLSearchParams(location.hash.slice(1));
+    this.watched = link.get("watch");
+    this.given = link.get("play");  // a session to play in place of the one before
+    this.before = sessionStorage.getItem("session");
+    this.id = this.watched ?? this.given ?? this.before;
     this.own = this.watched === null;
     this.control = { in_control: false, holder: "", asking: "" };
     this.looking = false;  // another moment is on the canvas than the present one
@@ -35,6 +38,10 @@ export class Play {
       const shared = this.bridge.welcome.sessions[0];
       if (worlds.length === 0 && shared) [this.id, this.own] = [shared, false];
       if (this.id !== null && (await this.attach())) return;
+      if (this.given !== null) {
+        [this.id, this.given] = [this.before, null];
+        if (this.id !== null && (await this.attach())) return;
+      }
       if (!this.own) {
         this.trouble = "the session that this link leads to is over";
         return this.shown();
@@ -61,9 +68,17 @@ export class Play {
     // To give back what one has not changes nothing, and tells who has it.
     if (!this.inControl) this.control = await this.ask("control", { want: "release" });
     if (this.own && this.control.holder === "") this.control = await this.ask("control", { want: "take" });
+    if (this.given !== null) this.keepGiven();
     this.held.tellAnew();
     this.shown();
     return true;
+  }
+
+  // The session that a link gave is this page's from now on, and the one before is not needed any more.
+  keepGiven() {
+    if (this.before !== null && this.before !== this.given) this.bridge.ask("close", { session: this.before }).catch(() => {});
+    this.given = null;
+    history.replaceState(null, "", location.pathname);
   }
 
   async open(wanted) {
