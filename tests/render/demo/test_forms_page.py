@@ -92,3 +92,13 @@ def test_a_picture_is_dropped_and_played_from_in_the_live_page(page, tmp_path):
     (only,) = server.sessions  # the one that was played before is closed
     assert only.id == driver.execute_script(f"return {LIVE}.session")
     assert complaints(driver) == []
+
+
+def test_a_link_to_a_session_that_is_over_leads_to_the_one_that_was_played(page):
+    server, _, driver = page
+    before = wait(driver, f"+{LIVE}.tick > 1 && {LIVE}.session", "the live page")
+    frame = "document.querySelector('#live iframe')"
+    driver.execute_script(f"{frame}.contentWindow.old = true; {frame}.src = '/#play=nothing'")
+    mine = f"{LIVE}.session === '{before}' && {LIVE}.control === 'mine'"
+    wait(driver, f"!{frame}.contentWindow.old && +{LIVE}.tick > 1 && {mine}", "the session of before")
+    assert [hosted.id for hosted in server.sessions] == [before]
