@@ -1,14 +1,15 @@
 """Sessions of one world on threads of their own: those that arrive together step in one forward pass."""
 
+import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from playhead.engine.session import Session
-from playhead.engine.together import LARGEST, step_together
+from playhead.engine.together import largest, step_together
 from playhead.world.action import Action
 
 PATIENCE = 0.002
@@ -32,7 +33,10 @@ class SessionTiming:
 
 @dataclass(eq=False)
 class PendingTick:
-    """A session that wants a tick, until it has it."""
+    """A session that wants a tick, until it has it.
+
+    `woken` is locked until it is done, or has to see to a pass itself.
+    """
 
     session: Session
     member: SessionTiming
@@ -40,20 +44,23 @@ class PendingTick:
     frames: np.ndarray | None = None
     error: BaseException | None = None
     done: bool = False
+    woken: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Batcher:
     """Steps sessions for the loops of a server: each loop calls `step` and `finish` as those of its session.
 
     A pass takes all that wait for one. Sessions that step back to back are waited for, because they would
-    else just miss each other for ever. What a session dreams does not depend on who shares its pass.
+    else just miss each other for ever. What a session dreams does not depend on who shares its pass. One of
+    the threads that want a tick sees to the pass of all; the others sleep until theirs is done.
     """
 
     def __init__(self) -> None:
         self._members: WeakKeyDictionary[Session, SessionTiming] = WeakKeyDictionary()
         self._waiting: list[PendingTick] = []
         self._changed = threading.Condition()
-        self._passing = threading.Lock()
+        self._passing = False  # whether somebody sees to a pass, or is about to
+        self._wanted = sys.maxsize  # who have to be here before it is worth a look
 
     def step(self, session: Session, action: Action) -> np.ndarray:
         """As `Session.step`."""
@@ -63,11 +70,18 @@ class Batcher:
             member.busy, member.takes = False, time.perf_counter() - member.free_since
             arrival = PendingTick(session, member, action)
             self._waiting.append(arrival)
-            self._changed.notify_all()
-        while not arrival.done:
-            with self._passing:
-                if not arrival.done:
-                    self._pass(arrival)
+            leads, self._passing = not self._passing, True
+            if not leads:
+                arrival.woken.acquire()
+                if len(self._waiting) >= self._wanted:
+                    self._changed.notify()
+        if not leads:
+            arrival.woken.acquire()
+        if not arrival.done:
+            try:
+                self._pass(arrival)
+            finally:
+                self._hand_on(arrival)
         if arrival.error is not None:
             raise arrival.error
         assert arrival.frames is not None
@@ -80,14 +94,23 @@ class Batcher:
             member = self._members.get(session)
             if member is not None:
                 member.busy, member.free_since = False, time.perf_counter()
-                self._changed.notify_all()
+
+    def _hand_on(self, own: PendingTick) -> None:
+        """Has the next one who waits see to a pass."""
+        with self._changed:
+            if own in self._waiting:  # its pass came to nothing
+                self._waiting.remove(own)
+            self._passing = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].woken.release()
 
     def _pass(self, own: PendingTick) -> None:
         """A pass of those that wait and go with this one; others have one of their own."""
         self._gather(own)
         with self._changed:
             group = self._alike(own)
-            self._waiting = [a for a in self._waiting if a not in group]
+            members = set(map(id, group))
+            self._waiting = [a for a in self._waiting if id(a) not in members]
         try:
             frames = step_together([a.session for a in group], [a.action for a in group])
             for arrival, found in zip(group, frames, strict=True):
@@ -98,18 +121,22 @@ class Batcher:
         for arrival in group:
             arrival.member.busy = arrival.error is None  # its commit is under way
             arrival.done = True
+            if arrival is not own:
+                arrival.woken.release()
 
     def _gather(self, own: PendingTick) -> None:
         """Waits for those who are sure to come in a moment."""
-        until = time.perf_counter() + LONGEST
+        most, until = largest(own.session.world), time.perf_counter() + LONGEST
         with self._changed:
-            while own.session.joins and len(self._waiting) < LARGEST:
+            while own.session.joins and len(self._waiting) < most:
                 now = time.perf_counter()
                 here = {id(a.member) for a in self._waiting}
-                coming = [m for m in self._members.values() if id(m) not in here and m.expected(now)]
+                coming = sum(id(m) not in here and m.expected(now) for m in self._members.values())
                 if not coming or now > until:
-                    return
+                    break
+                self._wanted = min(most, len(self._waiting) + coming)
                 self._changed.wait(PATIENCE)
+            self._wanted = sys.maxsize
 
     def _alike(self, own: PendingTick) -> list[PendingTick]:
         """Those who may share a pass with one, it first."""
@@ -119,4 +146,4 @@ class Batcher:
             a for a in self._waiting
             if a is not own and a.session.steps == own.session.steps and a.session.joins
         ]  # fmt: skip
-        return [own, *others][:LARGEST]
+        return [own, *others][: largest(own.session.world)]

@@ -41,12 +41,13 @@ WORDS = {
     "precision": "the precision",
     "decoder": "the decoder",
     "cache": "the cache's precision",
+    "width": "how many rows a pass has",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full", "cache": "full", "kernels": "plain", "decoder": OWN_DECODER}
+UNSAID = {"precision": "full", "cache": "full", "kernels": "plain", "decoder": OWN_DECODER, "width": "1"}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
@@ -102,6 +103,8 @@ def environment(world: World) -> dict[str, str]:
         found["decoder"] = f"{world.frame_decoder.name} {_decoders[world][:16]}"
     if world.cache is not None:
         found["cache"] = f"{world.cache}{world.reader or ''}"
+    if world.wide is not None:
+        found["width"] = str(world.wide.width)
     return found
 
 

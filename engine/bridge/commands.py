@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+from playhead.world.options import Cache, Decoder, Device, Devices, Precision, Ram, Vram
 
 if TYPE_CHECKING:  # who serves no page needs neither Starlette nor uvicorn
     from playhead.render.web.access import WebAddress
@@ -49,6 +49,7 @@ def serve(
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
+    devices: Devices = None,
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
@@ -70,6 +71,7 @@ def serve(
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
+    from playhead.world.acceleration import pick_devices
     from playhead.world.errors import PlayheadError
     from playhead.world.offload.memory_budget import MemoryBudget
 
@@ -83,7 +85,10 @@ def serve(
 
         page = access.web_address(web, tls_cert, tls_key, behind_proxy, token_file)
     budget = MemoryBudget.parse(vram, ram, memory * 2**20)
-    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder, budget, cache)
+    several = pick_devices(devices, device)
+    registry = Registry.load(
+        world or ["freedoom"], scene or [], device, precision, decoder, budget, cache, several, sessions
+    )
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     door: WebDoor | None = None
@@ -93,6 +98,10 @@ def serve(
         door = doors.WebDoor(server, registry, page, limits)
     ready_to_serve(server)
     typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
+    if registry.devices:
+        typer.echo(f"on {', '.join(registry.devices)}")
+    for line in registry.findings:
+        typer.echo(line)
     if door is not None:
         door.start()
         typer.echo(f"play in a browser: {door.link}")

@@ -75,11 +75,12 @@ class Opener:
         sessions.check_memory(reserved)
         self.opening += 1
         sessions.reserved += reserved
+        self._registry.placement.begin(world, reserved)
 
         def host() -> Generator[None, None, HostedSession]:
             begun = yield from make()
             acts = ActSource()
-            batcher = self._registry.batchers[world.config.name]
+            batcher = self._registry.batcher(world)
             lockstep = clock == "lockstep"
             timeline = begun.timeline
             loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=batcher)
@@ -94,6 +95,7 @@ class Opener:
         def opened(future: "Future[HostedSession]") -> None:
             self.opening -= 1
             sessions.reserved -= reserved
+            self._registry.placement.opened(world, reserved)
             if future.exception() is None:
                 sessions.add(future.result())
                 future.result().loop.start()
