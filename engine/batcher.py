@@ -3,11 +3,13 @@
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from playhead.engine.crew import Crew
 from playhead.engine.session import Session
 from playhead.engine.together import largest, step_together
 from playhead.world.action import Action
@@ -31,6 +33,16 @@ class SessionTiming:
         return self.takes < PATIENCE and (self.busy or now - self.free_since < PATIENCE)
 
 
+_ANYBODY = SessionTiming()
+"""Of all sessions of a wide world, whose coming nobody waits for."""
+
+
+def _locked() -> threading.Lock:
+    made = threading.Lock()
+    made.acquire()
+    return made
+
+
 @dataclass(eq=False)
 class PendingTick:
     """A session that wants a tick, until it has it.
@@ -44,7 +56,7 @@ class PendingTick:
     frames: np.ndarray | None = None
     error: BaseException | None = None
     done: bool = False
-    woken: threading.Lock = field(default_factory=threading.Lock)
+    woken: threading.Lock = field(default_factory=_locked)
 
 
 class Batcher:
@@ -55,51 +67,76 @@ class Batcher:
     the threads that want a tick sees to the pass of all; the others sleep until theirs is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wide: bool = False) -> None:
+        """`wide`: of a world whose passes all take the same time (`World.wide`).
+
+        Nobody is waited for then: those who come during a pass are in the next one.
+        """
         self._members: WeakKeyDictionary[Session, SessionTiming] = WeakKeyDictionary()
         self._waiting: list[PendingTick] = []
         self._changed = threading.Condition()
         self._passing = False  # whether somebody sees to a pass, or is about to
         self._wanted = sys.maxsize  # who have to be here before it is worth a look
+        self._wide = wide
+        self.crew = Crew(self.step_all) if wide else None
 
     def step(self, session: Session, action: Action) -> np.ndarray:
         """As `Session.step`."""
         session.finish()
+        (found,) = self.step_all([session], [action])
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def step_all(
+        self, sessions: Sequence[Session], actions: Sequence[Action]
+    ) -> list[np.ndarray | BaseException]:
+        """Steps sessions that are finished. Returns each one's frames, or what kept it from having them."""
+        arrivals = [
+            PendingTick(session, self._arrive(session), action)
+            for session, action in zip(sessions, actions, strict=True)
+        ]
+        with self._changed:
+            self._waiting += arrivals
+            leads, self._passing = not self._passing, True
+            if len(self._waiting) >= self._wanted:
+                self._changed.notify()
+        try:
+            for arrival in arrivals:
+                if not leads:
+                    arrival.woken.acquire()
+                    leads = not arrival.done
+                while not arrival.done:
+                    self._pass(arrival)
+        finally:
+            if leads:
+                self._hand_on(arrivals)
+        return [_found(arrival) for arrival in arrivals]
+
+    def _arrive(self, session: Session) -> SessionTiming:
+        if self._wide:
+            return _ANYBODY
         with self._changed:
             member = self._members.setdefault(session, SessionTiming())
             member.busy, member.takes = False, time.perf_counter() - member.free_since
-            arrival = PendingTick(session, member, action)
-            self._waiting.append(arrival)
-            leads, self._passing = not self._passing, True
-            if not leads:
-                arrival.woken.acquire()
-                if len(self._waiting) >= self._wanted:
-                    self._changed.notify()
-        if not leads:
-            arrival.woken.acquire()
-        if not arrival.done:
-            try:
-                self._pass(arrival)
-            finally:
-                self._hand_on(arrival)
-        if arrival.error is not None:
-            raise arrival.error
-        assert arrival.frames is not None
-        return arrival.frames
+            return member
 
     def finish(self, session: Session) -> None:
         """As `Session.finish`."""
         session.finish()
+        if self._wide:
+            return
         with self._changed:
             member = self._members.get(session)
             if member is not None:
                 member.busy, member.free_since = False, time.perf_counter()
 
-    def _hand_on(self, own: PendingTick) -> None:
+    def _hand_on(self, own: Sequence[PendingTick]) -> None:
         """Has the next one who waits see to a pass."""
         with self._changed:
-            if own in self._waiting:  # its pass came to nothing
-                self._waiting.remove(own)
+            for arrival in own:
+                if not arrival.done:  # its pass came to nothing
+                    self._waiting.remove(arrival)
             self._passing = bool(self._waiting)
             if self._waiting:
                 self._waiting[0].woken.release()
@@ -121,14 +158,14 @@ class Batcher:
         for arrival in group:
             arrival.member.busy = arrival.error is None  # its commit is under way
             arrival.done = True
-            if arrival is not own:
+            if arrival.woken.locked():
                 arrival.woken.release()
 
     def _gather(self, own: PendingTick) -> None:
         """Waits for those who are sure to come in a moment."""
         most, until = largest(own.session.world), time.perf_counter() + LONGEST
         with self._changed:
-            while own.session.joins and len(self._waiting) < most:
+            while not self._wide and own.session.joins and len(self._waiting) < most:
                 now = time.perf_counter()
                 here = {id(a.member) for a in self._waiting}
                 coming = sum(id(m) not in here and m.expected(now) for m in self._members.values())
@@ -147,3 +184,10 @@ class Batcher:
             if a is not own and a.session.steps == own.session.steps and a.session.joins
         ]  # fmt: skip
         return [own, *others][: largest(own.session.world)]
+
+
+def _found(arrival: PendingTick) -> np.ndarray | BaseException:
+    if arrival.error is not None:
+        return arrival.error
+    assert arrival.frames is not None
+    return arrival.frames

@@ -48,7 +48,7 @@ class Registry:
                 raise PlayheadError(f"the world `{name}` has no scene to start from; give one by --scene")
         self.findings: list[str] = []  # how a GPU's sessions share passes, a sentence a world
         self._starts = Starts(STARTS, LARGEST_START)
-        self._batchers = {world: Batcher() for world in worlds}
+        self._batchers = {world: Batcher(world.wide is not None) for world in worlds}
 
     @classmethod
     def load(
