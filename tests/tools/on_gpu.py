@@ -8,6 +8,7 @@ and forks of all of them go on bit for bit. Sparse attention is right under its 
 Full-size worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by
 plain passes and by fused ones. Worlds that are offloaded within a budget of memory, which torch is held to,
 dream what they dream resident (`--offload` proves that alone, see `tests.tools.offload_on_gpu`).
+Sessions of the shipped world share passes of one width (`--wide`, see `tests.tools.wide_on_gpu`).
 """
 
 import argparse
@@ -39,7 +40,7 @@ from playhead.world.sparse_attention import SPARSE
 from playhead.world.training.pipeline import write_config
 from playhead.world.wan_vae import WIDTH, WanDecoder, WanVAE
 from playhead.world.world import World
-from tests.tools import golden_format, offload_on_gpu, parity
+from tests.tools import golden_format, offload_on_gpu, parity, wide_on_gpu
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
@@ -325,6 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Proofs that need a GPU.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--offload", action="store_true", help="only what is said of offload")
+    parser.add_argument("--wide", action="store_true", help="only what is said of wide passes")
     parser.add_argument("--small", action="store_true", help="leave out the full-size worlds")
     given = parser.parse_args()
     try:
@@ -335,6 +337,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["PLAYHEAD_HOME"] = folder
             offload_on_gpu.prove(given.device, given.small)
+        return
+    if given.wide:
+        wide_on_gpu.prove(given.device)
         return
     same_noise(given.device)
     for precision in EIGHT_BIT:
@@ -360,6 +365,7 @@ def main() -> None:
         for precision in () if given.small else precisions:
             low_bit_world(precision, given.device)
         offload_on_gpu.prove(given.device, given.small)
+    wide_on_gpu.prove(given.device)
     for golden_folder in sorted(GOLDEN.iterdir()):
         golden(golden_folder, given.device)
 

@@ -46,7 +46,7 @@ def choose_width(world: World, sessions: int) -> WideChoice:
     memory, key = remembered.note("wide.json"), _key(world, width)
     known = remembered.read(memory, WideChoice)
     if key not in known:
-        known[key] = _measure(world, width)
+        known[key] = measure(world, width)
         remembered.write(memory, known)
     choice = known[key]
     if (world.wide.width if world.wide is not None else 0) != choice.width:
@@ -54,7 +54,7 @@ def choose_width(world: World, sessions: int) -> WideChoice:
     return choice
 
 
-def _measure(world: World, width: int) -> WideChoice:
+def measure(world: World, width: int) -> WideChoice:
     """Times both ways, and looks whether a row is computed alike wherever it is."""
     one = least_seconds(_alone(world), TICKS, 2 * world.config.sampling.reach + TICKS)
     try:
