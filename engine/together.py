@@ -34,7 +34,7 @@ def largest(world: World) -> int:
 def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
     """Steps each session under its action. Returns each one's frames, as `Session.step` would."""
     frames: list[np.ndarray] = []
-    most = largest(sessions[0].world)
+    most = largest(sessions[0].world) if sessions else LARGEST
     for at in range(0, len(sessions), most):
         frames += _step(sessions[at : at + most], actions[at : at + most])
     return frames

@@ -7,12 +7,17 @@ import pytest
 
 from playhead.engine.bridge.client.client import Client
 from playhead.engine.bridge.server.limits import Limits
+from playhead.engine.bridge.server.registry import Registry
+from playhead.engine.bridge.server.server import Server, serve_in_background
 from playhead.engine.bridge.wire import protocol as p
 from playhead.engine.bridge.wire.protocol import BridgeError
+from playhead.engine.recording.reader import Recording
+from playhead.engine.recording.replay import load_world, replay
 from playhead.engine.session import Session
 from playhead.scenes.scene import load_scene
 from playhead.world.action import Action
-from tests.conftest import BUTTONS, make_tiny_world
+from playhead.world.world import World
+from tests.conftest import BUTTONS, make_tiny_world, save_world
 from tests.engine.bridge.conftest import serving, until, wait_for
 
 TICKS = 12
@@ -144,3 +149,30 @@ def test_a_session_may_be_closed_while_it_is_stepped(server) -> None:
     assert isinstance(seen[step], p.ErrorReply | p.StepReply)
     wait_for(lambda: not any(t.name == "loop" for t in threading.enumerate()))
     client.close()
+
+
+def test_what_was_played_in_company_is_replayed_by_passes_of_that_width(
+    tiny_world_folder, tiny_scene, tmp_path
+) -> None:
+    wide = make_tiny_world(one_pass=True, lay_out=False)
+    wide.widen(3)
+    folder = save_world(wide, tmp_path / "tiny")
+    played = World.load(folder)  # whose weights were rounded by the saving
+    played.widen(3)
+    registry = Registry([played], [load_scene(tiny_scene)])
+    server = Server(registry, "tcp://127.0.0.1:*", recordings=tmp_path)
+    thread = serve_in_background(server)
+    client = Client(server.address, patience=60)
+    try:
+        session = client.ask(p.OpenRequest(seed=9), p.OpenReply)[0].session
+        client.ask(p.StepRequest(session=session, actions=actions(9)), p.StepReply)
+        client.ask(p.SaveRequest(session=session, name="kept"), p.SaveReply)
+    finally:
+        client.close()
+        server.stop()
+        thread.join(20)
+    recording = Recording.read(tmp_path / "kept.playhead")
+    assert recording.environment(1)["width"] == "3"
+    here = load_world(recording, str(folder), "cpu")
+    assert here.wide is not None and here.wide.width == 3
+    assert [moment.equal for moment in replay(recording, here)] == [True] * (TICKS + 1)
