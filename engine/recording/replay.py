@@ -14,7 +14,7 @@ from playhead.engine.recording.tree import Branch, PlayedTick, Point
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.offload.memory_budget import MemoryBudget
-from playhead.world.wide.choice import WIDEST
+from playhead.world.wide.width_choice import WIDEST
 from playhead.world.world import World
 from playhead.world.world_folders import added_worlds, shipped_worlds
 

@@ -10,7 +10,7 @@ import torch
 from playhead.engine.session import Session
 from playhead.scenes.scene import scenes_of
 from playhead.world.action import Action
-from playhead.world.wide import choice
+from playhead.world.wide import width_choice as choice
 from playhead.world.world import World
 
 TICKS = 24

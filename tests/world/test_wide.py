@@ -11,7 +11,7 @@ from playhead.engine.together import step_together
 from playhead.world.action import Action
 from playhead.world.errors import WorldError
 from playhead.world.noise import device_noises, noise
-from playhead.world.wide import choice
+from playhead.world.wide import width_choice as choice
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 
 TICKS = 40  # more than window and far memory reach back

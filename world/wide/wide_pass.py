@@ -24,7 +24,7 @@ from playhead.world.kv_cache import KVCache
 from playhead.world.noise import device_noises, noise
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.state import StateLayout, WorldState
-from playhead.world.wide.rows import RowCache, row_of
+from playhead.world.wide.row_states import RowCache, row_of
 
 ACTIVE, SLOT, VISIBLE, DISTANT, SOURCE, TARGET, FIRST, TICK, SEED = range(9)
 """What a row is told of its tick: whether it takes part; the slot of its block, ring and far slots that hold

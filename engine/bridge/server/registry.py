@@ -14,7 +14,7 @@ from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
 from playhead.world.offload.memory_budget import MemoryBudget, told
 from playhead.world.terminal import printable
-from playhead.world.wide.choice import choose_width
+from playhead.world.wide.width_choice import choose_width
 from playhead.world.world import World
 
 STARTS = 16
