@@ -190,6 +190,12 @@ def _language_models() -> Iterable[Finding]:
     yield Finding("MCP", version or "", "" if version else lack)
 
 
+def _fleet() -> Iterable[Finding]:
+    version = _version("ray")
+    lack = f"session hosts on many machines, `serve --ray`: {install('fleet')}"
+    yield Finding("Ray", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
@@ -220,5 +226,6 @@ _PARTS = {
     "Minari": _data_sets,
     "public worlds": _public_worlds,
     "language models": _language_models,
+    "fleet": _fleet,
     "worlds": _worlds,
 }

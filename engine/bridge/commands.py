@@ -62,6 +62,14 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="Where the page's token is kept, else a new one each time.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Play on session hosts of the Ray at this address; local: of one begun here."),
+    ] = None,
+    hosts: Annotated[int | None, typer.Option(help="Of --ray; default: one a GPU of it.", min=1)] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Seconds from a snapshot that --ray keeps to the next (5).", min=0.1)
+    ] = None,
 ) -> None:
     """Let other programs play: sessions without a window, over ZeroMQ."""
     from playhead.engine.bridge.process import ready_to_serve, serve_until_ended, share_heaps
@@ -84,12 +92,28 @@ def serve(
         from playhead.render.web import access
 
         page = access.web_address(web, tls_cert, tls_key, behind_proxy, token_file)
+    limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
+    if ray is not None:
+        if web is not None or recordings is not None or devices is not None:
+            raise PlayheadError(
+                "--web, --recordings and --devices are for one server; leave them out, or --ray"
+            )
+        from playhead.engine.fleet.serving import serve_fleet
+        from playhead.engine.fleet.session_host import HostOptions
+
+        options = HostOptions(
+            tuple(world or ["freedoom"]), tuple(path.resolve() for path in scene or []), device, precision,
+            decoder, cache, vram, ram, limits, secured=trusted is not None, keep=keep or 5.0,
+        )  # fmt: skip
+        serve_fleet(ray, options, hosts, bind, trusted, frames_port)
+        return
+    if hosts is not None or keep is not None:
+        raise PlayheadError("--hosts and --keep are for --ray; add it")
     budget = MemoryBudget.parse(vram, ram, memory * 2**20)
     several = pick_devices(devices, device)
     registry = Registry.load(
         world or ["freedoom"], scene or [], device, precision, decoder, budget, cache, several, sessions
     )
-    limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     door: WebDoor | None = None
     if page is not None:

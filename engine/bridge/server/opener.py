@@ -60,8 +60,9 @@ class Opener:
         make: "Callable[[], Work[OpenedSession]]",
         then: "Callable[[Future[HostedSession]], None]",
         seek_memory: int = 0,
+        id: str = "",
     ) -> None:
-        """Hosts the session that `make` makes, slice by slice, and calls `then`.
+        """Hosts the session that `make` makes, slice by slice, and calls `then`. `id`: what it is called.
 
         It is given up where its client's connection is lost. `seek_memory`: bytes that its timeline keeps
         beside. Raises BridgeError where no further one fits.
@@ -86,9 +87,9 @@ class Opener:
             loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=batcher)
             loop.world = world
             past = SessionPast(min(MOST, MEMORY // size), begun.past, begun.snapshots)
-            id, lease = secrets.token_urlsafe(12), Lease(client, client)
+            name, lease = id or secrets.token_urlsafe(12), Lease(client, client)
             return HostedSession(
-                id, scene, loop, acts, lease, clock, past, seek_memory=seek_memory,
+                name, scene, loop, acts, lease, clock, past, seek_memory=seek_memory,
                 restored=begun.past is not None,
             )  # fmt: skip
 
