@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +18,14 @@ from playhead.engine.fleet.kept_session import Keeper
 from playhead.engine.fleet.session_host import HostOptions, HostPlace, SessionHost
 from playhead.world.errors import PlayheadError
 from playhead.world.extras import install
+from playhead.world.terminal import printable
 
 OBJECT_STORE = 100 * 2**20
 """Bytes that a Ray of our own sets apart for what its processes hand each other: a few snapshots."""
 TRIES = 4
 """Times that a Ray of our own may fail to come up."""
+REACHING = 10.0
+"""Seconds that a connection to a Ray elsewhere may take."""
 ANSWER = 2.0
 """Seconds that a host which is up takes at the most to say where it is."""
 MOVING = 60.0
@@ -187,6 +191,8 @@ def _join(ray: Any, address: str, count: int | None) -> None:  # noqa: ANN401 - 
     Ray gives its own processes half a minute to come up, which a busy machine may not do the first time.
     """
     local = address == "local"
+    if address not in ("local", "auto"):
+        _check_reached(address)
     own = {"num_cpus": count, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     for left in reversed(range(TRIES if local else 1)):
         try:
@@ -196,8 +202,23 @@ def _join(ray: Any, address: str, count: int | None) -> None:  # noqa: ANN401 - 
             ray.shutdown()
             said = next(iter(str(error).splitlines()), type(error).__name__)
             if not left:
-                sentence = f"there is no Ray at {address} ({said}); --ray local begins one"
-                raise PlayheadError(f"Ray does not come up here: {said}" if local else sentence) from None
+                begun = f"there is no Ray to join at {address} ({said}); --ray local begins one"
+                raise PlayheadError(f"Ray does not come up here: {said}" if local else begun) from None
+
+
+def _check_reached(address: str) -> None:
+    """Raises PlayheadError for an address at which nothing listens: Ray would ask there for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in address:
+        raise PlayheadError(
+            f"--ray {printable(address)} is no address of a Ray; it has the form 192.0.2.1:6379, or is auto "
+            "or local"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHING).close()
+    except (OSError, OverflowError) as error:
+        said = f"there is no Ray at {printable(address)} ({error}); start one by `ray start --head`"
+        raise PlayheadError(f"{said}, or give --ray local") from None
 
 
 class _PlacedHost(SessionHost):

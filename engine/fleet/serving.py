@@ -1,6 +1,7 @@
 """`serve --ray`: the door of a fleet, which plays nothing itself and says who does."""
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -35,7 +36,8 @@ def serve_fleet(
         server = Server(Registry([], []), bind, trusted, options.limits, frames_port, find_host=fleet.find)
         ready_to_serve(server)
         said = plural(fleet.count, "session host")
-        typer.echo(f"serving {', '.join(options.worlds)} by {said} at {server.address}")
+        names = ", ".join(Path(name).name for name in options.worlds)
+        typer.echo(f"serving {names} by {said} at {server.address}")
         sys.stdout.flush()
         server.run()
     finally:
