@@ -98,7 +98,7 @@ def serve(
             raise PlayheadError(
                 "--web, --recordings and --devices are for one server; leave them out, or --ray"
             )
-        from playhead.engine.fleet.serving import serve_fleet
+        from playhead.engine.fleet.fleet_door import serve_fleet
         from playhead.engine.fleet.session_host import HostOptions
 
         options = HostOptions(

@@ -423,7 +423,7 @@ def bench_serve(
     from playhead.engine.bridge.wire import protocol as p
     from playhead.render.bench import batch, machine
     from playhead.render.bench.bridge import served
-    from playhead.render.bench.serving import bench_clients
+    from playhead.render.bench.many_clients import bench_clients
     from playhead.world import acceleration
     from playhead.world.errors import PlayheadError
     from playhead.world.world import World
