@@ -203,6 +203,12 @@ def _forms() -> Iterable[Finding]:
     yield Finding("Gradio", version or "", "" if version else lack)
 
 
+def _fleet() -> Iterable[Finding]:
+    version = _version("ray")
+    lack = f"session hosts on many machines, `serve --ray`: {install('fleet')}"
+    yield Finding("Ray", version or "", "" if version else lack)
+
+
 def _worlds() -> Iterable[Finding]:
     found, broken = scan_worlds()
     for entry in found:
@@ -234,5 +240,6 @@ _PARTS = {
     "public worlds": _public_worlds,
     "language models": _language_models,
     "forms": _forms,
+    "fleet": _fleet,
     "worlds": _worlds,
 }

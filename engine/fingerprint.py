@@ -42,12 +42,20 @@ WORDS = {
     "decoder": "the decoder",
     "cache": "the cache's precision",
     "gpus": "the number of GPUs",
+    "width": "how many rows a pass has",
     "python": "the version of Python",
     "numpy": "the version of numpy",
     "system": "the operating system",
 }
 """What each part of a fingerprint or an environment is, for a sentence."""
-UNSAID = {"precision": "full", "cache": "full", "kernels": "plain", "decoder": OWN_DECODER, "gpus": "1"}
+UNSAID = {
+    "precision": "full",
+    "cache": "full",
+    "kernels": "plain",
+    "decoder": OWN_DECODER,
+    "gpus": "1",
+    "width": "1",
+}
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
 """Parts that recordings once did not keep: where one is not there, it is not known to differ."""
@@ -105,6 +113,8 @@ def environment(world: World) -> dict[str, str]:
         found["cache"] = f"{world.cache}{world.reader or ''}"
     if world.split is not None:
         found["gpus"] = str(world.split.ranks.size)
+    if world.wide is not None:
+        found["width"] = str(world.wide.width)
     return found
 
 

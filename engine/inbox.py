@@ -1,6 +1,7 @@
 """Commands for a thread that plays: others leave them, it carries them out between two ticks."""
 
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,11 +20,24 @@ class Inbox:
     def __init__(self, refusal: Callable[[], Exception]) -> None:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._refusal, self._closed = refusal, False
+        self._lock = threading.Lock()
+        self._left = 0  # commands that are not carried out yet
+        self.turn = threading.Lock()  # held by whoever carries out something on what the thread owns
+
+    def lend(self) -> bool:
+        """Takes the turn where nothing is left to be done, so that another thread may do something.
+
+        It has to release `turn` then. What is asked meanwhile waits.
+        """
+        with self._lock:
+            return not self._left and not self._closed and self.turn.acquire(blocking=False)
 
     def __len__(self) -> int:
         return self._commands.qsize()
 
     def put(self, command: Command) -> None:
+        with self._lock:
+            self._left += 1
         self._commands.put(command)
 
     def ask(self, work: Callable[[], Answer]) -> Future[Answer]:
@@ -38,18 +52,24 @@ class Inbox:
             else:
                 answer.set_result(found)
 
-        self._commands.put(_PendingCommand(obey, answer))
+        self.put(_PendingCommand(obey, answer))
         if self._closed:
             self._refuse()
         return answer
 
-    def take(self) -> Command:
-        """The next command, as soon as there is one."""
-        return self._commands.get()
+    def obey(self) -> None:
+        """Carries out the next command, as soon as there is one and nobody else has the turn."""
+        command = self._commands.get()
+        try:
+            with self.turn:
+                command()
+        finally:
+            with self._lock:
+                self._left -= 1
 
     def wake(self) -> None:
-        """Lets `take` return, with nothing to do."""
-        self._commands.put(lambda: None)
+        """Lets `obey` return, with nothing to do."""
+        self.put(lambda: None)
 
     def close(self) -> None:
         """Lets nobody wait for what is not carried out any more."""

@@ -66,6 +66,7 @@ class Loop:
         self._last, self._complain = last, complain
         self._receivers: list[Callable[[Tick], None]] = []
         self._inbox = Inbox(lambda: LoopError("the session ended"))
+        self._inbox.turn.acquire()  # until there is a session
         self._stopping = False
         self._played = 0
         self._finished_at = 0.0
@@ -193,6 +194,9 @@ class Loop:
         `source`: whose actions they are, for the timeline.
         """
         asked = time.perf_counter()
+        crew = self._stepper.crew
+        if crew is not None and self._pace.lockstep and self._inbox.lend():
+            return crew.submit(_Lent(self, self._session, actions, each, source, asked))
 
         def play(session: "Session") -> None:
             began = time.perf_counter() - max(0.0, self._finished_at - asked)
@@ -212,7 +216,10 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            self._enter(self._open())
+            try:
+                self._enter(self._open())
+            finally:
+                self._inbox.turn.release()
             while not self._finished():
                 late = self._pace.wait()
                 self._obey()
@@ -234,7 +241,7 @@ class Loop:
         while count and not self._pace.single_steps:
             count -= 1
             try:
-                self._inbox.take()()
+                self._inbox.obey()
             except PlayheadError as error:
                 self._complain(str(error))
             self._publish()
@@ -261,10 +268,24 @@ class Loop:
         receive: Callable[[Tick], None] | None = None,
     ) -> None:
         """Plays a tick with an action; `receive` gets it before others do."""
+        steps = self._session.steps
+        frames = self._stepper.step(self._session, action)
+        self._take(action, source, steps, frames, sampled, late, key, receive)
+
+    def _take(
+        self,
+        action: "Action",
+        source: str,
+        steps: int,
+        frames: np.ndarray,
+        sampled: float,
+        late: float = 0.0,
+        key: float | None = None,
+        receive: Callable[[Tick], None] | None = None,
+    ) -> None:
+        """Takes in a tick that was played: for the timeline, for those who look, for the pace."""
         session, pace = self._session, self._pace
         pace.waiting = False
-        steps = session.steps
-        frames = self._stepper.step(session, action)
         ready = pace.clock.now()
         timing = Timing(sampled, ready, late, pace.expected, key)
         tick = Tick(session.tick, session.seed, steps, action, frames, timing, source)
@@ -321,3 +342,61 @@ class Loop:
     def _publish(self) -> None:
         session = self._session
         self.stats = self._pace.stats(session.tick, session.seed, self._held, session.offloaded)
+
+
+class _Lent:
+    """A loop's session, lent for some steps in lockstep (`engine.crew`). The loop waits meanwhile.
+
+    `each` is told of a tick when the last of the steps is done: who answers by it finds the loop free.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        session: "Session",
+        actions: "Sequence[Action]",
+        each: Callable[[Tick, float], None],
+        source: str,
+        asked: float,
+    ) -> None:
+        self.session, self.answer = session, Future[None]()
+        self._loop, self._actions, self._each, self._source = loop, actions, each, source
+        self._asked, self._next = asked, 0
+        self._began = self._sampled = 0.0
+        self._ticks: list[tuple[Tick, float]] = []
+
+    def begin(self) -> "Action | None":
+        if not self._next:
+            self._began = time.perf_counter()
+            for action in self._actions:
+                self.session.check(action)
+        if self._next == len(self._actions):
+            return None
+        if self._loop._finished():
+            raise LoopError("the session ended")
+        self._sampled = self._loop._pace.clock.now()
+        return self._actions[self._next]
+
+    def take(self, frames: np.ndarray) -> None:
+        action = self._actions[self._next]
+        self._next += 1
+        self._loop._take(
+            action,
+            self._source,
+            self.session.steps,
+            frames,
+            self._sampled,
+            receive=lambda tick: self._ticks.append((tick, time.perf_counter() - self._began)),
+        )
+
+    def give_back(self, error: BaseException | None) -> None:
+        loop = self._loop
+        if error is not None:
+            loop._pace.resync()
+        loop._inbox.turn.release()
+        for tick, seconds in self._ticks:
+            self._each(tick, seconds)
+        if error is not None:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(None)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from playhead.engine.auto_steps import AutoSteps
 from playhead.engine.clock import FASTEST, SLOWEST, Clock, check_speed
-from playhead.engine.stats import Meter, Stats, percentile
+from playhead.engine.stats import Meter, Stats
 from playhead.engine.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Pace:
     @property
     def expected(self) -> float:
         """The seconds to expect from a tick's frames to the next one's."""
-        return max(self.clock.period, percentile(self.meter.tick_times, 50) or 0.0)
+        return max(self.clock.period, self.meter.tick_times.percentile(50) or 0.0)
 
     def wait(self) -> float:
         """Sleeps until the next tick is due, unless the world stands still. Returns how late it then is."""
@@ -149,10 +149,10 @@ class Pace:
             budget=clock.period,
             rate=meter.rate,
             wanted_rate=wanted_rate,
-            tick_p50=percentile(meter.tick_times, 50),
-            tick_p99=percentile(meter.tick_times, 99),
-            key_p50=percentile(meter.key_times, 50),
-            key_p99=percentile(meter.key_times, 99),
+            tick_p50=meter.tick_times.percentile(50),
+            tick_p99=meter.tick_times.percentile(99),
+            key_p50=meter.key_times.percentile(50),
+            key_p99=meter.key_times.percentile(99),
             missed=meter.missed,
             counted=len(meter.tick_times),
             slow=not self.lockstep and meter.slow(wanted_rate),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,8 @@ class Session:
         if seed is not None:
             self.seed = seed
         self._drop_commit()
-        first = enter(self.world, self._state, self.context, [self.seed])
+        with self._apart():
+            first = enter(self.world, self._state, self.context, [self.seed])
         self._anchor = self._state.state() if self._obeys else None
         self.tick = 0
         self.frames = self._take_frames(first)
@@ -141,6 +143,8 @@ class Session:
     def _play(self, action: Action, dream: Callable[[Tensor], None], decode: bool) -> np.ndarray:
         rows = self._rows(action)
         self.finish()
+        if self._state.row is not None:  # whose decoder never lags, and whose numbers are those in company
+            return self._step_wide([self], rows)[0]
         with self.world.turn:
             if self._obeys:
                 self._obey(action)
@@ -177,11 +181,28 @@ class Session:
         for session in sessions:
             session.finish()
         rows = torch.cat([s._rows(action) for s, action in zip(sessions, actions, strict=True)])
+        if world.wide is not None:
+            return Session._step_wide(sessions, rows)
         with world.turn:
             commit = world.tick_together(
                 [s._state for s in sessions], rows, [s.seed for s in sessions], [s.tick for s in sessions]
             )
         return [session._arrive(commit) for session in sessions]
+
+    @staticmethod
+    def _step_wide(sessions: "Sequence[Session]", rows: Tensor) -> list[np.ndarray]:
+        """A tick of sessions that go by wide passes, which leave nothing to be done later."""
+        world = sessions[0].world
+        assert world.wide is not None
+        seeds, ticks = [s.seed for s in sessions], [s.tick for s in sessions]
+        with world.turn:
+            found = world.wide.tick([s._state for s in sessions], rows, seeds, ticks)
+        for session, frames in zip(sessions, found, strict=True):
+            session.tick += 1
+            session.frames = frames
+            if session._recent is not None:
+                session._recent.add(frames)
+        return found
 
     def _rows(self, action: Action) -> Tensor:
         """An action for each latent of a tick, `(1, F, inputs)`."""
@@ -240,10 +261,11 @@ class Session:
     def snapshot(self) -> Snapshot:
         """A copy of everything that the future depends on."""
         self.finish()
-        state, split = self._state.state(), self.world.split
-        if split is not None:
-            state = gather_state(split, state)
-        return Snapshot(self.tick, self.seed, self.steps, self.frames, state)
+        with self._apart():
+            state, split = self._state.state(), self.world.split
+            if split is not None:
+                state = gather_state(split, state)
+            return Snapshot(self.tick, self.seed, self.steps, self.frames, state)
 
     @on_all_ranks
     def restore(self, snapshot: Snapshot) -> np.ndarray:
@@ -252,13 +274,22 @@ class Session:
         state, split = snapshot.state, self.world.split
         if split is not None:
             state = deal_state(split, state)
-        self._state.load_state(state)
-        bind(self.world, self._state, self.context)
+        with self._apart():
+            self._state.load_state(state)
+            bind(self.world, self._state, self.context)
         self.tick, self.seed, self.steps = snapshot.tick, snapshot.seed, snapshot.steps
         self.frames = snapshot.frames
         if self._recent is not None:
             self._recent.begin(self.frames)
         return self.frames
+
+    def _apart(self) -> "AbstractContextManager[object]":
+        """While no wide pass runs, which has this session's row in its hands too.
+
+        A GPU does one after the other anyhow.
+        """
+        beside = self._state.row is not None and self.world.device.type == "cpu"
+        return self.world.turn if beside else nullcontext()
 
     @on_all_ranks
     def fork(self) -> "Session":

@@ -1,6 +1,7 @@
 """How well the loop keeps up, measured over its last ticks."""
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,12 +66,32 @@ class Stats:
     offloaded: str = ""
 
 
+class RollingTimes:
+    """The last `WINDOW` of some times, sorted as they come: percentiles are asked for with every tick."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def append(self, time: float) -> None:
+        if len(self._last) == WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._last.popleft())]
+        self._last.append(time)
+        insort(self._sorted, time)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def percentile(self, percent: float) -> float | None:
+        """As `percentile` of them."""
+        return of_sorted(self._sorted, percent)
+
+
 class Meter:
     """Rolling measurements of a loop."""
 
     def __init__(self) -> None:
-        self.tick_times: deque[float] = deque(maxlen=WINDOW)
-        self.key_times: deque[float] = deque(maxlen=WINDOW)
+        self.tick_times, self.key_times = RollingTimes(), RollingTimes()
         self._missed: deque[bool] = deque(maxlen=WINDOW)
         self._ready: deque[float] = deque(maxlen=RATE_WINDOW)
 
@@ -105,6 +126,9 @@ class Meter:
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
     """The smallest value that at least `percent` of the values do not exceed."""
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+    return of_sorted(sorted(values), percent)
+
+
+def of_sorted(values: Sequence[float], percent: float) -> float | None:
+    """The same of values in their order."""
+    return values[max(0, math.ceil(len(values) * percent / 100) - 1)] if values else None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
+    from playhead.engine.crew import Crew
     from playhead.engine.recording.tree import Point
     from playhead.engine.session import Session
     from playhead.world.action import Action
@@ -23,7 +24,12 @@ class ActionSource(Protocol):
 
 
 class Stepper(Protocol):
-    """By whom ticks are played: `step` returns their frames, `finish` waits for their commit."""
+    """By whom ticks are played: `step` returns their frames, `finish` waits for their commit.
+
+    `crew`: to whom sessions in lockstep may be lent, None: to nobody.
+    """
+
+    crew: "Crew | None"
 
     def step(self, session: "Session", action: "Action") -> np.ndarray: ...
 
@@ -32,6 +38,8 @@ class Stepper(Protocol):
 
 class SingleStepper:
     """Every session for itself."""
+
+    crew = None
 
     def step(self, session: "Session", action: "Action") -> np.ndarray:
         return session.step(action)

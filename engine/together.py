@@ -4,6 +4,8 @@ The layers that take tokens one by one run over all sessions at once; attention 
 cache (`World.tick_together`). Whether a kernel gives the same numbers for more rows is its own affair, so it
 is found out: for each number of sessions the first tick is computed both ways, and where any bit differs they
 are stepped one after the other from then on. Sessions may be at different ticks, scenes and seeds.
+
+Sessions of a wide world (`World.wide`) go by passes of one width anyhow, so company changes nothing there.
 """
 
 from collections.abc import Sequence
@@ -24,11 +26,17 @@ _exact: "WeakKeyDictionary[World, dict[tuple[int, int], bool]]" = WeakKeyDiction
 """For each world: whether so many sessions on so many threads may share a pass."""
 
 
+def largest(world: World) -> int:
+    """How many sessions of a world share a pass at the most."""
+    return LARGEST if world.wide is None else world.wide.width
+
+
 def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
     """Steps each session under its action. Returns each one's frames, as `Session.step` would."""
     frames: list[np.ndarray] = []
-    for at in range(0, len(sessions), LARGEST):
-        frames += _step(sessions[at : at + LARGEST], actions[at : at + LARGEST])
+    most = largest(sessions[0].world) if sessions else LARGEST
+    for at in range(0, len(sessions), most):
+        frames += _step(sessions[at : at + most], actions[at : at + most])
     return frames
 
 
@@ -36,6 +44,8 @@ def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.nda
     world = sessions[0].world
     for session in sessions:
         session.finish()
+    if world.wide is not None and _alike(sessions):
+        return Session.step_joined(sessions, actions)
     exact = _exact.setdefault(world, {})
     key = len(sessions), torch.get_num_threads()
     if len(sessions) < 2 or exact.get(key) is False or not _alike(sessions):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from playhead.engine import doctor
+from playhead.engine.fleet.fleet import import_ray
 from playhead.main import main
 from playhead.render.export.minari import _import_minari
 from playhead.render.mcp.commands import mcp
@@ -40,7 +41,8 @@ def test_every_extra_that_is_named_exists():
         for found in re.findall(r"install\(['\"](\w+)['\"]\)|-e '\.\[([\w,]+)\]", p.read_text("utf-8"))
         for extra in "".join(found).split(",")
     }
-    assert {"agents", "data", "demo", "gpu", "hub", "mcp", "scenes", "train"} <= named <= set(EXTRAS)
+    wanted = {"agents", "data", "demo", "fleet", "gpu", "hub", "mcp", "scenes", "train"}
+    assert wanted <= named <= set(EXTRAS)
 
 
 def test_the_command_works_where_it_says_that_it_does():
@@ -61,13 +63,14 @@ def test_installed_from_a_wheel_it_names_the_packages(monkeypatch, tmp_path):
 def test_whoever_lacks_a_package_is_told_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
     monkeypatch.delitem(sys.modules, "playhead.render.mcp.tool_server", raising=False)
-    for package in ("gymnasium", "mcp.server.mcpserver", "minari", "huggingface_hub", "transformers"):
+    for package in ("ray", "gymnasium", "mcp.server.mcpserver", "minari", "huggingface_hub", "transformers"):
         monkeypatch.setitem(sys.modules, package, None)
     for extra, work in (
         ("train", lambda: open_env("CartPole-v1", {})),
         ("data", _import_minari),
         ("hub", lambda: fetch("hub:owner/repo/file.pt")),
         ("mcp", mcp),
+        ("fleet", import_ray),
         ("scenes", lambda: _need("transformers")),
     ):
         with pytest.raises((PlayheadError, ImportProblem)) as raised:
@@ -82,4 +85,5 @@ def test_the_doctor_shows_the_brackets(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().out
-    assert all(install(extra) in said for extra in ("train", "data", "demo", "hub", "mcp", "scenes"))
+    wanted = ("train", "data", "demo", "fleet", "hub", "mcp", "scenes")
+    assert all(install(extra) in said for extra in wanted)

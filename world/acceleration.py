@@ -4,8 +4,8 @@ import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,27 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise WorldError(f"there is no usable device `{name}` here; try --device cpu") from None
     return device
+
+
+def pick_devices(names: str | None, one: str = "auto") -> list[str]:
+    """The devices of `--devices`: names by commas, or `all` GPUs; none where it is not given.
+
+    Raises WorldError for a device that is not there, and beside a `--device` (`one`) that is not `auto`.
+    """
+    if names is None:
+        return []
+    if one != "auto":
+        raise WorldError("--device and --devices contradict each other; leave one out")
+    if names == "all":
+        if not torch.cuda.device_count():
+            raise WorldError("--devices all needs an NVIDIA GPU, and there is none here; leave it out")
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    found = [name.strip() for name in names.split(",")]
+    if not all(found):
+        raise WorldError(f"--devices {names} is no list of devices, such as cuda:0,cuda:1")
+    for name in found:
+        pick_device(name)
+    return found
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
@@ -129,6 +150,25 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def recording(
+    graph: "torch.cuda.CUDAGraph",
+    device: torch.device,
+    pool: Any = None,  # noqa: ANN401 - torch has a type of its own for it
+) -> Iterator[None]:
+    """Records what is done meanwhile on a GPU, whichever one is this thread's own."""
+    with torch.cuda.device(device):
+        stream = _stream(torch.cuda.current_device())
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            yield
+
+
+@lru_cache
+def _stream(index: int) -> "torch.cuda.Stream":
+    """The one that graphs of a GPU are recorded on: torch's own is that of the first GPU that needs one."""
+    return torch.cuda.Stream(index)
+
+
 class Graphs:
     """CUDA graphs by key: the first run of a key is eager, the second records, later ones replay.
 
@@ -142,8 +182,6 @@ class Graphs:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self.failure = ""  # why nothing is recorded any more
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
-        apart = self.enabled and device.index not in (None, torch.cuda.current_device())
-        self._stream = torch.cuda.Stream(device) if apart else None  # else torch's own, of the current device
 
     def run(self, key: Hashable, work: Callable[[], object]) -> None:
         if not self.enabled:
@@ -158,10 +196,7 @@ class Graphs:
         else:
             graph = torch.cuda.CUDAGraph()
             try:  # other threads, which wait for frames of their own, are nobody's business here
-                recording = torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                )
-                with torch.cuda.device(self.device), recording:
+                with recording(graph, self.device, self._pool):
                     work()
             except RuntimeError as error:
                 self.enabled, self.failure = False, str(error)

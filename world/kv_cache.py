@@ -48,7 +48,8 @@ class KVCache:
     on, or None to leave the sink at its absolute positions. `backend`: of `world.attention` or
     `world.sparse_attention`, or None for the usual one. `padded`: a far ring is read whole while it fills,
     under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA. `stored`: the number
-    type of what is held, where that is not `dtype` (`world.low_bit_cache`).
+    type of what is held, where that is not `dtype` (`world.low_bit_cache`). `spare`: slots behind all others,
+    which nothing reads (`world.wide`).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         stored: torch.dtype | None = None,
+        spare: int = 0,
     ) -> None:
         if not 0 <= sink < frames:
             raise ValueError(f"a cache of {frames} frames cannot keep a sink of {sink}")
@@ -75,7 +77,7 @@ class KVCache:
             raise ValueError("a far memory and a sink do not go together")
         self.far = far
         slots = frames + (far.frames if far is not None else 0)
-        shape = (layers, batch, heads, slots * tokens, head_dim)
+        shape = (layers, batch, heads, (slots + spare) * tokens, head_dim)
         self.k = torch.zeros(shape, device=device, dtype=stored or dtype)
         self.v = torch.zeros(shape, device=device, dtype=stored or dtype)
         self.frames, self.sink, self.tokens, self.head_dim, self.span = frames, sink, tokens, head_dim, span
@@ -140,16 +142,22 @@ class KVCache:
     def _move_far(self, gone: int) -> None:
         """Takes into the far ring what is due of the first `gone` frames, before their slots are taken."""
         assert self.far is not None
-        n, far = self.tokens, self.far
         for frame in range(self._moved, gone):
-            if frame % far.every == 0:
-                source, target = self.slot(frame) * n, self.far_slot(frame) * n
-                for layer in far.layers:
-                    for held in self._stored():
-                        held[layer, :, :, target : target + n] = held[layer, :, :, source : source + n]
+            if frame % self.far.every == 0:
+                self._carry(frame)
         if gone > self._moved:
             self._moved = gone
             self._count_far()
+
+    def _carry(self, frame: int) -> None:
+        """Copies a frame that falls out of the ring into the far one."""
+        assert self.far is not None
+        n, source, target = self.tokens, self.slot(frame), self.far_slot(frame)
+        for layer in self.far.layers:
+            for held in self._stored():
+                held[layer, :, :, target * n : (target + 1) * n] = held[
+                    layer, :, :, source * n : (source + 1) * n
+                ]
 
     def _stored(self) -> tuple[Tensor, ...]:
         """All that is held of tokens, which are the fourth dimension."""

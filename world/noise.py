@@ -145,6 +145,16 @@ class RecordedNoise:
         self._noise.copy_(_made_of(drawn, self._noise.shape))
 
 
+def device_noises(seeds: Tensor, ticks: Tensor, step: int, shape: Sequence[int]) -> Tensor:
+    """The `noise` of sessions that are each at a tick of its own, `(sessions, *shape)`, drawn by a GPU.
+
+    `seeds`, their bits, and `ticks` are int64 `(sessions,)` and lie there.
+    """
+    keys = torch.stack([seeds, torch.zeros_like(seeds)])[..., None]
+    drawn = philox.uniforms_of(keys, ticks[:, None], step, 2 * _half(math.prod(shape)))
+    return _made_of(drawn, (len(seeds), *shape))
+
+
 @lru_cache(16)  # of each the numbers of its sessions, a dozen times over
 def _recorded(
     seeds: tuple[int, ...], step: int, shape: tuple[int, ...], device: torch.device

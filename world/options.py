@@ -21,3 +21,9 @@ Vram = Annotated[
 Ram = Annotated[
     str | None, typer.Option(help="Main memory for it (8GB); what has no room stays in its file.")
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Several, by commas (cuda:0,cuda:1), or all: a session goes where most memory is free."
+    ),
+]

@@ -18,9 +18,16 @@ ROUNDS = 10
 
 def uniforms(seeds: Sequence[int], tick: Tensor, step: int, count: int) -> Tensor:
     """What noise is made of, drawn where `tick` lies, int64 `()`: float64 `(len(seeds), count)` in (0, 1]."""
+    return uniforms_of(_keys(tuple(seeds), tick.device), tick, step, count)
+
+
+def uniforms_of(key: Tensor, tick: Tensor, step: int, count: int) -> Tensor:
+    """The same of keys that lie there already, `(2, sessions, 1)`, their lower words first.
+
+    `tick`: `()`, or `(sessions, 1)` where each is at one of its own.
+    """
     blocks, device = -(-count // 4), tick.device
-    key = _keys(tuple(seeds), device)
-    first = torch.arange(1, blocks + 1, device=device).expand(len(seeds), -1)  # numpy counts before it draws
+    first = torch.arange(1, blocks + 1, device=device).expand(key.shape[1], -1)  # numpy counts first
     even = torch.stack([first, tick.expand_as(first)])
     odd = torch.stack([torch.full_like(first, step), torch.zeros_like(first)])
     words = _rounds(even, odd, key)[:, :count]

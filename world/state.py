@@ -104,10 +104,14 @@ class WorldState:
     graphs: acceleration.Graphs
     decoding: acceleration.Graphs  # of the decode, which a large world records too
     passes: PassBuffers | None
+    row: int | None  # of the wide pass that all its ticks go by (`world.wide`)
 
     @classmethod
-    def allocate(cls, layout: StateLayout, batch: int, schedule: Schedule) -> "WorldState":
-        """That of `batch` sessions that step together, with no past yet, which play at `schedule`."""
+    def allocate(cls, layout: StateLayout, batch: int, schedule: Schedule, spare: int = 0) -> "WorldState":
+        """That of `batch` sessions that step together, with no past yet, which play at `schedule`.
+
+        `spare`: slots of the cache that nothing reads.
+        """
         config, device, dtype = layout.config, layout.device, layout.dtype
         g, sampling = config.generator, config.sampling
         count = sampling.latents_per_tick
@@ -134,6 +138,7 @@ class WorldState:
                 backend=layout.attention,
                 device=device,
                 dtype=dtype,
+                spare=spare,
             ),
             latent=latent,
             shown=latent if layout.shown_on is None else torch.zeros(block, device=layout.shown_on),
@@ -161,6 +166,7 @@ class WorldState:
             graphs=acceleration.Graphs(device, recorded == "ticks"),
             decoding=acceleration.Graphs(layout.shown_on or device),
             passes=None,
+            row=None,
         )
         if recorded == "passes" and device.type == "cuda":
             state.record_passes()
@@ -206,6 +212,7 @@ class WorldState:
             graphs=acceleration.Graphs(first.latent.device, False),
             decoding=acceleration.Graphs(first.latent.device, False),
             passes=None,
+            row=None,
         )
 
     def scatter_latents(self, states: Sequence["WorldState"]) -> None:

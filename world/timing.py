@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from playhead.world.acceleration import recording
+
 COUNT = 3
 
 
@@ -16,7 +18,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     """
     work()
     cuda = device.type == "cuda"
-    run = _recorded(work) if cuda else work
+    run = _recorded(work, device) if cuda else work
     times = []
     for _ in range(COUNT):
         if cuda:
@@ -29,11 +31,26 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return min(times)
 
 
-def _recorded(work: Callable[[], object]) -> Callable[[], object]:
+def least_seconds(work: Callable[[], object], count: int, warm: int) -> float:
+    """The mean of the faster half of `count` runs of `work`, which waits for its device.
+
+    After `warm` ones that do not count.
+    """
+    times = []
+    for n in range(warm + count):
+        began = time.perf_counter()
+        work()
+        if n >= warm:
+            times.append(time.perf_counter() - began)
+    faster = sorted(times)[: (count + 1) // 2]
+    return sum(faster) / len(faster)
+
+
+def _recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
     """`work` as a CUDA graph that has run once, or itself where it cannot be recorded."""
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with recording(graph, device):
             work()
     except RuntimeError:
         return work

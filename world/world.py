@@ -40,6 +40,8 @@ from playhead.world.parallel.split import Split
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.size import MAX_STEPS
 from playhead.world.state import StateLayout, WorldState
+from playhead.world.wide.passes import WidePasses, why_not_wide
+from playhead.world.wide.wide_pass import PassModel
 from playhead.world.world_folders import find_world
 
 COMMIT = "commit"
@@ -58,8 +60,9 @@ class World:
     `low_bit.PRECISIONS`, or None for the full one; `cache`: the same of the KV cache, as `reader` reads it.
     `plan`: which blocks are offloaded, None for none; they take turns in `buffers`. `decoder`: that of its
     decoders which shows what is dreamed, in place of its autoencoder's; `shown_on`: the device of whichever
-    does, where that is another. `split`: where `ranks` play together,
-    what of a pass is this one's; all but the first decode nothing.
+    does, where that is another. `split`: where `ranks` play together, what of a pass is this one's; all but
+    the first decode nothing. `wide`: the passes of one width that its sessions go by, None where each has
+    passes of its own.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class World:
         for model in models:
             model.shares = self.split
         self.turn = threading.Lock()
+        self.wide: WidePasses | None = None
         self.commits = ThreadPoolExecutor(1, "commit")
         self.noises: Callable[[Sequence[int], int, int, Sequence[int]], Tensor] = partial(
             noises, device=self.device
@@ -227,14 +231,31 @@ class World:
         sampling = self.config.sampling
         return Schedule.from_steps(sampling.steps_for(steps), sampling.shift)
 
+    def widen(self, width: int) -> None:
+        """Has sessions that begin from now on go by passes of `width` rows, alone and in company; 0: not.
+
+        Raises WorldError for a world that cannot (`world.wide`).
+        """
+        model = PassModel(self._layout(), self._flow, self.frame_decoder, lambda: self.schedule(self.steps))
+        self.wide = WidePasses(model, width) if width else None
+
+    @property
+    def why_not_wide(self) -> str:
+        """Why it cannot have wide passes, in words; empty where it can."""
+        return why_not_wide(self._layout(), self.frame_decoder)
+
     def new_state(self, batch: int = 1) -> WorldState:
         """Allocates the state of `batch` sessions that step together."""
+        if self.wide is not None and batch == 1:
+            return self.wide.row()
+        return WorldState.allocate(self._layout(), batch, self.schedule(self.steps))
+
+    def _layout(self) -> StateLayout:
         recorded = None if self.plan is None else self.plan.recorded
         if self.split is not None and not self.split.ranks.recordable:
             recorded = "nothing"
         given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
-        layout = StateLayout(*given, split=self.split, shown_on=self.shown_on)
-        return WorldState.allocate(layout, batch, self.schedule(self.steps))
+        return StateLayout(*given, split=self.split, shown_on=self.shown_on)
 
     def plain(self) -> AbstractContextManager[None]:
         """Meanwhile no small operation of a pass is fused, as whoever looks into its layers needs it."""
@@ -385,9 +406,9 @@ class World:
     def may_join(self, state: WorldState) -> bool:
         """Whether a state can share a pass with others: all that it has is a cache and a decoder's memory.
 
-        Recorded graphs are faster than a joint pass that is not, so a GPU steps one after the other.
+        Recorded graphs are faster than a joint pass that is not: on a GPU only `wide` passes are shared.
         """
-        return not (
+        return state.row is not None or not (
             state.graphs.enabled
             or self.split is not None
             or state.memory is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
+from playhead.world.options import Cache, Decoder, Device, Devices, Precision, Ram, Vram
 
 if TYPE_CHECKING:  # who serves no page needs neither Starlette nor uvicorn
     from playhead.render.web.access import WebAddress
@@ -49,6 +49,7 @@ def serve(
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
+    devices: Devices = None,
     sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
     memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
@@ -61,6 +62,14 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="Where the page's token is kept, else a new one each time.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Play on session hosts of the Ray at this address; local: of one begun here."),
+    ] = None,
+    hosts: Annotated[int | None, typer.Option(help="Of --ray; default: one a GPU of it.", min=1)] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Seconds from a snapshot that --ray keeps to the next (5).", min=0.1)
+    ] = None,
 ) -> None:
     """Let other programs play: sessions without a window, over ZeroMQ."""
     from playhead.engine.bridge.process import ready_to_serve, serve_until_ended, share_heaps
@@ -70,6 +79,7 @@ def serve(
     from playhead.engine.bridge.server.registry import Registry
     from playhead.engine.bridge.server.server import Server
     from playhead.engine.bridge.wire.auth import check_address, load_server_keys
+    from playhead.world.acceleration import pick_devices
     from playhead.world.errors import PlayheadError
     from playhead.world.offload.memory_budget import MemoryBudget
 
@@ -82,9 +92,28 @@ def serve(
         from playhead.render.web import access
 
         page = access.web_address(web, tls_cert, tls_key, behind_proxy, token_file)
-    budget = MemoryBudget.parse(vram, ram, memory * 2**20)
-    registry = Registry.load(world or ["freedoom"], scene or [], device, precision, decoder, budget, cache)
     limits = Limits(sessions=sessions, memory=memory, rate=rate, idle=idle)
+    if ray is not None:
+        if web is not None or recordings is not None or devices is not None:
+            raise PlayheadError(
+                "--web, --recordings and --devices are for one server; leave them out, or --ray"
+            )
+        from playhead.engine.fleet.fleet_door import serve_fleet
+        from playhead.engine.fleet.session_host import HostOptions
+
+        options = HostOptions(
+            tuple(world or ["freedoom"]), tuple(path.resolve() for path in scene or []), device, precision,
+            decoder, cache, vram, ram, limits, secured=trusted is not None, keep=keep or 5.0,
+        )  # fmt: skip
+        serve_fleet(ray, options, hosts, bind, trusted, frames_port)
+        return
+    if hosts is not None or keep is not None:
+        raise PlayheadError("--hosts and --keep are for --ray; add it")
+    budget = MemoryBudget.parse(vram, ram, memory * 2**20)
+    several = pick_devices(devices, device)
+    registry = Registry.load(
+        world or ["freedoom"], scene or [], device, precision, decoder, budget, cache, several, sessions
+    )
     server = Server(registry, bind, trusted, limits, frames_port, recordings)
     door: WebDoor | None = None
     if page is not None:
@@ -93,6 +122,10 @@ def serve(
         door = doors.WebDoor(server, registry, page, limits)
     ready_to_serve(server)
     typer.echo(f"serving {', '.join(registry.worlds)} at {server.address}")
+    if registry.devices:
+        typer.echo(f"on {', '.join(registry.devices)}")
+    for line in registry.findings:
+        typer.echo(line)
     if door is not None:
         door.start()
         typer.echo(f"play in a browser: {door.link}")

@@ -15,6 +15,7 @@ from playhead.engine.recording.tree import Branch, PlayedTick, Point
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.offload.memory_budget import MemoryBudget
+from playhead.world.wide.width_choice import WIDEST
 from playhead.world.world import World
 from playhead.world.world_folders import added_worlds, shipped_worlds
 
@@ -65,7 +66,18 @@ def load_world(
         precision=precision, decoder=decoder, budget=budget, cache=cache, decoder_device=decoder_device,
     )  # fmt: skip
     loaded.share_cores()
+    width = _width(recording, loaded)
+    if width and not loaded.why_not_wide:
+        loaded.widen(width)
     return loaded
+
+
+def _width(recording: Recording, world: World) -> int:
+    """How many rows the passes had that a recording was played by on such a device, if all had as many."""
+    played = [kept for _, kept in recording.plays.values() if kept.get("device") == world.device.type]
+    widths = {kept.get("width", "") for kept in played}
+    width = widths.pop() if len(widths) == 1 else ""
+    return int(width) if width.isdecimal() and 1 < int(width) <= WIDEST else 0
 
 
 def open_session(recording: Recording, world: World, branch: int) -> Session:

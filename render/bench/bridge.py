@@ -46,11 +46,16 @@ class WatchedPhase:
 
 
 @contextlib.contextmanager
-def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
-    """A server in a process of its own. Yields its address."""
+def served(
+    world: str, scene: Path | None, device: str, *options: str, said: list[str] | None = None
+) -> Iterator[str]:
+    """A server in a process of its own, with further `options` of `serve`. Yields its address.
+
+    `said` is given the lines that it printed further, once it has ended.
+    """
     command = [sys.executable, str(MAIN), "serve", "--bind", "tcp://127.0.0.1:*", "--world", world]
     process = subprocess.Popen(
-        [*command, "--device", device, *(["--scene", str(scene)] if scene is not None else [])],
+        [*command, "--device", device, *(["--scene", str(scene)] if scene is not None else []), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,7 +68,9 @@ def served(world: str, scene: Path | None, device: str) -> Iterator[str]:
         yield line.split()[-1]
     finally:
         process.terminate()
-        process.communicate()
+        further = process.communicate()[0]
+        if said is not None:
+            said += further.splitlines()
 
 
 def bench_steps(address: str, steps: int) -> StepTimes:

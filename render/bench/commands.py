@@ -405,3 +405,50 @@ def bench_bridge(
             )
     rates = {count: f"{part / whole:.3f}" for count, (part, whole) in missed.items()}
     typer.echo(f"misses        {rates[0]} of all ticks with no watcher, {rates[watchers]} with {watchers}")
+
+
+@app.command("serve")
+def bench_serve(
+    world: Annotated[str, typer.Option(help="World name or folder.")] = "freedoom",
+    scene: Annotated[Path | None, typer.Option(help="Folder of a scene, if the world has none.")] = None,
+    sessions: Annotated[int, typer.Option(help="Clients, each with a session.", min=1, max=256)] = 64,
+    seconds: Annotated[float, typer.Option(help="How long they play.", min=1)] = 10,
+    actions: Annotated[int, typer.Option(help="Actions of a request, a tick each.", min=1, max=256)] = 1,
+    frames: Annotated[str, typer.Option(help="Which frames are sent: all, last or none.")] = "all",
+    device: Device = "auto",
+) -> None:
+    """Play many sessions through a server on this machine, then as many as `bench batch` does."""
+    from typing import cast
+
+    from playhead.engine.bridge.wire import protocol as p
+    from playhead.render.bench import batch, machine
+    from playhead.render.bench.bridge import served
+    from playhead.render.bench.many_clients import bench_clients
+    from playhead.world import acceleration
+    from playhead.world.errors import PlayheadError
+    from playhead.world.world import World
+
+    sent = {"all": "all raw frames", "last": "the last one's raw frames", "none": "no frames"}.get(frames)
+    if sent is None:
+        raise PlayheadError(f"--frames {frames} is none of all, last and none")
+    typer.echo(f"hardware      {machine.hardware(acceleration.pick_device(device))}")
+    lent = "--sessions", str(sessions), "--memory", str(2**17), "--rate", "1000000"
+    said: list[str] = []
+    with served(world, scene, device, *lent, said=said) as address:
+        found = bench_clients(address, sessions, seconds, actions, cast(p.Sent, frames))
+    typer.echo(
+        f"clients       {plural(sessions, 'session')}, a connection each; {plural(actions, 'action')} "
+        f"a request, {sent}"
+    )
+    for line in said:
+        typer.echo(f"server        {line}")
+    typer.echo(f"serve         {found.rate:.1f} ticks/s together: {found.ticks} in {seconds:g} s")
+    typer.echo(f"request       {machine.spread(found.requests)} ms p50 / p95 / p99")
+    loaded = World.load(world, device)
+    if loaded.device.type == "cpu":
+        import torch
+
+        torch.set_num_threads(acceleration.cores())
+    (speed,) = batch.bench_batch(loaded, [sessions], 50)
+    typer.echo(f"bench batch   {speed.rate:.1f} ticks/s together: {sessions} in one pass, in this process")
+    typer.echo(f"ratio         {found.rate / speed.rate:.2f}")

@@ -46,7 +46,7 @@ class ModelPlay:
             session.steps = steps
             return session
 
-        batcher = registry.batchers[world.config.name]
+        batcher = registry.batcher(world)
         idle = ScriptSource([])  # in lockstep nothing is sampled
         self._loop = Loop(begin, idle, lockstep=True, timeline=self.timeline, stepper=batcher)
         self._loop.subscribe(self._receive)

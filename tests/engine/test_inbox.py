@@ -17,7 +17,7 @@ def test_commands_are_taken_in_the_order_in_which_they_came():
     for number in range(3):
         inbox.put(lambda number=number: done.append(number))
     while len(inbox):
-        inbox.take()()
+        inbox.obey()
     assert done == [0, 1, 2]
 
 
@@ -26,7 +26,7 @@ def test_who_asks_gets_the_answer_or_the_error():
     answers = [inbox.ask(lambda: 6 * 7), inbox.ask(lambda: 1 // 0)]
     assert not answers[0].done()
     for _ in answers:
-        inbox.take()()
+        inbox.obey()
     assert answers[0].result() == 42
     assert isinstance(answers[1].exception(), ZeroDivisionError)
 
@@ -43,7 +43,7 @@ def test_nobody_waits_for_a_thread_that_has_ended():
 
 def test_a_thread_that_waits_is_woken():
     inbox, woken = Inbox(ended), threading.Event()
-    thread = threading.Thread(target=lambda: (inbox.take()(), woken.set()))
+    thread = threading.Thread(target=lambda: (inbox.obey(), woken.set()))
     thread.start()
     inbox.wake()
     thread.join(30)

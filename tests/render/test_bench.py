@@ -247,3 +247,17 @@ def test_low_bit_is_compared_with_full_precision_layer_by_layer(
     assert names == ["hardware", "world", "block 0", "block 1", "PSNR", "tick", "weights"]
     printed = bench(*options, command="precision")
     assert [line[:13].strip() for line in printed.stdout.splitlines()] == names
+
+
+def test_bench_serve_plays_every_session_and_holds_it_to_one_batch(tiny_world_folder, tiny_scene) -> None:
+    options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--device", "cpu"]
+    done = bench(*options, "--sessions", "3", "--seconds", "1", "--actions", "2", command="serve")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = dict((line[:13].strip(), line[13:].strip()) for line in done.stdout.splitlines())
+    assert said["clients"] == "3 sessions, a connection each; 2 actions a request, all raw frames"
+    rate, ticks = re.match(r"([\d.]+) ticks/s together: (\d+) in 1 s", said["serve"]).groups()
+    assert float(rate) == int(ticks) and not int(ticks) % 2
+    batch = re.match(r"([\d.]+) ticks/s together: 3 in one pass", said["bench batch"])[1]
+    assert float(said["ratio"]) == pytest.approx(float(rate) / float(batch), abs=0.01)
+    wrong = bench("--frames", "some", command="serve")
+    assert wrong.returncode == 2 and wrong.stderr == "playhead: --frames some is none of all, last and none\n"

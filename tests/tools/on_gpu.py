@@ -8,7 +8,8 @@ and forks of all of them go on bit for bit. Sparse attention is right under its 
 Full-size worlds of random weights take 10 GB of disk. Numbers of the reference implementations are met by
 plain passes and by fused ones. Worlds that are offloaded within a budget of memory, which torch is held to,
 dream what they dream resident (`tests.tools.offload_on_gpu`). A proof that fails does not keep the others
-from running; `--only offload` runs those whose names begin so.
+from running; `--only offload` runs those whose names begin so. Sessions of the shipped world share passes of
+one width (`tests.tools.wide_on_gpu`).
 """
 
 import argparse
@@ -45,7 +46,7 @@ from playhead.world.sparse_attention import SPARSE
 from playhead.world.training.pipeline import write_config
 from playhead.world.wan_vae import WIDTH, WanDecoder, WanVAE
 from playhead.world.world import World
-from tests.tools import golden_format, offload_on_gpu, parity
+from tests.tools import golden_format, offload_on_gpu, parity, wide_on_gpu
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
@@ -352,6 +353,7 @@ def proofs(device: str, small_alone: bool) -> Iterator[tuple[str, Callable[[], N
             yield f"{precision} world", partial(low_bit_world, precision, device)
     for label, proof in offload_on_gpu.proofs(device, small_alone):
         yield f"offload {label}", proof
+    yield "wide", partial(wide_on_gpu.prove, device)
     for folder in sorted(GOLDEN.iterdir()):
         yield f"golden {folder.name}", partial(golden, folder, device)
 

@@ -37,7 +37,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> acceleration.Graphs:
 
     monkeypatch.setattr(Graph, "replays", 0)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(acceleration, "recording", record)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 0)
     return acceleration.Graphs(torch.device("cuda"))
 

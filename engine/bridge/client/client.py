@@ -26,9 +26,9 @@ class Client:
     """A connection to a server. `pushes` collects what came unasked: receipts and changes of control.
 
     `resume` is the token of an earlier welcome, to be that client again. `patience` are the seconds that a
-    reply is waited for, from the welcome on too. `socket` may be polled; it belongs to this class. Raises
-    BridgeError where a request is refused, PlayheadError where there is no answer, the connection is lost or
-    the server does not keep to the protocol.
+    reply is waited for, from the welcome on too. `address`: of the server. `socket` may be polled; it belongs
+    to this class. Raises BridgeError where a request is refused, PlayheadError where there is no answer, the
+    connection is lost or the server does not keep to the protocol.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Client:
         resume: str = "",
     ) -> None:
         """Connects and says hello; `resume`: the token of an earlier welcome, to be that client again."""
-        self._address, self._keys, self.patience = address, keys, patience
+        self.address, self._keys, self.patience = address, keys, patience
         check_target(address)
         self._context = zmq.Context()
         self.socket = self.new_socket(zmq.DEALER)
@@ -59,7 +59,7 @@ class Client:
         """A socket of this client's, with its keys."""
         made = self._context.socket(kind)
         made.linger = 0
-        made.ipv6 = "[" in self._address
+        made.ipv6 = "[" in self.address
         made.maxmsgsize = protocol.MAX_REPLY
         if self._keys is not None:
             self._keys.apply(made)
@@ -67,7 +67,7 @@ class Client:
 
     def watch(self, session: str, codec: str = "raw") -> zmq.Socket[bytes]:
         """A socket that receives a session's frames: topic, header, and a part a frame."""
-        host = self._address.rpartition(":")[0]
+        host = self.address.rpartition(":")[0]
         made = self.new_socket(zmq.SUB)
         made.rcvhwm = 4
         made.connect(f"{host}:{self.welcome.frames_port}")
@@ -96,7 +96,7 @@ class Client:
                 if self._diagnosis.lost:
                     raise PlayheadError(self._gone)
                 if left <= LOOK or self._diagnosis.refused:
-                    raise PlayheadError(f"{self._address} does not answer: {self._diagnosis.reason()}")
+                    raise PlayheadError(f"{self.address} does not answer: {self._diagnosis.reason()}")
                 continue
             message, frames = found
             if isinstance(message, protocol.PUSHES) and (message.id != id or not isinstance(message, reply)):
@@ -111,7 +111,7 @@ class Client:
 
     @property
     def _gone(self) -> str:
-        return f"the connection to {self._address} is lost; connect again"
+        return f"the connection to {self.address} is lost; connect again"
 
     def wait(self, seconds: float) -> bool:
         """Waits for a message, at most so long; what comes unasked is added to `pushes`, an answer lost."""
@@ -146,7 +146,7 @@ class Client:
 
     def _nonsense(self, reason: str) -> PlayheadError:
         """What to raise where a server does not keep to the protocol."""
-        return PlayheadError(f"{self._address} is no server of this protocol ({reason}); connect to another")
+        return PlayheadError(f"{self.address} is no server of this protocol ({reason}); connect to another")
 
     def close(self) -> None:
         if not self.socket.closed:

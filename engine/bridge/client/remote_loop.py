@@ -17,7 +17,8 @@ import numpy as np
 import zmq
 
 from playhead.engine.bridge.client.held_input import HOLD_SECONDS, HeldInput, RemoteScript
-from playhead.engine.bridge.client.remote_session import GONE, RemoteSession
+from playhead.engine.bridge.client.host_finding import GONE
+from playhead.engine.bridge.client.remote_session import RemoteSession
 from playhead.engine.bridge.client.remote_stats import RemoteStats
 from playhead.engine.bridge.client.watcher import Watcher
 from playhead.engine.bridge.wire import protocol

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from playhead.engine.bridge.client.client import Client
+from playhead.engine.bridge.client.host_finding import GONE, reach_host
 from playhead.engine.bridge.wire import protocol
 from playhead.engine.bridge.wire.auth import ClientKeys
 from playhead.engine.bridge.wire.protocol import BridgeError, Codec, SceneInfo
@@ -19,7 +20,6 @@ JOINING, OPENING = 10.0, 120.0
 """Seconds that a session is waited for: one that is there, and one that a large world has to begin."""
 RETRY = 0.5
 """Seconds between two tries to come back."""
-GONE = ("unknown_session", "ended")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RemoteSession:
         Comes back to the session, or begins it anew where the server does not have it any more. Raises
         SessionEnded where that cannot be begun anew.
         """
-        said = ""
+        said, before = "", self.client.address
         while not stopping():
             try:
                 self.client.close()
@@ -76,9 +76,16 @@ class RemoteSession:
                     complain(said)
                 time.sleep(RETRY)
             else:
-                self.remark = "" if self.same else "the server lost the session: it begins anew"
+                self.remark = self._lost_what(before)
                 complain(self.remark or "connected again")
                 return
+
+    def _lost_what(self, before: str) -> str:
+        """What a player ought to know who came back, from another host than the one `before` perhaps."""
+        if not self.same:
+            return "the server lost the session: it begins anew"
+        moved = self.client.address != before
+        return f"its host was lost: another one goes on from tick {self.opened.tick}" if moved else ""
 
     def close(self) -> None:
         """Ends the session, if it is this player's own and the server can be told."""
@@ -91,7 +98,7 @@ class RemoteSession:
 
     def _dial(self, patience: float) -> None:
         name = f"the window on {platform.node() or 'another machine'}"
-        client = Client(self.address, name, self._keys, patience, self._token)
+        client = reach_host(self.address, name, self._keys, patience, self._token, self._session)
         try:
             self._token = client.welcome.token
             client.patience = JOINING

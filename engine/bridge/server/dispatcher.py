@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from playhead.engine.bridge.server.connection import Connection, KnownClient
@@ -23,6 +24,13 @@ Handler = Callable[[KnownClient, Any], None]
 """Carries out a request of its type. Raises BridgeError for what is refused at once."""
 
 
+FindHost = Callable[[str, str], "Future[Any]"]
+"""Finds a server that plays a session, or a new one where that is empty, for the token of its owner.
+
+What it finds has an `address` and a public `key`, which is empty where none is needed.
+"""
+
+
 class Dispatcher:
     """Hands each request to the handler of its type. Lives on the server's thread."""
 
@@ -34,16 +42,19 @@ class Dispatcher:
         opener: Opener,
         saver: Slices,
         post: Callable[[Callable[[], None]], None],
+        find_host: FindHost | None = None,
     ) -> None:
-        """`post` has something called on the server's thread."""
+        """`post` has something called on the server's thread; `find_host` as `Server` has it."""
         self._registry, self._connections, self._sessions = registry, connections, sessions
-        replies = Replies(connections, registry, post)
+        self._find_host = find_host
+        self._replies = replies = Replies(connections, registry, post)
         opening = OpenHandlers(registry, sessions, opener, replies)
         playing = PlayHandlers(sessions, replies)
         moments = MomentHandlers(sessions, replies)
         states = StateHandlers(registry, sessions, saver, replies)
         self._handlers: dict[type[p.Message], Handler] = {
             p.PingRequest: self._ping,
+            p.HostRequest: self._host,
             p.WorldsRequest: self._worlds,
             p.OpenRequest: opening.open,
             p.AttachRequest: opening.attach,
@@ -84,7 +95,19 @@ class Dispatcher:
         self._connections.send(client, p.WelcomeReply(
             id=request.id, protocol=p.VERSION, server="Playhead", token=client.token,
             frames_port=connection.frames_port, sessions=[h.id for h in self._sessions if h.public],
+            hosts=self._find_host is not None,
         ))  # fmt: skip
+
+    def _host(self, client: KnownClient, request: p.HostRequest) -> None:
+        if self._find_host is None:
+            raise BridgeError("refused", "sessions are played here; open one")
+
+        def found(host: Any) -> None:  # noqa: ANN401 - of whatever kind the finder's are
+            reply = p.HostReply(id=request.id, address=host.address, key=host.key)
+            self._connections.send(client, reply)
+
+        asked = self._find_host(request.session, request.resume)
+        self._replies.then(client, request.id, asked, found)
 
     def _ping(self, client: KnownClient, request: p.PingRequest) -> None:
         self._connections.send(client, p.PongReply(id=request.id))

@@ -1,5 +1,6 @@
 """Requests by which sessions begin and end: at a scene's start, or going on from another one's past."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from playhead.engine.bridge.server.connection import KnownClient
 from playhead.engine.bridge.server.hosted import HostedSession
 from playhead.engine.bridge.server.opener import OpenedSession, Opener
 from playhead.engine.bridge.server.recordings import RecordedPoint
-from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps
+from playhead.engine.bridge.server.registry import Registry, check_seed, check_steps, session_bytes
 from playhead.engine.bridge.server.replies import Replies
 from playhead.engine.bridge.server.session_past import Ticks, play_again
 from playhead.engine.bridge.server.sessions import Sessions
@@ -55,6 +56,7 @@ class OpenHandlers:
         steps = world.steps if request.steps is None else request.steps
         check_steps(world, steps)
         memory = SEEK_MEMORY if request.seekable and recordings.records else 0
+        world = registry.place(world, session_bytes(world) + memory, Counter(self._sessions.worlds))
 
         def make() -> Work[OpenedSession]:
             session = registry.open(world, scene, seed)

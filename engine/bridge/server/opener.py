@@ -60,8 +60,9 @@ class Opener:
         make: "Callable[[], Work[OpenedSession]]",
         then: "Callable[[Future[HostedSession]], None]",
         seek_memory: int = 0,
+        id: str = "",
     ) -> None:
-        """Hosts the session that `make` makes, slice by slice, and calls `then`.
+        """Hosts the session that `make` makes, slice by slice, and calls `then`. `id`: what it is called.
 
         It is given up where its client's connection is lost. `seek_memory`: bytes that its timeline keeps
         beside. Raises BridgeError where no further one fits.
@@ -75,25 +76,27 @@ class Opener:
         sessions.check_memory(reserved)
         self.opening += 1
         sessions.reserved += reserved
+        self._registry.placement.begin(world, reserved)
 
         def host() -> Generator[None, None, HostedSession]:
             begun = yield from make()
             acts = ActSource()
-            batcher = self._registry.batchers[world.config.name]
+            batcher = self._registry.batcher(world)
             lockstep = clock == "lockstep"
             timeline = begun.timeline
             loop = Loop(lambda: begun.session, acts, lockstep=lockstep, timeline=timeline, stepper=batcher)
             loop.world = world
             past = SessionPast(min(MOST, MEMORY // size), begun.past, begun.snapshots)
-            id, lease = secrets.token_urlsafe(12), Lease(client, client)
+            name, lease = id or secrets.token_urlsafe(12), Lease(client, client)
             return HostedSession(
-                id, scene, loop, acts, lease, clock, past, seek_memory=seek_memory,
+                name, scene, loop, acts, lease, clock, past, seek_memory=seek_memory,
                 restored=begun.past is not None,
             )  # fmt: skip
 
         def opened(future: "Future[HostedSession]") -> None:
             self.opening -= 1
             sessions.reserved -= reserved
+            self._registry.placement.opened(world, reserved)
             if future.exception() is None:
                 sessions.add(future.result())
                 future.result().loop.start()

@@ -81,6 +81,8 @@ class PlayHandlers:
     def stats(self, client: KnownClient, request: p.StatsRequest) -> None:
         hosted = self._sessions.find(request.session)
         stats = msgspec.to_builtins(hosted.loop.stats) if hosted.loop.stats else {}
+        if hosted.loop.world is not None:
+            stats["device"] = str(hosted.loop.world.device)
         self._replies.send(client, p.StatsReply(id=request.id, session=hosted.id, stats=stats))
 
     def control(self, client: KnownClient, request: p.ControlRequest) -> None:

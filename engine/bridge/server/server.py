@@ -18,7 +18,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from playhead.engine.bridge.server.connection import Connection, KnownClient
 from playhead.engine.bridge.server.connections import Connections
-from playhead.engine.bridge.server.dispatcher import Dispatcher
+from playhead.engine.bridge.server.dispatcher import Dispatcher, FindHost
 from playhead.engine.bridge.server.limits import Limits
 from playhead.engine.bridge.server.opener import Opener
 from playhead.engine.bridge.server.publisher import Publisher
@@ -29,7 +29,7 @@ from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
 from playhead.engine.bridge.server.work_queue import WorkQueue
 from playhead.engine.bridge.wire import protocol
-from playhead.engine.bridge.wire.auth import ServerKeys, check_address
+from playhead.engine.bridge.wire.auth import ListedKeys, ServerKeys, check_address
 from playhead.engine.bridge.wire.protocol import BridgeError
 from playhead.world.errors import PlayheadError
 
@@ -55,15 +55,17 @@ class Server:
         self,
         registry: Registry,
         address: str | None,
-        keys: ServerKeys | None = None,
+        keys: ServerKeys | ListedKeys | None = None,
         limits: Limits | None = None,
         frames_port: int | None = None,
         recordings: Path | None = None,
+        find_host: FindHost | None = None,
     ) -> None:
         """Binds at once; without a `frames_port` to the address's next port or, if that is taken, to any.
 
         `address` None: nothing is bound, and connections come by other doors (`connections.join`).
-        `recordings`: the folder that clients may save to. Raises PlayheadError for an address that cannot be
+        `recordings`: the folder that clients may save to. `find_host`: who finds servers that play sessions,
+        where this one plays none. Raises PlayheadError for an address that cannot be
         had, or not without keys, and for a folder that cannot be written.
         """
         if address is not None:
@@ -91,7 +93,7 @@ class Server:
         self.sessions = Sessions(self._limits, self.recordings, self.connections, self.publisher, self.post)
         self.opener, self.saver = Opener(registry, self.sessions, self.post), Slices("saver")
         self._requests = Dispatcher(
-            registry, self.connections, self.sessions, self.opener, self.saver, self.post
+            registry, self.connections, self.sessions, self.opener, self.saver, self.post, find_host
         )
         self._next_sweep = time.monotonic() + 1
         self._stopping = False
@@ -151,7 +153,7 @@ class Server:
 
         self.saver.submit("", self.recordings.rescuing(log.warning)).add_done_callback(ended)
 
-    def _socket(self, kind: int, address: str, keys: ServerKeys | None) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, address: str, keys: ServerKeys | ListedKeys | None) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)
         made.linger = 0
         made.ipv6 = "[" in address

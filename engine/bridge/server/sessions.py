@@ -18,6 +18,7 @@ from playhead.engine.bridge.wire.protocol import LOCAL, BridgeError
 from playhead.engine.loop import Loop
 from playhead.engine.tick import Tick
 from playhead.world.terminal import printable
+from playhead.world.world import World
 
 
 class Sessions:
@@ -55,6 +56,11 @@ class Sessions:
     def owners(self) -> set[str]:
         """The tokens of the clients whose sessions these are."""
         return {hosted.lease.owner for hosted in self}
+
+    @property
+    def worlds(self) -> list[World | None]:
+        """The worlds that they play: of several copies, each one's own."""
+        return [hosted.loop.world for hosted in self]
 
     def add(self, hosted: HostedSession) -> None:
         """Takes in a session whose loop runs, or will."""

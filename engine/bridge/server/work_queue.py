@@ -13,12 +13,16 @@ class WorkQueue:
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waker, self.woken = socket.socketpair()
+        self._waking = False
         self._waker.setblocking(False)
         self.woken.setblocking(False)
 
     def post(self, work: Callable[[], None]) -> None:
         """Has `work` called on that thread; may be called by any thread."""
         self._work.put(work)
+        if self._waking:  # it has not even begun with what was left before
+            return
+        self._waking = True
         with contextlib.suppress(BlockingIOError, OSError):  # it is being woken already, or gone
             self._waker.send(b".")
 
@@ -26,6 +30,7 @@ class WorkQueue:
         """On that thread: all there is to do."""
         with contextlib.suppress(BlockingIOError):
             self.woken.recv(4096)
+        self._waking = False
         while not self._work.empty():
             try:
                 self._work.get()()

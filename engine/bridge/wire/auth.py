@@ -1,5 +1,6 @@
 """Who may connect: anybody on loopback; elsewhere those whose public CURVE key the server has a file of."""
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -33,6 +34,27 @@ class ServerKeys:
             except (OSError, ValueError):
                 continue
         return False
+
+    def listed(self) -> list[bytes]:
+        """The public keys (Z85) of all who may connect now."""
+        found = []
+        for path in self.clients.glob("*.key"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(zmq.auth.load_certificate(path)[0])
+        return found
+
+
+@dataclass
+class ListedKeys:
+    """A server's key pair, and the public keys of its clients, which may be exchanged while it serves."""
+
+    public: bytes
+    secret: bytes
+    allowed: frozenset[bytes] = frozenset()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the client with this public key (Z85) may connect."""
+        return key in self.allowed
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ def load_client_keys(key: Path | None, server: Path | None) -> ClientKeys | None
     return ClientKeys(*_load_pair(key, "--key"), _load(server, "--server-key")[0])
 
 
-def check_address(address: str, keys: ServerKeys | None) -> None:
+def check_address(address: str, keys: ServerKeys | ListedKeys | None) -> None:
     """Raises PlayheadError for an address that cannot be bound to, or not without keys."""
     parts = _parts(address)
     if parts is None:

@@ -59,6 +59,16 @@ class HelloRequest(Message, tag="hello", frozen=True, kw_only=True):
     resume: Name = ""
 
 
+class HostRequest(Message, tag="host", frozen=True, kw_only=True):
+    """Asks a server that has `hosts` for one that plays sessions.
+
+    `session`: the one that plays this session, which began elsewhere; `resume`: the token of its owner.
+    """
+
+    session: Name = ""
+    resume: Name = ""
+
+
 class PingRequest(Message, tag="ping", frozen=True, kw_only=True):
     """Asks for a pong, at once."""
 
@@ -168,9 +178,9 @@ class TuneRequest(SessionRequest, tag="tune", frozen=True, kw_only=True):
 
 
 Request = (
-    HelloRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest | ResetRequest
-    | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest | ForkRequest
-    | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
+    HelloRequest | HostRequest | PingRequest | WorldsRequest | OpenRequest | AttachRequest | CloseRequest
+    | ResetRequest | StepRequest | ActRequest | ObserveRequest | SnapshotRequest | RestoreRequest
+    | ForkRequest | BranchRequest | SaveRequest | StatsRequest | ControlRequest | TuneRequest
     | m.TimelineRequest | m.SeekRequest | m.PictureRequest | m.BookmarkRequest
 )  # fmt: skip
 
@@ -184,10 +194,10 @@ class ErrorReply(Message, tag="error", frozen=True, kw_only=True):
     message: Text
 
 
-class WelcomeReply(Message, tag="welcome", frozen=True, kw_only=True):
+class WelcomeReply(Message, tag="welcome", frozen=True, kw_only=True, omit_defaults=True):
     """The version that both will speak, the secret by which to come back, where frames are published.
 
-    `sessions`: those that everybody may attach to.
+    `sessions`: those that everybody may attach to. `hosts`: sessions are played elsewhere; `host` says where.
     """
 
     protocol: int
@@ -195,6 +205,14 @@ class WelcomeReply(Message, tag="welcome", frozen=True, kw_only=True):
     token: Text
     frames_port: Annotated[int, Meta(ge=1, le=65_535)]
     sessions: list[Text]
+    hosts: bool = False
+
+
+class HostReply(Message, tag="hosted", frozen=True, kw_only=True):
+    """A server that plays sessions: its address, and its public key, empty where none is needed."""
+
+    address: Text
+    key: Text
 
 
 class PongReply(Message, tag="pong", frozen=True, kw_only=True):
@@ -318,9 +336,9 @@ class DoneReply(Message, tag="done", frozen=True, kw_only=True):
 
 
 Reply = (
-    ErrorReply | WelcomeReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply | ActReply
-    | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply | EndedPush
-    | DoneReply | m.TimelineReply | m.PictureReply | m.BookmarkReply
+    ErrorReply | WelcomeReply | HostReply | PongReply | WorldsReply | OpenReply | ObserveReply | StepReply
+    | ActReply | AppliedPush | SupersededPush | SnapshotReply | SaveReply | StatsReply | ControlReply
+    | EndedPush | DoneReply | m.TimelineReply | m.PictureReply | m.BookmarkReply
 )  # fmt: skip
 PUSHES = (AppliedPush, SupersededPush, ControlReply, EndedPush)
 """What comes unasked."""

@@ -1,0 +1,1 @@
+"""Many sessions of a world in passes of one width."""
