@@ -54,13 +54,14 @@ def row_of(pool: WorldState, row: int) -> WorldState:
     if rest is not None:
         mine = Rest(rest.after, pool.latent[part])
         mine.ticks, mine.kept = rest.ticks[part], rest.kept[part]
-    memory = pool.decoder_memory
+    memory, latent = pool.decoder_memory, pool.latent[part]
     assert memory is not None, "the pool's decoder has run"
     return replace(
         pool,
         batch=1,
         cache=RowCache.of(pool.cache, row),
-        latent=pool.latent[part],
+        latent=latent,
+        shown=latent,
         noises=torch.zeros_like(pool.noises[:, part]),
         action=pool.action[part],
         rest=mine,
