@@ -54,7 +54,7 @@ def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(any_world, mo
     dreams, _ = play_all(crowd, held)
     for session, wanted, dreamed in zip(alone, held, dreams, strict=True):
         assert np.array_equal(dreamed, [session.step(action) for action in wanted])
-    assert sum(sizes) == 4 * TICKS and max(sizes) == 3
+    assert sum(sizes) == 4 * TICKS and 1 < max(sizes) <= 3
     assert len(sizes) < 3 * TICKS  # so that most had company
 
 
