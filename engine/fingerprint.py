@@ -19,7 +19,8 @@ from playhead.world import low_bit
 from playhead.world.checkpoint import digest, tensor_digest
 from playhead.world.config import OWN_DECODER
 from playhead.world.offload.placing import whole_state
-from playhead.world.world import COMMIT, World
+from playhead.world.ticks import COMMIT
+from playhead.world.world import World
 
 _known: "WeakKeyDictionary[World, dict[str, str]]" = WeakKeyDictionary()
 _decoders: "WeakKeyDictionary[World, str]" = WeakKeyDictionary()

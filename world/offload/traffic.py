@@ -6,7 +6,8 @@ import torch
 
 from playhead.world.flow import expert_name
 from playhead.world.offload.memory_budget import told
-from playhead.world.world import COMMIT, World
+from playhead.world.ticks import COMMIT
+from playhead.world.world import World
 
 
 def tick_bytes(world: World, steps: int) -> int:
