@@ -237,6 +237,7 @@ def test_a_conversion_that_was_killed_is_gone_on_with(tmp_path: Path, own_home: 
     assert process.wait() == -signal.SIGKILL
     assert not folder.exists() and not (draft / "world.toml").exists()
     before = first.stat()
+    (draft / ".tmpaB3xYz").write_bytes(b"half")  # what safetensors may leave, killed a moment later
 
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
