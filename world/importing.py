@@ -366,9 +366,9 @@ def _convert(
     if draft.exists() and not (note.is_file() and note.read_text("utf-8") == source):
         shutil.rmtree(draft)
     own_folder(draft)
-    for file in draft.iterdir():
-        if file.name not in {note.name, *weights}:  # half of a file, of whoever was killed while writing it
-            file.unlink()
+    for left in draft.iterdir():
+        if left.name not in {note.name, *weights}:  # half of a file, of whoever was killed while writing it
+            left.unlink()
     note.write_text(source, "utf-8")
     for number, (file, tensors) in enumerate(weights.items()):
 
