@@ -54,7 +54,7 @@ from playhead.world.options import (
     Ram,
     Vram,
 )
-from playhead.world.terminal import lost_output, show_anything, tell
+from playhead.world.terminal import lost_output, printable, show_anything, tell
 from playhead.world.training.commands import app as train_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
@@ -217,6 +217,8 @@ def doctor(
     show(table)
 
 
+LONGEST = 10_000
+"""Characters of an error that are shown."""
 _LOST = "playhead: the output cannot be written ({}); send it elsewhere"
 
 
@@ -242,13 +244,14 @@ def _run() -> int:
         print(_LOST.format(lost), file=sys.stderr)
     except PlayheadError as error:
         logging.getLogger("playhead").debug("where the error comes from:", exc_info=True)
-        print(f"playhead: {error}", file=sys.stderr)
+        # What it names came from outside, a file or a command line: a terminal is not to obey it.
+        print(f"playhead: {printable(str(error), LONGEST)}", file=sys.stderr)
     except TyperException as error:
         context = getattr(error, "ctx", None)
         sentence = " ".join(error.format_message().split()).rstrip(".")
         if sentence:  # none where a group was called without a command: its help is printed already
             where = context.command_path if context is not None else "playhead"
-            print(f"playhead: {sentence}; see {where} --help", file=sys.stderr)
+            print(f"playhead: {printable(sentence, LONGEST)}; see {where} --help", file=sys.stderr)
     except OSError:
         if not (lost := lost_output(try_again=True)):
             raise

@@ -192,3 +192,27 @@ def test_a_wrong_flag_is_one_sentence(
     said = capsys.readouterr().err
     assert end.value.code == 2
     assert said.startswith("playhead: ") and said.count("\n") == 1 and words in said and "--help" in said
+
+
+HOSTILE = "x\x1b[31m\n[b]:\u202ey"
+"""A name that would colour a terminal, forge a line of its own and turn the rest around."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rollout", "--scene", HOSTILE, "--actions", "w", "--out", "x.npz"),
+        ("rollout", "--scene", "red-circle", "--actions", "w", "--out", "x.npz", "--device", HOSTILE),
+        ("rollout", "--scene", "red-circle", "--actions", "w", "--out", "x.npz", "--attention", HOSTILE),
+        ("rollout", "--scene", "red-circle", "--actions", HOSTILE, "--out", "x.npz"),
+        ("serve", "--devices", f"cpu,{HOSTILE}"),
+        ("serve", HOSTILE),
+        ("replay", HOSTILE),
+        (HOSTILE,),
+    ],
+)
+def test_no_error_shows_what_a_terminal_would_obey(
+    refusal_here: Callable[..., str], arguments: tuple[str, ...]
+) -> None:
+    said = refusal_here(*arguments)
+    assert "[31m" in said and not any(ord(c) < 32 or c == "\u202e" for c in said.rstrip("\n"))
