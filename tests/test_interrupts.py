@@ -1,13 +1,18 @@
 """Ctrl-C, SIGTERM and a hang-up alike put away what was begun, keep what was finished, and are said."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -85,6 +90,27 @@ def test_footage_is_whole_and_no_draft_of_it_is_left(tmp_path, group):
     assert all(is_whole(file, 30) for file in out.iterdir())
 
 
+def test_a_worker_that_is_told_to_end_ends_the_filming(tmp_path):
+    pytest.importorskip("vizdoom", reason="needs vizdoom (the extra `train`)")
+    out = tmp_path / "footage"
+    command = [
+        sys.executable, "main.py", "train", "collect", "--episodes", "600", "--length", "30", "--seed", "0",
+        "--workers", "2", "--out", str(out),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not any(out.glob("*.npz")) and process.poll() is None:
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    worker = next(child for child in family if "spawn_main" in " ".join(child.cmdline()))
+    worker.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 129, err
+    assert "all whole" in " ".join(err.split()) and "Traceback" not in err
+    assert all(is_whole(file, 30) for file in out.iterdir())
+    _, left = psutil.wait_procs(family, timeout=30)
+    assert not left
+
+
 def test_a_program_that_is_to_survive_a_hang_up_does(tmp_path, tiny_world_folder, tiny_scene):
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
@@ -108,6 +134,40 @@ def test_a_second_signal_does_not_disturb_what_the_first_began():
     assert signal.getsignal(signal.SIGTERM) == before
     with interrupts.as_interrupts():
         assert interrupts.status() == 130
+
+
+def test_no_lock_stays_taken_whenever_a_signal_comes():
+    """A thread that waits for one would never end, nor would the program that waits for the thread."""
+    pool = ThreadPoolExecutor(1)
+    numbers = np.random.default_rng(0).random((64, 64))
+
+    @interrupts.outside_locks
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        for _ in range(10):
+            np.linalg.norm(numbers @ numbers)
+
+    def works() -> bool:
+        """Whether the pool still does work, in a while that nothing but a lost lock takes."""
+        asks = threading.Thread(target=lambda: pool.submit(work).result(), daemon=True)
+        asks.start()
+        asks.join(30)
+        return not asks.is_alive()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(1000):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.004))
+                while True:
+                    done = pool.submit(work)
+                    work()
+                    done.result()
+            assert works()
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("module", ["playhead.world.checkpoint", "playhead.world.training.encoded"])

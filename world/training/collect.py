@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,13 +81,23 @@ def start_pool_worker(stop: Event) -> None:
     """As `start_worker`; one that is asked to end closes its game first, which would else live on."""
     import signal
 
-    def leave(*_: object) -> None:
-        raise SystemExit
+    @interrupts.outside_locks
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
 
     start_worker(stop)
     for number in interrupts.ending():
         if number != signal.SIGINT:
             signal.signal(number, leave)
+
+
+def work_until_told(work: Callable[..., int], *call: object) -> int:
+    """In a worker: `work`. One that is told to end does: the pool would take that for the work's failure."""
+    try:
+        return work(*call)
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 def film_run(place_name: str, seeds: Sequence[int], length: int, out: Path, steady: float) -> int:
@@ -193,34 +204,39 @@ def film_all(
         console=console(error=True),
     )
     pool = ProcessPoolExecutor(min(workers, max(1, len(calls))), context, start_pool_worker, (stop,))
-    processes: list[int] = []
+    processes: list[BaseProcess] = []
+    told = {128 + number for number in interrupts.ending()}
     with progress:
         bar = progress.add_task("filming", total=len(files), completed=sum(map(whole, files)))
         try:
-            filmed = [pool.submit(work, *call) for call in calls]
-            processes = [child.pid or 0 for child in multiprocessing.active_children()]
+            filmed = [pool.submit(work_until_told, work, *call) for call in calls]
+            processes = multiprocessing.active_children()
             for run in as_completed(filmed):
                 progress.advance(bar, run.result())
-        except (KeyboardInterrupt, SystemExit):  # the latter of a worker that was told sooner
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            progress.stop()
-            progress.console.print(
-                f"Stopped: {sum(map(whole, files))} of {len(files)} episodes are in {out}, all whole; "
-                "the same command goes on from there."
-            )
-            raise SystemExit(interrupts.status()) from None
-        except BrokenProcessPool as error:
-            raise CollectError(
-                "a worker was ended from outside (out of memory?): run the same command again to "
-                "go on, with fewer workers."
-            ) from error
+        except (KeyboardInterrupt, BrokenProcessPool) as error:
+            with interrupts.under_way():
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                progress.stop()
+                statuses = told.intersection(process.exitcode for process in processes)
+                if isinstance(error, BrokenProcessPool) and not statuses:
+                    raise CollectError(
+                        "a worker was ended from outside (out of memory?): run the same command again to "
+                        "go on, with fewer workers."
+                    ) from error
+                progress.console.print(
+                    f"Stopped: {sum(map(whole, files))} of {len(files)} episodes are in {out}, all whole; "
+                    "the same command goes on from there."
+                )
+                # A worker may be told sooner than this process.
+                broken = isinstance(error, BrokenProcessPool)
+                raise SystemExit(min(statuses) if broken else interrupts.status()) from None
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
             for path in files if any(out.glob(".*.tmp")) else ():  # of workers that were ended from outside
                 for process in processes:
-                    draft_of(path, process).unlink(missing_ok=True)
+                    draft_of(path, process.pid or 0).unlink(missing_ok=True)
 
 
 def stopped() -> bool:

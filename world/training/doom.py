@@ -87,9 +87,9 @@ def open_game(place: Place, *, objects: bool = False) -> Iterator[DoomGame]:
     game.add_game_args("+neverswitchonpickup 1 +con_midtime 0 +cl_showsecretmessage 0")
     with tempfile.TemporaryDirectory() as scratch:  # the game writes its settings where it starts
         game.set_doom_config_path(str(Path(scratch) / "vizdoom.ini"))
-        with contextlib.chdir(scratch):
-            game.init()
-        try:
+        try:  # an engine that has begun would outlive a process that is ended before it is used
+            with contextlib.chdir(scratch):
+                game.init()
             yield game
         finally:
             game.close()
