@@ -78,8 +78,7 @@ class KVCache:
         self.far = far
         slots = frames + (far.frames if far is not None else 0)
         shape = (layers, batch, heads, (slots + spare) * tokens, head_dim)
-        self.k = torch.zeros(shape, device=device, dtype=stored or dtype)
-        self.v = torch.zeros(shape, device=device, dtype=stored or dtype)
+        self._place(shape, stored or dtype, device)
         self.frames, self.sink, self.tokens, self.head_dim, self.span = frames, sink, tokens, head_dim, span
         moving = sink if span is not None else 0
         self.sink_base = torch.zeros(
@@ -95,6 +94,11 @@ class KVCache:
         self._padded = self.k.is_cuda if padded is None else padded
         self._held = torch.zeros((1, slots * tokens), dtype=torch.bool, device=device)  # of a full window
         self._count_far()
+
+    def _place(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> None:
+        """Allocates keys and values."""
+        self.k = torch.zeros(shape, device=device, dtype=dtype)
+        self.v = torch.zeros(shape, device=device, dtype=dtype)
 
     def restart(self) -> None:
         """Forgets everything; the buffers stay."""

@@ -9,11 +9,11 @@ import random
 
 import torch
 
-from playhead.world import sparse_attention
+from playhead.world import sparse_attention, sparse_kernels
 from playhead.world.sparse_attention import SPARSE
 from playhead.world.sparse_rules import FAR, HeldSlots
 
-CASES = 6
+CASES = 8
 
 
 def window(draw: random.Random) -> HeldSlots:
@@ -36,6 +36,8 @@ def difference(draw: random.Random, backend: str) -> float:
     cache = torch.randn(2, batch, heads, keys + 9, size)
     cache[:, :, :, keys:] = torch.nan
     k, v = cache[..., :keys, :].unbind()
+    parts = draw.randint(1, 4)
+    sparse_kernels.parts_for = lambda *_: parts
     found = []
     for sparse_attention.INTERPRETED in (False, True):
         found.append(sparse_attention.sparse_attention(q, k, v, backend, seen))

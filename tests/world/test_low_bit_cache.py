@@ -21,7 +21,7 @@ from playhead.world import low_bit_cache
 from playhead.world.action import Action
 from playhead.world.errors import WorldError
 from playhead.world.kv_cache import FarMemory, KVCache
-from playhead.world.low_bit_cache import TILES, CacheReader, LowBitCache
+from playhead.world.low_bit_cache import LIMITS, TILES, CacheReader, LowBitCache
 from playhead.world.metrics import psnr
 from playhead.world.offload.needs import session_bytes
 from playhead.world.public import PUBLIC
@@ -42,12 +42,14 @@ def load(folder: Path | str, cache: str | None = "fp8", **how) -> World:
     return World.load(folder, "cpu", torch.float32, cache=cache, **how)
 
 
-def test_the_kernel_reads_what_its_twin_does() -> None:
+def test_the_kernels_read_and_write_what_their_twins_do() -> None:
+    """With fp8 products too, whose own rounding is about as large as that of the keys and values."""
     pytest.importorskip("triton")
     env = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "tests.world.low_bit_cache_kernel"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 2e-6
+    widened, products, exactly, rolling = map(float, done.stdout.split())
+    assert max(widened, rolling) < 1e-3 and products < LIMITS[True] and exactly < 2e-6
 
 
 @settings(max_examples=12 * THOROUGH)
