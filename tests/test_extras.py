@@ -1,11 +1,14 @@
 """Extras are installed from a checkout: there is no release, so the name is free to take on a registry."""
 
+import importlib.metadata
 import re
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from playhead.engine import doctor
 from playhead.engine.fleet.fleet import import_ray
@@ -20,7 +23,8 @@ from playhead.world.hub import fetch
 from playhead.world.importing import ImportProblem
 from playhead.world.training.gym_collect import open_env
 
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 def pages() -> list[Path]:
@@ -43,6 +47,29 @@ def test_every_extra_that_is_named_exists():
     }
     wanted = {"agents", "data", "demo", "fleet", "gpu", "hub", "mcp", "scenes", "train"}
     assert wanted <= named <= set(EXTRAS)
+
+
+def test_every_package_that_comes_with_the_extras_has_its_version_in_the_constraints():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
+    waiting = [(need, "") for need in [*PROJECT["dependencies"], *EXTRAS["dev"]]]
+    seen = set()
+    while waiting:
+        line, extra_of_it = waiting.pop()
+        need = Requirement(line)
+        if need.marker and not need.marker.evaluate({"extra": extra_of_it}):
+            continue
+        for extra in need.extras or {""}:
+            if (need.name, extra) in seen:
+                continue
+            seen.add((need.name, extra))
+            if need.name == "playhead":
+                waiting += [(more, "") for more in EXTRAS[extra]]
+            elif need.name != "torch":  # its builds bring libraries of their own, NVIDIA's for instance
+                waiting += [(more, extra) for more in importlib.metadata.requires(need.name) or []]
+    found = {canonicalize_name(name) for name, _ in seen} - {"playhead"}
+    assert len(found) > 100 and found <= {canonicalize_name(pin.name) for pin in pins}
 
 
 def test_the_command_works_where_it_says_that_it_does():
