@@ -167,7 +167,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
         )
     if parts == 1:
         return found[0]
-    return merge_parts(found.flatten(1, 2), sums)[0].unflatten(0, (batch, heads))
+    merged: Tensor = merge_parts(found.flatten(1, 2), sums)[0].unflatten(0, (batch, heads))
+    return merged
 
 
 def parts_for(programs: int, device: torch.device) -> int:
