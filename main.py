@@ -23,8 +23,18 @@ def _name_this_folder() -> None:
 if __name__ != "playhead.main":  # run by its path, here or by a process that was spawned from there
     _name_this_folder()
 
-import typer
-from typer.exceptions import TyperException
+try:
+    import typer
+    from typer.exceptions import TyperException
+except ModuleNotFoundError as error:  # in a fresh checkout, by another Python than the one in .venv
+    if __name__ != "__main__":
+        raise
+    print(
+        f"playhead: {sys.executable} lacks the package {error.name}; `make play` sets up .venv with all "
+        "that is needed, and from then on .venv/bin/python main.py plays",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 from playhead import __version__
 from playhead.engine.bridge.commands import ADDRESS, serve

@@ -4,6 +4,7 @@
     python examples/model_player.py --connect http://127.0.0.1:7780/mcp    # one that is there
 
 Whatever speaks MCP can take the stand-in's place: it is given the same tools, pictures and resource.
+Needs the extra `mcp`.
 """
 
 import argparse
@@ -17,8 +18,14 @@ from pathlib import Path
 
 import av
 import numpy as np
-from mcp import StdioServerParameters
-from mcp.client import Client
+
+from playhead.world.extras import install
+
+try:
+    from mcp import StdioServerParameters
+    from mcp.client import Client
+except ImportError:
+    sys.exit(f"a language model's play needs the mcp SDK: {install('mcp')}")
 
 LEAST_CHANGE = 10.0
 """Mean difference of two pictures, of 255, below which the walker has come to a wall."""

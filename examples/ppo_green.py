@@ -11,16 +11,23 @@ import argparse
 import sys
 from pathlib import Path
 
-import gymnasium
 import numpy as np
-from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
 
-from playhead.engine.agents import RemoteWorldEnv, WorldEnv
 from playhead.world.errors import PlayheadError
+from playhead.world.extras import install
 from playhead.world.world import World
+
+try:
+    import gymnasium
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from playhead.engine.agents import RemoteWorldEnv, WorldEnv
+except ImportError as error:
+    wanted = "pip install stable-baselines3" if "stable" in (error.name or "") else install("agents")
+    sys.exit(f"learning needs the package {error.name}, which is not installed here: {wanted}")
 
 EPISODE = 128
 """Ticks of an episode: a world knows no end."""

@@ -11,11 +11,16 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
 from playhead.render.export.video import VideoWriter
 from playhead.world.errors import PlayheadError
+from playhead.world.extras import install
+
+try:
+    import gymnasium
+except ImportError:
+    sys.exit(f"a random agent needs Gymnasium: {install('agents')}")
 
 KEEP = 0.85
 """The chance that a button stays as it is for another tick: a player who changes his mind less often."""

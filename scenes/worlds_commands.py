@@ -31,7 +31,7 @@ def list_all(as_json: Json = False) -> None:
     from playhead.world.catalogue import scan_worlds
     from playhead.world.config import OWN_DECODER
     from playhead.world.public import PUBLIC
-    from playhead.world.terminal import show, show_json
+    from playhead.world.terminal import plural, show, show_json
 
     here = Table("name", "what it is", title="Here")
     found, broken = scan_worlds()
@@ -45,7 +45,8 @@ def list_all(as_json: Json = False) -> None:
             weights = "random weights, drawn at loading"
         size = (
             f"{config.frame_width} x {config.frame_height}, {config.ticks_per_second:g} ticks/s, "
-            f"{len(config.sampling.steps)} steps, {entry.parameters / 1e6:.1f} M parameters, {weights}"
+            f"{plural(len(config.sampling.steps), 'step')} a tick, "
+            f"{entry.parameters / 1e6:.1f} M parameters, {weights}"
         )
         if config.decoders:
             size += f", decoders {', '.join([OWN_DECODER, *config.decoders])}"

@@ -142,7 +142,7 @@ def test_worlds_are_listed() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("compiler: False\n")
-    for words in ("freedoom", "256 x 160", "17.5 ticks/s", "M parameters", "Apache-2.0"):
+    for words in ("freedoom", "256 x 160", "17.5 ticks/s, 1 step a tick", "M parameters", "Apache-2.0"):
         assert words in done.stdout
 
 

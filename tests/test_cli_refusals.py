@@ -1,5 +1,6 @@
 """What the command line says to bad input: one sentence, and nothing is written."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -216,3 +217,11 @@ def test_no_error_shows_what_a_terminal_would_obey(
 ) -> None:
     said = refusal_here(*arguments)
     assert "[31m" in said and not any(ord(c) < 32 or c == "\u202e" for c in said.rstrip("\n"))
+
+
+def test_a_python_without_the_packages_is_told_which_one_has_them() -> None:
+    """`-S` leaves out what was installed, as in a fresh checkout whose .venv was not made or not named."""
+    command = [MAIN[0], "-S", *MAIN[1:], "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"playhead: \S+ lacks the package typer; `make play` sets up .*\n", done.stderr)

@@ -169,6 +169,27 @@ def test_what_an_example_cannot_play_is_said_in_a_sentence(refusals, number):
     assert REFUSED[number][2] in sentence and len(sentence.splitlines()) == 1 and before == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "lacks", "command"),
+    [
+        ("random_agent.py", "gymnasium", r"pip install -e '\.\[agents\]' in "),
+        ("ppo_green.py", "gymnasium", r"pip install -e '\.\[agents\]' in "),
+        ("ppo_green.py", "stable_baselines3", "pip install stable-baselines3$"),
+        ("model_player.py", "mcp", r"pip install -e '\.\[mcp\]' in "),
+    ],
+)
+def test_an_example_whose_packages_are_not_here_says_what_to_install(tmp_path, name, lacks, command):
+    program = (
+        f"import runpy, sys; sys.modules[{lacks!r}] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "examples" / name)], cwd=tmp_path, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and re.search(command, done.stderr)
+
+
 @pytest.mark.parametrize(("world", "rate", "frames"), [("", 25, 28), ("freedoom", 17.5, 4)])
 def test_the_random_agent_films_any_world_at_its_own_rate(tmp_path, of_two_worlds, world, rate, frames):
     """It happens to hold `re_anchor` here, after which a tick has 9 frames, as the first one has."""
