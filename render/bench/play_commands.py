@@ -44,10 +44,12 @@ def bench_play(
     began = time.perf_counter()
     import msgspec
 
+    from playhead.engine.stats import percentile
     from playhead.render.bench import flops, machine
     from playhead.render.bench import play_speed as bench
     from playhead.render.bench.figures import PlayFigures, Spread
     from playhead.render.bench.recording import bench_recording, recorded
+    from playhead.render.bench.steadiness import time_products
     from playhead.scenes.scene import load_scene, scenes_of
     from playhead.world.errors import PlayheadError
     from playhead.world.low_bit import number_types
@@ -77,6 +79,10 @@ def bench_play(
     start = load_scene(scene) if scene else scenes_of(loaded.config)[0]
     with recorded(loaded, start) if paced else nullcontext() as timeline:
         measured = bench.bench_play(loaded, start, ticks, began, timeline)
+    products: list[float] = []
+    if stages and loaded.device.type == "cpu":
+        length = percentile(measured.to_frame if paced else measured.apart, 50) or 0.0
+        products = time_products(length, len(measured.apart), loaded.dtype)
     timed = bench.bench_stages(loaded, start, min(ticks, 20)) if stages else {}
     counted = flops.count(loaded, start) if stages else {}
     config = loaded.config
@@ -106,6 +112,7 @@ def bench_play(
         attention_gflop=sum(operations.attention for operations in counted.values()) / 1e9,
         tflops=machine.product_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
         attention_tflops=machine.attention_rate(loaded.device, loaded.dtype) / 1e12 if stages else None,
+        products=Spread.of(products) if products else None,
         device_memory=machine.device_memory(loaded.device),
         memory=machine.resident_memory(),
         offloaded=offload_line(loaded, loaded.steps),
