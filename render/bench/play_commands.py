@@ -33,7 +33,9 @@ def bench_play(
     memory: Annotated[
         int | None, typer.Option(help="Latent frames it remembers at most; default: its own.", min=1)
     ] = None,
-    stages: Annotated[bool, typer.Option("--stages", help="Also time a tick's stages apart.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Also time a tick's stages, and how steady a CPU is.")
+    ] = False,
     recording: Annotated[bool, typer.Option("--recording", help="Also compare with recorded play.")] = False,
     paced: Annotated[
         bool, typer.Option("--paced", help="At the world's own pace and recorded, as `play` does it.")
