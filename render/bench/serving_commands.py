@@ -55,7 +55,7 @@ def bench_web(
     presses: Annotated[int, typer.Option(help="Times that a key is pressed for each encoding.", min=5)] = 100,
     ticks: Annotated[int, typer.Option(help="Live ticks for each number of watchers.", min=20)] = 240,
     watchers: Annotated[int, typer.Option(help="Pages that watch beside none.", min=1, max=64)] = 20,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Play in a headless browser on this machine, and print what that costs beyond the ticks."""
     from playhead.render.bench import machine
