@@ -5,7 +5,7 @@ show that among other things; the slowest of these rounds show nothing else.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
@@ -27,14 +27,19 @@ def time_products(seconds: float, rounds: int, dtype: torch.dtype) -> list[float
     """
     a, b, product = (torch.randn(SIZE, SIZE, dtype=dtype) for _ in range(3))
     multiply = partial(torch.mm, a, b, out=product)
+    timed = time_rounds(multiply, seconds)
     with ThreadPoolExecutor(1) as alone:  # its end is the end of torch's threads that it had
-        return alone.submit(time_rounds, multiply, seconds, min(rounds, MOST)).result()
+        # One by one, so that an interruption waits for no more than one.
+        return [alone.submit(next, timed).result() for _ in range(min(rounds, MOST))]
 
 
 def time_rounds(
-    work: Callable[[], object], seconds: float, rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
-    """Seconds of each of so many rounds: `work` as often as takes about `seconds`, once at the least."""
+    work: Callable[[], object], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[float]:
+    """Seconds of one round after the other, without an end.
+
+    In each `work` is done as often as takes about `seconds`, once at the least.
+    """
 
     def timed(times: int) -> float:
         began = clock()
@@ -44,4 +49,5 @@ def time_rounds(
 
     timed(_TRIED)
     times = max(1, round(seconds / median(timed(1) for _ in range(_TRIED))))
-    return [timed(times) for _ in range(rounds)]
+    while True:
+        yield timed(times)
