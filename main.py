@@ -42,6 +42,7 @@ from playhead.engine.bridge.commands import app as keys_app
 from playhead.engine.commands import rollout
 from playhead.engine.recording.commands import app as recordings_app
 from playhead.engine.recording.commands import replay
+from playhead.engine.session_options import NoRecord, RecordingsFolder, ServerKey
 from playhead.render.bench.commands import app as bench_app
 from playhead.render.demo.commands import demo
 from playhead.render.evaluate.commands import evaluate, train_report
@@ -142,8 +143,8 @@ def play(
     script: Annotated[str | None, typer.Option(help="What to hold first (`w*20`), or a FILE.npy.")] = None,
     ticks: Annotated[int | None, typer.Option(help="End after so many ticks.", min=1)] = None,
     screenshots: Annotated[Path, typer.Option(help="Folder for screenshots.")] = Path(),
-    record: Annotated[Path | None, typer.Option(help="Folder for recordings, else the usual one.")] = None,
-    no_record: Annotated[bool, typer.Option("--no-record", help="Record nothing.")] = False,
+    record: RecordingsFolder = None,
+    no_record: NoRecord = False,
     continued: Annotated[
         str, typer.Option("--continue", help="Go on with a recording: FILE, FILE@TICK, FILE@BOOKMARK.")
     ] = "",
@@ -152,7 +153,7 @@ def play(
     bind: Annotated[str, typer.Option(help="Where --bridge listens; port * takes a free one.")] = ADDRESS,
     clients: Annotated[Path | None, typer.Option(help="Folder of the programs' public keys.")] = None,
     key: Annotated[Path | None, typer.Option(help="Your .key_secret: the server's with --bridge.")] = None,
-    server_key: Annotated[Path | None, typer.Option(help="The server's .key.")] = None,
+    server_key: ServerKey = None,
     codec: Annotated[str, typer.Option(help="How a server sends frames: h264, jpeg or raw.")] = "h264",
 ) -> None:
     """Play a world in a window."""

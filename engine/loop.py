@@ -14,6 +14,7 @@ import numpy as np
 
 from playhead.engine.clock import Clock
 from playhead.engine.inbox import Answer, Inbox
+from playhead.engine.lent_session import LentSession
 from playhead.engine.pace import Pace
 from playhead.engine.stats import Stats
 from playhead.engine.tick import ActionSource, SingleStepper, Stepper, Tick, Timing
@@ -196,23 +197,41 @@ class Loop:
         asked = time.perf_counter()
         crew = self._stepper.crew
         if crew is not None and self._pace.lockstep and self._inbox.lend():
-            return crew.submit(_Lent(self, self._session, actions, each, source, asked))
+            session = self._session
+
+            def played(
+                action: "Action", frames: np.ndarray, sampled: float, receive: Callable[[Tick], None]
+            ) -> None:
+                self._take(action, source, session.steps, frames, sampled, receive=receive)
+
+            lent = LentSession(session, actions, each, sample=self._sample, played=played, back=self._go_on)
+            return crew.submit(lent)
 
         def play(session: "Session") -> None:
             began = time.perf_counter() - max(0.0, self._finished_at - asked)
             for action in actions:
                 session.check(action)
             for action in actions:
-                if self._finished():
-                    raise LoopError("the session ended")
                 self._play(
                     action,
                     source,
-                    self._pace.clock.now(),
+                    self._sample(),
                     receive=lambda tick: each(tick, time.perf_counter() - began),
                 )
 
         return self.ask(play)
+
+    def _sample(self) -> float:
+        """When the next of some steps is begun. LoopError where none may be."""
+        if self._finished():
+            raise LoopError("the session ended")
+        return self._pace.clock.now()
+
+    def _go_on(self, broke_off: bool) -> None:
+        """After the session was lent."""
+        if broke_off:
+            self._pace.resync()
+        self._inbox.turn.release()
 
     def _run(self) -> None:
         try:
@@ -342,61 +361,3 @@ class Loop:
     def _publish(self) -> None:
         session = self._session
         self.stats = self._pace.stats(session.tick, session.seed, self._held, session.offloaded)
-
-
-class _Lent:
-    """A loop's session, lent for some steps in lockstep (`engine.crew`). The loop waits meanwhile.
-
-    `each` is told of a tick when the last of the steps is done: who answers by it finds the loop free.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        session: "Session",
-        actions: "Sequence[Action]",
-        each: Callable[[Tick, float], None],
-        source: str,
-        asked: float,
-    ) -> None:
-        self.session, self.answer = session, Future[None]()
-        self._loop, self._actions, self._each, self._source = loop, actions, each, source
-        self._asked, self._next = asked, 0
-        self._began = self._sampled = 0.0
-        self._ticks: list[tuple[Tick, float]] = []
-
-    def begin(self) -> "Action | None":
-        if not self._next:
-            self._began = time.perf_counter()
-            for action in self._actions:
-                self.session.check(action)
-        if self._next == len(self._actions):
-            return None
-        if self._loop._finished():
-            raise LoopError("the session ended")
-        self._sampled = self._loop._pace.clock.now()
-        return self._actions[self._next]
-
-    def take(self, frames: np.ndarray) -> None:
-        action = self._actions[self._next]
-        self._next += 1
-        self._loop._take(
-            action,
-            self._source,
-            self.session.steps,
-            frames,
-            self._sampled,
-            receive=lambda tick: self._ticks.append((tick, time.perf_counter() - self._began)),
-        )
-
-    def give_back(self, error: BaseException | None) -> None:
-        loop = self._loop
-        if error is not None:
-            loop._pace.resync()
-        loop._inbox.turn.release()
-        for tick, seconds in self._ticks:
-            self._each(tick, seconds)
-        if error is not None:
-            self.answer.set_exception(error)
-        else:
-            self.answer.set_result(None)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playhead.engine.session_options import FurtherScenes, IdleSeconds, MostMemory, MostSessions, Worlds
+from playhead.render.web.page_options import BehindProxy, TlsCert, TlsKey, TokenFile
 from playhead.world.options import Cache, Decoder, Device, Devices, Precision, Ram, Vram
 
 if TYPE_CHECKING:  # who serves no page needs neither Starlette nor uvicorn
@@ -39,8 +41,8 @@ def new(
 def serve(
     bind: Annotated[str, typer.Option(help="Where to listen; port * takes a free one.")] = ADDRESS,
     frames_port: Annotated[int | None, typer.Option(help="Port of the frames, else the next.", min=1)] = None,
-    world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
-    scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
+    world: Worlds = None,
+    scene: FurtherScenes = None,
     key: Annotated[Path | None, typer.Option(help="The server's .key_secret.")] = None,
     clients: Annotated[Path | None, typer.Option(help="Folder of the clients' public keys.")] = None,
     device: Device = "auto",
@@ -50,18 +52,16 @@ def serve(
     vram: Vram = None,
     ram: Ram = None,
     devices: Devices = None,
-    sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
-    memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
+    sessions: MostSessions = 16,
+    memory: MostMemory = 4096,
     rate: Annotated[int, typer.Option(help="Requests a second of one client at the most.", min=1)] = 5000,
     recordings: Annotated[Path | None, typer.Option(help="Folder that clients may save to.")] = None,
-    idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
+    idle: IdleSeconds = 600,
     web: Annotated[str | None, typer.Option(help="Also let browsers play: HOST:PORT of the page.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="The page's certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A proxy sees to TLS.")] = False,
-    token_file: Annotated[
-        Path | None, typer.Option(help="Where the page's token is kept, else a new one each time.")
-    ] = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_proxy: BehindProxy = False,
+    token_file: TokenFile = None,
     ray: Annotated[
         str | None,
         typer.Option(help="Play on session hosts of the Ray at this address; local: of one begun here."),

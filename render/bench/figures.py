@@ -25,6 +25,11 @@ class Spread(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.p50:.1f} / {self.p95:.1f} / {self.p99:.1f}"
 
+    @property
+    def tail(self) -> float:
+        """p99 over p50: 1 where all times are alike."""
+        return self.p99 / self.p50 if self.p50 else 1.0
+
 
 class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A run of `bench play`. Rates are per second, `start` in seconds, memory in MB.
@@ -32,7 +37,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     `tick` is from frame to frame; `key_to_frame` from the input's sample to the frame, `key_to_screen` to the
     end of the window's flip. There if they were asked for: `stages`; `gflop`, operations a tick by stage, of
     which `attention_gflop` are attention's; `tflops` and `attention_tflops`, the most that this device was
-    seen to do of them in a second. `paced`: at the world's own pace and recorded. `decoder`: "" for the own.
+    seen to do of them in a second; on a CPU `products`, bare ones for about as long as a tick, over and over
+    with nothing beside them. `paced`: at the world's own pace and recorded. `decoder`: "" for the own.
     `offloaded`: which blocks are, and of those `moved`, bytes a tick, and `link`, bytes a second that nothing
     else held up.
     """
@@ -62,6 +68,7 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     attention_gflop: float = 0.0
     tflops: float | None = None
     attention_tflops: float | None = None
+    products: Spread | None = None
     device_memory: float | None = None
     memory: float | None = None
     offloaded: str = ""
@@ -89,6 +96,10 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
             yield f"decoder       {self.decoder}"
         for name, spread in self.stages.items():
             yield f"{name:13} {spread} ms p50 / p95 / p99, waited for"
+        if self.products is not None:
+            name, own = ("key to frame", self.key_to_frame) if self.paced else ("the tick", self.tick)
+            ratio = f"p99 / p50 {self.products.tail:.2f} here ({name}: {own.tail:.2f})"
+            yield f"machine       bare products of a tick's length take {ratio}"
         if self.gflop:
             each = ", ".join(f"{name} {operations:.2f}" for name, operations in self.gflop.items())
             yield f"GFLOP a tick  {sum(self.gflop.values()):.2f}: {each}, counted"
@@ -156,6 +167,8 @@ def _shared(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, floa
     for name, spread in first.stages.items():
         if name in second.stages:
             yield f"{name} p50, ms", spread.p50, second.stages[name].p50
+    if first.products is not None and second.products is not None:
+        yield "bare products, p99 / p50", first.products.tail, second.products.tail
     for name, operations in first.gflop.items():
         if name in second.gflop:
             yield f"{name}, GFLOP a tick", operations, second.gflop[name]

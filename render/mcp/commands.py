@@ -5,33 +5,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playhead.engine.session_options import FurtherScenes, NoRecord, RecordingsFolder, ServerKey, Worlds
+from playhead.world.options import Decoder, Device, Precision
+
 if TYPE_CHECKING:
     from playhead.render.mcp.model_played import PlayedSessions
 
 
 def mcp(
     http: Annotated[str | None, typer.Option(help="HOST:PORT of this machine, in place of stdio.")] = None,
-    world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
-    scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="fp8, int8 or nvfp4 for large layers; default: full.")
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="Which of the world's decoders; default: its own.")
-    ] = None,
+    world: Worlds = None,
+    scene: FurtherScenes = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    decoder: Decoder = None,
     sessions: Annotated[int | None, typer.Option(help="Sessions at the most, else 4.", min=1)] = None,
     memory: Annotated[int | None, typer.Option(help="MB of caches at the most, else 4096.", min=1)] = None,
     idle: Annotated[
         float | None, typer.Option(help="Seconds until an unused session ends, else an hour.", min=1)
     ] = None,
-    recordings: Annotated[
-        Path | None, typer.Option(help="Folder for recordings, else the usual one.")
-    ] = None,
-    no_record: Annotated[bool, typer.Option("--no-record", help="Record nothing.")] = False,
+    recordings: RecordingsFolder = None,
+    no_record: NoRecord = False,
     connect: Annotated[str | None, typer.Option(help="Play on a running server: tcp://HOST:PORT.")] = None,
     key: Annotated[Path | None, typer.Option(help="Your .key_secret, for --connect.")] = None,
-    server_key: Annotated[Path | None, typer.Option(help="The server's .key.")] = None,
+    server_key: ServerKey = None,
 ) -> None:
     """Let a language model play, by the Model Context Protocol (stdio, or HTTP with --http)."""
     from playhead.world import interrupts

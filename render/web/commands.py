@@ -2,10 +2,28 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from playhead.engine.session_options import (
+    FurtherScenes,
+    IdleSeconds,
+    MostMemory,
+    MostSessions,
+    RecordingsFolder,
+    Worlds,
+)
+from playhead.render.web.page_options import (
+    BehindProxy,
+    NoOpen,
+    NoWayBack,
+    PageBind,
+    PageRate,
+    TlsCert,
+    TlsKey,
+    TokenFile,
+)
 from playhead.world.options import Cache, Decoder, Device, Precision, Ram, Vram
 
 if TYPE_CHECKING:
@@ -16,30 +34,26 @@ PAGE_ADDRESS = "127.0.0.1:7780"
 
 
 def web(
-    world: Annotated[list[str] | None, typer.Option(help="Worlds to offer; default: freedoom.")] = None,
-    scene: Annotated[list[Path] | None, typer.Option(help="Folders of further scenes.")] = None,
-    bind: Annotated[str, typer.Option(help="HOST:PORT of the page; port * takes a free one.")] = PAGE_ADDRESS,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
-    tls_cert: Annotated[Path | None, typer.Option(help="The page's certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A proxy sees to TLS.")] = False,
-    token_file: Annotated[
-        Path | None, typer.Option(help="Where the page's token is kept, else a new one each time.")
-    ] = None,
+    world: Worlds = None,
+    scene: FurtherScenes = None,
+    bind: PageBind = PAGE_ADDRESS,
+    no_open: NoOpen = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_proxy: BehindProxy = False,
+    token_file: TokenFile = None,
     device: Device = "auto",
     precision: Precision = None,
     decoder: Decoder = None,
     cache: Cache = None,
     vram: Vram = None,
     ram: Ram = None,
-    sessions: Annotated[int, typer.Option(help="Sessions at the most.", min=1)] = 16,
-    memory: Annotated[int, typer.Option(help="MB of caches and snapshots at the most.", min=1)] = 4096,
-    rate: Annotated[int, typer.Option(help="Requests a second of one page at the most.", min=1)] = 5000,
-    recordings: Annotated[
-        Path | None, typer.Option(help="Folder for recordings, else the usual one.")
-    ] = None,
-    no_record: Annotated[bool, typer.Option("--no-record", help="Record nothing; no way back then.")] = False,
-    idle: Annotated[float, typer.Option(help="Seconds until an unused session ends.", min=1)] = 600,
+    sessions: MostSessions = 16,
+    memory: MostMemory = 4096,
+    rate: PageRate = 5000,
+    recordings: RecordingsFolder = None,
+    no_record: NoWayBack = False,
+    idle: IdleSeconds = 600,
 ) -> None:
     """Play a world in a browser."""
     from playhead.engine.bridge.process import ready_to_serve, serve_until_ended, share_heaps

@@ -81,15 +81,26 @@ def test_runs_are_kept_as_json_and_compared_by_ratios(
 ) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     options = ["--world", str(tiny_world_folder), "--scene", str(tiny_scene), "--ticks", "50", "--stages"]
-    first.write_text(bench(*options, "--json").stdout, "utf-8")
+    first.write_text(bench(*options, "--device", "cpu", "--json").stdout, "utf-8")
     found = figures.read(first)
     assert (
         found.ticks == 49 and found.world == "tiny" and found.stages.keys() == found.gflop.keys() | {"copy"}
     )
     assert 0 < found.tick.p50 <= found.tick.p95 <= found.tick.p99
     assert all(line[13] == " " and line[14] != " " for line in found.lines())
+    assert found.products is not None and 0 < found.products.p50 <= found.products.p95 <= found.products.p99
+    (machine,) = (line for line in found.lines() if line.startswith("machine "))
+    assert f"p99 / p50 {found.products.p99 / found.products.p50:.2f} here" in machine
+    assert f"(the tick: {found.tick.p99 / found.tick.p50:.2f})" in machine
+    paced = msgspec.structs.replace(
+        found, paced=True
+    )  # a tick waits for its time then, which hides what it took
+    ratio = found.key_to_frame.p99 / found.key_to_frame.p50
+    assert any(line.endswith(f"(key to frame: {ratio:.2f})") for line in paced.lines())
     hostile = "float16\x1b[2J"
     quicker = msgspec.structs.replace(found, rate=2 * found.rate, precision=hostile, stages={}, memory=None)
+    alike = figures.Spread(found.products.p50, found.products.p50, found.products.p50)
+    quicker = msgspec.structs.replace(quicker, products=alike)
     second.write_bytes(msgspec.json.encode(quicker))
     done = bench(str(first), str(second), command="compare")
     assert done.returncode == 0, done.stderr
@@ -97,6 +108,7 @@ def test_runs_are_kept_as_json_and_compared_by_ratios(
     assert rows["precision"][0] == found.precision and rows["precision"][1].startswith("float16")
     assert "\x1b" not in done.stdout
     assert rows["ticks/s"][2] == "2.000" and rows["start, s"][2] == "1.000"
+    assert rows["bare products, p99 / p50"][1] == "1"
     assert "hardware" not in rows and "memory, MB" not in rows and "denoise p50, ms" not in rows
     second.write_text("{}", "utf-8")
     refused = bench(str(first), str(second), command="compare")

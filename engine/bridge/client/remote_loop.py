@@ -4,9 +4,6 @@ What is held goes up as soon as it changes; frames come down by a `Watcher`. A c
 dialled again until it is back, and the same session goes on.
 """
 
-import contextlib
-import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +20,7 @@ from playhead.engine.bridge.client.remote_stats import RemoteStats
 from playhead.engine.bridge.client.watcher import Watcher
 from playhead.engine.bridge.wire import protocol
 from playhead.engine.bridge.wire.protocol import FrameHeader, SceneInfo
+from playhead.engine.bridge.work_queue import WorkQueue
 from playhead.engine.clock import FASTEST, SLOWEST
 from playhead.engine.loop import LoopError
 from playhead.engine.stats import Stats
@@ -36,8 +34,6 @@ SILENCE = 3.0
 """Seconds without any answer after which the connection counts as lost."""
 MOTION_EVERY = 1 / 60
 """Seconds between two looks at how far the axes were moved."""
-
-Command = Callable[[], None]
 
 
 class _ConnectionLost(Exception):
@@ -65,7 +61,7 @@ class RemoteLoop:
         self._remote, self._last, self._complain = remote, last, complain
         self._held, self._script = HeldInput(source, key_time), RemoteScript(script)
         self._receivers: list[Callable[[Tick], None]] = []
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._commands = WorkQueue()
         self._answers: dict[int, Callable[[Any, np.ndarray | None], None]] = {}
         self._poking = threading.Lock()
         self._stats = RemoteStats(remote.wanted.codec)
@@ -75,9 +71,6 @@ class RemoteLoop:
         self._error: BaseException | None = None
         self.timeline: None = None  # what is lived there is kept there
         self.control = remote.control
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="remote", daemon=True)
 
     @property
@@ -107,14 +100,14 @@ class RemoteLoop:
     def stop(self) -> None:
         """Ends the loop, and the session if it is this player's own."""
         self._stopping = True
-        self._wake()
+        self._commands.wake()
 
     def poke(self) -> None:
         """Sends to the server what is held, at once, if that has changed; may be called by any thread."""
         with self._poking:  # so that what is held goes up in the order in which it was
             found, client = self._held.look(), self._remote.client
             if found is not None:
-                self._command(lambda: self._act(*found) if client is self._remote.client else None)
+                self._commands.post(lambda: self._act(*found) if client is self._remote.client else None)
 
     def toggle_pause(self) -> None:
         self._tune(lambda s: {"paused": not s.paused})
@@ -142,7 +135,7 @@ class RemoteLoop:
 
     def restart(self, seed: int | None = None) -> None:
         """Begins the scene again, with the same seed or with another."""
-        self._command(lambda: self._reset(self._remote.scene, seed))
+        self._commands.post(lambda: self._reset(self._remote.scene, seed))
 
     def switch(self, choose: Callable[[], SceneInfo]) -> None:
         """Goes on in another scene; if that cannot be had, in this one."""
@@ -151,7 +144,7 @@ class RemoteLoop:
             scene = choose()
             self._reset(scene, scene.seed)
 
-        self._command(go)
+        self._commands.post(go)
 
     def hand_over(self) -> None:
         """Gives the control to the one who asks for it, or asks for it."""
@@ -160,15 +153,7 @@ class RemoteLoop:
             grants = self.control.in_control and self.control.asking
             self._ask(protocol.ControlRequest(session=self._session, want="grant" if grants else "take"))
 
-        self._command(hand_over)
-
-    def _command(self, command: Command) -> None:
-        self._commands.put(command)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # it is being woken already, or gone
-            self._waker.send(b".")
+        self._commands.post(hand_over)
 
     def _tune(self, change: Callable[[Stats], dict[str, Any]]) -> None:
         """Has the session run otherwise; the figures say so at once, and later what the server made of it."""
@@ -181,7 +166,7 @@ class RemoteLoop:
             stands = {"paused": True} if "single_step" in changes else {}
             self._stats.expect(**{k: v for k, v in changes.items() if k in ("paused", "speed")}, **stands)
 
-        self._command(tune)
+        self._commands.post(tune)
 
     def _reset(self, scene: SceneInfo, seed: int | None) -> None:
         before, wanted = self._remote.scene, self._remote.wanted
@@ -207,8 +192,7 @@ class RemoteLoop:
             self._error = error
         finally:
             self._remote.close()
-            self._waker.close()
-            self._woken.close()
+            self._commands.close()
 
     def _finished(self) -> bool:
         return self._stopping or (self._last is not None and self._played >= self._last)
@@ -262,7 +246,7 @@ class RemoteLoop:
         client = self._remote.client
         poller = zmq.Poller()
         poller.register(client.socket, zmq.POLLIN)
-        poller.register(self._woken, zmq.POLLIN)
+        poller.register(self._commands.woken, zmq.POLLIN)
         self._heard = time.perf_counter()
         self._held.tell_anew(self._tell)
         asked = 0.0
@@ -283,10 +267,7 @@ class RemoteLoop:
                 self.poke()
                 wait = min(wait, MOTION_EVERY)
             poller.poll(int(max(0.0, wait) * 1000))
-            with contextlib.suppress(BlockingIOError):
-                self._woken.recv(4096)
-            while not self._commands.empty():
-                self._commands.get()()
+            self._commands.do()
             self._held.renew(self._tell)
             while (found := client.receive(0)) is not None:
                 self._hear(*found)
@@ -381,7 +362,7 @@ class RemoteLoop:
         timing = Timing(now, now, 0.0, header.period, None)
         action = None if header.begins else header.action or Action()
         if header.begins and self._remote.public:
-            self._command(self._ask_for_the_scene)
+            self._commands.post(self._ask_for_the_scene)
         self._show(Tick(header.tick, header.seed, steps, action, frames, timing))
 
     def _ask_for_the_scene(self) -> None:

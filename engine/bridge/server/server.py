@@ -27,10 +27,10 @@ from playhead.engine.bridge.server.refusal import refusal
 from playhead.engine.bridge.server.registry import Registry
 from playhead.engine.bridge.server.sessions import Sessions
 from playhead.engine.bridge.server.slices import Slices
-from playhead.engine.bridge.server.work_queue import WorkQueue
 from playhead.engine.bridge.wire import protocol
 from playhead.engine.bridge.wire.auth import ListedKeys, ServerKeys, check_address
 from playhead.engine.bridge.wire.protocol import BridgeError
+from playhead.engine.bridge.work_queue import WorkQueue
 from playhead.world.errors import PlayheadError
 
 HEARTBEAT = 1000
@@ -84,7 +84,7 @@ class Server:
         self.connections = Connections(self._router, self._limits, self._lost)
         self._frames = self._socket(zmq.XPUB, address or "", keys)
         self._frames.maxmsgsize = 1024
-        self._work = WorkQueue()
+        self._work = WorkQueue(_log_fault)
         self.post = self._work.post
         self.publisher = Publisher(self._frames, self.post, lambda session: session in self.sessions)
         self.address = "" if address is None else self._bind(self._router, address)
@@ -258,3 +258,8 @@ def serve_in_background(
     thread = threading.Thread(target=run, name="bridge", daemon=True)
     thread.start()
     return thread
+
+
+def _log_fault(error: Exception) -> None:
+    """Of a piece of work: a fault of ours, and no reason to leave everybody else without a server."""
+    logging.getLogger("playhead").error("the bridge could not finish a piece of work", exc_info=error)

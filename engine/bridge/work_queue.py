@@ -1,17 +1,21 @@
-"""Work that other threads leave for the server's, which waits for it together with its sockets."""
+"""Work that other threads leave for one that waits for it together with its sockets."""
 
 import contextlib
-import logging
 import queue
 import socket
 from collections.abc import Callable
 
 
 class WorkQueue:
-    """Work for one thread; `woken` can be read from, by a poll too, once there is some."""
+    """Work for one thread; `woken` can be read from, by a poll too, once there is some.
 
-    def __init__(self) -> None:
+    `failed` is told the error of a piece of work, and the others are done; without it `do` raises that error,
+    and is to be called again for the others.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None] | None = None) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._failed = failed
         self._waker, self.woken = socket.socketpair()
         self._waking = False
         self._waker.setblocking(False)
@@ -20,6 +24,10 @@ class WorkQueue:
     def post(self, work: Callable[[], None]) -> None:
         """Has `work` called on that thread; may be called by any thread."""
         self._work.put(work)
+        self.wake()
+
+    def wake(self) -> None:
+        """Has that thread look up, whatever there is to do; may be called by any thread."""
         if self._waking:  # it has not even begun with what was left before
             return
         self._waking = True
@@ -34,8 +42,11 @@ class WorkQueue:
         while not self._work.empty():
             try:
                 self._work.get()()
-            except Exception:  # a fault of ours, and no reason to leave everybody else without a server
-                logging.getLogger("playhead").exception("the bridge could not finish a piece of work")
+            except Exception as error:
+                if self._failed is None:
+                    self.wake()
+                    raise
+                self._failed(error)
 
     def close(self) -> None:
         self._waker.close()

@@ -1,0 +1,107 @@
+"""A session whose steps a crew plays: those that its own loop plays, and the loop goes on after them."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from playhead.engine.crew import Crew
+from playhead.engine.loop import Loop, LoopError
+from playhead.engine.session import Session
+from playhead.engine.tick import SingleStepper, Tick
+from playhead.world.action import Action
+from playhead.world.context import Context
+from playhead.world.errors import PlayheadError
+from playhead.world.world import World
+from tests.conftest import BUTTONS
+from tests.engine.loops import NOTHING, RIGHT, Holding, wait_until
+
+Begin = Callable[[SingleStepper], Loop]
+CYCLE = [Action(frozenset({button})) for button in BUTTONS]
+
+
+class CrewStepper(SingleStepper):
+    """Lends sessions to a crew. `passing` is called before each of its passes."""
+
+    def __init__(self, passing: Callable[[], None] = lambda: None) -> None:
+        self.passes = 0
+        self._passing = passing
+        self.crew = Crew(self._step_all)
+
+    def _step_all(self, sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+        self.passes += 1
+        self._passing()
+        return [session.step(action) for session, action in zip(sessions, actions, strict=True)]
+
+
+def can_lend(loop: Loop) -> bool:
+    """Whether it has opened its session and has nothing left to do."""
+    if able := loop._inbox.lend():
+        loop._inbox.turn.release()
+    return able
+
+
+@pytest.fixture
+def begin(tiny_world: World, tiny_context: Context) -> Iterator[Begin]:
+    """Starts a loop in lockstep."""
+    begun: list[Loop] = []
+
+    def start(stepper: SingleStepper) -> Loop:
+        loop = Loop(lambda: Session(tiny_world, tiny_context, 4), Holding(), lockstep=True, stepper=stepper)
+        begun.append(loop)
+        loop.start()
+        wait_until(lambda: can_lend(loop))
+        return loop
+
+    yield start
+    for loop in begun:
+        loop.stop()
+        loop.wait(30)
+
+
+def steps(loop: Loop, actions: Sequence[Action]) -> list[tuple[Tick, float]]:
+    told: list[tuple[Tick, float]] = []
+    loop.step(actions, lambda tick, seconds: told.append((tick, seconds)), "bridge").result(30)
+    return told
+
+
+def test_lent_steps_are_those_that_the_loop_plays(begin: Begin) -> None:
+    stepper = CrewStepper()
+    own, lent = begin(SingleStepper()), begin(stepper)
+    seen: list[Tick] = []
+    lent.subscribe(seen.append)
+    for actions in (CYCLE, [RIGHT, NOTHING]):
+        expected, told = steps(own, actions), steps(lent, actions)
+        assert [tick.number for tick, _ in told] == [tick.number for tick, _ in expected]
+        for (tick, _), (other, _) in zip(told, expected, strict=True):
+            assert (tick.action, tick.steps, tick.source) == (other.action, other.steps, "bridge")
+            assert np.array_equal(tick.frames, other.frames)
+        seconds = [since for _, since in told]
+        assert seconds[0] > 0 and seconds == sorted(seconds)
+        sampled = [moment for tick, _ in told for moment in (tick.timing.sampled, tick.timing.ready)]
+        assert sampled == sorted(sampled)
+    assert stepper.passes == len(seen) == len(CYCLE) + 2
+
+
+def test_a_loop_that_is_stopped_meanwhile_says_so_after_the_tick_under_way(
+    begin: Begin,
+) -> None:
+    stepper = CrewStepper(lambda: loop.stop() if stepper.passes == 2 else None)
+    loop = begin(stepper)
+    told: list[Tick] = []
+    answer = loop.step(CYCLE, lambda tick, seconds: told.append(tick), "bridge")
+    with pytest.raises(LoopError, match="the session ended"):
+        answer.result(30)
+    assert loop.wait(30) and len(told) == stepper.passes == 2
+
+
+def test_an_action_that_the_world_has_not_plays_nothing_and_the_loop_goes_on(
+    begin: Begin,
+) -> None:
+    stepper = CrewStepper()
+    loop = begin(stepper)
+    answer = loop.step([RIGHT, Action(frozenset({"fly"}))], lambda tick, seconds: None, "bridge")
+    with pytest.raises(PlayheadError, match="fly"):
+        answer.result(30)
+    assert not stepper.passes
+    assert [tick.number for tick, _ in steps(loop, [RIGHT])] == [1]
