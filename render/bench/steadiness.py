@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from statistics import median
 
 import torch
 
@@ -16,8 +15,10 @@ MOST = 200
 """Rounds that are timed at the most."""
 SIZE = 256
 """Rows and columns of the matrices: a fraction of a millisecond on a core or two, within their caches."""
-_TRIED = 20
-"""Products by which it is found how many are a round, after as many that are not counted."""
+_COLD = 20
+"""Products before anything is counted."""
+_TRIED = 10
+"""Rounds' time in which it is found how many products a round has."""
 
 
 def time_products(seconds: float, rounds: int, dtype: torch.dtype) -> list[float]:
@@ -47,7 +48,11 @@ def time_rounds(
             work()
         return clock() - began
 
-    timed(_TRIED)
-    times = max(1, round(seconds / median(timed(1) for _ in range(_TRIED))))
+    timed(_COLD)
+    tried, taken = 0, 0.0
+    while taken < _TRIED * seconds:  # the mean of many: one alone may have waited for a core
+        taken += timed(1)
+        tried += 1
+    times = max(1, round(seconds * tried / taken))
     while True:
         yield timed(times)
