@@ -138,11 +138,15 @@ class RemoteLoop:
         self._commands.post(lambda: self._reset(self._remote.scene, seed))
 
     def switch(self, choose: Callable[[], SceneInfo]) -> None:
-        """Goes on in another scene; if that cannot be had, in this one."""
+        """Goes on in another scene; if that cannot be had, in this one, and says so."""
 
         def go() -> None:
-            scene = choose()
-            self._reset(scene, scene.seed)
+            try:
+                scene = choose()
+            except PlayheadError as error:
+                self._complain(str(error))
+            else:
+                self._reset(scene, scene.seed)
 
         self._commands.post(go)
 

@@ -7,6 +7,7 @@ import pytest
 
 from playhead.engine.bridge.client.receipts import Receipts
 from playhead.engine.bridge.client.remote_session import RemoteSession, SessionOptions
+from playhead.engine.bridge.wire.protocol import SceneInfo
 from playhead.engine.session import Session
 from playhead.world.action import Action
 from playhead.world.errors import PlayheadError
@@ -95,6 +96,17 @@ def test_commands_change_the_session_there(server):
         begun = player.begun
         player.loop.switch(lambda: player.line.scene)
         player.wait(lambda: player.begun > begun, "a beginning")
+
+
+def test_a_scene_that_cannot_be_had_is_said_and_the_session_goes_on(server):
+    def choose() -> SceneInfo:
+        raise PlayheadError("the scene of this session is chosen in its own window")
+
+    with seat(server.address) as player:
+        player.loop.switch(choose)
+        player.wait(lambda: any("its own window" in sentence for sentence in player.said), "the sentence")
+        number = player.ticks[-1].number
+        player.wait(lambda: player.ticks[-1].number > number, "a tick more")
 
 
 @pytest.mark.parametrize("end", ["cut", "dangle"])
