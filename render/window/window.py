@@ -109,7 +109,7 @@ def save_screenshot(picture: pygame.Surface, folder: Path, name: str) -> Path:
 
 def _no_display(reason: str) -> PlayheadError:
     return PlayheadError(
-        f"there is no display to open a window on ({reason}); `rollout` plays without one, into a file"
+        f"there is no display to open a window on ({reason}); `web` plays in a browser, `rollout` into a file"
     )
 
 
