@@ -84,7 +84,8 @@ def bench_play(
     products: list[float] = []
     if stages and loaded.device.type == "cpu":
         length = percentile(measured.to_frame if paced else measured.apart, 50) or 0.0
-        products = time_products(length, len(measured.apart), loaded.dtype)
+        held = sum(p.numel() * p.element_size() for p in loaded.generator.parameters())
+        products = time_products(length, len(measured.apart), loaded.dtype, held)
     timed = bench.bench_stages(loaded, start, min(ticks, 20)) if stages else {}
     counted = flops.count(loaded, start) if stages else {}
     config = loaded.config

@@ -1,33 +1,42 @@
 """How steady a machine is: the same bare products, over and over, with nothing of a world between them.
 
-Something else may want the cores: another program, or another guest of the same host. A world's slowest ticks
-show that among other things; the slowest of these rounds show nothing else.
+Something else may want the cores, their caches or the memory: another program, or another guest of the same
+host. A world's slowest ticks show that among other things; the slowest of these rounds show nothing else. They
+read as many weights as a tick does, since those have to come from the caches that all guests share.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import cycle
 
 import torch
 
 MOST = 200
 """Rounds that are timed at the most."""
-SIZE = 256
-"""Rows and columns of the matrices: a fraction of a millisecond on a core or two, within their caches."""
+ROWS, SIZE = 160, 1024
+"""Of what is multiplied, and rows and columns of each weight: as the large layers of the shipped world."""
+WEIGHTS = 256 * 2**20
+"""Bytes of weights at the most, more than caches hold."""
 _COLD = 20
 """Products before anything is counted."""
 _TRIED = 10
 """Rounds' time in which it is found how many products a round has."""
 
 
-def time_products(seconds: float, rounds: int, dtype: torch.dtype) -> list[float]:
+def time_products(seconds: float, rounds: int, dtype: torch.dtype, held: int = 0) -> list[float]:
     """Seconds of each round of products on the CPU, which takes about `seconds`; at most `MOST` rounds.
 
-    On as many threads as torch takes for a thread that begins now, as a loop's does.
+    By weights of `held` bytes in turn, one at the least. On as many threads as torch takes for a thread that
+    begins now, as a loop's does.
     """
-    a, b, product = (torch.randn(SIZE, SIZE, dtype=dtype) for _ in range(3))
-    multiply = partial(torch.mm, a, b, out=product)
+    count = max(1, min(held, WEIGHTS) // (SIZE * SIZE * dtype.itemsize))
+    weights = cycle(torch.randn(count, SIZE, SIZE).to(dtype).unbind())
+    x, product = (torch.randn(ROWS, SIZE).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(x, next(weights), out=product)
+
     timed = time_rounds(multiply, seconds)
     with ThreadPoolExecutor(1) as alone:  # its end is the end of torch's threads that it had
         # One by one, so that an interruption waits for no more than one.
