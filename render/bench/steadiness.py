@@ -1,8 +1,8 @@
 """How steady a machine is: the same bare products, over and over, with nothing of a world between them.
 
 Something else may want the cores, their caches or the memory: another program, or another guest of the same
-host. A world's slowest ticks show that among other things; the slowest of these rounds show nothing else. They
-read as many weights as a tick does, since those have to come from the caches that all guests share.
+host. A world's slowest ticks show that among other things; the slowest of these rounds show nothing else.
+They read as many weights as a tick does, since those have to come from the caches that all guests share.
 """
 
 import time
