@@ -102,8 +102,9 @@ def environment(world: World) -> dict[str, str]:
     backend = getattr(world, "attention", None)
     if backend is not None:
         found["attention"] = str(getattr(backend, "name", backend))
-    if world.fused.fused:
-        found["kernels"] = "fused"
+    kinds = {"fused": world.fused.fused, "fused decoder": world.fused_decoder.fused}
+    if any(kinds.values()):
+        found["kernels"] = ", ".join(kind for kind, taken in kinds.items() if taken)
     if world.precision is not None:
         found["precision"] = world.precision
     if world.frame_decoder.name != OWN_DECODER:

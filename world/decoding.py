@@ -5,6 +5,8 @@ face: from latents and the memory of a stream to pixels and the next memory. Wha
 whichever shows it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from torch import Tensor
 from playhead.world import acceleration, checkpoint
 from playhead.world.config import OWN_DECODER, WorldConfig
 from playhead.world.encoding import load_autoencoder
-from playhead.world.lighttae import Decoder, Memory
+from playhead.world.fused.choice import FusedChoice, choose_fused_decoder
+from playhead.world.fused.fused_decoder import FusedDecoder
+from playhead.world.lighttae import Decoder, Memory, in_grey_levels
 from playhead.world.packed_decoder import PackedDecoder
 from playhead.world.size import check_size
 from playhead.world.state import WorldState
@@ -25,8 +29,8 @@ from playhead.world.wan_vae import WAN_MEAN, WAN_STD, WanDecoder, WanVAE, memory
 class FrameDecoder:
     """A decoder of a world's latents on a device, and its measure of them.
 
-    `name`: what the world calls it. `packed`: the same laid out for a CPU, which serves play where there is
-    one.
+    `name`: what the world calls it. `packed`: the same laid out for a CPU, `fused`: for a GPU, one of which
+    serves play where there is one.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class FrameDecoder:
     ) -> None:
         self.name, self.network = name, decoder
         self.packed: PackedDecoder | None = None
+        self.fused: FusedDecoder | None = None
         self._latent, self._latents = config.latent, config.sampling.latents_per_tick
         self.device, self._dtype = device, dtype
         wan = isinstance(
@@ -67,6 +72,28 @@ class FrameDecoder:
         if isinstance(self.network, Decoder):
             self.packed = PackedDecoder(self.network, self._latent.height, self._latent.width)
 
+    @torch.no_grad()
+    def fuse(self, wanted: bool | None) -> FusedChoice:
+        """Has decodes fused where that is right and faster, or as is `wanted`; see `choose_fused_decoder`."""
+        self.fused = None
+        if not isinstance(self.network, Decoder):
+            return FusedChoice(False)
+        draw = torch.Generator(self.device).manual_seed(0)
+        shape = 1, self._latents, *self._mean.shape[:1], self._latent.height, self._latent.width
+        drawn = torch.randn(shape, generator=draw, device=self.device)
+        latents = (drawn * self._std + self._mean).to(self._dtype)
+        choice, self.fused = choose_fused_decoder(self.network, latents, wanted)
+        return choice
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Meanwhile decodes are not fused, as whoever looks into their layers needs it."""
+        kept, self.fused = self.fused, None
+        try:
+            yield
+        finally:
+            self.fused = kept
+
     def count(self, state: WorldState) -> int:
         """How many frames the latents of a state yield: the first block of a stream may have fewer."""
         factor = self.network.time_factor
@@ -79,8 +106,10 @@ class FrameDecoder:
         `memory`: what the part of the stream before left; None: this is its first.
         """
         z = (latents * self._std + self._mean).to(self._dtype)
+        if self.fused is not None:
+            return self.fused(z, memory)
         pixels, carried = self.network(z, memory)
-        return pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2), carried
+        return in_grey_levels(pixels), carried
 
     def decode(self, state: WorldState) -> None:
         """Decodes `state.shown` into the state's pictures of that count, and keeps the decoder's memory."""

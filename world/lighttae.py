@@ -62,6 +62,11 @@ def _outermost(x: Tensor) -> Tensor:
     return x.movedim(-1, -3)
 
 
+def in_grey_levels(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1], and beyond, `(N, T, 3, H, W)` as frames uint8 `(N, T, H, W, 3)`."""
+    return pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+
+
 class Clamp(nn.Module):
     """A soft clamp to (-3, 3) that leaves typical latents nearly untouched."""
 

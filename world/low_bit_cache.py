@@ -8,7 +8,6 @@ again as the twin is from a full cache.
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from playhead.world.errors import WorldError
 from playhead.world.kv_cache import KVCache
 from playhead.world.low_bit import quantise_fast
 from playhead.world.rounding import EIGHT_BIT, quantise
+from playhead.world.timing import seconds
 
 CACHES = ("fp8",)
 """What `--cache` may say."""
@@ -136,7 +136,7 @@ def choose_reader(
     known = remembered.read(memory, CacheReader)
     before = known.get(key)
     found = [_measure(before.tile, given)] if before is not None and before.tile in TILES else []
-    if before is not None and any(seconds is not None for _, seconds, _ in found):
+    if before is not None and any(taken is not None for _, taken, _ in found):
         return before
     found = [_measure(tile, given) for tile in TILES]
     torch.cuda.empty_cache()
@@ -145,8 +145,8 @@ def choose_reader(
         said = f"an fp8 cache is widened in every read, which is slower than without: {found[0][2]}"
         logging.getLogger("playhead").warning(said)
         return CacheReader(None, found[0][2])
-    tile, seconds, said = min(right, key=lambda one: one[1] or 0.0)
-    reader = CacheReader(tile, f"{said}, {1000 * (seconds or 0.0):.2f} ms in tiles of {tile}")
+    tile, taken, said = min(right, key=lambda one: one[1] or 0.0)
+    reader = CacheReader(tile, f"{said}, {1000 * (taken or 0.0):.2f} ms in tiles of {tile}")
     remembered.write(memory, {**known, key: reader})
     return reader
 
@@ -178,20 +178,14 @@ def _measure(
         error = float((found - wanted).abs().sum() / wanted.abs().sum())
         if not error <= LIMITS[tile[5]]:
             return tile, None, f"its kernel is wrong: relative L1 error {error:.4f}"
-        times = []
-        for _ in range(4):
-            torch.cuda.synchronize(q.device)
-            began = time.perf_counter()
-            reader(*given)
-            torch.cuda.synchronize(q.device)
-            times.append(time.perf_counter() - began)
+        taken = seconds(lambda: reader(*given), q.device)
     except Exception as problem:  # Triton and its compiler raise whatever they like
         return (
             tile,
             None,
             f"its kernel fails ({next(iter(str(problem).splitlines()), type(problem).__name__)})",
         )
-    return tile, min(times[1:]), f"relative L1 error {error:.4f} from the twin"
+    return tile, taken, f"relative L1 error {error:.4f} from the twin"
 
 
 def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int) -> str:

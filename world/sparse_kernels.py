@@ -24,6 +24,8 @@ MOST = 8
 """Parts at most in which the keys are."""
 MERGING = 0.02
 """What one part more takes to merge, of the time of a round of programs that read all keys."""
+PIECE = 64
+"""Keys that are multiplied at a time."""
 AMPLE = 160 * 1024
 """Bytes of shared memory from which a kernel may load two pieces of keys ahead, and not one."""
 
@@ -160,7 +162,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
             *index.stride()[:2],
             *count.stride()[:2],
             QUERIES=rows,
-            KEYS=min(64, rows),
+            KEYS=min(PIECE, rows),
             CHANNELS=max(16, triton.next_power_of_2(channels)),
             num_warps=8 if rows == 128 else 4,
             num_stages=3 if _shared_memory(q.device) >= AMPLE else 2,

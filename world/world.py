@@ -116,6 +116,8 @@ class World(Ticks):
         self.fused = choose_fused(generator, config, self.device, dtype, fused)
         if not cpu:
             self._flow.fuse(self.fused.fused)
+        decodes = ranks is None or ranks.rank == 0
+        self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False)
         for model in models:
             model.shares = self.split
         self.turn = threading.Lock()
@@ -148,12 +150,12 @@ class World(Ticks):
         """Loads a world by the name of a shipped or added one or by the path of its folder.
 
         `attention`: a backend of `world.attention`, else the fastest right one. `memory`: it remembers at
-        most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`); `cache`: `fp8`. `fused`:
-        whether small operations are (`world.fused`), else where that is right and faster. `budget`: what it
-        may take of memory, for which blocks are offloaded. `decoder`: one of the world's; `decoder_device`:
-        where whichever shows the frames is, else on `device`. `ranks`: those that play it together
-        (`engine.parallel`). Raises WorldError, naming file and mend, for anything missing, damaged or
-        contradictory, and for a budget that cannot be met.
+        most so many frames. `precision`: `fp8`, `int8` or `nvfp4` (`world.low_bit`); `cache`: `fp8`.
+        `fused`: whether small operations and decodes are (`world.fused`), else where that is right and
+        faster. `budget`: what it may take of memory, for which blocks are offloaded. `decoder`: one of the
+        world's; `decoder_device`: where whichever shows the frames is, else on `device`. `ranks`: those that
+        play it together (`engine.parallel`). Raises WorldError, naming file and mend, for anything missing,
+        damaged or contradictory, and for a budget that cannot be met.
         """
         folder = find_world(name)
         config = load_config(folder / "world.toml")

@@ -1,7 +1,8 @@
 """What each of a world's decoders takes and gives: time, memory, and PSNR against its full Wan VAE.
 
 All decode the same latents, tick by tick: those of a session, or random ones where weights are random. As in
-play, but that nothing is recorded as a CUDA graph, nor laid out for a CPU, as a small world's own decoder is.
+play, fused on a GPU too, but that nothing is recorded as a CUDA graph, nor laid out for a CPU, as a small
+world's own decoder is.
 """
 
 import time
@@ -39,6 +40,8 @@ class DecoderFigures(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    fused: bool = False
+    finding: str = ""
     parameters: int
     tick: Spread
     weights: float
@@ -49,6 +52,8 @@ class DecoderFigures(msgspec.Struct, frozen=True, kw_only=True):
     def lines(self) -> Iterator[str]:
         yield f"{self.name:13} {self.tick} ms p50 / p95 / p99, {self.parameters / 1e6:.2f} M parameters"
         peak = f", {self.device_memory:.0f} MB at most" if self.device_memory is not None else ""
+        if self.finding:
+            yield f"{'':13} {'fused' if self.fused else 'plain'}: {self.finding}"
         yield f"{'':13} {self.weights:.1f} MB of weights, {self.carried:.1f} MB carried by a session{peak}"
         if self.psnr is not None:
             yield f"{'':13} PSNR {self.psnr[0]:.1f} dB, of the worst frame {self.psnr[1]:.1f}"
@@ -160,6 +165,7 @@ def _measure(
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device)
     decoder = load_decoder(folder, config, name, device, dtype)
+    choice = decoder.fuse(None)
     if device.type == "cuda":  # loading takes more than decoding
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -168,6 +174,8 @@ def _measure(
     weights = list(decoder.network.parameters())
     figures = DecoderFigures(
         name=name,
+        fused=choice.fused,
+        finding=choice.finding,
         parameters=sum(p.numel() for p in weights),
         tick=Spread.of(times),
         weights=sum(p.numel() * p.element_size() for p in weights) / 1e6,

@@ -62,6 +62,8 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
     attention_findings: tuple[str, ...] = ()
     fused: bool = False
     fused_finding: str = ""
+    fused_decoder: bool = False
+    fused_decoder_finding: str = ""
     decoder: str = ""
     stages: dict[str, Spread] = {}
     gflop: dict[str, float] = {}
@@ -90,8 +92,12 @@ class PlayFigures(msgspec.Struct, frozen=True, kw_only=True):
         yield f"start         {self.start:.1f} s from loading to the first dreamed frame on screen"
         if self.attention is not None:
             yield f"attention     {self.attention}, of {'; '.join(self.attention_findings)}"
-        if self.fused or self.fused_finding:
-            yield f"kernels       {'fused' if self.fused else 'plain'}: {self.fused_finding}"
+        for which, fused, finding in (
+            ("passes", self.fused, self.fused_finding),
+            ("decodes", self.fused_decoder, self.fused_decoder_finding),
+        ):
+            if fused or finding:
+                yield f"kernels       {'fused' if fused else 'plain'} {which}: {finding}"
         if self.decoder:
             yield f"decoder       {self.decoder}"
         for name, spread in self.stages.items():
@@ -146,6 +152,7 @@ def compare(first: PlayFigures, second: PlayFigures) -> Iterator[tuple[str, str,
         "paced",
         "attention",
         "fused",
+        "fused_decoder",
         "decoder",
         "offloaded",
     ):

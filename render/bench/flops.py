@@ -38,10 +38,11 @@ def count(world: World, scene: Scene) -> dict[str, Operations]:
         "commit": lambda tick: world.commit(state),
     }
     full = world.config.sampling.reach // world.config.sampling.latents_per_tick + 1
-    for tick in range(full):
-        for stage in stages.values():
-            stage(tick)
-    return {name: _count(partial(stage, full)) for name, stage in stages.items()}
+    with world.frame_decoder.plain():  # of which torch counts the operations
+        for tick in range(full):
+            for stage in stages.values():
+                stage(tick)
+        return {name: _count(partial(stage, full)) for name, stage in stages.items()}
 
 
 def _count(work: Callable[[], object]) -> Operations:

@@ -109,6 +109,8 @@ def bench_play(
         attention_findings=loaded.attention_findings,
         fused=loaded.fused.fused,
         fused_finding=loaded.fused.finding,
+        fused_decoder=loaded.fused_decoder.fused,
+        fused_decoder_finding=loaded.fused_decoder.finding,
         decoder=decoder or "",
         stages={name: Spread.of(times) for name, times in timed.items()},
         gflop={name: operations.all / 1e9 for name, operations in counted.items()},

@@ -9,7 +9,8 @@ Full-size worlds of random weights take 10 GB of disk. Numbers of the reference 
 plain passes and by fused ones. Worlds that are offloaded within a budget of memory, which torch is held to,
 dream what they dream resident (`tests.tools.offload_on_gpu`). A proof that fails does not keep the others
 from running; `--only offload` runs those whose names begin so. Sessions of the shipped world share passes of
-one width (`tests.tools.wide_on_gpu`).
+one width (`tests.tools.wide_on_gpu`). Fused passes and decodes are as near to float32 as plain ones
+(`tests.tools.fused_on_gpu`).
 """
 
 import argparse
@@ -34,7 +35,7 @@ from playhead.world.action import Action
 from playhead.world.checkpoint import fill_randomly, save_weights, without_memory
 from playhead.world.config import WorldConfig
 from playhead.world.errors import PlayheadError
-from playhead.world.fused import choice, ops
+from playhead.world.fused import ops
 from playhead.world.home import worlds_folder
 from playhead.world.noise import noises
 from playhead.world.nvfp4 import Packed
@@ -46,7 +47,7 @@ from playhead.world.sparse_attention import SPARSE
 from playhead.world.training.pipeline import write_config
 from playhead.world.wan_vae import WIDTH, WanDecoder, WanVAE
 from playhead.world.world import World
-from tests.tools import golden_format, offload_on_gpu, parity, wide_on_gpu
+from tests.tools import fused_on_gpu, golden_format, offload_on_gpu, parity, wide_on_gpu
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("matrix-game-2", "self-forcing", "sgf", "longlive")
@@ -184,21 +185,6 @@ def nvfp4_layer(size: tuple[int, int], device: str) -> None:
     )
     print(f"nvfp4 {out} x {inside}: rounded as the twin does, bit for bit; {said}")
     assert worst < low_bit.LIMIT and lacking == missing(torch.device(device))
-
-
-def fused_pass(name: str, device: str) -> None:
-    """A fused pass is as near to float32 as a plain one is."""
-    config = random_world(name)
-    save_world_config(config)
-    world = World.load(config.name, device, fused=True)
-    fused = choice.draw_pass(world.generator, config, world.device, world.dtype, True)()
-    plain = choice.draw_pass(world.generator, config, world.device, world.dtype, False)()
-    for block in world.generator.blocks:
-        block.self_attn._joined = None  # whose weights would stay in bfloat16
-    exact = choice.draw_pass(world.generator.float(), config, world.device, torch.float32, False)()
-    far, near = (float((x - exact).abs().sum() / exact.abs().sum()) for x in (fused, plain))
-    print(f"{config.name}: a fused pass is {far:.4f} from float32 (relative L1), a plain one {near:.4f}")
-    assert world.fused.fused and far < 1.1 * near
 
 
 def low_bit_world(precision: str, device: str) -> None:
@@ -346,8 +332,8 @@ def proofs(device: str, small_alone: bool) -> Iterator[tuple[str, Callable[[], N
     if not small_alone:
         for name in FULL:
             yield f"full {name}", partial(full, name, device)
-        for name in FULL:
-            yield f"fused {name}", partial(fused_pass, name, device)
+        for label, proof in fused_on_gpu.proofs(FULL, device):
+            yield f"fused {label}", proof
         lacking = missing(torch.device(device))
         for precision in (*EIGHT_BIT, *(() if lacking else ("nvfp4",))):
             yield f"{precision} world", partial(low_bit_world, precision, device)

@@ -1,11 +1,12 @@
-"""Whether a world's passes are fused: measured when it loads, on this device, by a pass both ways.
+"""Whether a world's passes, and its decoder, are fused: measured when it loads, on this device, both ways.
 
-A fused pass has to make of an input what a plain one does, but for rounding, and in less time. What was found
-is remembered in the user's folder, so that later loads take the same way.
+What is fused has to make of an input what the plain way does, but for rounding, and in less time. What was
+found is remembered in the user's folder, so that later loads take the same way.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,9 +16,11 @@ from playhead.world.action_module import ActionMemory
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.fused import ops
+from playhead.world.fused.fused_decoder import FusedDecoder, fits
 from playhead.world.fused.fused_generator import FusedGenerator
 from playhead.world.generator import Generator, linear_layers
 from playhead.world.kv_cache import KVCache
+from playhead.world.lighttae import Decoder, in_grey_levels
 from playhead.world.low_bit import PRECISIONS
 from playhead.world.timing import seconds
 
@@ -30,9 +33,13 @@ LIMIT_4_BITS = 0.15
 """The same where layers are NVFP4: of rounding they make three times what fp8 makes of it."""
 
 
+LIMIT_PICTURES = 1.0
+"""How far frames of the two may be apart on average, of 255 grey levels."""
+
+
 @dataclass(frozen=True)
 class FusedChoice:
-    """Whether passes are fused, and in a sentence why."""
+    """Whether passes, or decodes, are fused, and in a sentence why."""
 
     fused: bool
     finding: str = ""
@@ -56,42 +63,93 @@ def choose_fused(
                 "--fused needs an NVIDIA GPU and Triton, which comes with torch for CUDA; leave it out"
             )
         return FusedChoice(False)
+    limit = LIMIT_4_BITS if _large(generator) == PRECISIONS["nvfp4"] else LIMIT
+
+    key = _key(generator, config, device, dtype)
+    compare = partial(_compare, generator, config, device, dtype)
+    return _choose(wanted, key, compare, limit, "relative L1 error {:.4f}", "a pass")
+
+
+def choose_fused_decoder(
+    decoder: Decoder, latents: Tensor, wanted: bool | None = None
+) -> tuple[FusedChoice, FusedDecoder | None]:
+    """The same for a tiny autoencoder's decoder, and what it is fused to.
+
+    `latents` `(1, F, C, h, w)`: what it is tried with. Raises WorldError where a fused one is wanted and is
+    wrong.
+    """
+    device, dtype = latents.device, latents.dtype
+    if not ops.available(device) or not fits(decoder):
+        return FusedChoice(False), None
+    found: list[FusedDecoder] = []
+
+    def compare() -> tuple[float, float, float]:
+        _, memory = decoder(latents, None)
+
+        def shown() -> Tensor:
+            return in_grey_levels(decoder(latents, memory)[0])
+
+        plain, long = shown(), seconds(shown, device)
+        found.append(FusedDecoder(decoder))
+        fused, less = found[0](latents, memory)[0], seconds(lambda: found[0](latents, memory), device)
+        return float((plain.float() - fused.float()).abs().mean()), long, less
+
+    widths = "x".join(map(str, decoder.config.decoder_widths))
+    key = f"{_device(device)}, {dtype}, decoder {widths}, {'x'.join(map(str, latents.shape[1:]))}"
+    said = "{:.3f} of 255 grey levels from plain"
+    choice = _choose(wanted, key, torch.no_grad()(compare), LIMIT_PICTURES, said, "a decode")
+    return choice, (found or [FusedDecoder(decoder)])[0] if choice.fused else None
+
+
+def _choose(
+    wanted: bool | None,
+    key: str,
+    compare: Callable[[], tuple[float, float, float]],
+    limit: float,
+    error: str,
+    what: str,
+) -> FusedChoice:
+    """The faster right way by what was found for `key` before, or by `compare`: its error, and seconds plain
+    and fused of `what`."""
     if wanted is False:
         return FusedChoice(False, "plain, as asked")
-    memory, key = remembered.note("fused.json"), _key(generator, config, device, dtype)
+    memory = remembered.note("fused.json")
     known = remembered.read(memory, FusedChoice)
     if wanted is None and key in known and not known[key].fused:
         return known[key]
-    found = _compare(generator, config, device, dtype)
-    limit = LIMIT_4_BITS if _large(generator) == PRECISIONS["nvfp4"] else LIMIT
-    if isinstance(found, str) or found[0] > limit:
-        said = found if isinstance(found, str) else f"relative L1 error {found[0]:.3f}, above {limit}"
+    found = _measured(compare)
+    if isinstance(found, str) or not found[0] <= limit:
+        said = found if isinstance(found, str) else f"{error.format(found[0])}, above {limit}"
         if wanted:
             raise WorldError(f"--fused is refused here: {said}; leave it out")
         choice = FusedChoice(False, said)
     else:
-        error, plain, fused = found
-        said = f"relative L1 error {error:.4f}, {1000 * fused:.1f} ms a pass, {1000 * plain:.1f} plain"
-        # What is remembered holds however long a pass takes this time: numbers hang on it.
+        far, plain, fused = found
+        said = f"{error.format(far)}, {1000 * fused:.1f} ms {what}, {1000 * plain:.1f} plain"
+        # What is remembered holds however long it takes this time: numbers hang on it.
         choice = FusedChoice(bool(wanted) or key in known or fused < plain, said)
     if wanted is None:
         remembered.write(memory, {**known, key: choice})
     return choice
 
 
-def _compare(
-    generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype
-) -> tuple[float, float, float] | str:
-    """How far a fused first pass is from a plain one, and the seconds of both; or why there is none."""
-    one = draw_pass(generator, config, device, dtype, False)
-    plain, long = one(), seconds(one, device)
+def _measured(compare: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float] | str:
+    """What `compare` finds, or why it finds nothing."""
     try:
-        other = draw_pass(generator, config, device, dtype, True)
-        fused, less = other(), seconds(other, device)
+        return compare()
     except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
         return next(iter(str(problem).splitlines()), type(problem).__name__)
-    error = float((plain - fused).abs().sum() / plain.abs().sum())
-    return (error if error == error else float("inf")), long, less
+
+
+def _compare(
+    generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype
+) -> tuple[float, float, float]:
+    """How far a fused first pass is from a plain one, relative L1, and the seconds of both, plain first."""
+    one = draw_pass(generator, config, device, dtype, False)
+    plain, long = one(), seconds(one, device)
+    other = draw_pass(generator, config, device, dtype, True)
+    fused, less = other(), seconds(other, device)
+    return float((plain - fused).abs().sum() / plain.abs().sum()), long, less
 
 
 @torch.no_grad()
@@ -142,11 +200,15 @@ def draw_pass(
 
 def _key(generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype) -> str:
     g, latent, count = config.generator, config.latent, config.sampling.latents_per_tick
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     sizes = (
         f"{g.layers}x{g.dim}x{g.ffn_dim}, {count}x{latent.height}x{latent.width}, actions {bool(g.action)}"
     )
-    return f"{name}, torch {torch.__version__}, {dtype}, {_large(generator)}, {sizes}"
+    return f"{_device(device)}, {dtype}, {_large(generator)}, {sizes}"
+
+
+def _device(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, torch {torch.__version__}"
 
 
 def _large(generator: Generator) -> torch.dtype:
