@@ -24,10 +24,8 @@ MOST = 8
 """Parts at most in which the keys are."""
 MERGING = 0.02
 """What one part more takes to merge, of the time of a round of programs that read all keys."""
-PIECE = 64
-"""Keys that are multiplied at a time."""
-AMPLE = 160 * 1024
-"""Bytes of shared memory from which a kernel may load two pieces of keys ahead, and not one."""
+AMPLE = 164_000
+"""Bytes of shared memory from which a kernel may load two pieces of 128 keys ahead, and not one of 64."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -138,6 +136,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
     index = tiles.numbers.contiguous().expand(batch, heads, -1, -1)
     count = tiles.counts.contiguous().expand(batch, heads, -1)
     rows = max(16, triton.next_power_of_2(size))
+    ample = _shared_memory(q.device) >= AMPLE
     with torch.cuda.device_of(q):
         _attend[(*programs, parts)](
             q,
@@ -162,10 +161,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
             *index.stride()[:2],
             *count.stride()[:2],
             QUERIES=rows,
-            KEYS=min(PIECE, rows),
+            KEYS=min(128 if ample else 64, rows),
             CHANNELS=max(16, triton.next_power_of_2(channels)),
             num_warps=8 if rows == 128 else 4,
-            num_stages=3 if _shared_memory(q.device) >= AMPLE else 2,
+            num_stages=3 if ample else 2,
         )
     if parts == 1:
         return found[0]

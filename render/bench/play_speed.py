@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from playhead.engine.clock import Clock
+from playhead.engine.frame_copy import FrameCopy
 from playhead.engine.loop import Loop
 from playhead.engine.mailbox import Mailbox
 from playhead.engine.session import Session
@@ -158,12 +159,20 @@ def show(
 
 
 def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float]]:
-    """Seconds of each stage of a tick, each waited for: denoise, decode, copy to main memory, commit."""
+    """Seconds of each stage of a tick, each waited for: denoise, decode, copy to main memory, commit.
+
+    What play does of the next tick while a GPU is busy is done beforehand.
+    """
     state = world.new_state()
     enter(world, state, scene.context, [scene.seed])
     held = world.config.action.tensor(Action()).expand(1, world.config.sampling.latents_per_tick, -1)
     times: dict[str, list[float]] = {name: [] for name in ("denoise", "decode", "copy", "commit")}
     warm = settle(world)
+    copy = FrameCopy()
+
+    def fetch() -> None:
+        copy.start(state.frames)
+        copy.take()
 
     def timed(name: str, work: Callable[[], object]) -> None:
         began = time.perf_counter()
@@ -175,6 +184,8 @@ def bench_stages(world: World, scene: Scene, ticks: int) -> dict[str, list[float
     for tick in range(warm + ticks):
         timed("denoise", partial(world.denoise, state, held, [scene.seed], tick))
         timed("decode", lambda: world.decode(state))
-        timed("copy", lambda: state.frames.cpu())
+        timed("copy", fetch)
         timed("commit", lambda: world.commit(state))
+        if world.device.type == "cuda":
+            world.foresee(state, [scene.seed], tick + 1)
     return {name: values[warm:] for name, values in times.items()}
