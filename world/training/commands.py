@@ -142,15 +142,18 @@ def generator(
     film: Annotated[
         int, typer.Option(help="Games that film meanwhile, a core each; what they film joins in.", min=0)
     ] = 0,
-    muon: Annotated[bool, typer.Option(help="Muon for the matrices, else AdamW for all.")] = True,
+    optimizer: Annotated[
+        str, typer.Option(help="What matrices learn by: muon or adamw; the rest by adamw.")
+    ] = "muon",
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
     from playhead.world.training.pipeline import make_generator
     from playhead.world.training.run import Run
-    from playhead.world.training.train_generator import GeneratorTraining
+    from playhead.world.training.train_generator import OPTIMIZERS, GeneratorTraining, Optimizer
 
+    _one_of("optimizer", optimizer, OPTIMIZERS)
     settings = GeneratorTraining(
         clips=clips,
         length=length,
@@ -159,7 +162,7 @@ def generator(
         shift=shift,
         own_from=own_from,
         one_step=one_step,
-        muon=muon,
+        optimizer=cast(Optimizer, optimizer),
         compile=compile,
     )
     run = Run(out, steps=steps, minutes=minutes)

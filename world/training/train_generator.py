@@ -15,7 +15,7 @@ A share of the batches is of long clips, so that a far memory is learned.
 import random
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
@@ -38,6 +38,10 @@ from playhead.world.training.validation import Validation
 LEAST = 0.02
 """The lowest noise level (sigma) that is trained."""
 
+Optimizer = Literal["muon", "adamw"]
+"""What the matrices of the blocks learn by. All else learns by AdamW."""
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+
 
 class GeneratorTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` latents, on each GPU.
@@ -55,7 +59,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     long: float = 0.25
     long_length: int = 160
     learning_rate: float = 1e-3
-    muon: bool = True
+    optimizer: Optimizer = "muon"
     one_step: float = 0.6
     committed: float = 0.65
     anywhere: float = 0.15
@@ -204,10 +208,10 @@ def initialise(model: Generator) -> None:
 def optimizers(
     model: Generator, settings: GeneratorTraining, device: torch.device
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest (or for everything)."""
+    """The optimizer of the matrices of the blocks, AdamW for the rest (or for everything)."""
     matrices = [
         p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2
-    ] if settings.muon else []  # fmt: skip
+    ] if settings.optimizer != "adamw" else []  # fmt: skip
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     lr = settings.learning_rate

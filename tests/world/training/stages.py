@@ -19,7 +19,7 @@ from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Obje
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
-from playhead.world.training.train_generator import GeneratorTraining, train_generator
+from playhead.world.training.train_generator import GeneratorTraining, Optimizer, train_generator
 from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU
@@ -54,8 +54,8 @@ def autoencoder(run: Run, footage: Footage) -> LightTAE:
     return train_autoencoder(run, footage, CONFIG.autoencoder, settings, CPU)
 
 
-def generator(run: Run, footage: Footage, latents: Tensor, muon: bool = True) -> nn.Module:
-    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=muon)
+def generator(run: Run, footage: Footage, latents: Tensor, optimizer: Optimizer = "muon") -> nn.Module:
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, optimizer=optimizer)
     out = run.folder / "generator.safetensors"
     return train_generator(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
 
@@ -116,7 +116,7 @@ STAGES: dict[str, Stage] = {
     "sharpen": lambda run, footage, latents: sharpened(run, footage),
     "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
-    "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
+    "generator without Muon": partial(generator, optimizer="adamw"),
     "scorer": scorer,
     "scorer from an origin": partial(scorer, origin=2),
     **{f"distill {name}": partial(distilled, objective=name) for name in OBJECTIVES},
