@@ -143,7 +143,7 @@ def generator(
         int, typer.Option(help="Games that film meanwhile, a core each; what they film joins in.", min=0)
     ] = 0,
     optimizer: Annotated[
-        str, typer.Option(help="What matrices learn by: muon or adamw; the rest by adamw.")
+        str, typer.Option(help="What matrices learn by: muon, adamw or normuon; the rest by adamw.")
     ] = "muon",
     compile: Compile = True,
     device: Device = "auto",

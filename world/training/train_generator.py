@@ -31,6 +31,7 @@ from playhead.world.training.filming import Filming
 from playhead.world.training.footage import Footage
 from playhead.world.training.learner import Learner
 from playhead.world.training.muon import MatrixMuon
+from playhead.world.training.normuon import NorMuon
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.sequence import causal_attend, play_levels, shifted
 from playhead.world.training.validation import Validation
@@ -38,7 +39,7 @@ from playhead.world.training.validation import Validation
 LEAST = 0.02
 """The lowest noise level (sigma) that is trained."""
 
-Optimizer = Literal["muon", "adamw"]
+Optimizer = Literal["muon", "adamw", "normuon"]
 """What the matrices of the blocks learn by. All else learns by AdamW."""
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 
@@ -219,7 +220,8 @@ def optimizers(
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     ]
     if matrices:
-        found.append(MatrixMuon(matrices, lr))
+        kind = NorMuon if settings.optimizer == "normuon" else MatrixMuon
+        found.append(kind(matrices, lr))
     return found
 
 

@@ -117,6 +117,7 @@ STAGES: dict[str, Stage] = {
     "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
     "generator without Muon": partial(generator, optimizer="adamw"),
+    "generator by NorMuon": partial(generator, optimizer="normuon"),
     "scorer": scorer,
     "scorer from an origin": partial(scorer, origin=2),
     **{f"distill {name}": partial(distilled, objective=name) for name in OBJECTIVES},

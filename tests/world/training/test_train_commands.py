@@ -218,8 +218,9 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(
 ) -> None:
     assert train(commands.arguments("generator", tmp_path, steps=1))[0] == 0
     checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
-    without_muon = commands.arguments("generator", tmp_path, optimizer="adamw")
-    assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(without_muon))
+    for optimizer in ("adamw", "normuon"):
+        by_another = commands.arguments("generator", tmp_path, optimizer=optimizer)
+        assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(by_another))
     assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
     other_stage = commands.arguments("autoencoder", tmp_path)
     assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(other_stage))
