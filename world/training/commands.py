@@ -103,6 +103,9 @@ def autoencoder(
         bool, typer.Option("--decoder-only", help="Keep the encoder of --start, and with it the latents.")
     ] = False,
     clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
+    equivariance: Annotated[
+        float, typer.Option(help="Share of clips whose halved latents paint a halved picture.", min=0, max=1)
+    ] = 0.0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -111,7 +114,9 @@ def autoencoder(
     from playhead.world.training.pipeline import make_autoencoder
     from playhead.world.training.run import Run
 
-    settings = AutoencoderTraining(clips=clips, decoder_only=decoder_only, compile=compile)
+    settings = AutoencoderTraining(
+        clips=clips, decoder_only=decoder_only, equivariance=equivariance, compile=compile
+    )
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
 
 

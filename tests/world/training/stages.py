@@ -49,8 +49,8 @@ class Watched(Run):
         return sum(values[-count:]) / sum(values[:count])
 
 
-def autoencoder(run: Run, footage: Footage) -> LightTAE:
-    settings = AutoencoderTraining(clips=4, length=3, learning_rate=3e-3)
+def autoencoder(run: Run, footage: Footage, **shaping: float) -> LightTAE:
+    settings = AutoencoderTraining(clips=4, length=3, learning_rate=3e-3, **shaping)
     return train_autoencoder(run, footage, CONFIG.autoencoder, settings, CPU)
 
 
@@ -113,6 +113,7 @@ Stage = Callable[[Run, Footage, Tensor], object]
 
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
+    "autoencoder, equivariant": lambda run, footage, latents: autoencoder(run, footage, equivariance=0.5),
     "sharpen": lambda run, footage, latents: sharpened(run, footage),
     "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
