@@ -19,6 +19,7 @@ from playhead.world.lighttae import LightTAE, LightTAEConfig
 from playhead.world.training.equivariance import halves
 from playhead.world.training.footage import Footage, pixels
 from playhead.world.training.learner import Learner
+from playhead.world.training.masking import prefixes
 from playhead.world.training.muon import MatrixMuon
 from playhead.world.training.run import Run, trapezoid
 
@@ -31,6 +32,7 @@ class AutoencoderTraining(msgspec.Struct, frozen=True):
 
     `decoder_only`: the encoder, and with it the latents, stay what they were. `equivariance`: the share of
     clips whose halved latents are decoded too, to halved pictures (one clip at least, unless it is 0).
+    `mask_channels`: the share of clips that are rebuilt from the first few channels.
     """
 
     clips: int = 16
@@ -40,6 +42,7 @@ class AutoencoderTraining(msgspec.Struct, frozen=True):
     latent_pull: float = 1e-5
     decoder_only: bool = False
     equivariance: float = 0.0
+    mask_channels: float = 0.0
     compile: bool = True
 
 
@@ -61,6 +64,8 @@ def train_autoencoder(
         _begin_from(model, start, settings.decoder_only)
     elif settings.decoder_only:
         raise PlayheadError("--decoder-only needs weights to take the encoder from: give them by --start")
+    if settings.mask_channels:
+        _check_masking(settings, config)
     if settings.equivariance:
         _check_equivariance(settings, config, footage)
     acceleration.channels_innermost(model, device)
@@ -77,11 +82,11 @@ def train_autoencoder(
 
     halved = max(1, round(settings.equivariance * settings.clips)) if settings.equivariance else 0
 
-    def losses(clip: Tensor) -> dict[str, Tensor]:
+    def losses(clip: Tensor, stay: Tensor | None) -> dict[str, Tensor]:
         with torch.set_grad_enabled(not settings.decoder_only):
             z = encode_each(model, clip)
         noisy = z + settings.latent_noise * torch.randn_like(z)
-        rebuilt, _ = model.decoder(noisy)
+        rebuilt, _ = model.decoder(noisy if stay is None else noisy * stay)
         l2, l1 = picture_errors(rebuilt, clip)
         found = {"l2": l2, "l1": l1, "latent_size": z.float().square().mean()}
         if halved:
@@ -96,8 +101,11 @@ def train_autoencoder(
         draw = torch.manual_seed(step * run.world_size + run.rank)
         index = footage.clip_index(settings.clips, settings.length, draw)
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
+        stay = None
+        if settings.mask_channels:
+            stay = prefixes(settings.clips, config.latent_channels, settings.mask_channels, draw).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            found = step_losses(clip)
+            found = step_losses(clip, stay)
             loss = found["l2"] + L1_WEIGHT * found["l1"] + settings.latent_pull * found["latent_size"]
             if halved:
                 loss = loss + halved / settings.clips * found["coarse"]
@@ -106,6 +114,14 @@ def train_autoencoder(
         run.log(**found)
     learner.take_average()
     return model
+
+
+def _check_masking(settings: AutoencoderTraining, config: LightTAEConfig) -> None:
+    """Raises PlayheadError where the latents cannot be shaped, or have no channels to mask."""
+    if settings.decoder_only:
+        raise PlayheadError("--mask-channels shapes the latents, which --decoder-only keeps; leave one out")
+    if config.latent_channels < 2:
+        raise PlayheadError("--mask-channels leaves some of the channels out: use a recipe of 2 at least")
 
 
 def _check_equivariance(settings: AutoencoderTraining, config: LightTAEConfig, footage: Footage) -> None:

@@ -106,6 +106,9 @@ def autoencoder(
     equivariance: Annotated[
         float, typer.Option(help="Share of clips whose halved latents paint a halved picture.", min=0, max=1)
     ] = 0.0,
+    mask_channels: Annotated[
+        float, typer.Option(help="Share of clips rebuilt from the first few channels.", min=0, max=1)
+    ] = 0.0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -115,7 +118,11 @@ def autoencoder(
     from playhead.world.training.run import Run
 
     settings = AutoencoderTraining(
-        clips=clips, decoder_only=decoder_only, equivariance=equivariance, compile=compile
+        clips=clips,
+        decoder_only=decoder_only,
+        equivariance=equivariance,
+        mask_channels=mask_channels,
+        compile=compile,
     )
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
 

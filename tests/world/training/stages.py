@@ -114,6 +114,7 @@ Stage = Callable[[Run, Footage, Tensor], object]
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
     "autoencoder, equivariant": lambda run, footage, latents: autoencoder(run, footage, equivariance=0.5),
+    "autoencoder, masked": lambda run, footage, latents: autoencoder(run, footage, mask_channels=0.5),
     "sharpen": lambda run, footage, latents: sharpened(run, footage),
     "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
