@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from playhead.world import acceleration, checkpoint
 from playhead.world.errors import PlayheadError
 from playhead.world.lighttae import LightTAE, LightTAEConfig
+from playhead.world.training.equivariance import halves
 from playhead.world.training.footage import Footage, pixels
 from playhead.world.training.learner import Learner
+from playhead.world.training.masking import prefixes
 from playhead.world.training.muon import MatrixMuon
 from playhead.world.training.run import Run, trapezoid
 
@@ -28,7 +30,9 @@ L1_WEIGHT = 0.05
 class AutoencoderTraining(msgspec.Struct, frozen=True):
     """Settings of a run. A batch is `clips` clips of `length` frames, on each GPU.
 
-    `decoder_only`: the encoder, and with it the latents, stay what they were.
+    `decoder_only`: the encoder, and with it the latents, stay what they were. `equivariance`: the share of
+    clips whose halved latents are decoded too, to halved pictures (one clip at least, unless it is 0).
+    `mask_channels`: the share of clips that are rebuilt from the first few channels.
     """
 
     clips: int = 16
@@ -37,6 +41,8 @@ class AutoencoderTraining(msgspec.Struct, frozen=True):
     latent_noise: float = 0.05
     latent_pull: float = 1e-5
     decoder_only: bool = False
+    equivariance: float = 0.0
+    mask_channels: float = 0.0
     compile: bool = True
 
 
@@ -58,6 +64,10 @@ def train_autoencoder(
         _begin_from(model, start, settings.decoder_only)
     elif settings.decoder_only:
         raise PlayheadError("--decoder-only needs weights to take the encoder from: give them by --start")
+    if settings.mask_channels:
+        _check_masking(settings, config)
+    if settings.equivariance:
+        _check_equivariance(settings, config, footage)
     acceleration.channels_innermost(model, device)
     model.encoder.requires_grad_(not settings.decoder_only)
     taught = [p for p in model.parameters() if p.requires_grad]
@@ -70,12 +80,19 @@ def train_autoencoder(
             learner.keep(run.folder / "autoencoder.safetensors")
         return learner.state()
 
-    def losses(clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    halved = max(1, round(settings.equivariance * settings.clips)) if settings.equivariance else 0
+
+    def losses(clip: Tensor, stay: Tensor | None) -> dict[str, Tensor]:
         with torch.set_grad_enabled(not settings.decoder_only):
             z = encode_each(model, clip)
         noisy = z + settings.latent_noise * torch.randn_like(z)
-        rebuilt, _ = model.decoder(noisy)
-        return *picture_errors(rebuilt, clip), z.float().square().mean()
+        rebuilt, _ = model.decoder(noisy if stay is None else noisy * stay)
+        l2, l1 = picture_errors(rebuilt, clip)
+        found = {"l2": l2, "l1": l1, "latent_size": z.float().square().mean()}
+        if halved:
+            coarse_l2, coarse_l1 = picture_errors(*halves(model.decoder, z[:halved], clip[:halved]))
+            found["coarse"] = coarse_l2 + L1_WEIGHT * coarse_l1
+        return found
 
     step_losses = torch.compile(losses) if settings.compile and device.type == "cuda" else losses
     bf16 = acceleration.pick_dtype(device) == torch.bfloat16
@@ -84,14 +101,35 @@ def train_autoencoder(
         draw = torch.manual_seed(step * run.world_size + run.rank)
         index = footage.clip_index(settings.clips, settings.length, draw)
         clip = pixels(footage.frames[index.to(footage.frames.device)].to(device))
+        stay = None
+        if settings.mask_channels:
+            stay = prefixes(settings.clips, config.latent_channels, settings.mask_channels, draw).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            l2, l1, size = step_losses(clip)
-            loss = l2 + L1_WEIGHT * l1 + settings.latent_pull * size
+            found = step_losses(clip, stay)
+            loss = found["l2"] + L1_WEIGHT * found["l1"] + settings.latent_pull * found["latent_size"]
+            if halved:
+                loss = loss + halved / settings.clips * found["coarse"]
         loss.backward()
         learner.step(trapezoid(run.progress))
-        run.log(l2=l2, l1=l1, latent_size=size)
+        run.log(**found)
     learner.take_average()
     return model
+
+
+def _check_masking(settings: AutoencoderTraining, config: LightTAEConfig) -> None:
+    """Raises PlayheadError where the latents cannot be shaped, or have no channels to mask."""
+    if settings.decoder_only:
+        raise PlayheadError("--mask-channels shapes the latents, which --decoder-only keeps; leave one out")
+    if config.latent_channels < 2:
+        raise PlayheadError("--mask-channels leaves some of the channels out: use a recipe of 2 at least")
+
+
+def _check_equivariance(settings: AutoencoderTraining, config: LightTAEConfig, footage: Footage) -> None:
+    """Raises PlayheadError where the latents cannot be shaped, or not be halved."""
+    if settings.decoder_only:
+        raise PlayheadError("--equivariance shapes the latents, which --decoder-only keeps; leave one out")
+    if min(footage.frames.shape[1:3]) < 2 * config.space_factor:
+        raise PlayheadError("--equivariance halves the latents: use a recipe of 2 x 2 of them at least")
 
 
 def _begin_from(model: LightTAE, start: Path, decoder_only: bool) -> None:

@@ -103,6 +103,12 @@ def autoencoder(
         bool, typer.Option("--decoder-only", help="Keep the encoder of --start, and with it the latents.")
     ] = False,
     clips: Annotated[int, typer.Option(help="Clips a batch and GPU.", min=1)] = 16,
+    equivariance: Annotated[
+        float, typer.Option(help="Share of clips whose halved latents paint a halved picture.", min=0, max=1)
+    ] = 0.0,
+    mask_channels: Annotated[
+        float, typer.Option(help="Share of clips rebuilt from the first few channels.", min=0, max=1)
+    ] = 0.0,
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
@@ -111,7 +117,13 @@ def autoencoder(
     from playhead.world.training.pipeline import make_autoencoder
     from playhead.world.training.run import Run
 
-    settings = AutoencoderTraining(clips=clips, decoder_only=decoder_only, compile=compile)
+    settings = AutoencoderTraining(
+        clips=clips,
+        decoder_only=decoder_only,
+        equivariance=equivariance,
+        mask_channels=mask_channels,
+        compile=compile,
+    )
     make_autoencoder(recipe, footage, Run(out, steps=steps, minutes=minutes), settings, start, device)
 
 
@@ -142,15 +154,18 @@ def generator(
     film: Annotated[
         int, typer.Option(help="Games that film meanwhile, a core each; what they film joins in.", min=0)
     ] = 0,
-    muon: Annotated[bool, typer.Option(help="Muon for the matrices, else AdamW for all.")] = True,
+    optimizer: Annotated[
+        str, typer.Option(help="What matrices learn by: muon, adamw or normuon; the rest by adamw.")
+    ] = "muon",
     compile: Compile = True,
     device: Device = "auto",
 ) -> None:
     """Train the generator; the finished world is in OUT/world."""
     from playhead.world.training.pipeline import make_generator
     from playhead.world.training.run import Run
-    from playhead.world.training.train_generator import GeneratorTraining
+    from playhead.world.training.train_generator import OPTIMIZERS, GeneratorTraining, Optimizer
 
+    _one_of("optimizer", optimizer, OPTIMIZERS)
     settings = GeneratorTraining(
         clips=clips,
         length=length,
@@ -159,7 +174,7 @@ def generator(
         shift=shift,
         own_from=own_from,
         one_step=one_step,
-        muon=muon,
+        optimizer=cast(Optimizer, optimizer),
         compile=compile,
     )
     run = Run(out, steps=steps, minutes=minutes)

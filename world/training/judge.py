@@ -40,7 +40,7 @@ class Judge:
             length=settings.length,
             past=settings.past,
             learning_rate=settings.critic_rate,
-            muon=False,
+            optimizer="adamw",
             shift=settings.shift,
             compile=settings.compile,
         )

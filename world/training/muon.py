@@ -5,7 +5,7 @@ matrix to the momentum. A convolution's weight `(out, in, h, w)` is the matrix `
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ class MatrixMuon(torch.optim.Muon):
     matrices are many, and each by itself leaves a GPU idle. The matrices share the weights' memory, so the
     weights must stay where they are from here on.
     """
+
+    holds: ClassVar = {"momentum_buffer"}
+    """What there is of each weight beside itself, by name."""
 
     def __init__(self, weights: Iterable[nn.Parameter], learning_rate: float) -> None:
         self.weights = list(weights)
@@ -50,10 +53,21 @@ class MatrixMuon(torch.optim.Muon):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         ways = orthogonal(torch.stack(ahead), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        ways = self._scaled(held, ways)
         lr, size = group["lr"], max(matrices[0].shape)
         torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
         ways = ways.to(matrices[0].dtype).mul_(-lr * 0.2 * size**0.5)  # the step AdamW would make, by size
         torch._foreach_add_(matrices, list(ways.unbind()))
+
+    def _scaled(self, held: list[dict[str, Any]], ways: Tensor) -> Tensor:
+        """The orthogonal `ways` `(n, out, rest)` as they are gone; `held` is what there is of each."""
+        return ways
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with what a checkpoint holds. Raises ValueError if that is of another optimizer."""
+        if any(set(held) != self.holds for held in state_dict["state"].values()):
+            raise ValueError(f"the state is not of {type(self).__name__}")
+        super().load_state_dict(state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)

@@ -21,7 +21,13 @@ from playhead.world.training.footage import Footage
 from playhead.world.training.learner import Learner
 from playhead.world.training.origins import Origins, check_origin, with_origin
 from playhead.world.training.run import Run, trapezoid
-from playhead.world.training.train_generator import GeneratorTraining, initialise, noised, optimizers
+from playhead.world.training.train_generator import (
+    GeneratorTraining,
+    Optimizer,
+    initialise,
+    noised,
+    optimizers,
+)
 
 OLDEST = 1024
 """Ticks that a window's origin lies back at most, while a scorer is trained: the horizon of distillation."""
@@ -49,7 +55,7 @@ class ScorerTraining(msgspec.Struct, frozen=True):
     length: int = 24
     past: int = 8
     learning_rate: float = 5e-4
-    muon: bool = True
+    optimizer: Optimizer = "muon"
     shift: float = 3.0
     lowest: float = 0.02
     highest: float = 0.98
@@ -95,7 +101,7 @@ class Scorer:
     def learner(self) -> Learner:
         """Made when it is first asked for: a teacher needs none."""
         s = self.settings
-        flow = GeneratorTraining(learning_rate=s.learning_rate, muon=s.muon)
+        flow = GeneratorTraining(learning_rate=s.learning_rate, optimizer=s.optimizer)
         return Learner(self.model, optimizers(self.model, flow, self.device), decay=0.999)
 
     def levels(self, batch: int, clean: int, draw: torch.Generator) -> Tensor:

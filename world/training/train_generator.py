@@ -15,7 +15,7 @@ A share of the batches is of long clips, so that a far memory is learned.
 import random
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
@@ -31,12 +31,17 @@ from playhead.world.training.filming import Filming
 from playhead.world.training.footage import Footage
 from playhead.world.training.learner import Learner
 from playhead.world.training.muon import MatrixMuon
+from playhead.world.training.normuon import NorMuon
 from playhead.world.training.run import Run, trapezoid
 from playhead.world.training.sequence import causal_attend, play_levels, shifted
 from playhead.world.training.validation import Validation
 
 LEAST = 0.02
 """The lowest noise level (sigma) that is trained."""
+
+Optimizer = Literal["muon", "adamw", "normuon"]
+"""What the matrices of the blocks learn by. All else learns by AdamW."""
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 
 
 class GeneratorTraining(msgspec.Struct, frozen=True):
@@ -55,7 +60,7 @@ class GeneratorTraining(msgspec.Struct, frozen=True):
     long: float = 0.25
     long_length: int = 160
     learning_rate: float = 1e-3
-    muon: bool = True
+    optimizer: Optimizer = "muon"
     one_step: float = 0.6
     committed: float = 0.65
     anywhere: float = 0.15
@@ -204,10 +209,10 @@ def initialise(model: Generator) -> None:
 def optimizers(
     model: Generator, settings: GeneratorTraining, device: torch.device
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest (or for everything)."""
+    """The optimizer of the matrices of the blocks, AdamW for the rest (or for everything)."""
     matrices = [
         p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2
-    ] if settings.muon else []  # fmt: skip
+    ] if settings.optimizer != "adamw" else []  # fmt: skip
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     lr = settings.learning_rate
@@ -215,7 +220,8 @@ def optimizers(
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     ]
     if matrices:
-        found.append(MatrixMuon(matrices, lr))
+        kind = NorMuon if settings.optimizer == "normuon" else MatrixMuon
+        found.append(kind(matrices, lr))
     return found
 
 

@@ -19,7 +19,7 @@ from playhead.world.training.objectives import OBJECTIVES, DistillTraining, Obje
 from playhead.world.training.run import Run
 from playhead.world.training.scorer import ScorerTraining, train_scorer
 from playhead.world.training.sharpen import SharpenTraining, train_sharpness
-from playhead.world.training.train_generator import GeneratorTraining, train_generator
+from playhead.world.training.train_generator import GeneratorTraining, Optimizer, train_generator
 from playhead.world.training.train_inverse import InverseTraining, train_inverse
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU
@@ -49,13 +49,13 @@ class Watched(Run):
         return sum(values[-count:]) / sum(values[:count])
 
 
-def autoencoder(run: Run, footage: Footage) -> LightTAE:
-    settings = AutoencoderTraining(clips=4, length=3, learning_rate=3e-3)
+def autoencoder(run: Run, footage: Footage, **shaping: float) -> LightTAE:
+    settings = AutoencoderTraining(clips=4, length=3, learning_rate=3e-3, **shaping)
     return train_autoencoder(run, footage, CONFIG.autoencoder, settings, CPU)
 
 
-def generator(run: Run, footage: Footage, latents: Tensor, muon: bool = True) -> nn.Module:
-    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=muon)
+def generator(run: Run, footage: Footage, latents: Tensor, optimizer: Optimizer = "muon") -> nn.Module:
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, optimizer=optimizer)
     out = run.folder / "generator.safetensors"
     return train_generator(run, latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
 
@@ -113,10 +113,13 @@ Stage = Callable[[Run, Footage, Tensor], object]
 
 STAGES: dict[str, Stage] = {
     "autoencoder": lambda run, footage, latents: autoencoder(run, footage),
+    "autoencoder, equivariant": lambda run, footage, latents: autoencoder(run, footage, equivariance=0.5),
+    "autoencoder, masked": lambda run, footage, latents: autoencoder(run, footage, mask_channels=0.5),
     "sharpen": lambda run, footage, latents: sharpened(run, footage),
     "sharpen dreams": lambda run, footage, latents: sharpened(run, footage, dreamed=0.5),
     "generator": generator,
-    "generator without Muon": lambda run, footage, latents: generator(run, footage, latents, muon=False),
+    "generator without Muon": partial(generator, optimizer="adamw"),
+    "generator by NorMuon": partial(generator, optimizer="normuon"),
     "scorer": scorer,
     "scorer from an origin": partial(scorer, origin=2),
     **{f"distill {name}": partial(distilled, objective=name) for name in OBJECTIVES},

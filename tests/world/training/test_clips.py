@@ -89,7 +89,7 @@ def test_a_batch_stays_for_some_turns_once_own_predictions_enter(
 ) -> None:
     """Before `own_from` every step has a batch of its own; then only every so many-th, and what was found."""
     calls = watch(monkeypatch)
-    settings = GeneratorTraining(clips=3, length=8, own_from=0.5, turns=4, muon=False)
+    settings = GeneratorTraining(clips=3, length=8, own_from=0.5, turns=4, optimizer="adamw")
     train_generator(
         Watched(tmp_path, 24), latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU,
         tmp_path / "generator.safetensors",
@@ -155,7 +155,7 @@ def test_long_clips_are_drawn_where_episodes_are_long_enough(
 ) -> None:
     """As many of them as make about as many frames."""
     calls = watch(monkeypatch)
-    settings = GeneratorTraining(clips=6, length=8, long=0.5, long_length=long_length, muon=False)
+    settings = GeneratorTraining(clips=6, length=8, long=0.5, long_length=long_length, optimizer="adamw")
     train_generator(
         Watched(tmp_path, 16), latents, footage, CONFIG.generator, settings, CONFIG.sampling, CPU,
         tmp_path / "generator.safetensors",

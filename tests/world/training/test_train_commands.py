@@ -217,8 +217,11 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(
     commands: Commands, train: Callable[..., Any], tmp_path: Path
 ) -> None:
     assert train(commands.arguments("generator", tmp_path, steps=1))[0] == 0
-    without_muon = [*commands.arguments("generator", tmp_path), "--no-muon"]
-    assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(without_muon))
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    for optimizer in ("adamw", "normuon"):
+        by_another = commands.arguments("generator", tmp_path, optimizer=optimizer)
+        assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(by_another))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
     other_stage = commands.arguments("autoencoder", tmp_path)
     assert f"{tmp_path / 'checkpoint.pt'} cannot be resumed" in refusal(train(other_stage))
 
@@ -257,6 +260,7 @@ def test_footage_that_is_not_the_recipes_is_refused(
         ("autoencoder", {"recipe": "missing.toml"}, ["missing.toml is missing"]),
         ("autoencoder", {"footage": "nowhere"}, ["nowhere holds no .npz episodes", "train collect"]),
         ("generator", {"length": 13}, ["no episode is 13 frames long"]),
+        ("generator", {"optimizer": "sgd"}, ["no optimizer `sgd`", "choose among muon"]),
         ("inverse", {"device": "abacus"}, ["no usable device `abacus`"]),
         ("distill", {"world": "nowhere", "length": 10}, ["there is no world `nowhere`"]),
         ("distill", {"world": "w", "origin": 9}, ["an origin of 9 latents does not fit", "--origin 0 to 8"]),

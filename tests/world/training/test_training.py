@@ -17,7 +17,13 @@ from playhead.world.training.objectives import DistillTraining
 from playhead.world.training.run import trapezoid
 from playhead.world.training.sharpen import PatchCritic, SharpenTraining, train_sharpness
 from playhead.world.training.steady import FREE
-from playhead.world.training.train_generator import GeneratorTraining, Trainer, train_generator
+from playhead.world.training.train_generator import (
+    OPTIMIZERS,
+    GeneratorTraining,
+    Optimizer,
+    Trainer,
+    train_generator,
+)
 from tests.conftest import make_tiny_world
 from tests.world.training.runs import CONFIG, CPU, metrics
 from tests.world.training.stages import Watched, autoencoder, generator, resting, scorer
@@ -65,12 +71,12 @@ def test_the_autoencoder_learns_to_rebuild_footage(footage: Footage, tmp_path: P
     assert run.fall("l2") < 0.5
 
 
-@pytest.mark.parametrize("muon", [True, False], ids=["Muon", "AdamW"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_generator_learns_to_denoise(
-    muon: bool, footage: Footage, latents: Tensor, tmp_path: Path
+    optimizer: Optimizer, footage: Footage, latents: Tensor, tmp_path: Path
 ) -> None:
     run = Watched(tmp_path, steps=60)
-    generator(run, footage, latents, muon)
+    generator(run, footage, latents, optimizer)
     assert run.losses["loss"][0] == pytest.approx(1, abs=0.1)  # it begins by finding 0, of unit latents
     assert run.fall("loss") < 0.75
 
@@ -80,7 +86,7 @@ def test_whatever_it_predicts_the_generator_learns(
     predicts: Literal["flow", "change"], footage: Footage, latents: Tensor, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG.generator, predicts=predicts)
-    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, muon=False, own_from=1.0)
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=3e-3, optimizer="adamw", own_from=1.0)
     run = Watched(tmp_path, steps=60)
     train_generator(run, latents, footage, config, settings, CONFIG.sampling, CPU, tmp_path / "out")
     assert run.fall("loss") < 0.9
@@ -126,7 +132,7 @@ def test_the_generator_learns_what_the_buttons_do(footage: Footage, tmp_path: Pa
     """A frame is predicted best with what was held on the frame before it: neither later nor sooner."""
     lit = footage.actions[:-1, [0, 2, 6]].float()  # latents that show the three lamps and nothing else
     lamps = torch.cat([torch.zeros(1, 3), lit]).repeat(1, 3)[:, :8, None, None].expand(-1, -1, 4, 4)
-    settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, muon=False)
+    settings = GeneratorTraining(clips=6, length=8, learning_rate=1e-2, optimizer="adamw")
     run = Watched(tmp_path, steps=100)
     out = tmp_path / "generator.safetensors"
     trained = train_generator(run, lamps, footage, CONFIG.generator, settings, CONFIG.sampling, CPU, out)
