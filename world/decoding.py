@@ -73,16 +73,21 @@ class FrameDecoder:
             self.packed = PackedDecoder(self.network, self._latent.height, self._latent.width)
 
     @torch.no_grad()
-    def fuse(self, wanted: bool | None) -> FusedChoice:
-        """Has decodes fused where that is right and faster, or as is `wanted`; see `choose_fused_decoder`."""
+    def fuse(self, wanted: bool | None, tight: bool = False) -> FusedChoice:
+        """Has decodes fused where that is right and faster, or as is `wanted`; see `choose_fused_decoder`.
+
+        `tight`: there is little memory, and it is tried with small latents.
+        """
         self.fused = None
         if not isinstance(self.network, Decoder):
             return FusedChoice(False)
+        size = self._latent.height, self._latent.width
+        tried = [max(1, side // 4) if tight else side for side in size]
         draw = torch.Generator(self.device).manual_seed(0)
-        shape = 1, self._latents, *self._mean.shape[:1], self._latent.height, self._latent.width
+        shape = 1, self._latents, self._latent.channels, *tried
         drawn = torch.randn(shape, generator=draw, device=self.device)
         latents = (drawn * self._std + self._mean).to(self._dtype)
-        choice, self.fused = choose_fused_decoder(self.network, latents, wanted)
+        choice, self.fused = choose_fused_decoder(self.network, latents, size, wanted)
         return choice
 
     @contextmanager

@@ -261,7 +261,8 @@ class KVCache:
         Under a mask, a far ring that fills is read whole whatever the backend.
         """
         if self._fills and self.far is not None and layer in self.far.layers:
-            return attention(q, self.k[layer], self.v[layer], self._held)
+            end = self._held.shape[1]  # behind which there may be a spare slot
+            return attention(q, self.k[layer][:, :, :end], self.v[layer][:, :, :end], self._held)
         k, v = self.held(layer)
         if self.backend in SPARSE:
             return sparse_attention(q, k, v, self.backend, self.held_slots(layer))

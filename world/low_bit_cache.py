@@ -1,10 +1,10 @@
-"""A KV cache in fp8: every token's keys and values of a head in 8 bits, with one scale each.
+"""A KV cache in fp8: keys and values in 8 bits, half the memory of bfloat16.
 
-A frame takes a little more than half the memory of bfloat16. Attention reads the 8-bit numbers as they are:
-scores and weights are multiplied by the scales, and no widened copy is made. A GPU does that by a Triton
-kernel (`world.low_bit_cache_kernels`), once it was seen to agree with the twin, which widens and serves
-everywhere else. The kernel rounds queries and weights to fp8 too where that is faster: as far from the twin
-again as the twin is from a full cache.
+They are what they are, without a scale: fp8 (e4m3) goes from 0.002 to 448 at one precision, and keys are
+normed. What is beyond is cut off. Attention reads the 8-bit numbers as they are, and no widened copy is made.
+A GPU does that by a Triton kernel (`world.low_bit_cache_kernels`), once it was seen to agree with the twin,
+which widens and serves everywhere else. The kernel rounds queries and weights to fp8 too where that is
+faster: as far from the twin again as the twin is from a full cache.
 """
 
 import logging
@@ -21,14 +21,11 @@ from playhead.world.attention_check import shapes
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
 from playhead.world.kv_cache import KVCache
-from playhead.world.low_bit import quantise_fast
-from playhead.world.rounding import EIGHT_BIT, quantise
+from playhead.world.rounding import EIGHT_BIT, TOPS
 from playhead.world.timing import seconds
 
 CACHES = ("fp8",)
 """What `--cache` may say."""
-SCALE_BYTES = 4
-"""Of a token's keys, or values, of one head."""
 LIMITS = {False: 0.01, True: 0.05}
 """Relative L1 error against the twin up to which a kernel is right: without and with fp8 products."""
 ROOM = 128
@@ -39,13 +36,12 @@ products are in fp8."""
 TILES: tuple[Tile, ...] = tuple(
     (queries, keys, warps, stages, parts, products)
     for queries, keys, warps, stages, products in (
-        (128, 64, 8, 3, True),
+        (64, 128, 4, 3, True),
+        (128, 128, 8, 3, True),
         (64, 64, 4, 3, True),
-        (64, 32, 4, 4, True),
-        (128, 64, 8, 3, False),
         (64, 64, 4, 3, False),
     )
-    for parts in (1, 2, 4)
+    for parts in (1, 2, 4, 8)
 )
 
 
@@ -63,49 +59,49 @@ class CacheReader:
         products = ", fp8 products" if self.tile[5] else ""
         return f", in tiles of {self.tile[0]} x {self.tile[1]}, {self.tile[4]} parts{products}"
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor, v_scale: Tensor) -> Tensor:
-        """Attention of `(B, heads, queries, head_dim)` to fp8 `k`, `v` with scales `(B, heads, keys)`."""
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of `(B, heads, queries, head_dim)` to fp8 `k` and `v`."""
         if self.tile is None:
-            return twin(q, k, v, k_scale, v_scale)
+            return twin(q, k, v)
         from playhead.world.low_bit_cache_kernels import read_fp8
 
-        return read_fp8(q, k, v, k_scale, v_scale, *self.tile)
+        return read_fp8(q, k, v, *self.tile)
 
-    def put(self, x: Tensor, held: Tensor, scales: Tensor) -> None:
-        """Rounds `(B, heads, tokens, head_dim)` into a part of the cache and of its scales."""
-        if self.tile is not None:
-            from playhead.world.low_bit_cache_kernels import put_fp8
+    def put(self, x: Tensor, held: Tensor) -> None:
+        """Rounds `(B, heads, tokens, head_dim)` into a part of the cache."""
+        if self.tile is None:
+            held.copy_(rounded(x, held.dtype))
+            return
+        from playhead.world.low_bit_cache_kernels import put_fp8
 
-            return put_fp8(x, held, scales)
-        rounded, scale = quantise_fast(x.reshape(-1, x.shape[-1]), "fp8")
-        held.copy_(rounded.view(x.shape))
-        scales.copy_(scale.view(x.shape[:-1]))
+        put_fp8(x, held)
 
     def lay(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Places of zeros for keys and values `(..., tokens, head_dim)`, and for the scales of each.
+    ) -> tuple[Tensor, Tensor]:
+        """Places of zeros for keys and values `(..., tokens, head_dim)`.
 
         The kernel wants values by column, and room behind the last token.
         """
         *rest, tokens, size = shape
-        room = tokens if self.tile is None else -(-tokens // ROOM) * ROOM
-        k = torch.zeros((*rest, room, size), dtype=dtype, device=device)
         if self.tile is None:
-            v = torch.zeros_like(k)
-        else:
-            v = torch.zeros((*rest, size, room), dtype=dtype, device=device).transpose(-1, -2)
-        k_scale, v_scale = (torch.zeros((*rest, room), device=device) for _ in range(2))
-        return k[..., :tokens, :], v[..., :tokens, :], k_scale[..., :tokens], v_scale[..., :tokens]
+            k, v = (torch.zeros((*rest, tokens, size), dtype=dtype, device=device) for _ in range(2))
+            return k, v
+        room = -(-tokens // ROOM) * ROOM
+        k = torch.zeros((*rest, room, size), dtype=dtype, device=device)
+        v = torch.zeros((*rest, size, room), dtype=dtype, device=device).transpose(-1, -2)
+        return k[..., :tokens, :], v[..., :tokens, :]
 
 
-def twin(q: Tensor, k: Tensor, v: Tensor, k_scale: Tensor, v_scale: Tensor) -> Tensor:
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in fp8, what is beyond its range at its end."""
+    top = TOPS["fp8"]
+    return x.clamp(-top, top).to(dtype)
+
+
+def twin(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same as any device computes it, over widened keys and values."""
-    return attention(q, widen(k, k_scale, q.dtype), widen(v, v_scale, q.dtype))
-
-
-def widen(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (x.float() * scale.unsqueeze(-1)).to(dtype)
+    return attention(q, k.to(q.dtype), v.to(q.dtype))
 
 
 def check_cache(cache: str | None, attention: str | None = None) -> None:
@@ -153,23 +149,19 @@ def choose_reader(
 
 def _draw(
     config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dtype, shares: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, and keys and values as such a cache holds them; keys have a mean, as in play."""
     heads, queries, keys, size = shapes(config, tokens, shares)
     draw = torch.Generator(device).manual_seed(0)
     q = torch.randn((1, heads, queries, size), generator=draw, device=device).to(dtype)
-    k, v, k_scale, v_scale = CacheReader(TILES[0]).lay((1, heads, keys, size), EIGHT_BIT["fp8"], device)
-    for held, scales, mean in ((k, k_scale, 0.5), (v, v_scale, 0.0)):
-        x = torch.randn((1, heads, keys, size), generator=draw, device=device).add_(mean).to(dtype)
-        rounded, scale = quantise(x, "fp8")
-        held.copy_(rounded)
-        scales.copy_(scale.squeeze(-1))
-    return q, k, v, k_scale, v_scale
+    k, v = CacheReader(TILES[0]).lay((1, heads, keys, size), EIGHT_BIT["fp8"], device)
+    for held, mean in ((k, 0.5), (v, 0.0)):
+        x = torch.randn((1, heads, keys, size), generator=draw, device=device).add_(mean)
+        held.copy_(rounded(x, held.dtype))
+    return q, k, v
 
 
-def _measure(
-    tile: Tile, given: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tile, float | None, str]:
+def _measure(tile: Tile, given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tile, float | None, str]:
     """Seconds of a read by a kernel, None where it is wrong or cannot be used, and what was found."""
     reader, q = CacheReader(tile), given[0]
     few = [q[:, :, :256], *given[1:]]
@@ -194,7 +186,7 @@ def _key(config: WorldConfig, tokens: int, device: torch.device, dtype: torch.dt
 
 
 class LowBitCache(KVCache):
-    """A `KVCache` whose `k` and `v` are fp8, with scales float32 `(layers, B, heads, frames * tokens)`.
+    """A `KVCache` whose `k` and `v` are fp8.
 
     What comes is rounded when it is put; the sink's unmoved copy is what was left of it, in full.
     """
@@ -205,14 +197,14 @@ class LowBitCache(KVCache):
         self._dtype = self.sink_base.dtype
 
     def _place(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> None:
-        self.k, self.v, self.k_scale, self.v_scale = self._reader.lay(shape, dtype, device)
+        self.k, self.v = self._reader.lay(shape, dtype, device)
 
     def put(self, layer: int, k: Tensor, v: Tensor) -> None:
         n = self.tokens
-        for values, held, scales in ((k, self.k, self.k_scale), (v, self.v, self.v_scale)):
+        for values, held in ((k, self.k), (v, self.v)):
             for i, slot in enumerate(self.slots):
                 here, there = slice(i * n, (i + 1) * n), slice(slot * n, (slot + 1) * n)
-                self._reader.put(values[:, :, here], held[layer, :, :, there], scales[layer, :, :, there])
+                self._reader.put(values[:, :, here], held[layer, :, :, there])
 
     def own(self, layer: int) -> None:
         """There is no place for keys and values in full."""
@@ -220,66 +212,24 @@ class LowBitCache(KVCache):
     def held(self, layer: int) -> tuple[Tensor, Tensor]:
         """The keys and values that a layer reads, widened: for whoever is not the reader."""
         k, v = super().held(layer)
-        end = k.shape[2]
-        return (
-            widen(k, self.k_scale[layer, :, :, :end], self._dtype),
-            widen(v, self.v_scale[layer, :, :, :end], self._dtype),
-        )
+        return k.to(self._dtype), v.to(self._dtype)
 
     def read(self, layer: int, q: Tensor) -> Tensor:
         if self._fills and self.far is not None and layer in self.far.layers:
             return attention(q, *self._whole(layer), self._held)  # under a mask, which no kernel here knows
-        k, v = super().held(layer)
-        end = k.shape[2]
-        return self._reader(q, k, v, self.k_scale[layer, :, :, :end], self.v_scale[layer, :, :, :end])
+        return self._reader(q, *super().held(layer))
 
     def _whole(self, layer: int) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer, widened."""
-        return (
-            widen(self.k[layer], self.k_scale[layer], self._dtype),
-            widen(self.v[layer], self.v_scale[layer], self._dtype),
-        )
-
-    def _stored(self) -> tuple[Tensor, ...]:
-        return self.k, self.v, self.k_scale, self.v_scale
+        return self.k[layer].to(self._dtype), self.v[layer].to(self._dtype)
 
     def _set_sink(self, keys: Tensor) -> None:
-        rounded, scale = quantise_fast(keys.reshape(-1, self.head_dim), "fp8")
-        end = self.sink * self.tokens
-        self.k[..., :end, :] = rounded.view(keys.shape)
-        self.k_scale[..., :end] = scale.view(keys.shape[:-1])
+        self.k[..., : self.sink * self.tokens, :] = rounded(keys, self.k.dtype)
 
     def _keys(self, first: int, last: int) -> Tensor:
-        return widen(self.k[..., first:last, :], self.k_scale[..., first:last], self._dtype)
+        return self.k[..., first:last, :].to(self._dtype)
 
     def ordered(self, layer: int) -> tuple[Tensor, Tensor]:
         index = self._ordered_tokens()
         k, v = self._whole(layer)
         return k.index_select(2, index), v.index_select(2, index)
-
-    def _far_scales(self) -> list[Tensor]:
-        """Those of what the far ring holds."""
-        assert self.far is not None
-        part = slice(self.frames * self.tokens, (self.frames + self.distant) * self.tokens)
-        return [held[layer, :, :, part] for layer in self.far.layers for held in (self.k_scale, self.v_scale)]
-
-    def state(self) -> dict[str, Tensor | int]:
-        found = super().state()
-        held = found["k"]
-        assert isinstance(held, Tensor)
-        end = held.shape[3]
-        scales = {"k_scale": self.k_scale[..., :end].clone(), "v_scale": self.v_scale[..., :end].clone()}
-        far = {"far_scales": torch.stack(self._far_scales())} if self.far is not None else {}
-        return {**found, **scales, **far}
-
-    def load_state(self, state: dict[str, Tensor | int]) -> None:
-        super().load_state(state)
-        k_scale, v_scale = state["k_scale"], state["v_scale"]
-        assert isinstance(k_scale, Tensor) and isinstance(v_scale, Tensor)
-        self.k_scale[..., : k_scale.shape[3]] = k_scale
-        self.v_scale[..., : v_scale.shape[3]] = v_scale
-        if self.far is not None:
-            far = state["far_scales"]
-            assert isinstance(far, Tensor)
-            for mine, kept in zip(self._far_scales(), far, strict=True):
-                mine.copy_(kept)

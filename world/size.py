@@ -19,12 +19,12 @@ MAX_STEPS = 8
 def cache_bytes(config: "WorldConfig", itemsize: int, low_bit: bool = False) -> int:
     """Bytes of one session's KV cache, nearly all of its memory, in numbers of `itemsize` bytes.
 
-    `low_bit`: in numbers of 8 bits, with a scale for each token's of a head (`world.low_bit_cache`).
+    `low_bit`: in numbers of 8 bits (`world.low_bit_cache`).
     """
     g, latent, sampling = config.generator, config.latent, config.sampling
     tokens = (latent.height // g.patch) * (latent.width // g.patch)
     frames = sampling.window + (sampling.far.frames if sampling.far is not None else 0)
-    token = g.dim + 4 * g.heads if low_bit else g.dim * itemsize
+    token = g.dim * (1 if low_bit else itemsize)
     return 2 * g.layers * token * frames * tokens
 
 

@@ -10,15 +10,15 @@ from playhead.world.acceleration import recording
 COUNT = 3
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device, recorded: bool = True) -> float:
     """The shortest of a few times that `work` takes, after one that does not count.
 
-    On a GPU it is recorded as a CUDA graph where that can be done, as passes of play are: else a host that is
-    busy, or slow beside its GPU, decides.
+    On a GPU it is `recorded` as a CUDA graph where that can be done, as passes of play are: else a host that
+    is busy, or slow beside its GPU, decides. That takes its memory once more.
     """
     work()
     cuda = device.type == "cuda"
-    run = _recorded(work, device) if cuda else work
+    run = _recorded(work, device) if cuda and recorded else work
     times = []
     for _ in range(COUNT):
         if cuda:

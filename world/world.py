@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from playhead.world.encoding import FrameEncoder
 from playhead.world.errors import WorldError
 from playhead.world.experts import Experts
 from playhead.world.flow import Flow, expert_name
-from playhead.world.fused.choice import choose_fused
+from playhead.world.fused.choice import choose_fused, compiling
 from playhead.world.generator import Generator
 from playhead.world.lighttae import LightTAE
 from playhead.world.loading import load_models
@@ -109,15 +109,18 @@ class World(Ticks):
         if self._threads is not None and lay_out:
             with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies
                 self._pack(layers)
-        choice = choose_backend(config, self.tokens, self.device, dtype, attention, shares)
-        self.attention, self.attention_findings = choice.backend, choice.findings
-        self.cache = cache
-        self.reader = choose_reader(config, self.tokens, self.device, dtype, shares) if cache else None
+        ahead = fused is not False and plan is None  # within a budget there may be no room for it
+        shown = self.frame_decoder.network
+        with compiling(generator, config, shown, dtype) if ahead else nullcontext():
+            choice = choose_backend(config, self.tokens, self.device, dtype, attention, shares)
+            self.attention, self.attention_findings = choice.backend, choice.findings
+            self.cache = cache
+            self.reader = choose_reader(config, self.tokens, self.device, dtype, shares) if cache else None
         self.fused = choose_fused(generator, config, self.device, dtype, fused)
         if not cpu:
             self._flow.fuse(self.fused.fused)
         decodes = ranks is None or ranks.rank == 0
-        self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False)
+        self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False, tight=plan is not None)
         for model in models:
             model.shares = self.split
         self.turn = threading.Lock()

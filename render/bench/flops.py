@@ -27,7 +27,7 @@ class Operations(NamedTuple):
 def count(world: World, scene: Scene) -> dict[str, Operations]:
     """Operations of each stage of a tick that finds every memory full: denoise, decode, commit."""
     state = world.new_state()
-    state.graphs.enabled = False  # what a recorded graph does is not counted
+    state.graphs.enabled = state.decoding.enabled = False  # what a recorded graph does is not counted
     if state.passes is not None:
         state.passes.graphs.enabled = False
     enter(world, state, scene.context, [scene.seed])

@@ -12,9 +12,9 @@ modest = settings(max_examples=60, deadline=None)
 fars = st.builds(FarMemory, frames=st.integers(1, 4), every=st.integers(1, 5), layers=st.just((1,)))
 
 
-def new_cache(window: int, far: FarMemory, padded: bool = False) -> KVCache:
+def new_cache(window: int, far: FarMemory, padded: bool = False, spare: int = 0) -> KVCache:
     sizes = {"layers": LAYERS, "batch": 1, "heads": HEADS, "tokens": TOKENS, "head_dim": WIDTH}
-    return KVCache(**sizes, frames=window, sink=0, far=far, padded=padded)
+    return KVCache(**sizes, frames=window, sink=0, far=far, padded=padded, spare=spare)
 
 
 def pass_over(cache: KVCache, frame: int) -> None:
@@ -86,11 +86,17 @@ def test_a_pass_that_is_done_again_moves_nothing_twice(far: FarMemory, ticks: in
 
 
 @modest
-@given(window=st.integers(2, 6), far=fars, ticks=st.integers(1, 60), again=st.integers(0, 60))
+@given(
+    window=st.integers(2, 6),
+    far=fars,
+    ticks=st.integers(1, 60),
+    again=st.integers(0, 60),
+    spare=st.integers(0, 1),
+)
 def test_a_ring_that_is_padded_while_it_fills_reads_the_same_at_few_places(
-    window: int, far: FarMemory, ticks: int, again: int
+    window: int, far: FarMemory, ticks: int, again: int, spare: int
 ) -> None:
-    plain, padded = new_cache(window, far), new_cache(window, far, padded=True)
+    plain, padded = new_cache(window, far), new_cache(window, far, padded=True, spare=spare)
     padded.v.fill_(9.0)  # what is not held may be anything
     draw, graph_key, state = torch.Generator().manual_seed(0), set(), {}
     for tick in range(ticks):

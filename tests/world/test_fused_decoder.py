@@ -61,6 +61,9 @@ class Shifted:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
 
+    def compile(self, latents: torch.Tensor) -> None:
+        """There is nothing to compile."""
+
     def __call__(self, latents: torch.Tensor, memory: Memory | None) -> tuple[torch.Tensor, Memory]:
         pixels, carried = self._decoder(latents, memory)
         return in_grey_levels((pixels + self.off / 255).clamp(0, 1)), carried
@@ -87,7 +90,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 def take(world: World, monkeypatch: pytest.MonkeyPatch, off: int, times: tuple[float, float]) -> bool:
     """Whether decodes are fused, of which the fused ones are so far off; `times`: seconds plain and fused."""
     left = list(times)
-    monkeypatch.setattr(choice, "seconds", lambda work, device: left.pop(0))
+    monkeypatch.setattr(choice, "seconds", lambda work, device, recorded: left.pop(0))
     monkeypatch.setattr(Shifted, "off", off)
     return world.frame_decoder.fuse(None).fused
 
@@ -103,7 +106,7 @@ def test_the_faster_right_way_is_taken_and_kept(small_world: World, monkeypatch:
 def test_one_that_is_slower_or_unwanted_is_left(small_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not take(small_world, monkeypatch, 0, (2.0, 3.0))
     assert not small_world.frame_decoder.fuse(False).fused
-    monkeypatch.setattr(choice, "seconds", lambda work, device: 1.0)
+    monkeypatch.setattr(choice, "seconds", lambda work, device, recorded: 1.0)
     monkeypatch.setattr(Shifted, "off", 9)
     with pytest.raises(WorldError, match=r"--fused is refused here: 9\.\d+ of 255 .*; leave it out"):
         small_world.frame_decoder.fuse(True)

@@ -4,12 +4,14 @@ What is fused has to make of an input what the plain way does, but for rounding,
 found is remembered in the user's folder, so that later loads take the same way.
 """
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from playhead.world import remembered
 from playhead.world.action_module import ActionMemory
@@ -70,12 +72,12 @@ def choose_fused(
 
 
 def choose_fused_decoder(
-    decoder: Decoder, latents: Tensor, wanted: bool | None = None
+    decoder: Decoder, latents: Tensor, size: tuple[int, int], wanted: bool | None = None
 ) -> tuple[FusedChoice, FusedDecoder | None]:
     """The same for a tiny autoencoder's decoder, and what it is fused to.
 
-    `latents` `(1, F, C, h, w)`: what it is tried with. Raises WorldError where a fused one is wanted and is
-    wrong.
+    `latents` `(1, F, C, h, w)`: what it is tried with, which may be smaller than those of play, of `size`.
+    Raises WorldError where a fused one is wanted and is wrong.
     """
     device, dtype = latents.device, latents.dtype
     if not ops.available(device) or not fits(decoder):
@@ -86,18 +88,51 @@ def choose_fused_decoder(
     def compare(timed: bool) -> tuple[float, float, float]:
         _, memory = decoder(latents, None)
         found.append(FusedDecoder(decoder))
+        found[0].compile(latents)
         return _both_ways(
             lambda: in_grey_levels(decoder(latents, memory)[0]).float(),
             lambda: found[0](latents, memory)[0].float(),
             lambda plain, fused: (plain - fused).abs().mean(),
             device if timed else None,
+            recorded=False,  # there may be no room for what it takes once more
         )
 
     widths = "x".join(map(str, decoder.config.decoder_widths))
-    key = f"{_device(device)}, {dtype}, decoder {widths}, {'x'.join(map(str, latents.shape[1:]))}"
+    shape = "x".join(map(str, (*latents.shape[1:3], *size)))
+    key = f"{_device(device)}, {dtype}, decoder {widths}, {shape}"
     said = "{:.3f} of 255 grey levels from plain"
     choice = _choose(wanted, key, compare, LIMIT_PICTURES, said, "a decode")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the plain way took is not taken again
     return choice, (found or [FusedDecoder(decoder)])[0] if choice.fused else None
+
+
+@contextlib.contextmanager
+def compiling(
+    generator: Generator, config: WorldConfig, decoder: nn.Module, dtype: torch.dtype
+) -> Iterator[None]:
+    """Meanwhile the kernels that are about to be compared are compiled, on a thread of their own.
+
+    Raises nothing: who compares will meet what fails again.
+    """
+    device, latent = next(generator.parameters()).device, config.latent
+
+    @torch.no_grad()
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            if isinstance(decoder, Decoder) and fits(decoder) and decoder[-1].weight.device == device:
+                shape = 1, config.sampling.latents_per_tick, latent.channels, latent.height, latent.width
+                FusedDecoder(decoder).compile(torch.empty(shape, device=device, dtype=dtype))
+            draw_pass(generator, config, device, dtype, True)()
+
+    thread = threading.Thread(target=work, daemon=True)
+    if ops.available(device):
+        thread.start()
+    try:
+        yield
+    finally:
+        if thread.ident is not None:
+            thread.join()
 
 
 def _choose(
@@ -163,12 +198,13 @@ def _both_ways(
     fused: Callable[[], Tensor],
     apart: Callable[[Tensor, Tensor], Tensor],
     timed: torch.device | None,
+    recorded: bool = True,
 ) -> tuple[float, float, float]:
     """How far what is made fused is from what is made plain, and, if `timed` on a device, seconds of both."""
     error = float(apart(plain(), fused()))
     if timed is None:
         return error, 0.0, 0.0
-    return error, seconds(plain, timed), seconds(fused, timed)
+    return error, seconds(plain, timed, recorded), seconds(fused, timed, recorded)
 
 
 @torch.no_grad()

@@ -5,13 +5,17 @@ pixel of twice the size four differ. What a `MemBlock` reads of its past is read
 pixels' own convolution is taken of each position while it is at hand, and nine of those are summed after.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from playhead.world import acceleration
 from playhead.world.lighttae import Decoder, MemBlock, Memory, TGrow
 
 try:
@@ -73,6 +77,23 @@ class FusedDecoder:
         frames = self._pixels(x).unflatten(0, (n, -1))
         return (frames if memory is not None else frames[:, self._factor - 1 :]), carried
 
+    def compile(self, latents: Tensor) -> None:
+        """Has the kernels compiled that such latents run, side by side: one by one they take ten seconds."""
+        n, t, _, height, width = latents.shape
+        first = self._first[1]
+        assert isinstance(first, nn.Conv2d)
+        x = latents.new_empty((n * t, height, width, first.out_channels))
+        runs: dict[object, Callable[[], object]] = {}
+        for stage in self._stages:
+            if isinstance(stage, _Block):
+                runs |= stage.runs(x, n)
+            else:
+                runs[stage] = partial(stage, x)
+                x = x.new_empty(stage.shape(x))
+        runs["pixels"] = partial(self._pixels, x)
+        with ThreadPoolExecutor(acceleration.cores()) as pool:
+            list(pool.map(lambda run: run(), runs.values()))
+
 
 class _Block:
     """A `MemBlock`."""
@@ -85,6 +106,15 @@ class _Block:
     def __call__(self, x: Tensor, before: Tensor) -> Tensor:
         """Pictures `(images, H, W, C)`, each session's one after the other; `before`: what preceded them."""
         return self._third(self._second(self._first(x, before=before)), adds=x)
+
+    def runs(self, x: Tensor, sessions: int) -> dict[object, Callable[[], object]]:
+        """Its kernels over pictures like `x`, by what other blocks have them in common by."""
+        before = x[:sessions]
+        return {
+            (x.shape, 1): partial(self._first, x, before=before),
+            (x.shape, 2): partial(self._second, x),
+            (x.shape, 3): partial(self._third, x, adds=x),
+        }
 
 
 class _Pixels:
@@ -113,7 +143,7 @@ class _Pixels:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Convolution:
     """Weights `(groups, K, N)` of a convolution of C channels to N, and what is done beside it.
 
@@ -151,6 +181,12 @@ class _Convolution:
         weight = joined.reshape(groups, -1, joined.shape[-1]).to(conv.weight.dtype)
         return cls(weight.contiguous(), times=grow.stride, grows=grows, relu=False)
 
+    def shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        """That of what comes of pictures."""
+        images, height, width, _ = x.shape
+        scale = 2 if self.grows else 1
+        return images * self.times, height * scale, width * scale, self.weight.shape[2]
+
     def __call__(self, x: Tensor, before: Tensor | None = None, adds: Tensor | None = None) -> Tensor:
         """Of pictures `(images, H, W, C)`.
 
@@ -167,7 +203,7 @@ class _Convolution:
             kind = torch.float32 if x.dtype == torch.float32 else torch.float16
             out = x.new_empty(shape, dtype=kind)
         else:
-            out = x.new_empty((images * self.times, height * scale, width * scale, n))
+            out = x.new_empty(self.shape(x))
         rows, columns, warps, stages = _tile(n) if not planes else (128, n, 4, 3)
         grid = -(-positions // rows) * (n // columns), groups
         given = [x if one is None else one for one in (before, self.bias, adds, self.products)]

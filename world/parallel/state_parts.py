@@ -84,8 +84,6 @@ def _cut(split: Split, name: str) -> tuple[int, int] | None:
     if not name.startswith("/cache/"):
         return None
     first = 3 if name.startswith("/cache/far") else 2  # where heads stand, tokens behind them
-    if name == "/cache/far_scales":
-        first = 2
     return (first, split.cache_heads) if split.by_heads else (first + 1, split.cache_tokens)
 
 
