@@ -57,6 +57,11 @@ def installed_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return found[0].transpose(1, 2), found[1]
 
 
+def require(backend: str) -> None:
+    """Raises RuntimeError where the package of a backend is not there, or for another torch."""
+    _kernel(backend)
+
+
 def _first(found: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Some releases return the logarithms of the sums of weights too."""
     return found[0] if isinstance(found, tuple) else found

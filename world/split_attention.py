@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from playhead.world.fused.ops import merge_parts
-from playhead.world.installed_attention import installed_sums
+from playhead.world.installed_attention import installed_sums, require
 
 PARTS = {f"split{parts}": parts for parts in (2, 3, 4, 6, 8)}
 """How many parts, by the name of the backend."""
@@ -30,6 +30,7 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     parts, attend = PARTS.get(backend, 0), attend_with_sums
     if not parts:
         parts, attend = FLASH_PARTS[backend], installed_sums
+        require("flash4")  # also where it will not be asked: else it would be taken for right without it
     if batch > 1 or k.shape[2] % parts:
         return F.scaled_dot_product_attention(q, k, v)
     k, v = (x.unflatten(2, (parts, -1)).squeeze(0).transpose(0, 1) for x in (k, v))

@@ -149,3 +149,16 @@ def test_flex_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = choose_backend(CONFIG, 24, CPU, torch.float32, "flex")
     module._flex.cache_clear()
     assert choice.backend == "flex" and len(asked) == 1
+
+
+@pytest.mark.parametrize("keys", [24, 25])
+def test_keys_in_parts_want_the_package_even_where_they_are_read_in_one_piece(
+    keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be found right where keys cannot be cut evenly, and fail in play where they can."""
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    installed._kernel.cache_clear()
+    q, k = torch.randn(1, 2, 4, 16), torch.randn(1, 2, keys, 16)
+    for backend in FLASH_PARTS:
+        with pytest.raises(RuntimeError, match="FlashAttention 4 cannot be loaded"):
+            attention(q, k, k, backend=backend)
