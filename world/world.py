@@ -116,11 +116,13 @@ class World(Ticks):
             self.attention, self.attention_findings = choice.backend, choice.findings
             self.cache = cache
             self.reader = choose_reader(config, self.tokens, self.device, dtype, shares) if cache else None
-        self.fused = choose_fused(generator, config, self.device, dtype, fused)
+        self.fused = choose_fused(generator, config, self.device, dtype, fused, recorded=plan is None)
         if not cpu:
             self._flow.fuse(self.fused.fused)
         decodes = ranks is None or ranks.rank == 0
         self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False, tight=plan is not None)
+        if self.device.type == "cuda":  # what was tried takes more than play does
+            torch.cuda.empty_cache()
         for model in models:
             model.shares = self.split
         self.turn = threading.Lock()

@@ -103,6 +103,21 @@ def test_the_faster_right_way_is_taken_and_kept(small_world: World, monkeypatch:
     assert decoder.fused is None and not take(small_world, monkeypatch, 0, (3.0, 2.0))
 
 
+def test_what_is_found_within_a_budget_is_not_kept(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found with small pictures, of which other things decide."""
+    monkeypatch.setattr(choice, "seconds", lambda work, device, recorded: left.pop(0))
+    left = [2.0, 3.0]
+    assert not small_world.frame_decoder.fuse(None, tight=True).fused
+    left = [3.0, 2.0]
+    assert small_world.frame_decoder.fuse(None).fused, "and what is found with those of play is"
+    left = []
+    assert (
+        small_world.frame_decoder.fuse(None, tight=True).fused and small_world.frame_decoder.fuse(None).fused
+    )
+
+
 def test_one_that_is_slower_or_unwanted_is_left(small_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not take(small_world, monkeypatch, 0, (2.0, 3.0))
     assert not small_world.frame_decoder.fuse(False).fused

@@ -53,11 +53,13 @@ def choose_fused(
     device: torch.device,
     dtype: torch.dtype,
     wanted: bool | None = None,
+    recorded: bool = True,
 ) -> FusedChoice:
     """The faster right way for a world whose passes are those of `generator`, or the one that is `wanted`.
 
-    Outside CUDA, and where there is no Triton, all passes are plain. Raises WorldError where fused ones are
-    wanted and cannot be had, or are wrong.
+    `recorded`: passes may be recorded to be timed, as those of play are. Outside CUDA, and where there is no
+    Triton, all passes are plain. Raises WorldError where fused ones are wanted and cannot be had, or are
+    wrong.
     """
     if not ops.available(device):
         if wanted:
@@ -67,8 +69,8 @@ def choose_fused(
         return FusedChoice(False)
     limit = LIMIT_4_BITS if _large(generator) == PRECISIONS["nvfp4"] else LIMIT
     key = _key(generator, config, device, dtype)
-    compare = partial(_compare, generator, config, device, dtype)
-    return _choose(wanted, key, compare, limit, "relative L1 error {:.4f}", "a pass")
+    compare = partial(_compare, generator, config, device, dtype, recorded)
+    return _choose(wanted, key, compare, limit, "relative L1 error {:.4f}", "a pass", keep=recorded)
 
 
 def choose_fused_decoder(
@@ -101,9 +103,8 @@ def choose_fused_decoder(
     shape = "x".join(map(str, (*latents.shape[1:3], *size)))
     key = f"{_device(device)}, {dtype}, decoder {widths}, {shape}"
     said = "{:.3f} of 255 grey levels from plain"
-    choice = _choose(wanted, key, compare, LIMIT_PICTURES, said, "a decode")
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # what the plain way took is not taken again
+    keep = latents.shape[-2:] == size
+    choice = _choose(wanted, key, compare, LIMIT_PICTURES, said, "a decode", keep)
     return choice, (found or [FusedDecoder(decoder)])[0] if choice.fused else None
 
 
@@ -142,12 +143,13 @@ def _choose(
     limit: float,
     error: str,
     what: str,
+    keep: bool,
 ) -> FusedChoice:
     """The faster right way by what was found for `key` before, or by `compare`: its error, and seconds plain
     and fused of `what`, if it is told to take them.
 
     What is remembered holds however long it takes this time, since numbers hang on it; but it has to be right
-    again.
+    again. What was found on the way of a world within a budget, or of small pictures, is not for `keep`.
     """
     if wanted is False:
         return FusedChoice(False, "plain, as asked")
@@ -168,7 +170,7 @@ def _choose(
         far, plain, fused = found
         said = f"{error.format(far)}, {1000 * fused:.1f} ms {what}, {1000 * plain:.1f} plain"
         choice = FusedChoice(bool(wanted) or fused < plain, said)
-    if wanted is None:
+    if wanted is None and keep:
         remembered.write(memory, {**known, key: choice})
     return choice
 
@@ -182,7 +184,12 @@ def _measured(compare: Callable[[], tuple[float, float, float]]) -> tuple[float,
 
 
 def _compare(
-    generator: Generator, config: WorldConfig, device: torch.device, dtype: torch.dtype, timed: bool
+    generator: Generator,
+    config: WorldConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    recorded: bool,
+    timed: bool,
 ) -> tuple[float, float, float]:
     """How far a fused first pass is from a plain one, relative L1, and the seconds of both, plain first."""
     return _both_ways(
@@ -190,6 +197,7 @@ def _compare(
         draw_pass(generator, config, device, dtype, True),
         lambda plain, fused: (plain - fused).abs().sum() / plain.abs().sum(),
         device if timed else None,
+        recorded,
     )
 
 
@@ -198,7 +206,7 @@ def _both_ways(
     fused: Callable[[], Tensor],
     apart: Callable[[Tensor, Tensor], Tensor],
     timed: torch.device | None,
-    recorded: bool = True,
+    recorded: bool,
 ) -> tuple[float, float, float]:
     """How far what is made fused is from what is made plain, and, if `timed` on a device, seconds of both."""
     error = float(apart(plain(), fused()))

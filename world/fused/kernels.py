@@ -12,14 +12,20 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def scaled(value, scale, WHOLE: tl.constexpr):  # noqa: ANN201
+    """Numbers as multiples of a scale."""
+    value *= 1.0 / scale
+    if WHOLE:  # to the nearest, the even one of two: what adding a number as large as that leaves
+        value = (value + 12582912.0) - 12582912.0
+    return value
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def round_row(value, top, least, WHOLE: tl.constexpr):  # noqa: ANN201
     """A row as multiples of its scale, `top` at most, and that scale: `world.rounding.quantise`."""
     scale = tl.maximum(tl.max(tl.abs(value), 0), least) / top
     scale += tl.sum(value - value, 0)  # which a maximum would lose: one of a row is no number, so none is
-    value *= 1.0 / scale
-    if WHOLE:  # to the nearest, the even one of two: what adding a number as large as that leaves
-        value = (value + 12582912.0) - 12582912.0
-    return value, scale
+    return scaled(value, scale, WHOLE), scale
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -81,20 +87,37 @@ def add_norm(
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def gelu_round(x, found, scales, d, top, least, WHOLE: tl.constexpr, BLOCK: tl.constexpr) -> None:
-    """GELU by tanh of rows `(R, d)`, in 8 bits as by `round_row`, and the `scales` of the rows."""
-    row = tl.program_id(0)
-    column = tl.arange(0, BLOCK)
-    here = column < d
-    at = row.to(tl.int64) * d + column
+def gelu_of(x, at, here):  # noqa: ANN201
+    """GELU by tanh of numbers of a row, rounded as the row is, float32."""
     value = tl.load(x + at, here, 0.0).to(tl.float32)
     # tanh(u) is 2 / (1 + exp(-2 u)) - 1, and so GELU x / (1 + exp(-2 u))
     twice = 1.5957691216057308 * (value + 0.044715 * value * value * value)
     value = value / (1.0 + tl.exp(-twice))
-    value = value.to(x.dtype.element_ty).to(tl.float32)
-    value, of_row = round_row(value, top, least, WHOLE)
-    tl.store(scales + row, of_row)
-    tl.store(found + at, value.to(found.dtype.element_ty), here)
+    return value.to(x.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def gelu_round(
+    x, found, scales, d, top, least, WHOLE: tl.constexpr, BLOCK: tl.constexpr, REST: tl.constexpr
+) -> None:
+    """GELU by tanh of rows `(R, d)`, in 8 bits, and the `scales` of the rows, as `quantise` has them.
+
+    A row is BLOCK numbers and up to REST more, since what fills it up to a power of two would take as long.
+    """
+    row = tl.program_id(0)
+    at = row.to(tl.int64) * d + tl.arange(0, BLOCK)
+    rest = BLOCK + tl.arange(0, REST)
+    here = rest < d
+    rest += row.to(tl.int64) * d
+    value, more = gelu_of(x, at, tl.arange(0, BLOCK) < d), gelu_of(x, rest, here)
+    largest = tl.maximum(tl.max(tl.abs(value), 0), tl.max(tl.abs(more), 0))
+    scale = tl.maximum(largest, least) / top
+    # What a maximum would lose: one of a row is no number, so none is.
+    scale += tl.sum(value - value, 0) + tl.sum(more - more, 0)
+    tl.store(scales + row, scale)
+    value, more = scaled(value, scale, WHOLE), scaled(more, scale, WHOLE)
+    tl.store(found + at, value.to(found.dtype.element_ty), tl.arange(0, BLOCK) < d)
+    tl.store(found + rest, more.to(found.dtype.element_ty), here)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]

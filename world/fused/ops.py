@@ -117,7 +117,7 @@ def gelu_round(x: Tensor, precision: str) -> Rounded:
     r, d = x.shape
     found = torch.empty_like(x, dtype=EIGHT_BIT[precision])
     scales = x.new_empty((r, 1), dtype=torch.float32)
-    block = _power(d)
+    block = max(1, _power(d + 1) // 2)  # the power of two up to d
     _run(
         "gelu_round",
         (r,),
@@ -129,6 +129,7 @@ def gelu_round(x: Tensor, precision: str) -> Rounded:
         LEAST,
         WHOLE=precision == "int8",
         BLOCK=block,
+        REST=_power(max(1, d - block)),
         num_warps=min(16, max(4, block // 1024)),
     )
     return Rounded(found, scales)
