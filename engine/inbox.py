@@ -18,7 +18,7 @@ class Inbox:
     """
 
     def __init__(self, refusal: Callable[[], Exception]) -> None:
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | _Loan] = queue.SimpleQueue()
         self._refusal, self._closed = refusal, False
         self._lock = threading.Lock()
         self._left = 0  # commands that are not carried out yet
@@ -32,10 +32,21 @@ class Inbox:
         with self._lock:
             return not self._left and not self._closed and self.turn.acquire(blocking=False)
 
+    def lend_later(self, take: Callable[[], bool], answer: "Future[Answer]") -> "Future[Answer]":
+        """The same once all is done that was asked before: `take` is called with the turn.
+
+        It says whether it hands the turn on to another thread, which then has to release it. `answer`: who
+        waits for it.
+        """
+        self.put(_Loan(take, answer))
+        if self._closed:
+            self._refuse()
+        return answer
+
     def __len__(self) -> int:
         return self._commands.qsize()
 
-    def put(self, command: Command) -> None:
+    def put(self, command: "Command | _Loan") -> None:
         with self._lock:
             self._left += 1
         self._commands.put(command)
@@ -60,10 +71,16 @@ class Inbox:
     def obey(self) -> None:
         """Carries out the next command, as soon as there is one and nobody else has the turn."""
         command = self._commands.get()
+        self.turn.acquire()
+        handed_on = False
         try:
-            with self.turn:
+            if isinstance(command, _Loan):
+                handed_on = command.take()
+            else:
                 command()
         finally:
+            if not handed_on:
+                self.turn.release()
             with self._lock:
                 self._left -= 1
 
@@ -82,7 +99,7 @@ class Inbox:
                 command = self._commands.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(command, _PendingCommand) and not command.answer.done():
+            if isinstance(command, _PendingCommand | _Loan) and not command.answer.done():
                 command.answer.set_exception(self._refusal())
 
 
@@ -95,3 +112,11 @@ class _PendingCommand:
 
     def __call__(self) -> None:
         self.obey()
+
+
+@dataclass(frozen=True)
+class _Loan:
+    """What another thread is to do, once it is its turn; somebody waits for it."""
+
+    take: Callable[[], bool]
+    answer: Future[Any]

@@ -32,8 +32,9 @@ class LentSession:
         sample: Callable[[], float],
         played: "Callable[[Action, np.ndarray, float, Callable[[Tick], None]], None]",
         back: Callable[[bool], None],
+        answer: "Future[None] | None" = None,
     ) -> None:
-        self.session, self.answer = session, Future[None]()
+        self.session, self.answer = session, answer or Future[None]()
         self._actions, self._each = actions, each
         self._sample, self._played, self._back = sample, played, back
         self._next = 0

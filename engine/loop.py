@@ -195,17 +195,6 @@ class Loop:
         `source`: whose actions they are, for the timeline.
         """
         asked = time.perf_counter()
-        crew = self._stepper.crew
-        if crew is not None and self._pace.lockstep and self._inbox.lend():
-            session = self._session
-
-            def played(
-                action: "Action", frames: np.ndarray, sampled: float, receive: Callable[[Tick], None]
-            ) -> None:
-                self._take(action, source, session.steps, frames, sampled, receive=receive)
-
-            lent = LentSession(session, actions, each, sample=self._sample, played=played, back=self._go_on)
-            return crew.submit(lent)
 
         def play(session: "Session") -> None:
             began = time.perf_counter() - max(0.0, self._finished_at - asked)
@@ -219,7 +208,46 @@ class Loop:
                     receive=lambda tick: each(tick, time.perf_counter() - began),
                 )
 
-        return self.ask(play)
+        crew = self._stepper.crew
+        if crew is None or not self._pace.lockstep:
+            return self.ask(play)
+        if self._inbox.lend():
+            return crew.submit(self._lent(actions, each, source))
+        answer: Future[None] = Future()
+
+        def take() -> bool:
+            if self._pace.lockstep:
+                crew.submit(self._lent(actions, each, source, answer))
+                return True
+            try:  # what was asked before has it go on by itself
+                play(self._session)
+            except Exception as error:
+                self._pace.resync()
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+            return False
+
+        return self._inbox.lend_later(take, answer)
+
+    def _lent(
+        self,
+        actions: "Sequence[Action]",
+        each: Callable[[Tick, float], None],
+        source: str,
+        answer: "Future[None] | None" = None,
+    ) -> LentSession:
+        """The session for some steps, for who has its turn."""
+        session = self._session
+
+        def played(
+            action: "Action", frames: np.ndarray, sampled: float, receive: Callable[[Tick], None]
+        ) -> None:
+            self._take(action, source, session.steps, frames, sampled, receive=receive)
+
+        return LentSession(
+            session, actions, each, sample=self._sample, played=played, back=self._go_on, answer=answer
+        )
 
     def _sample(self) -> float:
         """When the next of some steps is begun. LoopError where none may be."""

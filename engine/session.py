@@ -180,7 +180,7 @@ class Session:
         world = sessions[0].world
         for session in sessions:
             session.finish()
-        rows = torch.cat([s._rows(action) for s, action in zip(sessions, actions, strict=True)])
+        rows = world.config.action.tensor(*actions).expand(-1, world.config.sampling.latents_per_tick, -1)
         if world.wide is not None:
             return Session._step_wide(sessions, rows)
         with world.turn:

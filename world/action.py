@@ -123,10 +123,10 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     def check(self, action: Action) -> None:
         """Raises ActionError for a name that this space does not have, or an axis beyond its ends."""
-        unknown = sorted(action.buttons - set(self.buttons)) or sorted(set(action.axes) - set(self.axes))
+        unknown = action.buttons.difference(self.buttons) or action.axes.keys() - self.axes
         if unknown:
             known = ", ".join(self.names) or "none"
-            raise ActionError(f"this world has no button or axis `{unknown[0]}`; it has {known}")
+            raise ActionError(f"this world has no button or axis `{min(unknown)}`; it has {known}")
         for name, value in action.axes.items():
             if not -1 <= value <= 1:
                 raise ActionError(f"the axis `{name}` is at {value}; it goes from -1 to 1")
@@ -176,8 +176,9 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         axes = (self.axis_scale * action.axes.get(name, 0.0) for name in self.axes)
         return [*map(float, held), *axes]
 
-    def tensor(self, action: Action) -> "Tensor":
-        """What the generator is given, `(1, 1, inputs)` float32."""
+    def tensor(self, *actions: Action) -> "Tensor":
+        """What the generator is given of each of some actions, `(n, 1, inputs)` float32."""
         import torch
 
-        return torch.tensor(self.condition(action), dtype=torch.float32)[None, None]
+        rows = [self.condition(action) for action in actions]
+        return torch.tensor(rows, dtype=torch.float32).view(len(rows), 1, -1)

@@ -1,5 +1,6 @@
 """A session whose steps a crew plays: those that its own loop plays, and the loop goes on after them."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from playhead.engine.crew import Crew
 from playhead.engine.loop import Loop, LoopError
 from playhead.engine.session import Session
 from playhead.engine.tick import SingleStepper, Tick
+from playhead.engine.tuning import Tuning
 from playhead.world.action import Action
 from playhead.world.context import Context
 from playhead.world.errors import PlayheadError
@@ -105,3 +107,51 @@ def test_an_action_that_the_world_has_not_plays_nothing_and_the_loop_goes_on(
         answer.result(30)
     assert not stepper.passes
     assert [tick.number for tick, _ in steps(loop, [RIGHT])] == [1]
+
+
+def test_steps_asked_for_while_something_else_is_under_way_are_lent_after_it(begin: Begin) -> None:
+    """Played by the loop itself they would have passes of their own, beside those of all others."""
+    stepper, let_go, order = CrewStepper(lambda: order.append("pass")), threading.Event(), []
+    loop = begin(stepper)
+
+    def hold(session: Session) -> int:
+        let_go.wait(30)
+        order.append("asked before")
+        return session.tick
+
+    before = loop.ask(hold)
+    told: list[Tick] = []
+    answer = loop.step([RIGHT, NOTHING], lambda tick, seconds: told.append(tick), "bridge")
+    after = loop.ask(lambda session: session.tick)
+    assert not answer.done()
+    let_go.set()
+    answer.result(30)
+    assert (before.result(30), after.result(30)) == (0, 2)
+    assert order == ["asked before", "pass", "pass"] and [tick.number for tick in told] == [1, 2]
+    assert can_lend(loop)
+
+
+def test_a_loop_that_is_to_go_on_by_itself_by_then_plays_them_itself(begin: Begin) -> None:
+    stepper, let_go = CrewStepper(), threading.Event()
+    loop = begin(stepper)
+    loop.ask(lambda session: let_go.wait(30))
+    loop.tune(Tuning(lockstep=False, paused=True))
+    answer = loop.step([RIGHT], lambda tick, seconds: None, "bridge")
+    wrong = loop.step([Action(frozenset({"fly"}))], lambda tick, seconds: None, "bridge")
+    let_go.set()
+    answer.result(30)
+    with pytest.raises(PlayheadError, match="fly"):
+        wrong.result(30)
+    assert not stepper.passes and loop.ask(lambda session: session.tick).result(30) == 1
+
+
+def test_steps_that_wait_for_a_loop_that_ends_are_refused(begin: Begin) -> None:
+    stepper, let_go = CrewStepper(), threading.Event()
+    loop = begin(stepper)
+    loop.ask(lambda session: let_go.wait(30))
+    answer = loop.step([RIGHT], lambda tick, seconds: None, "bridge")
+    loop.stop()
+    let_go.set()
+    with pytest.raises(LoopError, match="the session ended"):
+        answer.result(30)
+    assert loop.wait(30) and not stepper.passes
