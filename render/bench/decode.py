@@ -1,8 +1,7 @@
 """What each of a world's decoders takes and gives: time, memory, and PSNR against its full Wan VAE.
 
 All decode the same latents, tick by tick: those of a session, or random ones where weights are random. As in
-play, fused on a GPU too, but that nothing is recorded as a CUDA graph, nor laid out for a CPU, as a small
-world's own decoder is.
+play, but that nothing is laid out for a CPU, as a small world's own decoder is.
 """
 
 import time
@@ -186,19 +185,35 @@ def _measure(
 
 
 def _decode(decoder: FrameDecoder, latents: list[Tensor]) -> tuple[list[float], list[Tensor], Memory]:
-    """Seconds of each tick after the first few, all frames in main memory, and what is carried at the end."""
+    """Seconds of each tick after the first few, all frames in main memory, and what is carried at the end.
+
+    Once there is a memory a decode goes from buffers to buffers, as a session's does.
+    """
     times, frames = [], []
-    memory: Memory | None = None
-    for z in latents:
+    held, graphs = latents[0].clone(), acceleration.Graphs(latents[0].device)
+    shown, memory = decoder.pictures(held, None)
+    frames.append(shown[0].cpu())
+    memory = [part.clone() for part in memory]
+    shown = torch.empty(0, device=held.device)
+
+    def work() -> None:
+        nonlocal shown
+        found, carried = decoder.pictures(held, memory)
+        if shown.shape != found.shape:
+            shown = torch.empty_like(found)
+        shown.copy_(found)
+        for kept, part in zip(memory, carried, strict=True):
+            kept.copy_(part)
+
+    for z in latents[1:]:
+        held.copy_(z)
         _wait(z.device)
         began = time.perf_counter()
-        shown, carried = decoder.pictures(z, memory)
-        memory = [part.clone() for part in carried]  # as a session's own
+        graphs.run("decode", work)
         _wait(z.device)
         times.append(time.perf_counter() - began)
         frames.append(shown[0].cpu())
-    assert memory is not None
-    return times[WARM:], frames, memory
+    return times[WARM - 1 :], frames, memory
 
 
 def _psnr(frames: list[Tensor], wanted: list[Tensor]) -> tuple[float, float]:
