@@ -8,7 +8,7 @@ everywhere else the twin computes the same numbers the long way, which is slower
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -30,6 +30,9 @@ SCALES = ("_scale", "_scale_2")
 """What the keys of scales have more than those of their weights."""
 LIMIT = 0.02
 """Relative L1 error against the twin up to which a kernel is right: those of fp8 sum in about 14 bits."""
+FEW_CHANNELS = 2048
+"""Of fewer a square layer stays in full where others are fp8: its product is slower in fp8, of 1,536 on an
+H200 by a third, since it leaves multiprocessors idle either way."""
 FEWEST_ROWS = 32
 """torch's product of int8 refuses fewer than 17 rows on a GPU."""
 
@@ -111,9 +114,28 @@ def shapes(block: Block, of_context: bool = False) -> Kinds:
     }
 
 
+def stays_full(kind_shapes: Sequence[tuple[int, int]], precision: str) -> bool:
+    """Whether such layers, which serve as one product, are left as they are where others are low bit."""
+    (out, inside), *more = kind_shapes
+    return precision == "fp8" and not more and out == inside < FEW_CHANNELS
+
+
+def number_type(
+    kind_shapes: Sequence[tuple[int, int]], precision: str | None, dtype: torch.dtype
+) -> torch.dtype:
+    """That of the weights of such layers in a world in `dtype`."""
+    return dtype if precision is None or stays_full(kind_shapes, precision) else PRECISIONS[precision]
+
+
+def rounded_parts(block: Block, precision: str) -> dict[str, tuple[nn.Linear, ...]]:
+    """Those of `parts` that are low bit in that precision."""
+    kinds = shapes(block)
+    return {kind: many for kind, many in parts(block).items() if not stays_full(kinds[kind], precision)}
+
+
 def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
-    products = [many for block in generator.blocks for many in parts(block).values()]
+    products = [many for block in generator.blocks for many in rounded_parts(block, precision).values()]
     sizes = [(sum(len(layer.weight) for layer in many), many[0].weight.shape[1]) for many in products]
     if precision == "nvfp4":
         return sum(rows * columns * itemsize - nvfp4.packed_bytes(rows, columns) for rows, columns in sizes)
@@ -155,7 +177,7 @@ def place(
             if precision is None:
                 full += [called[kind] for kind in ("qkv", "o", "ffn in", "ffn out")]
             else:
-                for kind, layers in parts(block).items():
+                for kind, layers in rounded_parts(block, precision).items():
                     described = pool.map(
                         lambda part: (tuple(part.weight.shape), tensor_digest(part.weight)), layers
                     )

@@ -156,11 +156,12 @@ def test_the_layers_through_which_every_token_goes_are_low_bit_and_their_full_we
     full = World.load(tiny_world_folder, "cpu", torch.float32)
     assert not low_bit_layers(full.generator)
     layers = low_bit_layers(low.generator)
-    assert {kind for _, kind in layers} == {"qkv", "o", "ffn in", "ffn out"} and len(layers) == 4 * 2
-    assert all(map(quantised, layers.values()))
+    square = precision != "fp8"  # of few channels such layers are slower in fp8
+    assert {kind for _, kind in layers} == {"qkv", "ffn in", "ffn out"} | ({"o"} if square else set())
+    assert len(layers) == (3 + square) * 2 and all(map(quantised, layers.values()))
     d, config = low.config.generator.dim, low.config.generator
-    numbers = config.layers * (4 * d * d + 2 * d * config.ffn_dim)
-    rows = config.layers * (5 * d + config.ffn_dim)
+    numbers = config.layers * ((3 + square) * d * d + 2 * d * config.ffn_dim)
+    rows = config.layers * ((4 + square) * d + config.ffn_dim)
     saved = 3 * numbers - 4 * rows
     if precision == "nvfp4":  # half a byte each; a tile of scales a layer, these being small
         saved = 4 * numbers - numbers // 2 - 512 * len(layers) - 4 * rows
@@ -185,7 +186,8 @@ def test_cross_attention_is_low_bit_too(
     save_world_config(random_world("causal-forcing", small=True))
     worlds = [World.load("causal-forcing-tiny", "cpu", torch.float32, precision=p) for p in (None, precision)]
     kinds = {kind for _, kind in low_bit_layers(worlds[1].generator)}
-    assert kinds == {"qkv", "o", "cross q", "cross o", "ffn in", "ffn out"}
+    square = {"o", "cross q", "cross o"}  # of few channels they are slower in fp8
+    assert kinds == {"qkv", "ffn in", "ffn out"} | (square if precision != "fp8" else set())
     full, low = (Session(world, random_context(world.config), 1).step(Action()) for world in worlds)
     assert 0 < np.abs(full.astype(int) - low).mean() < (24 if precision == "nvfp4" else 12)
 
@@ -295,3 +297,14 @@ def test_a_world_of_either_kind_plays_in_low_bit(precision: str, one_pass: bool,
         session.step(Action(frozenset({"forward"})))
     wanted, found = (torch.from_numpy(session.latents) for session in sessions)
     assert 0 < apart(found, wanted) < 0.2
+
+
+def test_square_layers_of_few_channels_stay_full_in_fp8_alone() -> None:
+    """Those of 1,536 are slower so on a GPU that has nearly as many multiprocessors as they have tiles."""
+    square, wide, joined = [(1536, 1536)], [(8960, 1536)], [(1536, 1536)] * 3
+    assert low_bit.number_type(square, "fp8", torch.bfloat16) == torch.bfloat16
+    for many, precision in (
+        (square, "int8"), (square, "nvfp4"), (wide, "fp8"), (joined, "fp8"), ([(5120, 5120)], "fp8"),
+    ):  # fmt: skip
+        assert low_bit.number_type(many, precision, torch.bfloat16) == low_bit.PRECISIONS[precision]
+    assert low_bit.number_type(wide, None, torch.float32) == torch.float32

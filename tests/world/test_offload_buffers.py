@@ -18,7 +18,7 @@ from playhead.world.offload.carriers import ThreadCarrier
 from playhead.world.offload.slab import ALIGNMENT, MappedSlab, PackedSlab, SlabLayout
 from tests.conftest import THOROUGH
 
-LAYOUT = SlabLayout({"qkv": ((2, 3), (2, 3), (2, 3)), "o": ((5, 7),)}, torch.float32)
+LAYOUT = SlabLayout({"qkv": ((2, 3), (2, 3), (2, 3)), "o": ((5, 7),)}, lambda _: torch.float32)
 CPU = torch.device("cpu")
 
 

@@ -22,8 +22,10 @@ def needs(layers: int = 30, generators: int = 1, slab: int = 80, of_context: int
         weights=70 * MB,
         cache=2500 * MB,
         work=900 * MB,
-        layout=SlabLayout({"ffn in": ((slab, MB // 2),)}, torch.bfloat16),
-        contexts=SlabLayout({"cross k": ((of_context, MB // 2),)} if of_context else {}, torch.bfloat16),
+        layout=SlabLayout({"ffn in": ((slab, MB // 2),)}, lambda _: torch.bfloat16),
+        contexts=SlabLayout(
+            {"cross k": ((of_context, MB // 2),)} if of_context else {}, lambda _: torch.bfloat16
+        ),
         layers=layers,
         generators=generators,
         laid_out=0,

@@ -20,7 +20,7 @@ from playhead.world.offload.carriers import StreamCarrier
 from playhead.world.offload.slab import MappedSlab, PackedSlab, SlabLayout
 from tests.conftest import THOROUGH
 
-LAYOUT = SlabLayout({"o": ((5, 7),)}, torch.float32)
+LAYOUT = SlabLayout({"o": ((5, 7),)}, lambda _: torch.float32)
 CPU = torch.device("cpu")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from playhead.world.low_bit import PRECISIONS, Kinds, shapes
+from playhead.world.low_bit import Kinds, number_type, rounded_parts, shapes
 from playhead.world.offload.slab import SlabLayout
 from playhead.world.size import cache_bytes
 
@@ -78,11 +78,12 @@ def count_needs(
 ) -> Needs:
     """Counts them; the models may be on the meta device. `sessions`: bytes for caches, at least one's."""
     block, size = generators[0].blocks[0], dtype.itemsize
-    layout = SlabLayout(shapes(block), PRECISIONS[precision] if precision else dtype)
-    contexts = SlabLayout(shapes(block, of_context=True), dtype)
+    layout = SlabLayout(shapes(block), lambda many: number_type(many, precision, dtype))
+    contexts = SlabLayout(shapes(block, of_context=True), lambda _: dtype)
     kinds: Kinds = {**shapes(block), **shapes(block, of_context=True)}
     large = sum(out * inside for many in kinds.values() for out, inside in many) * generators[0].config.layers
-    scales = 4 * sum(out for many in shapes(block).values() for out, _ in many) if precision else 0
+    rounded = rounded_parts(block, precision).values() if precision else ()
+    scales = 4 * sum(layer.out_features for many in rounded for layer in many)
     weights = sum(p.numel() for p in autoencoder.parameters()) * size
     for model in generators:
         weights += (sum(p.numel() for p in model.parameters()) - large) * size

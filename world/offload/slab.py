@@ -1,6 +1,6 @@
 """Slabs: the large weights of one block side by side in one buffer, so that they are moved by one copy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple, Protocol
 
@@ -25,13 +25,20 @@ class WeightPlace(NamedTuple):
 class SlabLayout:
     """Where the weights of every block lie, by kind. `size`: bytes of a slab."""
 
-    def __init__(self, kinds: Mapping[str, Sequence[tuple[int, int]]], dtype: torch.dtype) -> None:
-        """`kinds`: shapes `(out, in)` of the layers that serve as one product, side by side."""
+    def __init__(
+        self,
+        kinds: Mapping[str, Sequence[tuple[int, int]]],
+        number_type: Callable[[Sequence[tuple[int, int]]], torch.dtype],
+    ) -> None:
+        """`kinds`: shapes `(out, in)` of the layers that serve as one product, side by side; `number_type`:
+        that of their weights.
+        """
         self.places: dict[str, WeightPlace] = {}
         self.size = 0
         for kind, shapes in kinds.items():
             rows = tuple(out for out, _ in shapes)
             shape = (sum(rows), shapes[0][1])
+            dtype = number_type(shapes)
             self.places[kind] = WeightPlace(self.size, shape, dtype, rows)
             self.size += -(-prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
