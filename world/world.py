@@ -1,5 +1,6 @@
 """A world: a loaded generator and autoencoder, made ready for a device. Its ticks are `world.ticks`."""
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,8 @@ class World(Ticks):
         decodes = ranks is None or ranks.rank == 0
         self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False, tight=plan is not None)
         if self.device.type == "cuda":  # what was tried takes more than play does
+            if plan is not None:
+                gc.collect()  # an error on the way may hold it in a circle
             torch.cuda.empty_cache()
         for model in models:
             model.shares = self.split
