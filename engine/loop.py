@@ -243,7 +243,7 @@ class Loop:
         def played(
             action: "Action", frames: np.ndarray, sampled: float, receive: Callable[[Tick], None]
         ) -> None:
-            self._take(action, source, session.steps, frames, sampled, receive=receive)
+            self._take(action, source, session.steps, frames, sampled, receive=receive, publish=False)
 
         return LentSession(
             session, actions, each, sample=self._sample, played=played, back=self._go_on, answer=answer
@@ -259,6 +259,7 @@ class Loop:
         """After the session was lent."""
         if broke_off:
             self._pace.resync()
+        self._publish()
         self._inbox.turn.release()
 
     def _run(self) -> None:
@@ -329,8 +330,12 @@ class Loop:
         late: float = 0.0,
         key: float | None = None,
         receive: Callable[[Tick], None] | None = None,
+        publish: bool = True,
     ) -> None:
-        """Takes in a tick that was played: for the timeline, for those who look, for the pace."""
+        """Takes in a tick that was played: for the timeline, for those who look, for the pace.
+
+        Of several in a row the last one is to `publish`.
+        """
         session, pace = self._session, self._pace
         pace.waiting = False
         ready = pace.clock.now()
@@ -348,7 +353,8 @@ class Loop:
         self._played += 1
         self._held = action.in_words()
         pace.add(sampled, ready, key)
-        self._publish()
+        if publish:
+            self._publish()
 
     def _enter(self, session: "Session") -> None:
         self._session, self.world = session, session.world
