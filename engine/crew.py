@@ -1,7 +1,7 @@
 """Sessions in lockstep whose steps one thread plays: a pass for all that are asked for one.
 
 A loop of its own for every session costs a tick several changes of threads, which is more than its share of a
-wide pass on a GPU. While a session stands still and nothing else is asked of it, its loop lends it here.
+wide pass on a GPU. While a session stands still its loop lends it here, after what was asked of it before.
 """
 
 import contextlib
@@ -56,13 +56,17 @@ class Crew:
         self._thread: threading.Thread | None = None
 
     def submit(self, steps: LentSteps) -> "Future[None]":
-        """Has the steps played, together with others'. For any thread."""
+        """Has the steps played, together with others'. For any thread.
+
+        Raises RuntimeError, and has taken nothing, where no thread can be had for it.
+        """
         answer = steps.answer
         with self._lock:
-            self._asked.put(steps)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="crew", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="crew", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._asked.put(steps)
         return answer
 
     def _run(self) -> None:

@@ -75,7 +75,7 @@ class Inbox:
         handed_on = False
         try:
             if isinstance(command, _Loan):
-                handed_on = command.take()
+                handed_on = command.handed_on()
             else:
                 command()
         finally:
@@ -83,6 +83,9 @@ class Inbox:
                 self.turn.release()
             with self._lock:
                 self._left -= 1
+        if handed_on:
+            with self.turn:  # whose thread this is may not go on, nor end, while another has its turn
+                pass
 
     def wake(self) -> None:
         """Lets `obey` return, with nothing to do."""
@@ -120,3 +123,11 @@ class _Loan:
 
     take: Callable[[], bool]
     answer: Future[Any]
+
+    def handed_on(self) -> bool:
+        """Takes it, and says whether the turn was handed on."""
+        try:
+            return self.take()
+        except Exception as error:
+            self.answer.set_exception(error)
+            return False

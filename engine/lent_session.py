@@ -61,8 +61,11 @@ class LentSession:
 
     def give_back(self, error: BaseException | None) -> None:
         self._back(error is not None)
-        for tick, seconds in self._ticks:
-            self._each(tick, seconds)
+        try:
+            for tick, seconds in self._ticks:
+                self._each(tick, seconds)
+        except BaseException as problem:  # who is told of them is nothing that others' steps may end by
+            error = error or problem
         if error is not None:
             self.answer.set_exception(error)
         else:

@@ -212,7 +212,11 @@ class Loop:
         if crew is None or not self._pace.lockstep:
             return self.ask(play)
         if self._inbox.lend():
-            return crew.submit(self._lent(actions, each, source))
+            try:
+                return crew.submit(self._lent(actions, each, source))
+            except BaseException:
+                self._inbox.turn.release()
+                raise
         answer: Future[None] = Future()
 
         def take() -> bool:

@@ -155,3 +155,66 @@ def test_steps_that_wait_for_a_loop_that_ends_are_refused(begin: Begin) -> None:
     with pytest.raises(LoopError, match="the session ended"):
         answer.result(30)
     assert loop.wait(30) and not stepper.passes
+
+
+def test_a_loop_does_not_end_while_its_session_is_lent(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped right after it handed its session on, it waits for the tick under way."""
+    passing, let_pass, let_go, stopped = (threading.Event() for _ in range(4))
+    loop = begin(CrewStepper(lambda: (passing.set(), let_pass.wait(30))))
+    publish = loop._publish
+
+    def late() -> None:
+        """What its thread may do then comes after the stop."""
+        if threading.current_thread().name == "loop" and passing.wait(0.3):
+            stopped.wait(30)
+        publish()
+
+    monkeypatch.setattr(loop, "_publish", late)
+    seen: list[Tick] = []
+    loop.subscribe(seen.append)
+    loop.ask(lambda session: let_go.wait(30))
+    answer = loop.step([RIGHT], lambda tick, seconds: None, "bridge")
+    let_go.set()
+    assert passing.wait(30)
+    loop.stop()
+    stopped.set()
+    assert not loop.wait(0.2), "it ended while its session was being stepped"
+    let_pass.set()
+    answer.result(30)
+    assert loop.wait(30) and [tick.number for tick in seen] == [1]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_where_no_thread_can_be_had_who_asked_is_told_and_others_go_on(
+    queued: bool, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, let_go = begin(CrewStepper()), threading.Event()
+    start = threading.Thread.start
+
+    def cannot(thread: threading.Thread) -> None:
+        if thread.name == "crew":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    if queued:
+        loop.ask(lambda session: let_go.wait(30))
+    with pytest.raises(RuntimeError, match="can't start"):
+        answer = loop.step([RIGHT], lambda tick, seconds: None, "bridge")
+        let_go.set()
+        answer.result(30)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    wait_until(lambda: can_lend(loop))
+    assert [tick.number for tick, _ in steps(loop, [RIGHT])] == [1]
+
+
+def test_who_cannot_be_told_of_a_tick_keeps_no_others_from_theirs(begin: Begin) -> None:
+    stepper = CrewStepper()
+    loop, other = begin(stepper), begin(stepper)
+
+    def broken(tick: Tick, seconds: float) -> None:
+        raise ValueError("nobody there")
+
+    with pytest.raises(ValueError, match="nobody there"):
+        loop.step([RIGHT], broken, "bridge").result(30)
+    assert len(steps(other, [RIGHT])) == len(steps(loop, [NOTHING])) == 1
