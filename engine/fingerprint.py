@@ -19,6 +19,7 @@ from playhead.world import low_bit
 from playhead.world.checkpoint import digest, tensor_digest
 from playhead.world.config import OWN_DECODER
 from playhead.world.offload.placing import whole_state
+from playhead.world.sparse_attention import SPARSE, SPARSE_KERNELS
 from playhead.world.ticks import COMMIT
 from playhead.world.world import World
 
@@ -102,17 +103,19 @@ def environment(world: World) -> dict[str, str]:
     backend = getattr(world, "attention", None)
     if backend is not None:
         found["attention"] = str(getattr(backend, "name", backend))
+        if backend in SPARSE and world.device.type == "cuda":
+            found["attention"] += f", kernels {SPARSE_KERNELS}"
     kinds = {"fused": world.fused.fused, "fused decoder": world.fused_decoder.fused}
     if any(kinds.values()):
         found["kernels"] = ", ".join(kind for kind, taken in kinds.items() if taken)
     if world.precision is not None:
-        found["precision"] = world.precision
+        found["precision"] = world.precision + low_bit.left_full(world.generator, world.precision)
     if world.frame_decoder.name != OWN_DECODER:
         if world not in _decoders:
             _decoders[world] = _digest_module(world.frame_decoder.network)
         found["decoder"] = f"{world.frame_decoder.name} {_decoders[world][:16]}"
     if world.cache is not None:
-        found["cache"] = f"{world.cache}{world.reader or ''}"
+        found["cache"] = f"{world.cache} without scales{world.reader or ''}"
     if world.split is not None:
         found["gpus"] = str(world.split.ranks.size)
     if world.wide is not None:

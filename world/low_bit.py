@@ -133,6 +133,13 @@ def rounded_parts(block: Block, precision: str) -> dict[str, tuple[nn.Linear, ..
     return {kind: many for kind, many in parts(block).items() if not stays_full(kinds[kind], precision)}
 
 
+def left_full(generator: Generator, precision: str) -> str:
+    """Of a generator in that precision: `, but for o`, what is left in full; nothing if nothing is."""
+    kinds = shapes(generator.blocks[0])
+    left = [kind for kind, many in kinds.items() if stays_full(many, precision)]
+    return f", but for {' and '.join(left)}" if left else ""
+
+
 def saved_bytes(generator: Generator, itemsize: int, precision: str) -> int:
     """What low bit saves of a generator's bytes, in numbers of `itemsize` bytes otherwise; scales counted."""
     products = [many for block in generator.blocks for many in rounded_parts(block, precision).values()]

@@ -103,7 +103,8 @@ def _put(
     here = (token < tokens)[:, None]
     x += (head // heads).to(tl.int64) * x_batch + (head % heads).to(tl.int64) * x_head
     wide = tl.load(x + token[:, None] * x_token + column[None, :], mask=here, other=0.0).to(tl.float32)
-    rounded = tl.minimum(tl.maximum(wide, -TOP), TOP).to(held.dtype.element_ty)
+    # What is no number may not look like one.
+    rounded = tl.clamp(wide, -TOP, TOP, propagate_nan=tl.PropagateNan.ALL).to(held.dtype.element_ty)
     held += head.to(tl.int64) * held_head
     tl.store(held + token[:, None] * held_token + column[None, :] * held_column, rounded, mask=here)
 

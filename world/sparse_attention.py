@@ -20,6 +20,8 @@ try:
 except ImportError:  # torch for a CPU comes without Triton
     _kernels = None
 
+SPARSE_KERNELS = 2
+"""Counted up when the kernel sums in another order: a recording names it."""
 INTERPRETED = False
 """Whether the kernel serves tensors of a CPU too: in a process with TRITON_INTERPRET=1, for its tests."""
 

@@ -25,7 +25,8 @@ MOST = 8
 MERGING = 0.02
 """What one part more takes to merge, of the time of a round of programs that read all keys."""
 AMPLE = 164_000
-"""Bytes of shared memory from which a kernel may load two pieces of 128 keys ahead, and not one of 64."""
+"""Bytes of shared memory from which a kernel may load two pieces of 128 keys ahead, and not one of 64; of
+numbers of two bytes."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -136,7 +137,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, tokens: int) -> Tensor
     index = tiles.numbers.contiguous().expand(batch, heads, -1, -1)
     count = tiles.counts.contiguous().expand(batch, heads, -1)
     rows = max(16, triton.next_power_of_2(size))
-    ample = _shared_memory(q.device) >= AMPLE
+    ample = _shared_memory(q.device) >= AMPLE * q.element_size() // 2
     with torch.cuda.device_of(q):
         _attend[(*programs, parts)](
             q,

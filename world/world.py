@@ -23,7 +23,7 @@ from playhead.world.experts import Experts
 from playhead.world.flow import Flow, expert_name
 from playhead.world.fused.choice import choose_fused, compiling
 from playhead.world.generator import Generator
-from playhead.world.lighttae import LightTAE
+from playhead.world.lighttae import Decoder, LightTAE
 from playhead.world.loading import load_models
 from playhead.world.low_bit_cache import check_cache, choose_reader
 from playhead.world.memory import cut_memory
@@ -110,9 +110,11 @@ class World(Ticks):
         if self._threads is not None and lay_out:
             with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies
                 self._pack(layers)
+        decodes = ranks is None or ranks.rank == 0
         ahead = fused is not False and plan is None  # within a budget there may be no room for it
-        shown = self.frame_decoder.network
-        with compiling(generator, config, shown, dtype) if ahead else nullcontext():
+        shown = self.frame_decoder.network if decodes and where == self.device else None
+        tiny = shown if isinstance(shown, Decoder) else None
+        with compiling(generator, config, tiny, dtype) if ahead else nullcontext():
             choice = choose_backend(config, self.tokens, self.device, dtype, attention, shares)
             self.attention, self.attention_findings = choice.backend, choice.findings
             self.cache = cache
@@ -120,7 +122,6 @@ class World(Ticks):
         self.fused = choose_fused(generator, config, self.device, dtype, fused, recorded=plan is None)
         if not cpu:
             self._flow.fuse(self.fused.fused)
-        decodes = ranks is None or ranks.rank == 0
         self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False, tight=plan is not None)
         if self.device.type == "cuda":  # what was tried takes more than play does
             if plan is not None:

@@ -22,7 +22,8 @@ def bench_play(
     fused: Annotated[
         bool | None,
         typer.Option(
-            "--fused/--no-fused", help="Small operations fused, on a GPU; default: if that is faster."
+            "--fused/--no-fused",
+            help="Small operations and decodes fused, on a GPU; default: if that is faster.",
         ),
     ] = None,
     precision: Precision = None,

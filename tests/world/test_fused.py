@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -118,9 +120,9 @@ def decide(world: World, wanted: bool | None = None) -> choice.FusedChoice:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[float, float, float] | str]:
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[float, float, float] | Exception]:
     """What the next measurements find, on a device that has the kernels, in a home of their own."""
-    found: list[tuple[float, float, float] | str] = []
+    found: list[tuple[float, float, float] | Exception] = []
     monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
     monkeypatch.setattr(choice.ops, "available", lambda device: True)
     monkeypatch.setattr(choice, "_measured", lambda _: found.pop(0))
@@ -128,7 +130,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[floa
 
 
 def test_the_faster_right_way_is_taken_and_kept(
-    measured: list[tuple[float, float, float] | str], tiny_world: World
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World
 ) -> None:
     measured += [FASTER, SLOWER]
     assert decide(tiny_world).fused
@@ -138,8 +140,43 @@ def test_the_faster_right_way_is_taken_and_kept(
     assert not measured and not decide(tiny_world).fused
 
 
+def test_what_is_remembered_is_compared_again_but_not_timed(
+    measured: list[tuple[float, float, float] | Exception],
+    tiny_world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[bool] = []
+    monkeypatch.setattr(choice, "_measured", lambda compare: (timed.append(compare.args[-1]), FASTER)[1])
+    assert decide(tiny_world).fused and decide(tiny_world).fused and decide(tiny_world, wanted=True).fused
+    assert timed == [True, False, True]
+
+
+def test_for_want_of_memory_it_is_plain_for_once(
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World
+) -> None:
+    measured += [torch.OutOfMemoryError("CUDA out of memory"), FASTER]
+    assert not decide(tiny_world).fused and decide(tiny_world).fused
+    measured += [torch.OutOfMemoryError("CUDA out of memory"), FASTER]
+    assert not decide(tiny_world).fused and decide(tiny_world).fused, "what was known is not forgotten for it"
+
+
+def test_within_a_budget_the_way_is_kept_too_and_that_of_play_comes_first(
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World
+) -> None:
+    """Its passes are not recorded to be timed, so that it may be another way."""
+
+    def within() -> bool:
+        given = tiny_world.generator, tiny_world.config, tiny_world.device, tiny_world.dtype
+        return choice.choose_fused(*given, recorded=False).fused
+
+    measured += [FASTER, SLOWER]
+    assert within() and within(), "it holds, as numbers hang on it"
+    measured += [SLOWER]
+    assert not decide(tiny_world).fused and not within() and not measured
+
+
 def test_low_bit_is_measured_for_itself(
-    measured: list[tuple[float, float, float] | str], tiny_world: World, tmp_path: Path
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World, tmp_path: Path
 ) -> None:
     measured += [SLOWER]
     low = World.load(save_world(tiny_world, tmp_path / "world"), "cpu", torch.float32, precision="int8")
@@ -149,7 +186,7 @@ def test_low_bit_is_measured_for_itself(
 
 
 def test_of_four_bits_more_rounding_is_taken_for_right(
-    measured: list[tuple[float, float, float] | str], tiny_world: World, tmp_path: Path
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World, tmp_path: Path
 ) -> None:
     folder = save_world(tiny_world, tmp_path / "world")
     for precision, error, fused in (("nvfp4", 0.09, True), ("nvfp4", 0.2, False), ("fp8", 0.09, False)):
@@ -158,20 +195,20 @@ def test_of_four_bits_more_rounding_is_taken_for_right(
         assert decide(low).fused == fused
 
 
-@pytest.mark.parametrize("found", [SLOWER, WRONG, "no compiler"])
+@pytest.mark.parametrize("found", [SLOWER, WRONG, RuntimeError("no compiler")])
 def test_what_is_slower_or_wrong_or_fails_stays_plain(
-    found: tuple[float, float, float] | str,
-    measured: list[tuple[float, float, float] | str],
+    found: tuple[float, float, float] | Exception,
+    measured: list[tuple[float, float, float] | Exception],
     tiny_world: World,
 ) -> None:
     measured += [found]
     assert not decide(tiny_world).fused
 
 
-@pytest.mark.parametrize("found", [WRONG, "no compiler"])
+@pytest.mark.parametrize("found", [WRONG, RuntimeError("no compiler")])
 def test_wanted_though_wrong_is_refused(
-    found: tuple[float, float, float] | str,
-    measured: list[tuple[float, float, float] | str],
+    found: tuple[float, float, float] | Exception,
+    measured: list[tuple[float, float, float] | Exception],
     tiny_world: World,
 ) -> None:
     measured += [found]
@@ -180,11 +217,35 @@ def test_wanted_though_wrong_is_refused(
 
 
 def test_wanted_is_taken_though_slower(
-    measured: list[tuple[float, float, float] | str], tiny_world: World
+    measured: list[tuple[float, float, float] | Exception], tiny_world: World
 ) -> None:
     measured += [SLOWER]
     assert decide(tiny_world, wanted=True).fused
     assert not decide(tiny_world, wanted=False).fused
+
+
+def test_what_compiles_ahead_ends_with_what_it_runs_beside_and_raises_nothing(
+    tiny_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLAYHEAD_HOME", str(tmp_path))
+    monkeypatch.setattr(choice.ops, "available", lambda device: True)
+    begun, drawn = threading.Event(), []
+
+    def draw(*given: object) -> Callable[[], None]:
+        drawn.append(given)
+        begun.set()
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(choice, "draw_pass", draw)
+    given = tiny_world.generator, tiny_world.config, tiny_world.autoencoder.decoder, tiny_world.dtype
+    with pytest.raises(WorldError, match="meanwhile"), choice.compiling(*given):
+        assert begun.wait(30)
+        raise WorldError("meanwhile")
+    assert len(drawn) == 1 and not [t for t in threading.enumerate() if t.name == "compile"]
+    monkeypatch.setattr(choice.ops, "available", lambda device: False)
+    with choice.compiling(*given):
+        pass
+    assert len(drawn) == 1, "without kernels there is nothing to compile"
 
 
 def test_a_pass_both_ways_is_compared(tiny_world: World) -> None:

@@ -49,7 +49,7 @@ def test_a_decoder_fits_whose_channels_are_whole_tiles(config: LightTAEConfig, f
         decoder = Decoder(config)
     assert fused_decoder.fits(decoder) == fits
     if not fits:
-        with pytest.raises(ValueError, match="multiples of 16"):
+        with pytest.raises(ValueError, match="channels that are whole tiles"):
             fused_decoder.FusedDecoder(decoder)
 
 

@@ -1,1 +1,1 @@
-"""Passes of large generators on a GPU with their small operations fused."""
+"""Passes of large generators and decodes of tiny autoencoders on a GPU, with their small operations fused."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from playhead.world import remembered
 from playhead.world.action_module import ActionMemory
@@ -35,6 +35,8 @@ LIMIT_4_BITS = 0.15
 """The same where layers are NVFP4: of rounding they make three times what fp8 makes of it."""
 
 
+KERNELS = 2
+"""Counted up when kernels change, of which what is remembered is to be found anew."""
 LIMIT_PICTURES = 1.0
 """How far frames of the two may be apart on average, of 255 grey levels."""
 
@@ -70,7 +72,7 @@ def choose_fused(
     limit = LIMIT_4_BITS if _large(generator) == PRECISIONS["nvfp4"] else LIMIT
     key = _key(generator, config, device, dtype)
     compare = partial(_compare, generator, config, device, dtype, recorded)
-    return _choose(wanted, key, compare, limit, "relative L1 error {:.4f}", "a pass", keep=recorded)
+    return _choose(wanted, key, compare, limit, "relative L1 error {:.4f}", "a pass", tight=not recorded)
 
 
 def choose_fused_decoder(
@@ -99,34 +101,38 @@ def choose_fused_decoder(
             recorded=False,  # there may be no room for what it takes once more
         )
 
-    widths = "x".join(map(str, decoder.config.decoder_widths))
     shape = "x".join(map(str, (*latents.shape[1:3], *size)))
-    key = f"{_device(device)}, {dtype}, decoder {widths}, {shape}"
+    key = f"{_device(device)}, {dtype}, {decoder.config}, {shape}"
     said = "{:.3f} of 255 grey levels from plain"
-    keep = latents.shape[-2:] == size
-    choice = _choose(wanted, key, compare, LIMIT_PICTURES, said, "a decode", keep)
-    return choice, (found or [FusedDecoder(decoder)])[0] if choice.fused else None
+    tight = latents.shape[-2:] != size
+    choice = _choose(wanted, key, compare, LIMIT_PICTURES, said, "a decode", tight)
+    return choice, found[0] if choice.fused else None
 
 
 @contextlib.contextmanager
 def compiling(
-    generator: Generator, config: WorldConfig, decoder: nn.Module, dtype: torch.dtype
+    generator: Generator, config: WorldConfig, decoder: Decoder | None, dtype: torch.dtype
 ) -> Iterator[None]:
     """Meanwhile the kernels that are about to be compared are compiled, on a thread of their own.
 
+    Of the decoder they are compiled alone; a pass, of which each kernel takes as long as the next, is run.
     Raises nothing: who compares will meet what fails again.
     """
     device, latent = next(generator.parameters()).device, config.latent
+    known = remembered.read(remembered.note("fused.json"), FusedChoice).get(
+        _key(generator, config, device, dtype)
+    )
 
     @torch.no_grad()
     def work() -> None:
         with contextlib.suppress(Exception):
-            if isinstance(decoder, Decoder) and fits(decoder) and decoder[-1].weight.device == device:
+            if decoder is not None and fits(decoder):
                 shape = 1, config.sampling.latents_per_tick, latent.channels, latent.height, latent.width
                 FusedDecoder(decoder).compile(torch.empty(shape, device=device, dtype=dtype))
-            draw_pass(generator, config, device, dtype, True)()
+            if known is None or known.fused:
+                draw_pass(generator, config, device, dtype, True)()
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name="compile", daemon=True)
     if ops.available(device):
         thread.start()
     try:
@@ -143,44 +149,54 @@ def _choose(
     limit: float,
     error: str,
     what: str,
-    keep: bool,
+    tight: bool,
 ) -> FusedChoice:
     """The faster right way by what was found for `key` before, or by `compare`: its error, and seconds plain
     and fused of `what`, if it is told to take them.
 
     What is remembered holds however long it takes this time, since numbers hang on it; but it has to be right
-    again. What was found on the way of a world within a budget, or of small pictures, is not for `keep`.
+    again. `tight`: of a world within a budget, or by small pictures; what is found so serves where nothing
+    else is known.
     """
     if wanted is False:
         return FusedChoice(False, "plain, as asked")
     memory = remembered.note("fused.json")
     known = remembered.read(memory, FusedChoice)
-    if wanted is None and key in known and not known[key].fused:
-        return known[key]
-    again = wanted is None and key in known
-    found = _measured(partial(compare, not again))
-    if again and not isinstance(found, str) and found[0] <= limit:
-        return known[key]
-    if isinstance(found, str) or not found[0] <= limit:
-        said = found if isinstance(found, str) else f"{error.format(found[0])}, above {limit}"
+    if tight and key not in known:
+        key += ", within a budget"
+    before = known.get(key) if wanted is None else None
+    if before is not None and not before.fused:
+        return before
+    found = _measured(partial(compare, before is None))
+    if isinstance(found, Exception) or not found[0] <= limit:
+        said = (
+            _first_line(found) if isinstance(found, Exception) else f"{error.format(found[0])}, above {limit}"
+        )
         if wanted:
             raise WorldError(f"--fused is refused here: {said}; leave it out")
         choice = FusedChoice(False, said)
+    elif before is not None:
+        return before
     else:
         far, plain, fused = found
         said = f"{error.format(far)}, {1000 * fused:.1f} ms {what}, {1000 * plain:.1f} plain"
         choice = FusedChoice(bool(wanted) or fused < plain, said)
-    if wanted is None and keep:
+    # For want of memory another time may find otherwise.
+    if wanted is None and not isinstance(found, torch.OutOfMemoryError):
         remembered.write(memory, {**known, key: choice})
     return choice
 
 
-def _measured(compare: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float] | str:
+def _measured(compare: Callable[[], tuple[float, float, float]]) -> tuple[float, float, float] | Exception:
     """What `compare` finds, or why it finds nothing."""
     try:
         return compare()
     except Exception as problem:  # of a library's own kinds, where it cannot compile a kernel
-        return next(iter(str(problem).splitlines()), type(problem).__name__)
+        return problem
+
+
+def _first_line(problem: Exception) -> str:
+    return next(iter(str(problem).splitlines()), type(problem).__name__)
 
 
 def _compare(
@@ -271,7 +287,7 @@ def _key(generator: Generator, config: WorldConfig, device: torch.device, dtype:
 
 def _device(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, torch {torch.__version__}"
+    return f"{name}, torch {torch.__version__}, kernels {KERNELS}"
 
 
 def _large(generator: Generator) -> torch.dtype:

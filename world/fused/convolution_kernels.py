@@ -1,7 +1,8 @@
 """Triton kernels of a tiny autoencoder's decoder: its convolutions with all that lies between them.
 
-Pictures lie with their channels innermost, `(images, H, W, C)`, and weights as `(groups, K, N)`. Sums are
-float32 and rounded once. Importing this raises ImportError where there is no Triton.
+They are compiled once for pictures of every size and number. Pictures lie with their channels innermost,
+`(images, H, W, C)`, and weights as `(groups, K, N)`. Sums are float32 and rounded once. Importing this raises
+ImportError where there is no Triton.
 """
 # ruff: noqa: ANN001  # Triton knows no annotation but that of a constant
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -10,7 +11,7 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["positions", "height", "width", "steps"])  # type: ignore[untyped-decorator, unused-ignore]
 def convolve(
     x,
     before,
@@ -98,7 +99,7 @@ def convolve(
         tl.store(out + to[:, None] + column[None, :], found.to(out.dtype.element_ty), mask=here[:, None])
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["images", "height", "width"])  # type: ignore[untyped-decorator, unused-ignore]
 def colour(products, bias, out, images, height, width, GROWS: tl.constexpr, PIXELS: tl.constexpr) -> None:
     """Pixels uint8 `(images, H, W, 3)`: sums of nine neighbours' `products`, as `convolve` leaves them.
 

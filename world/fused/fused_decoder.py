@@ -5,11 +5,13 @@ pixel of twice the size four differ. What a `MemBlock` reads of its past is read
 pixels' own convolution is taken of each position while it is at hand, and nine of those are summed after.
 """
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +45,7 @@ class FusedDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         if not fits(decoder):
-            raise ValueError("a fused decoder makes pixels, of widths that are multiples of 16")
+            raise ValueError("a fused decoder makes pixels, of channels that are whole tiles")
         self._factor = decoder.config.time_factor
         self._first = nn.Sequential(*list(decoder)[:3])  # of few channels and no size to speak of
         *layers, _, pixels = list(decoder)[3:]
@@ -78,21 +80,29 @@ class FusedDecoder:
         return (frames if memory is not None else frames[:, self._factor - 1 :]), carried
 
     def compile(self, latents: Tensor) -> None:
-        """Has the kernels compiled that such latents run, side by side: one by one they take ten seconds."""
+        """Has the kernels compiled that such latents run, side by side: one by one they take ten seconds.
+
+        They serve pictures of every size, and nothing is run. Raises nothing: what fails will when it runs.
+        """
         n, t, _, height, width = latents.shape
         first = self._first[1]
         assert isinstance(first, nn.Conv2d)
         x = latents.new_empty((n * t, height, width, first.out_channels))
-        runs: dict[object, Callable[[], object]] = {}
+        kernels: dict[object, Callable[[], object]] = {}
         for stage in self._stages:
             if isinstance(stage, _Block):
-                runs |= stage.runs(x, n)
+                kernels |= stage.kernels(x, n)
             else:
-                runs[stage] = partial(stage, x)
+                kernels[stage] = partial(stage, x, run=False)
                 x = x.new_empty(stage.shape(x))
-        runs["pixels"] = partial(self._pixels, x)
+        kernels["pixels"] = partial(self._pixels, x, run=False)
+
+        def build(kernel: Callable[[], object]) -> None:
+            with contextlib.suppress(Exception):
+                kernel()
+
         with ThreadPoolExecutor(acceleration.cores()) as pool:
-            list(pool.map(lambda run: run(), runs.values()))
+            list(pool.map(build, kernels.values()))
 
 
 class _Block:
@@ -107,13 +117,13 @@ class _Block:
         """Pictures `(images, H, W, C)`, each session's one after the other; `before`: what preceded them."""
         return self._third(self._second(self._first(x, before=before)), adds=x)
 
-    def runs(self, x: Tensor, sessions: int) -> dict[object, Callable[[], object]]:
-        """Its kernels over pictures like `x`, by what other blocks have them in common by."""
-        before = x[:sessions]
+    def kernels(self, x: Tensor, sessions: int) -> dict[object, Callable[[], object]]:
+        """Its kernels over pictures like `x`, to be compiled, by what other blocks have them in common by."""
+        channels = x.shape[-1]
         return {
-            (x.shape, 1): partial(self._first, x, before=before),
-            (x.shape, 2): partial(self._second, x),
-            (x.shape, 3): partial(self._third, x, adds=x),
+            (channels, 1): partial(self._first, x, before=x[:sessions], run=False),
+            (channels, 2): partial(self._second, x, run=False),
+            (channels, 3): partial(self._third, x, adds=x, run=False),
         }
 
 
@@ -126,20 +136,19 @@ class _Pixels:
         self._growth = replace(growth, products=padded, relu=True)
         self._bias = pixels.bias
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Pictures `(images, h, w, C)` to frames uint8 `(images * times, H, W, 3)`."""
+    def __call__(self, x: Tensor, run: bool = True) -> Tensor:
+        """Pictures `(images, h, w, C)` to frames uint8 `(images * times, H, W, 3)`; see `_launch`."""
         assert _kernels is not None
-        products = self._growth(x)
+        products = self._growth(x, run=run)
         _, images, _, height, width = products.shape
         scale = 2 if self._growth.grows else 1
         found = x.new_empty((images, height * scale, width * scale, 3), dtype=torch.uint8)
         pixels = 256
         grid = -(-height * width * scale**2 // pixels), images
-        with torch.cuda.device_of(x):
-            _kernels.colour[grid](
-                products, self._bias, found, images, height, width,
-                GROWS=self._growth.grows, PIXELS=pixels,
-            )  # fmt: skip
+        _launch(
+            _kernels.colour, grid, run, products, self._bias, found, images, height, width,
+            GROWS=self._growth.grows, PIXELS=pixels,
+        )  # fmt: skip
         return found
 
 
@@ -187,10 +196,13 @@ class _Convolution:
         scale = 2 if self.grows else 1
         return images * self.times, height * scale, width * scale, self.weight.shape[2]
 
-    def __call__(self, x: Tensor, before: Tensor | None = None, adds: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, before: Tensor | None = None, adds: Tensor | None = None, run: bool = True
+    ) -> Tensor:
         """Of pictures `(images, H, W, C)`.
 
-        `before` `(sessions, H, W, C)`: what preceded the first of each session's. `adds`: is added.
+        `before` `(sessions, H, W, C)`: what preceded the first of each session's. `adds`: is added. `run`:
+        see `_launch`.
         """
         assert _kernels is not None
         images, height, width, channels = x.shape
@@ -207,16 +219,31 @@ class _Convolution:
         rows, columns, warps, stages = _tile(n) if not planes else (128, n, 4, 3)
         grid = -(-positions // rows) * (n // columns), groups
         given = [x if one is None else one for one in (before, self.bias, adds, self.products)]
-        with torch.cuda.device_of(x):
-            _kernels.convolve[grid](
-                x, given[0], self.weight, *given[1:], out,
-                positions, height, width, images // len(before) if before is not None else 1,
-                C=channels, N=n, SIDE=2 if self.grows else 3, TIMES=self.times, GROWS=self.grows,
-                PAST=self.past, ADDS=adds is not None, BIAS=self.bias is not None, RELU=self.relu,
-                PLANES=planes, ROWS=rows, COLUMNS=columns, INNER=_whole(channels, 64),
-                num_warps=warps, num_stages=stages,
-            )  # fmt: skip
+        _launch(
+            _kernels.convolve, grid, run, x, given[0], self.weight, *given[1:], out,
+            positions, height, width, images // len(before) if before is not None else 1,
+            C=channels, N=n, SIDE=2 if self.grows else 3, TIMES=self.times, GROWS=self.grows,
+            PAST=self.past, ADDS=adds is not None, BIAS=self.bias is not None, RELU=self.relu,
+            PLANES=planes, ROWS=rows, COLUMNS=columns, INNER=_whole(channels, 64),
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
         return out
+
+
+def _launch(
+    kernel: Any,  # noqa: ANN401  # Triton has no types
+    grid: tuple[int, int],
+    run: bool,
+    x: Tensor,
+    *given: Tensor | int | None,
+    **constants: int,
+) -> None:
+    """Runs a kernel on the device of `x`, its first argument; else it is compiled alone."""
+    with torch.cuda.device_of(x):
+        if run:
+            kernel[grid](x, *given, **constants)
+        else:
+            kernel.warmup(x, *given, grid=grid, **constants)
 
 
 def _innermost(x: Tensor) -> Tensor:

@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from playhead.world.fused.fused_decoder import fits
 from playhead.world.low_bit import Kinds, number_type, rounded_parts, shapes
 from playhead.world.offload.slab import SlabLayout
 from playhead.world.size import cache_bytes
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from playhead.world.config import WorldConfig
     from playhead.world.generator import Generator
+    from playhead.world.lighttae import LightTAE
 
 RESERVE = 128 * 2**20
 """Bytes that libraries take on a GPU for their products, and what the allocator cannot hand out."""
@@ -69,7 +70,7 @@ class Needs:
 def count_needs(
     config: "WorldConfig",
     generators: "Sequence[Generator]",
-    autoencoder: "nn.Module",
+    autoencoder: "LightTAE",
     device: "torch.device",
     dtype: "torch.dtype",
     precision: str | None = None,
@@ -85,6 +86,8 @@ def count_needs(
     rounded = rounded_parts(block, precision).values() if precision else ()
     scales = 4 * sum(layer.out_features for many in rounded for layer in many)
     weights = sum(p.numel() for p in autoencoder.parameters()) * size
+    if device.type == "cuda" and fits(autoencoder.decoder):  # fused, its weights are there once more
+        weights += sum(p.numel() for p in autoencoder.decoder.parameters()) * size
     for model in generators:
         weights += (sum(p.numel() for p in model.parameters()) - large) * size
         weights += model.config.layers * scales

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LEAST = 8
-"""At least one in so many channels stays."""
+"""Of so many channels one stays at the least, rounded down; one in any case."""
 
 
 def prefixes(clips: int, channels: int, share: float, draw: torch.Generator) -> Tensor:

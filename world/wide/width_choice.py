@@ -127,5 +127,6 @@ def _key(world: World, width: int) -> str:
     g, latent, sampling = world.config.generator, world.config.latent, world.config.sampling
     name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type
     sizes = f"{g.layers}x{g.dim}x{g.ffn_dim}, {latent.height}x{latent.width}, {sampling.reach}"
-    kinds = f"{world.dtype}, {world.precision}, fused {world.fused.fused}, {world.frame_decoder.name}"
+    fused = f"fused {world.fused.fused} {world.fused_decoder.fused}"
+    kinds = f"{world.dtype}, {world.precision}, {fused}, {world.frame_decoder.name}"
     return f"{name}, torch {torch.__version__}, {kinds}, {sizes}, {world.steps} steps, {width} rows"
