@@ -68,9 +68,12 @@ def test_the_fastest_right_one_is_taken_and_remembered(
 
     times = {"torch": 3.0, "flash": 1.0, "math": 9.0}
 
+    asked: list[tuple[str, bool]] = []
+
     def measured(
         q: Tensor, k: Tensor, v: Tensor, backend: str, timed: bool = True
     ) -> attention_check.BackendReport:
+        asked.append((backend, timed))
         if backend not in times:
             return attention_check.BackendReport(backend, error=0.2, seconds=0.1)
         return attention_check.BackendReport(backend, 0.001, times[backend])
@@ -86,7 +89,9 @@ def test_the_fastest_right_one_is_taken_and_remembered(
     refused = {finding.partition(":")[0] for finding in first.findings[3:]}
     assert refused == set(BACKENDS) - times.keys() > {"cudnn", "efficient", "sage"}
     times["torch"] = 0.5
+    asked.clear()
     assert choose() == first  # as remembered, what was refused included
+    assert asked == [("flash", False)], "it is compared again, and not timed"
     del times["flash"]  # it is wrong by now, say after an update of the driver
     assert choose().backend == "torch"
     for damaged in ("{ damaged", '{"some GPU": "flash"}'):
