@@ -20,6 +20,7 @@ from playhead.world.errors import WorldError
 from playhead.world.installed_attention import LOW_BIT
 from playhead.world.sparse_attention import SPARSE, choose_tiles, mask, sparse_attention
 from playhead.world.sparse_rules import HeldSlots, Tiles
+from playhead.world.split_attention import FLASH_PARTS, PARTS, likely_parts
 from playhead.world.timing import seconds
 
 LIMIT = 0.01
@@ -195,6 +196,18 @@ def examine(
     return sorted(findings, key=lambda finding: (not finding.right, finding.seconds))
 
 
+def worth_trying(config: WorldConfig, tokens: int, device: torch.device, shares: int = 1) -> tuple[str, ...]:
+    """The backends that a world on a GPU chooses from: each takes a good part of a second to try.
+
+    Of keys in parts those that are likely to be the fastest.
+    """
+    heads, queries, _, _ = shapes(config, tokens, shares)
+    count = torch.cuda.get_device_properties(device).multi_processor_count
+    likely = likely_parts(queries, heads, count)
+    unlikely = {name for name, parts in {**PARTS, **FLASH_PARTS}.items() if parts not in likely}
+    return tuple(backend for backend in BACKENDS if backend not in unlikely)
+
+
 def choose_backend(
     config: WorldConfig,
     tokens: int,
@@ -232,7 +245,7 @@ def choose_backend(
         finding = measure(*draw_inputs(config, tokens, device, dtype, shares), before.backend, timed=False)
         if finding.right:
             return before
-    findings = examine(config, tokens, device, dtype, shares=shares)
+    findings = examine(config, tokens, device, dtype, worth_trying(config, tokens, device, shares), shares)
     best = findings[0].backend if findings[0].right else "math"
     choice = BackendChoice(best, tuple(map(str, findings)))
     remembered.write(memory, {**known, key: choice})

@@ -19,6 +19,25 @@ PARTS = {f"split{parts}": parts for parts in (2, 3, 4, 6, 8)}
 FLASH_PARTS = {f"flash4-{name}": parts for name, parts in PARTS.items()}
 """Those that FlashAttention 4 reads, where that is installed: on some GPUs it has no such way of its own."""
 
+TILE = 128
+"""Queries that a program reads for."""
+MERGING = 0.02
+"""What one part more takes to merge, of the time of a round of programs that read all keys."""
+
+
+def likely_parts(queries: int, heads: int, multiprocessors: int) -> tuple[int, ...]:
+    """The three numbers of parts that should take the least time, the better first.
+
+    A GPU runs a program a multiprocessor at a time, and its last round is as long as a full one: more and
+    shorter programs leave less of it idle. The fastest that was measured on an H200 is among them.
+    """
+    programs = -(-queries // TILE) * heads
+
+    def rounds(parts: int) -> float:
+        return -(-programs * parts // multiprocessors) / parts + MERGING * parts
+
+    return tuple(sorted(PARTS.values(), key=rounds)[:3])
+
 
 def split_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     """Softmax attention `(B, heads, queries, head_dim)` over keys in as many parts as `backend` says.
