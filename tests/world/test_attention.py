@@ -100,7 +100,7 @@ def test_bfloat16_is_within_a_hundredth_of_exact_in_every_layer_of_the_shipped_w
 
 
 def test_the_likeliest_numbers_of_parts_are_those_that_were_measured_to_be_fastest() -> None:
-    """On an H200, of 12 heads: 4, 8, 3, 6, 2 in that order for 1,560 queries, 4 and 2 for three times as many."""
+    """On an H200, of 12 heads: 4, 8, 3, 6, 2 in that order for 1,560 queries, 4 and 2 for three frames."""
     assert set(likely_parts(1560, 12, 132)) == {4, 8, 3} and likely_parts(1560, 12, 132)[0] == 4
     assert {4, 2} < set(likely_parts(3 * 1560, 12, 132))
     assert likely_parts(40, 8, 132)[0] == 8, "of hardly any queries as many parts as there may be"
