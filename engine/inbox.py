@@ -54,16 +54,7 @@ class Inbox:
     def ask(self, work: Callable[[], Answer]) -> Future[Answer]:
         """Has `work` called. Its answer or error comes in the future."""
         answer: Future[Answer] = Future()
-
-        def obey() -> None:
-            try:
-                found = work()
-            except Exception as error:
-                answer.set_exception(error)
-            else:
-                answer.set_result(found)
-
-        self.put(_PendingCommand(obey, answer))
+        self.put(_PendingCommand(lambda: fulfil(answer, work), answer))
         if self._closed:
             self._refuse()
         return answer
@@ -104,6 +95,16 @@ class Inbox:
                 return
             if isinstance(command, _PendingCommand | _Loan) and not command.answer.done():
                 command.answer.set_exception(self._refusal())
+
+
+def fulfil(answer: Future[Answer], work: Callable[[], Answer]) -> None:
+    """Does some work, whose answer or error comes in the future."""
+    try:
+        found = work()
+    except Exception as error:
+        answer.set_exception(error)
+    else:
+        answer.set_result(found)
 
 
 @dataclass(frozen=True)

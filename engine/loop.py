@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from playhead.engine.clock import Clock
-from playhead.engine.inbox import Answer, Inbox
+from playhead.engine.inbox import Answer, Inbox, fulfil
 from playhead.engine.lent_session import LentSession
 from playhead.engine.pace import Pace
 from playhead.engine.stats import Stats
@@ -158,18 +158,17 @@ class Loop:
 
         With `begins` the session goes on from elsewhere: the frames that it then shows are handed over.
         """
+        return self._inbox.ask(lambda: self._do(work, begins))
 
-        def obey() -> Answer:
-            try:
-                found = work(self._session)
-                if begins:
-                    self._begin()
-            except Exception:
-                self._pace.resync()
-                raise
-            return found
-
-        return self._inbox.ask(obey)
+    def _do(self, work: "Callable[[Session], Answer]", begins: bool = False) -> Answer:
+        try:
+            found = work(self._session)
+            if begins:
+                self._begin()
+        except Exception:
+            self._pace.resync()
+            raise
+        return found
 
     def seek(self, point: "Point") -> "Future[np.ndarray]":
         """Goes on from a moment of the timeline, whose frames are handed over. LoopError without one."""
@@ -223,13 +222,7 @@ class Loop:
             if self._pace.lockstep:
                 crew.submit(self._lent(actions, each, source, answer))
                 return True
-            try:  # what was asked before has it go on by itself
-                play(self._session)
-            except Exception as error:
-                self._pace.resync()
-                answer.set_exception(error)
-            else:
-                answer.set_result(None)
+            fulfil(answer, lambda: self._do(play))  # what was asked before has it go on by itself
             return False
 
         return self._inbox.lend_later(take, answer)
