@@ -7,6 +7,7 @@ wide pass on a GPU. While a session stands still its loop lends it here, after w
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
@@ -16,9 +17,6 @@ import numpy as np
 if TYPE_CHECKING:  # it imports torch, and a window opens before that
     from playhead.engine.session import Session
     from playhead.world.action import Action
-
-IDLE = 5.0
-"""Seconds without anything to play after which the thread ends; the next step begins another."""
 
 
 class LentSteps(Protocol):
@@ -47,13 +45,18 @@ StepAll = Callable[[Sequence["Session"], Sequence["Action"]], Sequence[np.ndarra
 
 
 class Crew:
-    """Plays the steps of lent sessions by `step_all`, which gives each one's frames or its error."""
+    """Plays the steps of lent sessions by `step_all`, which gives each one's frames or its error.
+
+    Its thread begins with the first of them, and ends once nobody has the crew any more.
+    """
 
     def __init__(self, step_all: StepAll) -> None:
         self._step_all = step_all
-        self._asked: queue.SimpleQueue[LentSteps] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[LentSteps | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        # Not when the interpreter ends: a thread that wakes up then takes the process down with it.
+        weakref.finalize(self, self._asked.put, None).atexit = False
 
     def submit(self, steps: LentSteps) -> "Future[None]":
         """Has the steps played, together with others'. For any thread.
@@ -63,25 +66,18 @@ class Crew:
         answer = steps.answer
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="crew", daemon=True)
+                given = self._asked, weakref.ref(self)
+                thread = threading.Thread(target=_serve, args=given, name="crew", daemon=True)
                 thread.start()
                 self._thread = thread
             self._asked.put(steps)
         return answer
 
-    def _run(self) -> None:
-        while True:
-            try:
-                first = self._asked.get(timeout=IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if self._asked.empty():
-                        self._thread = None
-                        return
-                continue
-            playing = self._begin([first])
-            while playing:
-                playing = self._round(playing)
+    def play(self, first: LentSteps) -> None:
+        """Plays some steps, and all that are asked for meanwhile."""
+        playing = self._begin([first])
+        while playing:
+            playing = self._round(playing)
 
     def _begin(self, members: "Sequence[LentSteps]") -> "list[tuple[LentSteps, Action]]":
         """The next step of each that has one, and of those that were asked for meanwhile."""
@@ -100,8 +96,8 @@ class Crew:
 
     def _new(self) -> "Iterator[LentSteps]":
         with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._asked.get_nowait()
+            while (steps := self._asked.get_nowait()) is not None:
+                yield steps
 
     def _round(self, playing: "list[tuple[LentSteps, Action]]") -> "list[tuple[LentSteps, Action]]":
         """A step of each. Returns the next ones."""
@@ -117,3 +113,14 @@ class Crew:
             else:
                 going_on.append(steps)
         return self._begin(going_on)
+
+
+def _serve(asked: "queue.SimpleQueue[LentSteps | None]", of: "weakref.ref[Crew]") -> None:
+    """The thread of a crew, which it does not keep alive while it waits."""
+    while (first := asked.get()) is not None:
+        crew = of()
+        if crew is None:  # who asked has let it go meanwhile
+            first.give_back(RuntimeError("the crew of this step is gone"))
+            return
+        crew.play(first)
+        del crew, first

@@ -1,6 +1,8 @@
 """A session whose steps a crew plays: those that its own loop plays, and the loop goes on after them."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -218,3 +220,18 @@ def test_who_cannot_be_told_of_a_tick_keeps_no_others_from_theirs(begin: Begin) 
     with pytest.raises(ValueError, match="nobody there"):
         loop.step([RIGHT], broken, "bridge").result(30)
     assert len(steps(other, [RIGHT])) == len(steps(loop, [NOTHING])) == 1
+
+
+def test_the_thread_of_a_crew_ends_with_it(begin: Begin) -> None:
+    stepper = CrewStepper()
+    loop = begin(stepper)
+    steps(loop, [RIGHT])
+    thread = stepper.crew._thread
+    assert thread is not None and thread.is_alive()
+    crew = weakref.ref(stepper.crew)
+    loop.stop()
+    assert loop.wait(30)
+    stepper.crew = loop._stepper = None
+    gc.collect()
+    thread.join(30)
+    assert crew() is None and not thread.is_alive()
