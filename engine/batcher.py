@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -89,9 +89,16 @@ class Batcher:
         return found
 
     def step_all(
-        self, sessions: Sequence[Session], actions: Sequence[Action]
+        self,
+        sessions: Sequence[Session],
+        actions: Sequence[Action],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[np.ndarray | BaseException]:
-        """Steps sessions that are finished. Returns each one's frames, or what kept it from having them."""
+        """Steps sessions that are finished. Returns each one's frames, or what kept it from having them.
+
+        `meanwhile` is called while another thread or device is at work, or before anything is: as often as
+        that is so, while the sessions are as they were.
+        """
         arrivals = [
             PendingTick(session, self._arrive(session), action)
             for session, action in zip(sessions, actions, strict=True)
@@ -104,10 +111,11 @@ class Batcher:
         try:
             for arrival in arrivals:
                 if not leads:
+                    meanwhile()
                     arrival.woken.acquire()
                     leads = not arrival.done
                 while not arrival.done:
-                    self._pass(arrival)
+                    self._pass(arrival, meanwhile)
         finally:
             if leads:
                 self._hand_on(arrivals)
@@ -141,7 +149,7 @@ class Batcher:
             if self._waiting:
                 self._waiting[0].woken.release()
 
-    def _pass(self, own: PendingTick) -> None:
+    def _pass(self, own: PendingTick, meanwhile: Callable[[], None]) -> None:
         """A pass of those that wait and go with this one; others have one of their own."""
         self._gather(own)
         with self._changed:
@@ -149,7 +157,7 @@ class Batcher:
             members = set(map(id, group))
             self._waiting = [a for a in self._waiting if id(a) not in members]
         try:
-            frames = step_together([a.session for a in group], [a.action for a in group])
+            frames = step_together([a.session for a in group], [a.action for a in group], meanwhile)
             for arrival, found in zip(group, frames, strict=True):
                 arrival.frames = found
         except BaseException as error:

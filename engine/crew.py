@@ -2,6 +2,7 @@
 
 A loop of its own for every session costs a tick several changes of threads, which is more than its share of a
 wide pass on a GPU. While a session stands still its loop lends it here, after what was asked of it before.
+What a pass played is taken in while the next one is under way, which takes another device's time.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,20 +22,26 @@ if TYPE_CHECKING:  # it imports torch, and a window opens before that
 
 
 class LentSteps(Protocol):
-    """A session that is lent for some steps: each is begun, played and taken in, on the crew's thread.
+    """A session that is lent for some steps: each is begun, arrives and is taken in, on the crew's thread.
 
+    A step may be begun, and its pass be under way, before the one before is taken in; with `at_once` none is.
     After `give_back` the session belongs to its loop again.
     """
 
     session: "Session"
     answer: "Future[None]"
+    at_once: bool
 
     def begin(self) -> "Action | None":
         """The next step's action, None where no step is left. Raises what keeps it from being played."""
         ...
 
-    def take(self, frames: np.ndarray) -> None:
-        """Takes in the step that was played."""
+    def arrive(self, frames: np.ndarray) -> None:
+        """The step that was begun last has its frames."""
+        ...
+
+    def take_in(self) -> None:
+        """Takes in the step that arrived last. Raises what keeps it from that."""
         ...
 
     def give_back(self, error: BaseException | None) -> None:
@@ -41,17 +49,45 @@ class LentSteps(Protocol):
         ...
 
 
-StepAll = Callable[[Sequence["Session"], Sequence["Action"]], Sequence[np.ndarray | BaseException]]
+StepAll = Callable[
+    [Sequence["Session"], Sequence["Action"], Callable[[], None]], Sequence[np.ndarray | BaseException]
+]
+
+
+@dataclass(eq=False)
+class _Member:
+    """Lent steps, and how far they are: whether one is still to be taken in, and none else is under way."""
+
+    steps: LentSteps
+    untaken: bool = False
+    over: bool = False
+    error: BaseException | None = None
+
+    def take_in(self) -> None:
+        """Takes in what has arrived, if anything has."""
+        if self.untaken:
+            self.untaken = False
+            try:
+                self.steps.take_in()
+            except BaseException as error:
+                self.error = error
+
+    def end(self) -> None:
+        """Gives the session back, with all taken in."""
+        self.take_in()
+        self.steps.give_back(self.error)
 
 
 class Crew:
     """Plays the steps of lent sessions by `step_all`, which gives each one's frames or its error.
 
-    Its thread begins with the first of them, and ends once nobody has the crew any more.
+    It has to call what it is given with them, at least once, while the sessions are as they were before the
+    pass. Its thread begins with the first of them, and ends once nobody has the crew any more.
     """
 
     def __init__(self, step_all: StepAll) -> None:
         self._step_all = step_all
+        self._untaken: list[_Member] = []
         self._asked: queue.SimpleQueue[LentSteps | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -75,44 +111,65 @@ class Crew:
 
     def play(self, first: LentSteps) -> None:
         """Plays some steps, and all that are asked for meanwhile."""
-        playing = self._begin([first])
+        playing = self._begin([_Member(first)])
         while playing:
             playing = self._round(playing)
 
-    def _begin(self, members: "Sequence[LentSteps]") -> "list[tuple[LentSteps, Action]]":
+    def _begin(self, members: "Sequence[_Member]") -> "list[tuple[_Member, Action]]":
         """The next step of each that has one, and of those that were asked for meanwhile."""
         begun = []
-        for steps in [*members, *self._new()]:
+        for member in [*members, *self._new()]:
+            action = None
             try:
-                action = steps.begin()
+                action = member.steps.begin()
             except BaseException as error:
-                steps.give_back(error)
-                continue
-            if action is None:
-                steps.give_back(None)
+                member.error = error
+            if action is not None:
+                begun.append((member, action))
+            elif member.untaken:
+                member.over = True
             else:
-                begun.append((steps, action))
+                member.end()
         return begun
 
-    def _new(self) -> "Iterator[LentSteps]":
+    def _new(self) -> "Iterator[_Member]":
         with contextlib.suppress(queue.Empty):
             while (steps := self._asked.get_nowait()) is not None:
-                yield steps
+                yield _Member(steps)
 
-    def _round(self, playing: "list[tuple[LentSteps, Action]]") -> "list[tuple[LentSteps, Action]]":
-        """A step of each. Returns the next ones."""
-        played = self._step_all([steps.session for steps, _ in playing], [action for _, action in playing])
+    def _round(self, playing: "list[tuple[_Member, Action]]") -> "list[tuple[_Member, Action]]":
+        """A step of each, and meanwhile the last ones are taken in. Returns the next ones."""
+        sessions, actions = [member.steps.session for member, _ in playing], [action for _, action in playing]
+        played = self._step_all(sessions, actions, self._take_in)
+        self._take_in()  # where the pass came to nothing before that
         going_on = []
-        for (steps, _), found in zip(playing, played, strict=True):
-            try:
-                if isinstance(found, BaseException):
-                    raise found
-                steps.take(found)
-            except BaseException as error:
-                steps.give_back(error)
+        for (member, _), found in zip(playing, played, strict=True):
+            if isinstance(found, BaseException):
+                member.error = member.error or found
+            elif member.error is None:
+                member.steps.arrive(found)
+                member.untaken = True
+                if member.steps.at_once:
+                    member.take_in()
+                else:
+                    self._untaken.append(member)
+            if member.error is None:
+                going_on.append(member)
             else:
-                going_on.append(steps)
-        return self._begin(going_on)
+                member.end()
+        begun = self._begin(going_on)
+        if begun:
+            return begun
+        self._take_in()
+        return self._begin([])
+
+    def _take_in(self) -> None:
+        """Takes in what was played before, and gives back those who have no other step under way."""
+        untaken, self._untaken = self._untaken, []
+        for member in untaken:
+            member.take_in()
+            if member.over:
+                member.end()
 
 
 def _serve(asked: "queue.SimpleQueue[LentSteps | None]", of: "weakref.ref[Crew]") -> None:

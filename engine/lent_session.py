@@ -17,10 +17,12 @@ if TYPE_CHECKING:  # it imports torch, and a window opens before that
 class LentSession:
     """Some `actions` for a session, a tick each. The loop that lends it is told of them by three calls.
 
-    `sample` gives its clock's time, and raises its error where it has ended. `played` takes in a tick: its
-    action, its frames, when it was sampled, and who gets the tick before others do. `back` lets the loop go
-    on, and is told whether the steps broke off. `each` is told of every tick, and of the seconds since the
-    first began, when the last one is done: who answers by it finds the loop free.
+    `sample` gives its clock's time, and raises its error where it has ended; `now` gives it always. `played`
+    takes in a tick: its action, its frames, when it was sampled and ready, and who gets it before others do.
+    `back` lets the loop go on, and is told whether the steps broke off. `each` is told of every tick, and of
+    the seconds since the first began, when the last one is done: who answers by it finds the loop free.
+    `at_once`: `played` looks at the session, or `sample` at what was played, so that no step may begin before
+    the last is taken in.
     """
 
     def __init__(
@@ -30,13 +32,16 @@ class LentSession:
         each: Callable[[Tick, float], None],
         *,
         sample: Callable[[], float],
-        played: "Callable[[Action, np.ndarray, float, Callable[[Tick], None]], None]",
+        now: Callable[[], float],
+        played: "Callable[[Action, np.ndarray, float, float, Callable[[Tick], None]], None]",
         back: Callable[[bool], None],
+        at_once: bool = False,
         answer: "Future[None] | None" = None,
     ) -> None:
-        self.session, self.answer = session, answer or Future[None]()
+        self.session, self.answer, self.at_once = session, answer or Future[None](), at_once
         self._actions, self._each = actions, each
-        self._sample, self._played, self._back = sample, played, back
+        self._sample, self._now, self._played, self._back = sample, now, played, back
+        self._arrived: tuple[Action, np.ndarray, float, float] | None = None
         self._next = 0
         self._began = self._sampled = 0.0
         self._ticks: list[tuple[Tick, float]] = []
@@ -49,12 +54,16 @@ class LentSession:
         if self._next == len(self._actions):
             return None
         self._sampled = self._sample()
-        return self._actions[self._next]
-
-    def take(self, frames: np.ndarray) -> None:
-        action = self._actions[self._next]
         self._next += 1
-        self._played(action, frames, self._sampled, self._receive)
+        return self._actions[self._next - 1]
+
+    def arrive(self, frames: np.ndarray) -> None:
+        self._arrived = self._actions[self._next - 1], frames, self._sampled, self._now()
+
+    def take_in(self) -> None:
+        assert self._arrived is not None, "nothing has arrived"
+        self._played(*self._arrived, self._receive)
+        self._arrived = None
 
     def _receive(self, tick: Tick) -> None:
         self._ticks.append((tick, time.perf_counter() - self._began))

@@ -235,15 +235,17 @@ class Loop:
         answer: "Future[None] | None" = None,
     ) -> LentSession:
         """The session for some steps, for who has its turn."""
-        session = self._session
-
-        def played(
-            action: "Action", frames: np.ndarray, sampled: float, receive: Callable[[Tick], None]
-        ) -> None:
-            self._take(action, source, session.steps, frames, sampled, receive=receive, publish=False)
-
+        session, take = self._session, self._take
         return LentSession(
-            session, actions, each, sample=self._sample, played=played, back=self._go_on, answer=answer
+            *(session, actions, each),
+            sample=self._sample,
+            now=self._pace.clock.now,
+            played=lambda action, frames, sampled, ready, receive: take(
+                action, source, session.steps, frames, sampled, ready, receive=receive, publish=False
+            ),
+            back=self._go_on,
+            at_once=self.timeline is not None or self._last is not None,
+            answer=answer,
         )
 
     def _sample(self) -> float:
@@ -315,7 +317,7 @@ class Loop:
         """Plays a tick with an action; `receive` gets it before others do."""
         steps = self._session.steps
         frames = self._stepper.step(self._session, action)
-        self._take(action, source, steps, frames, sampled, late, key, receive)
+        self._take(action, source, steps, frames, sampled, self._pace.clock.now(), late, key, receive)
 
     def _take(
         self,
@@ -324,18 +326,18 @@ class Loop:
         steps: int,
         frames: np.ndarray,
         sampled: float,
+        ready: float,
         late: float = 0.0,
         key: float | None = None,
         receive: Callable[[Tick], None] | None = None,
         publish: bool = True,
     ) -> None:
-        """Takes in a tick that was played: for the timeline, for those who look, for the pace.
+        """Takes in a tick that was `ready` then: for the timeline, for those who look, for the pace.
 
         Of several in a row the last one is to `publish`.
         """
         session, pace = self._session, self._pace
         pace.waiting = False
-        ready = pace.clock.now()
         timing = Timing(sampled, ready, late, pace.expected, key)
         tick = Tick(session.tick, session.seed, steps, action, frames, timing, source)
         if self.timeline is not None:

@@ -172,17 +172,20 @@ class Session:
         return self.world.may_join(self._state)
 
     @staticmethod
-    def step_joined(sessions: "Sequence[Session]", actions: Sequence[Action]) -> list[np.ndarray]:
+    def step_joined(
+        sessions: "Sequence[Session]", actions: Sequence[Action], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[np.ndarray]:
         """Steps sessions in one pass, which may round otherwise than `step` does (`engine.together`).
 
-        All are of one world, have equal steps and can join.
+        All are of one world, have equal steps and can join. `meanwhile` is called while a wide pass is under
+        way on a device; the sessions are as they were before it then.
         """
         world = sessions[0].world
         for session in sessions:
             session.finish()
         rows = world.config.action.tensor(*actions).expand(-1, world.config.sampling.latents_per_tick, -1)
         if world.wide is not None:
-            return Session._step_wide(sessions, rows)
+            return Session._step_wide(sessions, rows, meanwhile)
         with world.turn:
             commit = world.tick_together(
                 [s._state for s in sessions], rows, [s.seed for s in sessions], [s.tick for s in sessions]
@@ -190,13 +193,15 @@ class Session:
         return [session._arrive(commit) for session in sessions]
 
     @staticmethod
-    def _step_wide(sessions: "Sequence[Session]", rows: Tensor) -> list[np.ndarray]:
+    def _step_wide(
+        sessions: "Sequence[Session]", rows: Tensor, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[np.ndarray]:
         """A tick of sessions that go by wide passes, which leave nothing to be done later."""
         world = sessions[0].world
         assert world.wide is not None
         seeds, ticks = [s.seed for s in sessions], [s.tick for s in sessions]
         with world.turn:
-            found = world.wide.tick([s._state for s in sessions], rows, seeds, ticks)
+            found = world.wide.tick([s._state for s in sessions], rows, seeds, ticks, meanwhile)
         for session, frames in zip(sessions, found, strict=True):
             session.tick += 1
             session.frames = frames

@@ -8,7 +8,7 @@ are stepped one after the other from then on. Sessions may be at different ticks
 Sessions of a wide world (`World.wide`) go by passes of one width anyhow, so company changes nothing there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,21 +31,30 @@ def largest(world: World) -> int:
     return LARGEST if world.wide is None else world.wide.width
 
 
-def step_together(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
-    """Steps each session under its action. Returns each one's frames, as `Session.step` would."""
+def step_together(
+    sessions: Sequence[Session], actions: Sequence[Action], meanwhile: Callable[[], None] = lambda: None
+) -> list[np.ndarray]:
+    """Steps each session under its action. Returns each one's frames, as `Session.step` would.
+
+    `meanwhile` is called before anything of a session has changed that is not on a device: while that is at
+    work on a wide pass, else first of all. It may be called more than once.
+    """
     frames: list[np.ndarray] = []
     most = largest(sessions[0].world) if sessions else LARGEST
     for at in range(0, len(sessions), most):
-        frames += _step(sessions[at : at + most], actions[at : at + most])
+        frames += _step(sessions[at : at + most], actions[at : at + most], meanwhile)
     return frames
 
 
-def _step(sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+def _step(
+    sessions: Sequence[Session], actions: Sequence[Action], meanwhile: Callable[[], None]
+) -> list[np.ndarray]:
     world = sessions[0].world
     for session in sessions:
         session.finish()
     if world.wide is not None and _alike(sessions):
-        return Session.step_joined(sessions, actions)
+        return Session.step_joined(sessions, actions, meanwhile)
+    meanwhile()
     exact = _exact.setdefault(world, {})
     key = len(sessions), torch.get_num_threads()
     if len(sessions) < 2 or exact.get(key) is False or not _alike(sessions):

@@ -41,9 +41,9 @@ def play_all(sessions, held, thinking=lambda n: 0.0) -> tuple[list[list[np.ndarr
 def test_a_crowd_shares_passes_and_each_dreams_what_it_would_alone(any_world, monkeypatch):
     sizes = []
 
-    def counting(sessions, held):
+    def counting(sessions, held, meanwhile):
         sizes.append(len(sessions))
-        return step_together(sessions, held)
+        return step_together(sessions, held, meanwhile)
 
     monkeypatch.setattr(batcher, "step_together", counting)
     world, draws = any_world, np.random.default_rng(0)

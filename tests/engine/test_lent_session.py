@@ -32,9 +32,12 @@ class CrewStepper(SingleStepper):
         self._passing = passing
         self.crew = Crew(self._step_all)
 
-    def _step_all(self, sessions: Sequence[Session], actions: Sequence[Action]) -> list[np.ndarray]:
+    def _step_all(
+        self, sessions: Sequence[Session], actions: Sequence[Action], meanwhile: Callable[[], None]
+    ) -> list[np.ndarray]:
         self.passes += 1
         self._passing()
+        meanwhile()
         return [session.step(action) for session, action in zip(sessions, actions, strict=True)]
 
 
@@ -85,6 +88,47 @@ def test_lent_steps_are_those_that_the_loop_plays(begin: Begin) -> None:
         sampled = [moment for tick, _ in told for moment in (tick.timing.sampled, tick.timing.ready)]
         assert sampled == sorted(sampled)
     assert stepper.passes == len(seen) == len(CYCLE) + 2
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_pass_played_is_taken_in_while_the_next_one_is_under_way(
+    at_once: bool, tiny_world: World, tiny_context: Context
+) -> None:
+    """But where the loop counts its ticks: it may end after any of them."""
+    order: list[str | int] = []
+    loop = Loop(
+        lambda: Session(tiny_world, tiny_context, 4),
+        Holding(),
+        lockstep=True,
+        stepper=CrewStepper(lambda: order.append("pass")),
+        last=9 if at_once else None,
+    )
+    loop.subscribe(lambda tick: order.append(tick.number))
+    loop.start()
+    wait_until(lambda: can_lend(loop))
+    told = steps(loop, CYCLE[:3])
+    assert [tick.number for tick, _ in told] == [1, 2, 3]
+    late = [0, "pass", "pass", 1, "pass", 2, 3]
+    assert order == ([0, "pass", 1, "pass", 2, "pass", 3] if at_once else late)
+    loop.stop()
+    assert loop.wait(30)
+
+
+def test_a_tick_that_cannot_be_taken_in_is_told_and_the_session_goes_on(begin: Begin) -> None:
+    """After the one that was under way by then."""
+    stepper = CrewStepper()
+    loop, other = begin(stepper), begin(stepper)
+
+    def receive(tick: Tick) -> None:
+        if tick.number == 2:
+            raise ValueError("no room")
+
+    loop.subscribe(receive)
+    answer = loop.step(CYCLE, lambda tick, seconds: None, "bridge")
+    assert len(steps(other, CYCLE)) == len(CYCLE)
+    with pytest.raises(ValueError, match="no room"):
+        answer.result(30)
+    assert [tick.number for tick, _ in steps(loop, [RIGHT, NOTHING])] == [4, 5]
 
 
 def test_a_loop_that_is_stopped_meanwhile_says_so_after_the_tick_under_way(

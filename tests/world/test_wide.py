@@ -11,6 +11,7 @@ from playhead.engine.together import step_together
 from playhead.world.action import Action
 from playhead.world.errors import WorldError
 from playhead.world.noise import device_noises, noise
+from playhead.world.wide import frame_blocks
 from playhead.world.wide import width_choice as choice
 from tests.conftest import BUTTONS, make_tiny_context, make_tiny_world
 
@@ -60,6 +61,23 @@ def test_company_and_the_row_change_no_bit() -> None:
         frames = step_together([others[n] for n in who], held)
         assert np.array_equal(frames, [alone[n].step(a) for n, a in zip(who, held, strict=True)])
     assert choice.is_exact(world, 4)
+
+
+@pytest.mark.parametrize("room", [0, 2**30], ids=["copied", "handed out"])
+def test_frames_are_the_callers_own_for_as_long_as_they_are_kept(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_blocks, "MOST", room)
+    world, draws = make_world(3), np.random.default_rng(4)
+    sessions, kept = crowd(world, 2), []
+    for tick in range(8):
+        found = step_together(sessions, [actions(draws, tick) for _ in sessions])
+        kept += [(frames, frames.copy()) for frames in found]
+        found[0][:] = 0
+        kept[-2][1][:] = 0
+    assert all(np.array_equal(frames, wanted) for frames, wanted in kept)
+    blocks = {id(frames.base) for frames, _ in kept if frames.base is not None}
+    assert len(blocks) == (2 if not room else 8), "of the last of many passes each has a copy"
 
 
 def test_a_snapshot_goes_on_bit_for_bit_in_another_row() -> None:

@@ -1,7 +1,7 @@
 """The wide passes of a world: as many as its sessions need, all of one width."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -74,7 +74,12 @@ class WidePasses:
             return state
 
     def tick(
-        self, states: Sequence[WorldState], held: Tensor, seeds: Sequence[int], ticks: Sequence[int]
+        self,
+        states: Sequence[WorldState],
+        held: Tensor,
+        seeds: Sequence[int],
+        ticks: Sequence[int],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[np.ndarray]:
         """As `WidePass.tick`, of states in any of the passes."""
         frames: dict[int, np.ndarray] = {}
@@ -83,6 +88,6 @@ class WidePasses:
             by_pass.setdefault(self._pass_of[state], []).append(n)
         for each, members in by_pass.items():
             given = [states[n] for n in members], held[members]
-            found = each.tick(*given, [seeds[n] for n in members], [ticks[n] for n in members])
+            found = each.tick(*given, [seeds[n] for n in members], [ticks[n] for n in members], meanwhile)
             frames.update(zip(members, found, strict=True))
         return [frames[n] for n in range(len(states))]

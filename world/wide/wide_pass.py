@@ -9,7 +9,7 @@ device in numbers, so that one recorded CUDA graph serves every tick of everybod
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from playhead.world.kv_cache import KVCache
 from playhead.world.noise import device_noises, noise
 from playhead.world.sampler import Schedule, denoise
 from playhead.world.state import StateLayout, WorldState
+from playhead.world.wide.frame_blocks import FrameBlocks
 from playhead.world.wide.row_states import RowCache, row_of
 
 ACTIVE, SLOT, VISIBLE, DISTANT, SOURCE, TARGET, FIRST, TICK, SEED = range(9)
@@ -112,10 +113,10 @@ class WidePass:
         self._held = torch.zeros((width, count, g.inputs), device=device)
         self._noises = torch.zeros_like(pool.noises)
         self._pictures = torch.empty_like(next(iter(pool.pictures.values())))
+        self._frames = FrameBlocks(self._pictures)
         cuda = device.type == "cuda"
         self._tell = torch.zeros(self._told.shape, dtype=torch.int64, pin_memory=cuda)
         self._hold = torch.zeros(self._held.shape, pin_memory=cuda)
-        self._seen = torch.empty(self._pictures.shape, dtype=torch.uint8, pin_memory=cuda)
         t = rope.split_pairs(g.head_dim)[0]
         self._turns = rope.axis_angles([1], t)[0].to(device)
         grid = rope.grid_angles([0], latent.height // g.patch, latent.width // g.patch, g.head_dim)
@@ -145,11 +146,17 @@ class WidePass:
 
     @torch.no_grad()
     def tick(
-        self, states: Sequence[WorldState], held: Tensor, seeds: Sequence[int], ticks: Sequence[int]
+        self,
+        states: Sequence[WorldState],
+        held: Tensor,
+        seeds: Sequence[int],
+        ticks: Sequence[int],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[np.ndarray]:
         """A tick of some of its states, committed. Returns each one's frames, the caller's own.
 
-        `held` `(n, F, inputs)`: their actions. All have equal steps.
+        `held` `(n, F, inputs)`: their actions. All have equal steps. `meanwhile` is called while the device
+        is at work.
         """
         rows = [cast(int, state.row) for state in states]
         schedule = states[0].schedule
@@ -161,15 +168,17 @@ class WidePass:
         self._told.copy_(self._tell, non_blocking=True)
         self._held.copy_(self._hold, non_blocking=True)
         self._graphs.run(("tick", schedule.sigmas), lambda: self._work(schedule))
-        self._seen.copy_(self._pictures, non_blocking=True)
+        self._frames.start()
         if self._told.is_cuda:
             arrived = torch.cuda.Event()
             arrived.record(torch.cuda.current_stream(self._told.device))
+            meanwhile()
             arrived.synchronize()
+        else:
+            meanwhile()
         for state in states:
             state.cache.end()
-        frames: np.ndarray[Any, Any] = self._seen.numpy()
-        return [frames[row].copy() for row in rows]
+        return self._frames.take(rows)
 
     def _announce(
         self,
