@@ -25,6 +25,9 @@ from playhead.world.bounds import Size
 from playhead.world.sparse_attention import SPARSE, sparse_attention
 from playhead.world.sparse_rules import FAR, HeldSlots
 
+TURNED = 32 * 2**20
+"""Bytes of a sink's keys that are moved along at once: the work takes several times as much."""
+
 
 class FarMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `layers` remember of the frames that left the window: of every `every`-th the last `frames`."""
@@ -171,10 +174,15 @@ class KVCache:
         """Takes note of how many frames the far ring holds."""
         if self.far is None:
             return
-        self.distant = min(-(-self._moved // self.far.every), self.far.frames)
+        self.distant = self._reached()
         if self._padded:
             end = (self.frames + self.distant) * self.tokens
             self._held[:, :end], self._held[:, end:] = True, False
+
+    def _reached(self) -> int:
+        """How many frames the far ring holds."""
+        assert self.far is not None
+        return min(-(-self._moved // self.far.every), self.far.frames)
 
     @property
     def _fills(self) -> bool:
@@ -199,11 +207,14 @@ class KVCache:
         if shift == 0 or self.length < self.sink:
             return
         cos_sin = rope.table(rope.time_angles(shift, self.head_dim)).to(self.k.device)
-        self._set_sink(rope.rotate(self.sink_base, cos_sin[:, None]))
+        many = max(1, TURNED // max(1, self.sink_base[0].nbytes))  # layers at once, for room
+        for first in range(0, len(self.sink_base), many):
+            layers = slice(first, first + many)
+            self._set_sink(rope.rotate(self.sink_base[layers], cos_sin[:, None]), layers)
 
-    def _set_sink(self, keys: Tensor) -> None:
-        """Puts the sink's keys of all layers where they are read."""
-        self.k[..., : self.sink * self.tokens, :] = keys
+    def _set_sink(self, keys: Tensor, layers: slice = slice(None)) -> None:
+        """Puts the sink's keys of some layers where they are read."""
+        self.k[layers, :, :, : self.sink * self.tokens] = keys
 
     def _keys(self, first: int, last: int) -> Tensor:
         """All layers' keys of some tokens, as they came."""

@@ -238,8 +238,8 @@ class LowBitCache(KVCache):
             )
         super().load_state(state)
 
-    def _set_sink(self, keys: Tensor) -> None:
-        self.k[..., : self.sink * self.tokens, :] = rounded(keys, self.k.dtype)
+    def _set_sink(self, keys: Tensor, layers: slice = slice(None)) -> None:
+        super()._set_sink(rounded(keys, self.k.dtype), layers)
 
     def _keys(self, first: int, last: int) -> Tensor:
         return self.k[..., first:last, :].to(self._dtype)

@@ -1,12 +1,14 @@
 """The rolling KV cache: exactly the window, at the right distances, for ever, in one piece of memory."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from playhead.world import rope
+from playhead.world import kv_cache, rope
 from playhead.world.kv_cache import FarMemory
 from tests.world.caches import (
     HEAD_DIM,
@@ -48,6 +50,17 @@ def test_endless_play_keeps_the_sink_within_the_span(shape: Shape, extra: int) -
     rolling = play(new_cache(shape.frames, shape.sink, span), shape.blocks, shape.seed)
     plain = play(PlainMemory(shape.frames, shape.sink, span), shape.blocks, shape.seed)
     assert close(rolling, plain)
+
+
+@modest
+@given(shapes(least_sink=1, least_blocks=4))
+def test_a_sink_is_moved_along_the_same_in_parts(shape: Shape) -> None:
+    """As a large one is, whose layers at once would take more room than a budget leaves."""
+    whole, parts = (new_cache(shape.frames, shape.sink, shape.frames) for _ in range(2))
+    wanted = play(whole, shape.blocks, shape.seed)
+    with patch.object(kv_cache, "TURNED", 1):
+        found = play(parts, shape.blocks, shape.seed)
+    assert same(found, wanted) and torch.equal(whole.k, parts.k)
 
 
 def test_these_comparisons_would_notice_a_frame_too_many_or_a_sink_out_of_place() -> None:

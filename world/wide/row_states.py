@@ -14,7 +14,8 @@ from playhead.world.state import WorldState
 class RowCache(KVCache):
     """The row of a cache of many sessions: its memory, and counts of its own.
 
-    `waits`: what is due in the far ring is left for the pass to copy, as `due`: a slot and its far slot.
+    `waits`: what is due in the far ring is left for the pass to copy, as `due`: a slot and its far slot; and
+    under which mask that is read is left to it too.
     """
 
     waits = False
@@ -28,6 +29,12 @@ class RowCache(KVCache):
         found.k, found.v, found.sink_base = cache.k[:, part], cache.v[:, part], cache.sink_base[:, part]
         found.slots, found.due, found.waits = [], None, False
         return found
+
+    def _count_far(self) -> None:
+        if self.waits:  # the pass has masks of its own, and no launch of a kernel to spare for each row
+            self.distant = self._reached()
+        else:
+            super()._count_far()
 
     def _carry(self, frame: int) -> None:
         if self.due is not None:  # more than one at once: all but the last are copied right away
