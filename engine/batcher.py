@@ -96,8 +96,7 @@ class Batcher:
     ) -> list[np.ndarray | BaseException]:
         """Steps sessions that are finished. Returns each one's frames, or what kept it from having them.
 
-        `meanwhile` is called while another thread or device is at work, or before anything is: as often as
-        that is so, while the sessions are as they were.
+        `meanwhile` is called while another thread or device is at work, as often as that is so.
         """
         arrivals = [
             PendingTick(session, self._arrive(session), action)

@@ -81,8 +81,8 @@ class _Member:
 class Crew:
     """Plays the steps of lent sessions by `step_all`, which gives each one's frames or its error.
 
-    It has to call what it is given with them, at least once, while the sessions are as they were before the
-    pass. Its thread begins with the first of them, and ends once nobody has the crew any more.
+    That may call what it is given with them while the pass is under way. The crew's thread begins with the
+    first of them, and ends once nobody has the crew any more.
     """
 
     def __init__(self, step_all: StepAll) -> None:
@@ -141,7 +141,7 @@ class Crew:
         """A step of each, and meanwhile the last ones are taken in. Returns the next ones."""
         sessions, actions = [member.steps.session for member, _ in playing], [action for _, action in playing]
         played = self._step_all(sessions, actions, self._take_in)
-        self._take_in()  # where the pass came to nothing before that
+        self._take_in()  # where nothing called it
         going_on = []
         for (member, _), found in zip(playing, played, strict=True):
             if isinstance(found, BaseException):

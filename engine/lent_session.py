@@ -18,7 +18,8 @@ class LentSession:
     """Some `actions` for a session, a tick each. The loop that lends it is told of them by three calls.
 
     `sample` gives its clock's time, and raises its error where it has ended; `now` gives it always. `played`
-    takes in a tick: its action, its frames, when it was sampled and ready, and who gets it before others do.
+    takes in a tick: its number, its action, its frames, when it was sampled and ready, and who gets it before
+    others do.
     `back` lets the loop go on, and is told whether the steps broke off. `each` is told of every tick, and of
     the seconds since the first began, when the last one is done: who answers by it finds the loop free.
     `at_once`: `played` looks at the session, or `sample` at what was played, so that no step may begin before
@@ -33,7 +34,7 @@ class LentSession:
         *,
         sample: Callable[[], float],
         now: Callable[[], float],
-        played: "Callable[[Action, np.ndarray, float, float, Callable[[Tick], None]], None]",
+        played: "Callable[[int, Action, np.ndarray, float, float, Callable[[Tick], None]], None]",
         back: Callable[[bool], None],
         at_once: bool = False,
         answer: "Future[None] | None" = None,
@@ -41,7 +42,7 @@ class LentSession:
         self.session, self.answer, self.at_once = session, answer or Future[None](), at_once
         self._actions, self._each = actions, each
         self._sample, self._now, self._played, self._back = sample, now, played, back
-        self._arrived: tuple[Action, np.ndarray, float, float] | None = None
+        self._arrived: tuple[int, Action, np.ndarray, float, float] | None = None
         self._next = 0
         self._began = self._sampled = 0.0
         self._ticks: list[tuple[Tick, float]] = []
@@ -58,7 +59,8 @@ class LentSession:
         return self._actions[self._next - 1]
 
     def arrive(self, frames: np.ndarray) -> None:
-        self._arrived = self._actions[self._next - 1], frames, self._sampled, self._now()
+        action, number = self._actions[self._next - 1], self.session.tick
+        self._arrived = number, action, frames, self._sampled, self._now()
 
     def take_in(self) -> None:
         assert self._arrived is not None, "nothing has arrived"

@@ -240,8 +240,8 @@ class Loop:
             *(session, actions, each),
             sample=self._sample,
             now=self._pace.clock.now,
-            played=lambda action, frames, sampled, ready, receive: take(
-                action, source, session.steps, frames, sampled, ready, receive=receive, publish=False
+            played=lambda number, action, frames, sampled, ready, receive: take(
+                number, action, source, session.steps, frames, sampled, ready, receive=receive, publish=False
             ),
             back=self._go_on,
             at_once=self.timeline is not None or self._last is not None,
@@ -315,12 +315,14 @@ class Loop:
         receive: Callable[[Tick], None] | None = None,
     ) -> None:
         """Plays a tick with an action; `receive` gets it before others do."""
-        steps = self._session.steps
-        frames = self._stepper.step(self._session, action)
-        self._take(action, source, steps, frames, sampled, self._pace.clock.now(), late, key, receive)
+        session, steps = self._session, self._session.steps
+        frames = self._stepper.step(session, action)
+        ready = self._pace.clock.now()
+        self._take(session.tick, action, source, steps, frames, sampled, ready, late, key, receive)
 
     def _take(
         self,
+        number: int,
         action: "Action",
         source: str,
         steps: int,
@@ -339,7 +341,7 @@ class Loop:
         session, pace = self._session, self._pace
         pace.waiting = False
         timing = Timing(sampled, ready, late, pace.expected, key)
-        tick = Tick(session.tick, session.seed, steps, action, frames, timing, source)
+        tick = Tick(number, session.seed, steps, action, frames, timing, source)
         if self.timeline is not None:
             tick = self.timeline.receive(tick)
         if receive is not None:

@@ -178,7 +178,7 @@ class Session:
         """Steps sessions in one pass, which may round otherwise than `step` does (`engine.together`).
 
         All are of one world, have equal steps and can join. `meanwhile` is called while a wide pass is under
-        way on a device; the sessions are as they were before it then.
+        way on a device.
         """
         world = sessions[0].world
         for session in sessions:

@@ -36,8 +36,7 @@ def step_together(
 ) -> list[np.ndarray]:
     """Steps each session under its action. Returns each one's frames, as `Session.step` would.
 
-    `meanwhile` is called before anything of a session has changed that is not on a device: while that is at
-    work on a wide pass, else first of all. It may be called more than once.
+    `meanwhile` is called while a device is at work on a wide pass; else nothing calls it.
     """
     frames: list[np.ndarray] = []
     most = largest(sessions[0].world) if sessions else LARGEST
@@ -54,7 +53,6 @@ def _step(
         session.finish()
     if world.wide is not None and _alike(sessions):
         return Session.step_joined(sessions, actions, meanwhile)
-    meanwhile()
     exact = _exact.setdefault(world, {})
     key = len(sessions), torch.get_num_threads()
     if len(sessions) < 2 or exact.get(key) is False or not _alike(sessions):

@@ -37,8 +37,9 @@ class CrewStepper(SingleStepper):
     ) -> list[np.ndarray]:
         self.passes += 1
         self._passing()
-        meanwhile()
-        return [session.step(action) for session, action in zip(sessions, actions, strict=True)]
+        frames = [session.step(action) for session, action in zip(sessions, actions, strict=True)]
+        meanwhile()  # another thread's pass may be over by then
+        return frames
 
 
 def can_lend(loop: Loop) -> bool:
