@@ -321,7 +321,7 @@ class KVCache:
             **held,
             "k": self.k[..., :end, :].clone(),
             "v": self.v[..., :end, :].clone(),
-            "sink_base": self.sink_base.clone(),
+            "sink_base": self.sink_base[:, :, :, : min(self.length, self.sink) * self.tokens].clone(),
             "length": self.length,
             "origin": self.origin,
         }
@@ -334,7 +334,7 @@ class KVCache:
         assert isinstance(length, int) and isinstance(origin, int)
         self.k[..., : k.shape[3], :] = k
         self.v[..., : v.shape[3], :] = v
-        self.sink_base.copy_(base)
+        self.sink_base[:, :, :, : base.shape[3]] = base
         self.length, self.slots, self.visible, self.origin = length, [], 0, origin
         if self.far is not None:
             far, moved = state["far"], state["moved"]  # one more than fell out, if a block was under way

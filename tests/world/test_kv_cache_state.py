@@ -9,6 +9,7 @@ from torch import Tensor
 from playhead.world.kv_cache import FarMemory, JoinedCaches, KVCache
 from tests.world.caches import (
     SIDE,
+    TOKENS,
     PlainMemory,
     Shape,
     cache_of,
@@ -76,6 +77,21 @@ def test_an_abandoned_block_leaves_no_trace(shape: Shape, endless: bool) -> None
         memory.load_state(state)
         flows.append(play(memory, shape.blocks[-1:] * 3, shape.seed + 2))
     assert same(*flows)
+
+
+def test_a_state_takes_room_for_what_is_there_alone_and_goes_on_the_same() -> None:
+    """A session whose world can be told to return to its start has a state of that for good."""
+    memory, later = new_cache(5, 2, span=6), new_cache(5, 2, span=6)
+    assert not any(part.numel() for part in memory.state().values() if isinstance(part, torch.Tensor))
+    for count in (1, 2, 2):
+        play(memory, [1], count)
+        state = memory.state()
+        base = state["sink_base"]
+        assert isinstance(base, torch.Tensor) and base.shape[3] == count * TOKENS
+        later.restart()
+        later.load_state(state)
+        assert same(play(later, [1] * 9, 7), play(memory, [1] * 9, 7))
+        memory.load_state(state)
 
 
 @modest
