@@ -186,9 +186,9 @@ class Batcher:
         """Those who may share a pass with one, it first."""
         if not own.session.joins:
             return [own]
+        steps = own.session.steps
         others = [
-            a for a in self._waiting
-            if a is not own and a.session.steps == own.session.steps and a.session.joins
+            a for a in self._waiting if a is not own and a.session.steps == steps and a.session.joins
         ]  # fmt: skip
         return [own, *others][: largest(own.session.world)]
 

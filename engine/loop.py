@@ -71,7 +71,7 @@ class Loop:
         self._stopping = False
         self._played = 0
         self._finished_at = 0.0
-        self._held: tuple[str, ...] = ()
+        self._held: Action | None = None
         self._error: BaseException | None = None
         self.stats: Stats | None = None
         self.world: World | None = None
@@ -298,7 +298,7 @@ class Loop:
         pace, sampled = self._pace, self._pace.clock.now()
         action, waited = self._source.sample(), pace.waiting
         if pace.idles(action):
-            self._held = ()
+            self._held = None
             if not waited:
                 self._publish()
             return
@@ -352,7 +352,7 @@ class Loop:
             self.timeline.settle(session)
         self._finished_at = time.perf_counter()
         self._played += 1
-        self._held = action.in_words()
+        self._held = action
         pace.add(sampled, ready, key)
         if publish:
             self._publish()
@@ -371,7 +371,7 @@ class Loop:
             self.timeline.begin(session)
             tick = self.timeline.receive(tick)
         self._hand_over(tick)
-        self._held = ()
+        self._held = None
         self._pace.resync()
         self._publish()
 
@@ -395,4 +395,5 @@ class Loop:
 
     def _publish(self) -> None:
         session = self._session
-        self.stats = self._pace.stats(session.tick, session.seed, self._held, session.offloaded)
+        held = () if self._held is None else self._held.in_words()
+        self.stats = self._pace.stats(session.tick, session.seed, held, session.offloaded)

@@ -1,8 +1,8 @@
 """A tick as the loop hands it over, where its action comes from, and by whom it is played."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:  # both import torch, and a window opens before that
@@ -48,8 +48,7 @@ class SingleStepper:
         session.finish()
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """When a tick happened: seconds of the loop's clock.
 
     `late`: by how much it began after its deadline. `period`: the time to expect until the next tick's
@@ -63,8 +62,7 @@ class Timing:
     key: float | None
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """One tick, handed over: frames uint8 `(frames_per_tick, H, W, 3)`, not to be written to.
 
     Where a session begins (a start, a restart, another scene, a return to an earlier moment) there is no

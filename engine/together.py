@@ -74,8 +74,8 @@ def _step(
 
 def _alike(sessions: Sequence[Session]) -> bool:
     """Whether a joint pass is possible: all may join, are of one world and have equal steps."""
-    first = sessions[0]
-    return all(s.world is first.world and s.steps == first.steps and s.joins for s in sessions)
+    world, steps = sessions[0].world, sessions[0].steps
+    return all(s.world is world and s.steps == steps and s.joins for s in sessions)
 
 
 def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - states are nested

@@ -1,6 +1,7 @@
 """Actions: what the player holds during a tick, in the words of the world that is played."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -168,6 +169,11 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     def condition(self, action: Action) -> list[float]:
         """What the generator is given: the buttons that it sees as 0 or 1, then the scaled axes."""
+        if action.axes:
+            return self._condition(action)
+        return [*_condition_of_held(self, action.buttons)]
+
+    def _condition(self, action: Action) -> list[float]:
         self.check(action)
         held = self.seen_row(action)
         if self.one_hot:
@@ -182,3 +188,9 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
         rows = [self.condition(action) for action in actions]
         return torch.tensor(rows, dtype=torch.float32).view(len(rows), 1, -1)
+
+
+@lru_cache(4096)
+def _condition_of_held(space: ActionSpace, buttons: frozenset[str]) -> tuple[float, ...]:
+    """What the generator is given where only buttons are held, which is worked out once for each chord."""
+    return tuple(space._condition(Action(buttons)))

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from playhead.engine.recording.schema import RecordingError
@@ -165,7 +166,7 @@ class Timeline:
             self._take(tick.action, tick.steps, tick.source, took, tick.frames)
             if self.recorder is not None:
                 self.recorder.wait()
-        return replace(tick, point=self._head)
+        return msgspec.structs.replace(tick, point=self._head)
 
     def _take(self, action: "Action", steps: int, source: str, took: float, frames: np.ndarray) -> None:
         if self._head is None:

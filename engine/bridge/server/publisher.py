@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 import zmq
@@ -136,7 +137,7 @@ class Publisher:
             stream.key_wanted = True
 
     def watched(self, session: str) -> bool:
-        return any(topic(session, codec) in self._streams for codec in CODECS)
+        return not self._streams.keys().isdisjoint(_topics(session))
 
     def take(self, hosted: HostedSession, tick: Tick) -> None:
         """On a loop's thread: leaves a tick to be encoded, in place of one that still waits."""
@@ -223,3 +224,9 @@ class Publisher:
     def _send(self, parts: list[bytes]) -> None:
         """On the server's thread; never waits: a watcher whose queue is full misses this tick."""
         self._socket.send_multipart(parts, zmq.NOBLOCK)
+
+
+@lru_cache(1024)
+def _topics(session: str) -> frozenset[bytes]:
+    """Those of all encodings, which every tick asks for."""
+    return frozenset(topic(session, codec) for codec in CODECS)

@@ -173,10 +173,10 @@ class Sessions:
             raise BridgeError("limit", f"the {most} MB for sessions and snapshots are used up; close some")
 
     def _fits(self, more: int) -> bool:
+        sizes = {world: session_bytes(world) for world in {h.loop.world for h in self} if world is not None}
         held = sum(
-            session_bytes(h.loop.world) * (1 + len(h.snapshots) + h.pending_snapshots + len(h.past))
-            + h.seek_memory
-            for h in self if h.loop.world is not None
+            sizes[world] * (1 + len(h.snapshots) + h.pending_snapshots + len(h.past)) + h.seek_memory
+            for h in self if (world := h.loop.world) in sizes
         )  # fmt: skip
         return held + self.reserved + more <= self.limits.memory * 2**20
 
