@@ -338,7 +338,7 @@ class Loop:
 
         Of several in a row the last one is to `publish`.
         """
-        session, pace = self._session, self._pace
+        session, pace, action = self._session, self._pace, action.shared()
         pace.waiting = False
         timing = Timing(sampled, ready, late, pace.expected, key)
         tick = Tick(number, session.seed, steps, action, frames, timing, source)

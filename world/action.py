@@ -29,11 +29,18 @@ def prompt_number(name: str) -> int:
     return int(number) - 1
 
 
-class Action(msgspec.Struct, frozen=True):
-    """The buttons held (by name) and the axes moved (name to value) during one tick."""
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """The buttons held (by name) and the axes moved (name to value) during one tick.
+
+    Python's collector looks at none of them: there is one for each tick that is remembered.
+    """
 
     buttons: frozenset[str] = frozenset()
     axes: Mapping[str, float] = {}
+
+    def shared(self) -> "Action":
+        """The same action; those that move nothing are one for each chord: ticks that are kept take less."""
+        return self if self.axes else _chord(self.buttons)
 
     @property
     def idle(self) -> bool:
@@ -188,6 +195,11 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
         rows = [self.condition(action) for action in actions]
         return torch.tensor(rows, dtype=torch.float32).view(len(rows), 1, -1)
+
+
+@lru_cache(4096)
+def _chord(buttons: frozenset[str]) -> Action:
+    return Action(buttons)
 
 
 @lru_cache(4096)

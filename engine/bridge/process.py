@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # it imports torch, whose threads are to find the heaps as th
 
 M_ARENA_MAX, HEAPS = -8, 2
 """A parameter of glibc's `mallopt`, and the heaps that the threads of a server share."""
+YOUNG = 10_000
+"""Objects more than before at which Python looks for those that nobody needs: a server's ticks make some
+thousands a second that nobody needs, and that are gone by themselves."""
 MOMENT = 0.0005
 """Seconds after which a thread that computes lets another one have its turn."""
 
@@ -35,6 +38,7 @@ def ready_to_serve(server: "Server") -> None:
         signal.signal(number, lambda *_: server.stop())
     gc.collect()
     gc.freeze()  # to go through what was loaded takes the collector 0.1 s, in which nobody has a tick
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
     server.rescue()
     sys.setswitchinterval(MOMENT)  # else one who computes may keep the one who answers waiting for 5 ms
 

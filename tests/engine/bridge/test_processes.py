@@ -135,11 +135,12 @@ def test_what_a_server_has_loaded_is_not_gone_through_again_while_it_serves(
     serving = Server.run
     monkeypatch.setattr(Server, "run", run)
     handlers = {number: signal.getsignal(number) for number in interrupts.ending()}
-    moment = sys.getswitchinterval()
+    moment, often = sys.getswitchinterval(), gc.get_threshold()
     try:
         serve(bind="tcp://127.0.0.1:*", world=[str(tiny_world_folder)], scene=[tiny_scene], device="cpu")
     finally:
         gc.unfreeze()
+        gc.set_threshold(*often)
         sys.setswitchinterval(moment)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -166,7 +167,7 @@ import torch
 from playhead.engine import batcher
 from playhead.main import main
 
-def dream(sessions, actions):
+def dream(sessions, actions, meanwhile):
     print("it dreams", flush=True)
     for _ in range(1_000_000):
         torch.ones(300, 300) @ torch.ones(300, 300)

@@ -1,5 +1,6 @@
 """A server whose world has wide passes: sessions are stepped together, each as if it were alone."""
 
+import gc
 import threading
 
 import numpy as np
@@ -76,6 +77,20 @@ def test_clients_who_step_at_once_see_what_each_would_alone(server, world, tiny_
     assert max(sizes) > 1
     for seed in range(4):
         assert np.array_equal(seen[seed], alone(world, tiny_scene, seed, actions(seed)))
+
+
+def test_ticks_that_are_kept_are_nothing_that_the_collector_looks_through(server) -> None:
+    """Else it would hold up everybody's ticks for longer and longer."""
+    client = Client(server.address, patience=60)
+    session = client.ask(p.OpenRequest(seed=5), p.OpenReply)[0].session
+    counts = []
+    for _ in range(3):
+        for seed in range(8):
+            client.ask(p.StepRequest(session=session, actions=actions(seed), frames="none"), p.StepReply)
+        gc.collect()
+        counts.append(len(gc.get_objects()))
+    client.close()
+    assert counts[2] - counts[1] < 8 * TICKS / 2
 
 
 def test_what_is_asked_between_steps_comes_between_them(server, world, tiny_scene) -> None:
