@@ -6,6 +6,7 @@ What a pass played is taken in while the next one is under way, which takes anot
 """
 
 import contextlib
+import logging
 import queue
 import threading
 import weakref
@@ -70,12 +71,15 @@ class _Member:
             try:
                 self.steps.take_in()
             except BaseException as error:
-                self.error = error
+                self.error = self.error or error
 
     def end(self) -> None:
-        """Gives the session back, with all taken in."""
+        """Gives the session back, with all taken in that was played."""
         self.take_in()
-        self.steps.give_back(self.error)
+        try:
+            self.steps.give_back(self.error)
+        except Exception:  # of one session, and no reason to keep others from theirs
+            logging.getLogger("playhead").exception("a session could not be given back")
 
 
 class Crew:
@@ -146,12 +150,12 @@ class Crew:
         for (member, _), found in zip(playing, played, strict=True):
             if isinstance(found, BaseException):
                 member.error = member.error or found
-            elif member.error is None:
+            else:
                 member.steps.arrive(found)
                 member.untaken = True
                 if member.steps.at_once:
                     member.take_in()
-                else:
+                elif member.error is None:
                     self._untaken.append(member)
             if member.error is None:
                 going_on.append(member)

@@ -43,6 +43,7 @@ class LentSession:
         self._actions, self._each = actions, each
         self._sample, self._now, self._played, self._back = sample, now, played, back
         self._arrived: tuple[int, Action, np.ndarray, float, float] | None = None
+        self._took = 0.0  # seconds until then
         self._next = 0
         self._began = self._sampled = 0.0
         self._ticks: list[tuple[Tick, float]] = []
@@ -61,6 +62,7 @@ class LentSession:
     def arrive(self, frames: np.ndarray) -> None:
         action, number = self._actions[self._next - 1], self.session.tick
         self._arrived = number, action, frames, self._sampled, self._now()
+        self._took = time.perf_counter() - self._began
 
     def take_in(self) -> None:
         assert self._arrived is not None, "nothing has arrived"
@@ -68,11 +70,11 @@ class LentSession:
         self._arrived = None
 
     def _receive(self, tick: Tick) -> None:
-        self._ticks.append((tick, time.perf_counter() - self._began))
+        self._ticks.append((tick, self._took))
 
     def give_back(self, error: BaseException | None) -> None:
-        self._back(error is not None)
         try:
+            self._back(error is not None)
             for tick, seconds in self._ticks:
                 self._each(tick, seconds)
         except BaseException as problem:  # who is told of them is nothing that others' steps may end by

@@ -256,10 +256,12 @@ class Loop:
 
     def _go_on(self, broke_off: bool) -> None:
         """After the session was lent."""
-        if broke_off:
-            self._pace.resync()
-        self._publish()
-        self._inbox.turn.release()
+        try:
+            if broke_off:
+                self._pace.resync()
+            self._publish()
+        finally:
+            self._inbox.turn.release()
 
     def _run(self) -> None:
         try:
@@ -353,7 +355,8 @@ class Loop:
         self._finished_at = time.perf_counter()
         self._played += 1
         self._held = action
-        pace.add(sampled, ready, key)
+        # Of what was lent, which says so by `publish`, nothing was left to be committed.
+        pace.add(sampled, ready, pace.clock.now() if publish else ready, key)
         if publish:
             self._publish()
 

@@ -92,11 +92,11 @@ class Pace:
         """
         return None if time is None or time < self._moving_since else time
 
-    def add(self, sampled: float, ready: float, key: float | None) -> None:
-        """Takes in a tick that was played and committed: when its input was sampled, its frames were there,
+    def add(self, sampled: float, ready: float, done: float, key: float | None) -> None:
+        """Takes in a tick that was played: when its input was sampled, its frames were there, it was over,
         and its key event happened. Chooses the steps of the next.
         """
-        time, period = self.clock.now() - sampled, self.clock.period
+        time, period = done - sampled, self.clock.period
         self.meter.add(ready, time, period, None if key is None else ready - key)
         if self.auto and not self.stands:
             self._played.steps = self._chooser.update(time, period)

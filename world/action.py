@@ -40,7 +40,7 @@ class Action(msgspec.Struct, frozen=True, gc=False):
 
     def shared(self) -> "Action":
         """The same action; those that move nothing are one for each chord: ticks that are kept take less."""
-        return self if self.axes else _chord(self.buttons)
+        return self if self.axes else _chord(frozenset(self.buttons))
 
     @property
     def idle(self) -> bool:
@@ -178,7 +178,7 @@ class ActionSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """What the generator is given: the buttons that it sees as 0 or 1, then the scaled axes."""
         if action.axes:
             return self._condition(action)
-        return [*_condition_of_held(self, action.buttons)]
+        return [*_condition_of_held(self, frozenset(action.buttons))]
 
     def _condition(self, action: Action) -> list[float]:
         self.check(action)

@@ -124,12 +124,26 @@ def test_a_tick_that_cannot_be_taken_in_is_told_and_the_session_goes_on(begin: B
         if tick.number == 2:
             raise ValueError("no room")
 
+    seen: list[int] = []
     loop.subscribe(receive)
+    loop.subscribe(lambda tick: seen.append(tick.number))
     answer = loop.step(CYCLE, lambda tick, seconds: None, "bridge")
     assert len(steps(other, CYCLE)) == len(CYCLE)
     with pytest.raises(ValueError, match="no room"):
         answer.result(30)
     assert [tick.number for tick, _ in steps(loop, [RIGHT, NOTHING])] == [4, 5]
+    assert seen == [1, 3, 4, 5]
+
+
+def test_steps_whose_answer_nobody_wants_any_more_are_given_back(begin: Begin) -> None:
+    passing, let_pass = threading.Event(), threading.Event()
+    stepper = CrewStepper(lambda: (passing.set(), let_pass.wait(30)))
+    loop, other = begin(stepper), begin(stepper)
+    answer = loop.step([RIGHT], lambda tick, seconds: None, "bridge")
+    assert passing.wait(30) and answer.cancel()
+    let_pass.set()
+    wait_until(lambda: can_lend(loop))
+    assert len(steps(other, CYCLE)) == len(CYCLE) and len(steps(loop, [NOTHING])) == 1
 
 
 def test_a_loop_that_is_stopped_meanwhile_says_so_after_the_tick_under_way(

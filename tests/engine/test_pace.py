@@ -46,7 +46,7 @@ class Play:
             if self.pace.take_turn() and not self.pace.idles(action):
                 times.append(self.fake.seconds)
                 self.fake.seconds += cost
-                self.pace.add(times[-1], self.fake.seconds, None)
+                self.pace.add(times[-1], self.fake.seconds, self.fake.seconds, None)
         return times
 
     def tune(self, **to) -> None:

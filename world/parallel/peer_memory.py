@@ -49,57 +49,46 @@ def allocate(size: int, device: torch.device) -> Tensor:
 class PeerMemory:
     """Exchanges of `rank`, one among `size`, which are at the same exchange in the same order.
 
-    What it returns lies where the next exchange of as many bytes is written: who wants it is to read it
-    before that. Memory for a number of bytes is allocated by `allocate` when they are first exchanged, and
-    stays: recorded graphs know it.
+    Each is made in a `slot`, and what it returns lies where the next one of that slot is written. Nobody
+    waits before writing, as a recorded graph does not know what ran before it. So between two of a slot there
+    has to be another exchange, asked for once what the first one gave was read: its barrier says that all
+    have read. Memory is allocated by `allocate` when a slot first takes as many bytes, and stays: recorded
+    graphs know it.
     """
 
     def __init__(self, rank: int, size: int, allocate: Callable[[int], SharedMemory]) -> None:
         self._rank, self._size, self._allocate = rank, size, allocate
-        self._shared: dict[int, SharedMemory] = {}
-        self._last = 0  # bytes of the last exchange
+        self._shared: dict[tuple[str, int], SharedMemory] = {}
 
-    def swap(self, x: Tensor) -> Tensor | None:
+    def swap(self, x: Tensor, slot: str) -> Tensor | None:
         """As `Ranks.swap`; None where a graph is being recorded and there is no memory for it yet."""
-        shared = self._ready(x.nbytes)
-        if shared is None:
-            return None
-        given, part = x.view(torch.uint8).flatten(), x.nbytes // self._size
-        for rank in self._others_first():
-            self._place(shared, rank, part).copy_(given[rank * part : (rank + 1) * part])
-        shared.barrier()
-        return shared.parts[self._rank].view(x.dtype).view(x.shape)
-
-    def gather(self, x: Tensor) -> Tensor | None:
-        """As `Ranks.gather`; None likewise."""
-        shared = self._ready(x.nbytes * self._size)
-        if shared is None:
-            return None
+        part = x.nbytes // self._size
         given = x.view(torch.uint8).flatten()
-        for rank in self._others_first():
-            self._place(shared, rank, x.nbytes).copy_(given)
+        return self._exchange(slot, x, part, lambda rank: given[rank * part : (rank + 1) * part], x.shape)
+
+    def gather(self, x: Tensor, slot: str) -> Tensor | None:
+        """As `Ranks.gather`; None likewise."""
+        given = x.view(torch.uint8).flatten()
+        return self._exchange(slot, x, x.nbytes, lambda rank: given, (self._size, *x.shape))
+
+    def _exchange(
+        self, slot: str, x: Tensor, part: int, given: Callable[[int], Tensor], shape: Sequence[int]
+    ) -> Tensor | None:
+        """Writes `given(rank)`, of `part` bytes, to each rank. Returns what all have written here."""
+        shared = self._memory(slot, part * self._size)
+        if shared is None:
+            return None
+        mine = slice(self._rank * part, (self._rank + 1) * part)
+        for n in range(self._size):  # the next one first, so that no memory is written by all at once
+            rank = (self._rank + 1 + n) % self._size
+            shared.parts[rank][mine].copy_(given(rank))
         shared.barrier()
-        return shared.parts[self._rank].view(x.dtype).view(self._size, *x.shape)
+        return shared.parts[self._rank].view(x.dtype).view(*shape)
 
-    def _others_first(self) -> list[int]:
-        """All ranks, each beginning with the next one, so that no memory is written by all at once."""
-        return [(self._rank + 1 + n) % self._size for n in range(self._size)]
-
-    def _place(self, shared: SharedMemory, rank: int, part: int) -> Tensor:
-        """Where this rank's part lies at another."""
-        return shared.parts[rank][self._rank * part : (self._rank + 1) * part]
-
-    def _ready(self, count: int) -> SharedMemory | None:
-        """Memory that may be written to. What lay there was read, or its readers are waited for.
-
-        A rank that is past the barrier of another exchange knows that all have come to that, after they read.
-        """
-        shared = self._shared.get(count)
+    def _memory(self, slot: str, count: int) -> SharedMemory | None:
+        shared = self._shared.get((slot, count))
         if shared is None:
             if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
                 return None
-            shared = self._shared[count] = self._allocate(count)
-        if self._last == count:
-            shared.barrier()
-        self._last = count
+            shared = self._shared[slot, count] = self._allocate(count)
         return shared

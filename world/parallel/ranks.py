@@ -61,21 +61,21 @@ class Ranks:
         )
         self._try()
 
-    def swap(self, x: Tensor) -> Tensor:
+    def swap(self, x: Tensor, slot: str) -> Tensor:
         """Hands out `x`, contiguous, whose first dimension has an equal part for every rank.
 
-        Returns what each has for this one, in the order of the ranks, to be read before the next exchange of
-        as many bytes.
+        Returns what each has for this one, in the order of the ranks. `slot`: where it lies until the next
+        exchange there, and when it is to be read (`PeerMemory`).
         """
-        if self._peers is not None and (there := self._peers.swap(x)) is not None:
+        if self._peers is not None and (there := self._peers.swap(x, slot)) is not None:
             return there
         found = torch.empty_like(x)
         dist.all_to_all_single(_bytes(found), _bytes(x))
         return found
 
-    def gather(self, x: Tensor) -> Tensor:
-        """What all ranks have of `x`, contiguous, of one shape: `(ranks, …)`; to be read in time as well."""
-        if self._peers is not None and (there := self._peers.gather(x)) is not None:
+    def gather(self, x: Tensor, slot: str) -> Tensor:
+        """What all ranks have of `x`, contiguous and of one shape: `(ranks, …)`; `slot` as of `swap`."""
+        if self._peers is not None and (there := self._peers.gather(x, slot)) is not None:
             return there
         found = x.new_empty((self.size, *x.shape))
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
@@ -103,7 +103,10 @@ class Ranks:
         return bool(said.item())
 
     def abort(self) -> None:
-        """Ends kernels that wait for a rank that is gone, in a thread: what they leave is worth nothing."""
+        """Ends kernels of NCCL that wait for a rank that is gone, in a thread; their result is worth nothing.
+
+        A barrier between the GPUs' memories ends with the program alone.
+        """
         if self.device.type == "cuda":
             threading.Thread(target=self._abort, daemon=True).start()
 
@@ -130,8 +133,8 @@ class Ranks:
     def _right(self) -> bool:
         """Whether what is handed around arrives."""
         mine, wanted = self._numbers()
-        handed = self.swap(mine).tolist() == wanted
-        return self.gather(mine)[-1, 0].item() == 100 * (self.size - 1) and handed
+        handed = self.swap(mine, "tried").tolist() == wanted
+        return self.gather(mine, "all tried")[-1, 0].item() == 100 * (self.size - 1) and handed
 
     def _numbers(self) -> tuple[Tensor, list[int]]:
         """Some of this rank's, and what it has once they are swapped."""
@@ -177,7 +180,7 @@ class Ranks:
 
     def _seconds(self, x: Tensor) -> float:
         """What an exchange of `x` takes as a part of a CUDA graph; infinite where it cannot be one."""
-        graph = self._record(lambda: [self.swap(x) for _ in range(TIMES)])
+        graph = self._record(lambda: [self.swap(x, "timed") for _ in range(TIMES)])
         if not self.agree(graph is not None):
             return float("inf")
         assert graph is not None
@@ -194,7 +197,7 @@ class Ranks:
         """Whether what is handed around in a CUDA graph arrives."""
         mine, wanted = self._numbers()
         found: list[Tensor] = []
-        graph = self._record(lambda: found.append(self.swap(mine)))
+        graph = self._record(lambda: found.append(self.swap(mine, "recorded")))
         if not self.agree(graph is not None):
             return False
         assert graph is not None

@@ -155,8 +155,8 @@ class WidePass:
     ) -> list[np.ndarray]:
         """A tick of some of its states, committed. Returns each one's frames, the caller's own.
 
-        `held` `(n, F, inputs)`: their actions. All have equal steps. `meanwhile` is called while the device
-        is at work.
+        `held` `(n, F, inputs)`: their actions. All have equal steps. `meanwhile` is called while a GPU is
+        at work; a CPU is done by then.
         """
         rows = [cast(int, state.row) for state in states]
         schedule = states[0].schedule
@@ -169,15 +169,16 @@ class WidePass:
         self._held.copy_(self._hold, non_blocking=True)
         self._graphs.run(("tick", schedule.sigmas), lambda: self._work(schedule))
         self._frames.start()
-        if self._told.is_cuda:
-            arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event() if self._told.is_cuda else None
+        if arrived is not None:
             arrived.record(torch.cuda.current_stream(self._told.device))
+        try:
             meanwhile()
-            arrived.synchronize()
-        else:
-            meanwhile()
-        for state in states:
-            state.cache.end()
+        finally:  # the tick is made whatever that came to, and what the device is told lies here until then
+            if arrived is not None:
+                arrived.synchronize()
+            for state in states:
+                state.cache.end()
         return self._frames.take(rows)
 
     def _announce(
