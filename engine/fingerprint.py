@@ -43,6 +43,7 @@ WORDS = {
     "precision": "the precision",
     "decoder": "the decoder",
     "cache": "the cache's precision",
+    "ring": "where the cache has its frames",
     "gpus": "the number of GPUs",
     "width": "how many rows a pass has",
     "python": "the version of Python",
@@ -57,6 +58,7 @@ UNSAID = {
     "decoder": OWN_DECODER,
     "gpus": "1",
     "width": "1",
+    "ring": "rolling",
 }
 """What a part is where it is not named."""
 LATER = ("commit", "experts")
@@ -116,6 +118,8 @@ def environment(world: World) -> dict[str, str]:
         found["decoder"] = f"{world.frame_decoder.name} {_decoders[world][:16]}"
     if world.cache is not None:
         found["cache"] = f"{world.cache} without scales{world.reader or ''}"
+    if world.steady:
+        found["ring"] = "steady"
     if world.split is not None:
         found["gpus"] = str(world.split.ranks.size)
     if world.wide is not None:

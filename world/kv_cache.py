@@ -7,7 +7,7 @@ few frames once a tick, from a base copy kept at their first position, so that t
 than the generator was trained for (the "top aligned" positions of Self Gradient Forcing).
 
 Eviction copies nothing: a new frame takes the slot of the one that falls out. The order of slots does not
-matter to attention.
+matter to attention. (But for a ring in which a block has the same slots in every tick: `world.steady_ring`.)
 
 Some layers may look further: of the frames that fall out of the ring, every so many-th goes on into a far
 ring of theirs (`FarMemory`), so that a few frames reach back many times as far as the window.
@@ -24,6 +24,7 @@ from playhead.world.attention import attention
 from playhead.world.bounds import Size
 from playhead.world.sparse_attention import SPARSE, sparse_attention
 from playhead.world.sparse_rules import FAR, HeldSlots
+from playhead.world.steady_ring import SteadyRing
 
 TURNED = 32 * 2**20
 """Bytes of a sink's keys that are moved along at once: the work takes several times as much."""
@@ -52,7 +53,7 @@ class KVCache:
     `world.sparse_attention`, or None for the usual one. `padded`: a far ring is read whole while it fills,
     under a mask, so that a tick recorded as a CUDA graph may come again; None: on CUDA. `stored`: the number
     type of what is held, where that is not `dtype` (`world.low_bit_cache`). `spare`: slots behind all others,
-    which nothing reads (`world.wide`).
+    which nothing reads (`world.wide`). `steady`: the ring is a `SteadyRing`.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         stored: torch.dtype | None = None,
         spare: int = 0,
+        steady: bool = False,
     ) -> None:
         if not 0 <= sink < frames:
             raise ValueError(f"a cache of {frames} frames cannot keep a sink of {sink}")
         if far is not None and sink:
             raise ValueError("a far memory and a sink do not go together")
+        if far is not None and steady:
+            raise ValueError("a far memory and a steady ring do not go together")
         self.far = far
         slots = frames + (far.frames if far is not None else 0)
         shape = (layers, batch, heads, (slots + spare) * tokens, head_dim)
@@ -93,6 +97,7 @@ class KVCache:
         self.slots: list[int] = []  # where the block under way goes
         self.visible = 0  # slots that hold something, the block under way included
         self.distant = 0  # frames in the far ring
+        self._steady = SteadyRing(sink, frames - sink) if steady else None
         self._moved = 0  # frames that have fallen out of the ring since the start
         self._padded = self.k.is_cuda if padded is None else padded
         self._held = torch.zeros((1, slots * tokens), dtype=torch.bool, device=device)  # of a full window
@@ -106,6 +111,8 @@ class KVCache:
     def restart(self) -> None:
         """Forgets everything; the buffers stay."""
         self.length, self.slots, self.visible, self.origin = 0, [], 0, 0
+        if self._steady is not None:
+            self._steady.clear()
         self._moved = 0
         self._count_far()
 
@@ -123,11 +130,16 @@ class KVCache:
         if self.sink_base.shape[3] and self.length >= self.sink:
             self._set_sink(self.sink_base)
         self.length, self.slots, self.visible, self.origin = length, [], 0, max(0, length - self.sink)
+        if self._steady is not None:
+            self._steady.clear()
 
     def slot(self, frame: int) -> int:
-        """The slot of absolute frame index `frame`."""
+        """The slot of absolute frame index `frame`; in a steady ring, of one that is committed."""
         if frame < self.sink:
             return frame
+        return self._usual_slot(frame) if self._steady is None else self._steady.slot(frame)
+
+    def _usual_slot(self, frame: int) -> int:
         return self.sink + (frame - self.sink - self.origin) % (self.frames - self.sink)
 
     def far_slot(self, frame: int) -> int:
@@ -139,12 +151,25 @@ class KVCache:
         """Makes room for a block of `count` frames; the oldest ring frames fall out, just enough of them."""
         if count > self.frames - self.sink:
             raise ValueError(f"a block of {count} frames does not fit a ring of {self.frames - self.sink}")
-        self.slots = [self.slot(self.length + i) for i in range(count)]
+        if self._steady is None:
+            self.slots = [self.slot(self.length + i) for i in range(count)]
+        else:
+            of_sink = range(self.length, min(self.sink, self.length + count))
+            rest, moves = self._steady.make_room(count - len(of_sink))
+            self.slots = [*of_sink, *rest]
+            for source, target in moves:
+                self._copy_slot(source, target)
         self.visible = min(self.length - self.origin + count, self.frames)
         if self.far is not None:
             self._move_far(self.length + count - self.frames)
         if self.sink_base.shape[3]:
             self._move_sink(self.length + count - 1)
+
+    def _copy_slot(self, source: int, target: int) -> None:
+        """Copies what all layers hold in a slot into another."""
+        n = self.tokens
+        for held in self._stored():
+            held[:, :, :, target * n : (target + 1) * n] = held[:, :, :, source * n : (source + 1) * n]
 
     def _move_far(self, gone: int) -> None:
         """Takes into the far ring what is due of the first `gone` frames, before their slots are taken."""
@@ -285,6 +310,8 @@ class KVCache:
         for i, slot in enumerate(self.slots):
             if self.length + i < self.sink and self.sink_base.shape[3]:
                 self.sink_base[..., slot * n : (slot + 1) * n, :] = self._keys(slot * n, (slot + 1) * n)
+            if self._steady is not None and self.length + i >= self.sink:
+                self._steady.commit(self.length + i, slot)
         self.length += len(self.slots)
         self.slots = []
 
@@ -295,11 +322,14 @@ class KVCache:
 
     def _ordered_tokens(self) -> Tensor:
         """Where committed tokens lie, oldest first."""
-        first = max(self.sink + self.origin, self.length - (self.frames - self.sink))
-        held = range(first, self.length)
+        held = self._usual_frames() if self._steady is None else self._steady.frames
         slots = [self.slot(f) for f in [*range(min(self.sink, self.length)), *held]]
         index = torch.cat([torch.arange(s * self.tokens, (s + 1) * self.tokens) for s in slots])
         return index.to(self.k.device)
+
+    def _usual_frames(self) -> range:
+        """Those of the ring that are committed, oldest first, where no block under way has pushed one out."""
+        return range(max(self.sink + self.origin, self.length - (self.frames - self.sink)), self.length)
 
     def _far_part(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
         """A layer's far keys and values, `(B, heads, count * tokens, head_dim)`."""
@@ -311,12 +341,14 @@ class KVCache:
         assert self.far is not None
         return torch.stack([torch.stack(self._far_part(i, self.distant)) for i in self.far.layers])
 
-    def state(self) -> dict[str, Tensor | int]:
+    def state(self) -> "CacheState":
         """A copy of everything that the next tick depends on."""
         end = min(self.length - self.origin, self.frames) * self.tokens
-        held: dict[str, Tensor | int] = {}
+        held: CacheState = {}
         if self.far is not None:
             held = {"far": self._far_state(), "moved": self._moved}
+        if self._steady is not None:
+            held = {"places": self._steady.state()}
         return {
             **held,
             "k": self.k[..., :end, :].clone(),
@@ -326,8 +358,8 @@ class KVCache:
             "origin": self.origin,
         }
 
-    def load_state(self, state: dict[str, Tensor | int]) -> None:
-        """Takes over a copy made by `state`."""
+    def load_state(self, state: "CacheState") -> None:
+        """Takes over a copy made by `state`, whether that was of a steady ring or not."""
         k, v, base, length = state["k"], state["v"], state["sink_base"], state["length"]
         assert isinstance(k, Tensor) and isinstance(v, Tensor) and isinstance(base, Tensor)
         origin = state["origin"]
@@ -336,6 +368,12 @@ class KVCache:
         self.v[..., : v.shape[3], :] = v
         self.sink_base[:, :, :, : base.shape[3]] = base
         self.length, self.slots, self.visible, self.origin = length, [], 0, origin
+        places = state.get("places")
+        if self._steady is not None:
+            usual = [number for f in self._usual_frames() for number in (f, self._usual_slot(f))]
+            self._steady.load_state(places if isinstance(places, list) else usual)
+        elif isinstance(places, list):
+            self._sort(places)
         if self.far is not None:
             far, moved = state["far"], state["moved"]  # one more than fell out, if a block was under way
             assert isinstance(far, Tensor) and isinstance(moved, int)
@@ -344,6 +382,19 @@ class KVCache:
             for layer, held in zip(self.far.layers, far, strict=True):
                 for mine, kept in zip(self._far_part(layer, self.distant), held, strict=True):
                     mine.copy_(kept)
+
+    def _sort(self, places: Sequence[int]) -> None:
+        """Puts frames that lie as a steady ring had them where they belong."""
+        index, tokens = torch.arange(self.frames), torch.arange(self.tokens)
+        for frame, slot in zip(places[::2], places[1::2], strict=True):
+            index[self.slot(frame)] = slot
+        taken = (index[:, None] * self.tokens + tokens).flatten().to(self.k.device)
+        for held in self._stored():
+            held[:, :, :, : len(taken)] = held.index_select(3, taken)
+
+
+CacheState = dict[str, Tensor | int | list[int]]
+"""As `KVCache.state` gives it."""
 
 
 class JoinedCaches:

@@ -20,7 +20,7 @@ from playhead.world.attention import attention
 from playhead.world.attention_check import shapes
 from playhead.world.config import WorldConfig
 from playhead.world.errors import WorldError
-from playhead.world.kv_cache import KVCache
+from playhead.world.kv_cache import CacheState, KVCache
 from playhead.world.rounding import EIGHT_BIT, TOPS
 from playhead.world.timing import seconds
 
@@ -231,7 +231,7 @@ class LowBitCache(KVCache):
         end = self._held.shape[1]
         return self.k[layer][:, :, :end].to(self._dtype), self.v[layer][:, :, :end].to(self._dtype)
 
-    def load_state(self, state: dict[str, Tensor | int]) -> None:
+    def load_state(self, state: CacheState) -> None:
         if "k_scale" in state:
             raise WorldError(
                 "this snapshot has an fp8 cache with scales, as it was once kept; make a new one"

@@ -19,6 +19,7 @@ from playhead.world.parallel.split import Split
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
 from playhead.world.size import MAX_STEPS
+from playhead.world.sparse_attention import SPARSE
 
 GRAPH_TOKENS = 1024
 """Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
@@ -61,6 +62,21 @@ class StateLayout:
     def own_tokens(self) -> int:
         """Of one latent frame, those that are computed on this device."""
         return self.tokens if self.split is None else self.split.own_tokens
+
+    @property
+    def large(self) -> bool:
+        """Whether a whole tick is too long to be recorded as one CUDA graph, in each of its slots."""
+        return self.tokens * self.config.sampling.latents_per_tick > GRAPH_TOKENS
+
+    @property
+    def steady(self) -> bool:
+        """Whether a block has the same slots in every tick of a full window, as recorded passes want it.
+
+        It is so whatever is recorded: in another order attention rounds otherwise. A sparse rule knows how
+        old a frame is by its slot.
+        """
+        dense = self.attention not in SPARSE and self.config.sampling.far is None
+        return self.device.type == "cuda" and self.large and dense
 
     @property
     def cache_sizes(self) -> tuple[int, int]:
@@ -119,9 +135,9 @@ class WorldState:
         latent = torch.zeros(block, device=device)
         condition = torch.zeros((*block[:2], g.condition_channels, *block[3:]), device=device)
         kept = (sampling.window - sampling.sink) // count * count if g.text_dim else 0
-        # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one,
-        # whose slots are many and take long, each pass is, at the second pass that a slot sees in play.
-        recorded = layout.recorded or ("ticks" if layout.tokens * count <= GRAPH_TOKENS else "passes")
+        # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one
+        # each pass is, at the second that a place sees in play; a full window has one place (`steady`).
+        recorded = layout.recorded or ("passes" if layout.large else "ticks")
         heads, tokens = layout.cache_sizes
         state = cls(
             batch=batch,
@@ -139,6 +155,7 @@ class WorldState:
                 device=device,
                 dtype=dtype,
                 spare=spare,
+                steady=layout.steady and not spare,
             ),
             latent=latent,
             shown=latent if layout.shown_on is None else torch.zeros(block, device=layout.shown_on),

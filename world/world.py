@@ -261,6 +261,11 @@ class World(Ticks):
         given = self.config, self.tokens, self.device, self.dtype, self.attention, recorded, self.reader
         return StateLayout(*given, split=self.split, shown_on=self.shown_on)
 
+    @property
+    def steady(self) -> bool:
+        """Whether the ring of a session's cache is steady (`world.steady_ring`)."""
+        return self._layout().steady
+
     def plain(self) -> AbstractContextManager[None]:
         """Meanwhile no small operation of a pass is fused, as whoever looks into its layers needs it."""
         return self._flow.plain()

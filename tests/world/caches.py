@@ -22,7 +22,7 @@ modest = settings(max_examples=30, deadline=None)
 class Shape(NamedTuple):
     """A cache of `frames` frames, `sink` of them kept, and the block sizes that go through it.
 
-    `far`: what its second layer remembers beyond them.
+    `far`: what its second layer remembers beyond them. `steady`: whether its ring is.
     """
 
     frames: int
@@ -30,6 +30,7 @@ class Shape(NamedTuple):
     blocks: list[int]
     seed: int
     far: FarMemory | None
+    steady: bool = False
 
 
 fars = st.builds(FarMemory, frames=st.integers(1, 3), every=st.integers(1, 4), layers=st.just((1,)))
@@ -43,7 +44,8 @@ def shapes(draw: st.DrawFn, least_sink: int = 0, least_blocks: int = 1) -> Shape
     given_frames = draw(st.integers(0, 2))
     blocks = draw(st.integers(least_blocks, least_blocks + 9))
     far = draw(st.none() | fars) if not sink else None
-    return Shape(frames, sink, [1] * given_frames + [size] * blocks, draw(st.integers(0, 2**32)), far)
+    steady = draw(st.booleans()) if far is None else False
+    return Shape(frames, sink, [1] * given_frames + [size] * blocks, draw(st.integers(0, 2**32)), far, steady)
 
 
 @cache
@@ -66,7 +68,9 @@ def generator(layers: int = 2) -> Generator:
     return model
 
 
-def new_cache(frames: int, sink: int, span: int | None = None, far: FarMemory | None = None) -> KVCache:
+def new_cache(
+    frames: int, sink: int, span: int | None = None, far: FarMemory | None = None, steady: bool = False
+) -> KVCache:
     return KVCache(
         layers=2,
         batch=1,
@@ -77,11 +81,12 @@ def new_cache(frames: int, sink: int, span: int | None = None, far: FarMemory | 
         head_dim=HEAD_DIM,
         span=span,
         far=far,
+        steady=steady,
     )
 
 
 def cache_of(shape: Shape, span: int | None = None) -> KVCache:
-    return new_cache(shape.frames, shape.sink, span, shape.far)
+    return new_cache(shape.frames, shape.sink, span, shape.far, shape.steady)
 
 
 class Memory(Protocol):

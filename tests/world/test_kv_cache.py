@@ -47,16 +47,31 @@ def test_rolling_play_sees_exactly_the_sink_the_last_frames_and_the_far_ones(sha
 def test_endless_play_keeps_the_sink_within_the_span(shape: Shape, extra: int) -> None:
     """Sink keys count as rotated to at most `span - 1` frames before the newest one."""
     span = shape.frames + extra
-    rolling = play(new_cache(shape.frames, shape.sink, span), shape.blocks, shape.seed)
+    rolling = play(cache_of(shape, span), shape.blocks, shape.seed)
     plain = play(PlainMemory(shape.frames, shape.sink, span), shape.blocks, shape.seed)
     assert close(rolling, plain)
+
+
+@modest
+@given(shapes(least_blocks=8))
+def test_a_steady_ring_is_in_the_same_place_in_every_tick_of_a_full_window(shape: Shape) -> None:
+    """So that one recorded graph serves them all, of all passes of a tick."""
+    memory = cache_of(shape._replace(far=None, steady=True))
+    count, seen = shape.blocks[-1], set()
+    for _ in range(memory.frames // count + 6):
+        for _ in range(2):
+            memory.begin(count)
+            if memory.length + count > memory.frames:
+                seen.add(memory.graph_key)
+        memory.end()
+    assert seen == {(*range(memory.frames - count, memory.frames), memory.frames)}
 
 
 @modest
 @given(shapes(least_sink=1, least_blocks=4))
 def test_a_sink_is_moved_along_the_same_in_parts(shape: Shape) -> None:
     """As a large one is, whose layers at once would take more room than a budget leaves."""
-    whole, parts = (new_cache(shape.frames, shape.sink, shape.frames) for _ in range(2))
+    whole, parts = (cache_of(shape, shape.frames) for _ in range(2))
     wanted = play(whole, shape.blocks, shape.seed)
     with patch.object(kv_cache, "TURNED", 1):
         found = play(parts, shape.blocks, shape.seed)
@@ -95,7 +110,8 @@ def test_only_what_falls_out_of_the_window_is_overwritten(shape: Shape) -> None:
         beyond = {frame: at_slot(memory, memory.far_slot(frame)) for frame in distant}
         leaving = {f: slot_of(memory, f) for f in set(held_far(memory, length)) - distant}
         play_block(memory, x)
-        assert all(same(at_slot(memory, slot), before[frame]) for frame, slot in staying.items())
+        assert all(same(slot_of(memory, frame), kept) for frame, kept in before.items())
+        assert shape.steady or all(memory.slot(frame) == slot for frame, slot in staying.items())
         assert all(same(at_slot(memory, memory.far_slot(f)), beyond[f]) for f in distant)
         for frame, left in leaving.items():  # into the far ring of the layer that has one
             there = at_slot(memory, memory.far_slot(frame))
@@ -105,7 +121,7 @@ def test_only_what_falls_out_of_the_window_is_overwritten(shape: Shape) -> None:
 @modest
 @given(shapes(least_sink=1, least_blocks=4))
 def test_moving_the_sink_changes_its_keys_alone(shape: Shape) -> None:
-    memory = new_cache(shape.frames, shape.sink, span=shape.frames)
+    memory = cache_of(shape, shape.frames)
     for x in noises(shape.blocks, shape.seed):
         staying = [f for f in held(memory, memory.length + x.shape[1]) if f < memory.length]
         before = {frame: slot_of(memory, frame) for frame in staying}

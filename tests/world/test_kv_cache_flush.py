@@ -42,7 +42,8 @@ def test_after_a_flush_the_sink_and_what_came_since_are_seen(
 ) -> None:
     """At the same positions, however far it went back, again and again; from a state of it too."""
     span = shape.frames if endless and shape.sink else None
-    memory, plain = new_cache(shape.frames, shape.sink, span), PlainMemory(shape.frames, shape.sink, span)
+    shape = shape._replace(far=None)  # which cannot be flushed
+    memory, plain = cache_of(shape, span), PlainMemory(shape.frames, shape.sink, span)
     for turn in range(2):
         assert close(*(play(m, shape.blocks, shape.seed + turn) for m in (memory, plain)))
         length = max(min(shape.sink, memory.length), memory.length - back)
@@ -54,7 +55,7 @@ def test_after_a_flush_the_sink_and_what_came_since_are_seen(
             if expected:
                 assert close(memory.ordered(layer), expected)
         if restored:
-            state, memory = memory.state(), new_cache(shape.frames, shape.sink, span)
+            state, memory = memory.state(), cache_of(shape, span)
             memory.load_state(state)
     assert close(*(play(m, shape.blocks, shape.seed + 2) for m in (memory, plain)))
     memory.begin(1)

@@ -79,6 +79,20 @@ def test_an_abandoned_block_leaves_no_trace(shape: Shape, endless: bool) -> None
     assert same(*flows)
 
 
+@modest
+@given(shapes(), st.booleans())
+def test_a_state_goes_on_in_a_ring_of_the_other_kind(shape: Shape, endless: bool) -> None:
+    """But for rounding, as frames are read in another order then."""
+    shape, span = shape._replace(far=None), shape.frames if endless else None
+    memory, other = (
+        cache_of(shape._replace(steady=steady), span) for steady in (shape.steady, not shape.steady)
+    )
+    play(memory, shape.blocks, shape.seed)
+    other.load_state(memory.state())
+    following = shape.blocks[-1:] * 6
+    assert close(play(other, following, shape.seed + 1), play(memory, following, shape.seed + 1))
+
+
 def test_a_state_takes_room_for_what_is_there_alone_and_goes_on_the_same() -> None:
     """A session whose world can be told to return to its start has a state of that for good."""
     memory, later = new_cache(5, 2, span=6), new_cache(5, 2, span=6)

@@ -1,0 +1,47 @@
+"""Sessions whose cache has a steady ring, as large worlds have on a GPU, keep all that sessions promise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from playhead.engine.fingerprint import differences, environment
+from playhead.world.state import StateLayout
+from playhead.world.world import World
+from tests.engine.parallel.on_ranks import play
+from tests.engine.parallel.test_parallel import CLOSE, save_start
+
+
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [
+        ("causal-forcing", None),
+        ("sgf-plus", None),
+        ("longlive", None),
+        ("matrix-game-2", None),
+        ("self-forcing", "fp8"),
+    ],
+    ids=["a latent a tick", "a sink that moves", "a sink and a recache", "keyboard and mouse", "in fp8"],
+)
+def test_what_is_dreamed_is_that_of_a_rolling_ring_and_ways_back_are_exact(
+    name: str, cache: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = save_start(tmp_path / name, name)
+
+    def load() -> World:
+        return World.load(start.world, "cpu", torch.float32, cache=cache)
+
+    rolling = load()
+    wanted, usual = play(rolling, start.context), environment(rolling)
+    monkeypatch.setattr(StateLayout, "steady", True)
+    steady = load()
+    found = play(steady, start.context)
+    assert steady.new_state().cache._steady is not None
+    for part in ("ticks", "retraced", "other"):
+        assert np.abs(found[part].astype(int) - wanted[part]).max() <= CLOSE, part
+    assert np.array_equal(found["again"], found["ticks"])
+    for way in ("forked", "returned"):
+        assert np.array_equal(found[way], found["ticks"][-len(found[way]) :]), way
+    (said,) = differences(usual, environment(steady))
+    assert said == "where the cache has its frames (recorded rolling, here steady)"
