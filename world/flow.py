@@ -89,7 +89,10 @@ class Flow:
 
         offloaded = self._generators[who].offloaded
         with offloaded.ready() if offloaded is not None else nullcontext():
-            passes.graphs.run((who, *state.graph_key), work)
+            if passes.full and not state.cache.full:
+                work()
+            else:
+                passes.graphs.run((who, *state.graph_key), work)
         return passes.flow
 
     def _pass(self, state: WorldState, x: Tensor, timesteps: Tensor, who: str) -> Tensor:

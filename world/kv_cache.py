@@ -220,6 +220,11 @@ class KVCache:
         )
 
     @property
+    def full(self) -> bool:
+        """Whether all slots hold something, with the block under way."""
+        return self.visible == self.frames
+
+    @property
     def graph_key(self) -> tuple[int, ...]:
         """Where the block under way is written, and how far the layers read."""
         if self.far is None:

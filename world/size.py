@@ -16,6 +16,26 @@ MAX_STEPS = 8
 """Denoise steps that a tick may have."""
 
 
+GRAPH_TOKENS = 1024
+"""Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
+
+
+def is_large(config: "WorldConfig") -> bool:
+    """Whether a whole tick is too long to be recorded as one CUDA graph, in each of its slots."""
+    latent, patch = config.latent, config.generator.patch
+    tokens = (latent.height // patch) * (latent.width // patch)
+    return tokens * config.sampling.latents_per_tick > GRAPH_TOKENS
+
+
+def has_steady_ring(config: "WorldConfig", device: "torch.device") -> bool:
+    """Whether a cache that is read whole has its newest block in the same slots (`world.steady_ring`).
+
+    Where passes are recorded, one graph then serves all ticks of a full window. It is so whether they are
+    recorded or not: in another order attention rounds otherwise.
+    """
+    return device.type == "cuda" and is_large(config) and config.sampling.far is None
+
+
 def cache_bytes(config: "WorldConfig", itemsize: int, low_bit: bool = False) -> int:
     """Bytes of one session's KV cache, nearly all of its memory, in numbers of `itemsize` bytes.
 

@@ -18,11 +18,8 @@ from playhead.world.low_bit_cache import CacheReader, LowBitCache
 from playhead.world.parallel.split import Split
 from playhead.world.rest import Rest
 from playhead.world.sampler import Schedule
-from playhead.world.size import MAX_STEPS
+from playhead.world.size import MAX_STEPS, has_steady_ring, is_large
 from playhead.world.sparse_attention import SPARSE
-
-GRAPH_TOKENS = 1024
-"""Up to so many tokens a pass, a whole tick is recorded as one CUDA graph."""
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values, a pair a layer."""
@@ -30,12 +27,16 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class PassBuffers:
-    """Where a recorded pass finds its noisy latents and their timesteps, and leaves the flow."""
+    """Where a recorded pass finds its noisy latents and their timesteps, and leaves the flow.
+
+    `full`: only those of a full window are recorded.
+    """
 
     graphs: acceleration.Graphs
     latent: Tensor
     timesteps: Tensor
     flow: Tensor
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class StateLayout:
     """What the buffers of a state hang on: a world's configuration, and where and how it is computed.
 
     `tokens`: of one latent frame. `attention`: a backend of `world.attention`, or None for the usual one.
-    `recorded`: what is recorded as CUDA graphs; None: whole ticks of small worlds, passes of large ones.
+    `recorded`: what is recorded as CUDA graphs: ticks, passes, those of a full window alone where one graph
+    serves them all, or nothing; None: whole ticks of small worlds, passes of large ones.
     `reader`: of a cache in fp8, None for one in full. `split`: what of it is this rank's, None for all.
     `shown_on`: the decoder's device, where that is another.
     """
@@ -53,7 +55,7 @@ class StateLayout:
     device: torch.device
     dtype: torch.dtype
     attention: str | None = None
-    recorded: Literal["ticks", "passes", "nothing"] | None = None
+    recorded: Literal["ticks", "passes", "full", "nothing"] | None = None
     reader: CacheReader | None = None
     split: Split | None = None
     shown_on: torch.device | None = None
@@ -64,19 +66,9 @@ class StateLayout:
         return self.tokens if self.split is None else self.split.own_tokens
 
     @property
-    def large(self) -> bool:
-        """Whether a whole tick is too long to be recorded as one CUDA graph, in each of its slots."""
-        return self.tokens * self.config.sampling.latents_per_tick > GRAPH_TOKENS
-
-    @property
     def steady(self) -> bool:
-        """Whether a block has the same slots in every tick of a full window, as recorded passes want it.
-
-        It is so whatever is recorded: in another order attention rounds otherwise. A sparse rule knows how
-        old a frame is by its slot.
-        """
-        dense = self.attention not in SPARSE and self.config.sampling.far is None
-        return self.device.type == "cuda" and self.large and dense
+        """Whether the ring of the cache is; a sparse rule knows how old a frame is by its slot."""
+        return self.attention not in SPARSE and has_steady_ring(self.config, self.device)
 
     @property
     def cache_sizes(self) -> tuple[int, int]:
@@ -137,7 +129,7 @@ class WorldState:
         kept = (sampling.window - sampling.sink) // count * count if g.text_dim else 0
         # A small world's tick is recorded whole, every slot of it while the session warms up. Of a large one
         # each pass is, at the second that a place sees in play; a full window has one place (`steady`).
-        recorded = layout.recorded or ("passes" if layout.large else "ticks")
+        recorded = layout.recorded or ("passes" if is_large(config) else "ticks")
         heads, tokens = layout.cache_sizes
         state = cls(
             batch=batch,
@@ -185,8 +177,9 @@ class WorldState:
             passes=None,
             row=None,
         )
-        if recorded == "passes" and device.type == "cuda":
-            state.record_passes()
+        of_full = recorded == "full" and layout.steady
+        if device.type == "cuda" and (recorded == "passes" or of_full):
+            state.record_passes(of_full)
         return state
 
     @classmethod
@@ -248,14 +241,18 @@ class WorldState:
             state.frames = state.pictures[count]
             state.keep_decoder_memory([m[i : i + 1] for m in self.decoder_memory])
 
-    def record_passes(self) -> None:
-        """Has passes go through buffers of their own, so that each may be recorded by itself."""
+    def record_passes(self, full: bool = False) -> None:
+        """Has passes go through buffers of their own, so that each may be recorded by itself.
+
+        `full`: those of a full window alone.
+        """
         batch, latents = self.latent.shape[:2]
         self.passes = PassBuffers(
             acceleration.Graphs(self.latent.device),
             torch.zeros_like(self.latent),
             torch.zeros(batch, latents, device=self.latent.device),
             torch.zeros_like(self.latent),
+            full,
         )
 
     def restart(self) -> None:

@@ -30,6 +30,7 @@ def needs(layers: int = 30, generators: int = 1, slab: int = 80, of_context: int
         generators=generators,
         laid_out=0,
         recorded=600 * MB,
+        recorded_full=240 * MB,
     )
 
 
@@ -50,17 +51,23 @@ def on_gpu(given: Needs, vram: int, ram: int | None = None, file: bool = True):
 
 @given(given=SIZES, share=st.floats(0, 1.1))
 def test_a_plan_fits_its_budget_and_offloads_no_block_more(given: Needs, share: float) -> None:
+    """But those that make room for the passes of a full window to be recorded."""
     vram = within(given, share)
     plan = on_gpu(given, vram)
     if plan is None:
         assert given.on_device(0) + given.recorded <= vram
         return
     count = len(plan.layers)
-    assert given.on_device(count) <= vram
-    assert all(given.on_device(fewer) > vram for fewer in range(count))
+    used = given.on_device(count)
+    assert used <= vram
+    wanted = given.recorded_full if plan.recorded != "nothing" else 0
+    assert all(given.on_device(fewer) + wanted > vram for fewer in range(count))
+    if plan.recorded == "nothing":
+        assert all(given.on_device(n) + given.recorded_full > vram for n in range(given.layers + 1))
     assert list(plan.layers) == sorted(set(plan.layers)) and all(n < given.layers for n in plan.layers)
-    room = given.on_device(count) + given.recorded <= vram
-    assert not plan.mapped and plan.recorded == ("passes" if room else "nothing")
+    if used + given.recorded_full <= vram:
+        assert plan.recorded == ("passes" if used + given.recorded <= vram else "full")
+    assert not plan.mapped
 
 
 @given(given=SIZES, share=st.floats(0, 1.1), ram=st.integers(1, 2**36))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from playhead.world.fused.fused_decoder import fits
 from playhead.world.low_bit import Kinds, number_type, rounded_parts, shapes
 from playhead.world.offload.slab import SlabLayout
-from playhead.world.size import cache_bytes
+from playhead.world.size import cache_bytes, has_steady_ring
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,8 @@ DECODED = 3.2
 """The decoder's widest picture is there so many times at once: 2.6 were counted, kernels work in the rest."""
 RECORDED = 5
 """Recorded passes keep the room of so many passes: 4.5 were seen on an H200, kernels work in that too."""
+RECORDED_FULL = 2
+"""Those of a full window alone, of which a steady ring has one; were it not enough, they would be eager."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Needs:
 
     `weights`: those that never leave the device. `cache`: of the sessions that are planned for. `work`: what
     a pass and a decode need beside, and what libraries take; `recorded`: what recorded passes keep on top of
-    that. `laid_out`: a resident block's weights, once more, as a CPU's kernels have them.
+    that, `recorded_full` those of a full window alone. `laid_out`: a resident block's weights, once more, as
+    a CPU's kernels have them.
     """
 
     weights: int
@@ -42,6 +45,7 @@ class Needs:
     generators: int
     laid_out: int
     recorded: int = 0
+    recorded_full: int = 0
 
     @property
     def slabs(self) -> int:
@@ -91,7 +95,8 @@ def count_needs(
     for model in generators:
         weights += (sum(p.numel() for p in model.parameters()) - large) * size
         weights += model.config.layers * scales
-    work, recorded = _work(config, size, device.type == "cuda")
+    work, one_pass = _work(config, size, device.type == "cuda")
+    full = RECORDED_FULL if has_steady_ring(config, device) else RECORDED
     return Needs(
         weights=weights,
         cache=max(session_bytes(config, size, len(generators), low_bit_cache), sessions),
@@ -101,7 +106,8 @@ def count_needs(
         layers=generators[0].config.layers,
         generators=len(generators),
         laid_out=_laid_out(shapes(block)) * size if device.type == "cpu" and precision is None else 0,
-        recorded=recorded,
+        recorded=RECORDED * one_pass,
+        recorded_full=full * one_pass,
     )
 
 
@@ -135,7 +141,7 @@ def session_bytes(
 
 
 def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> tuple[int, int]:
-    """What a pass and a decode hold, which follow each other; and what recorded passes have for good."""
+    """What a pass and a decode hold, which follow each other; and what a pass does that may be recorded."""
     g, latent, tae = config.generator, config.latent, config.autoencoder
     tokens = config.sampling.latents_per_tick * (latent.height // g.patch) * (latent.width // g.patch)
     # A row of the feed-forward, and what attention has at once: queries, keys and values, in float32 while
@@ -144,7 +150,7 @@ def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> tuple[int, int]:
     picture = config.frames_per_tick * config.frame_height * config.frame_width // tae.patch**2
     decode = int(DECODED * picture * tae.decoder_widths[-1] * itemsize)
     if cuda:
-        return max(one_pass, decode) + RESERVE, RECORDED * one_pass
+        return max(one_pass, decode) + RESERVE, one_pass
     if itemsize == 2:  # scores and weights, which a CPU with bfloat16 has whole (`attention._two_products`)
         keys = config.sampling.reach * (tokens // config.sampling.latents_per_tick)
         one_pass += 2 * g.heads * tokens * keys * itemsize

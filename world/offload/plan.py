@@ -7,18 +7,22 @@ from playhead.world.errors import WorldError
 from playhead.world.offload.memory_budget import MemoryBudget, told, told_least
 from playhead.world.offload.needs import Needs
 
+Room = Literal["passes", "full", "nothing"]
 LOCKED = 0.75
 """The share of main memory that is locked at most where no budget says how much."""
 
 
 @dataclass(frozen=True)
 class OffloadPlan:
-    """`layers`: those of each generator that are offloaded, rising; of them `mapped` stay in their file."""
+    """`layers`: those of each generator that are offloaded, rising; of them `mapped` stay in their file.
+
+    `room`: for which recorded passes there is room too: all, those of a full window, or none.
+    """
 
     needs: Needs
     layers: tuple[int, ...]
     mapped: frozenset[int] = frozenset()
-    room: bool = True  # for recorded passes too
+    room: Room = "passes"
 
     @property
     def pinned_bytes(self) -> int:
@@ -26,14 +30,14 @@ class OffloadPlan:
         return self.needs.generators * (len(self.layers) - len(self.mapped)) * self.needs.slabs
 
     @property
-    def recorded(self) -> Literal["passes", "nothing"] | None:
+    def recorded(self) -> Room | None:
         """What may be recorded as CUDA graphs: what is read from a file is read anew each time.
 
-        That saves the host's time; a block that has to leave for it would cost more.
+        That saves the host's time, which is most of a tick's else.
         """
-        if not self.layers:
-            return None if self.room else "nothing"
-        return "nothing" if self.mapped or not self.room else "passes"
+        if not self.layers and self.room == "passes":
+            return None
+        return "nothing" if self.mapped else self.room
 
     def tick_bytes(self, passes: int, turns: int = 0) -> int:
         """Bytes that are brought to the device in a tick.
@@ -113,12 +117,37 @@ def _on_gpu(
             "on a GPU --ram says where blocks may lie that --vram has no room for: give that too"
         )
     vram = min(budget.vram, device_memory or budget.vram)
-    count = _fewest(needs, vram, needs.layers)
-    if count is None:
+    fewest = _fewest(needs, vram, needs.layers)
+    if fewest is None:
         raise _too_little(name, "--vram", vram, needs.least(True), needs)
-    spare = needs.on_device(count) + needs.recorded <= vram
+    # Passes that are not recorded take several times as long as a few blocks more that are brought for them.
+    count = _fewest(needs, vram - needs.recorded_full, needs.layers)
+    if count is not None and count != fewest:
+        try:
+            plan = _of_so_many(name, needs, count, vram, budget, file, main_memory)
+        except WorldError:  # of main memory, which fewer may fit
+            plan = None
+        if plan is not None and not plan.mapped:
+            return plan
+    return _of_so_many(name, needs, fewest, vram, budget, file, main_memory)
+
+
+def _of_so_many(
+    name: str,
+    needs: Needs,
+    count: int,
+    vram: int,
+    budget: MemoryBudget,
+    file: bool,
+    main_memory: int | None,
+) -> OffloadPlan | None:
+    """The plan that offloads `count` blocks. Raises WorldError where they lie nowhere else."""
+    used = needs.on_device(count)
+    spare: Room = "nothing"
+    if used + needs.recorded_full <= vram:
+        spare = "passes" if used + needs.recorded <= vram else "full"
     if not count:
-        return None if spare else OffloadPlan(needs, (), room=False)
+        return None if spare == "passes" else OffloadPlan(needs, (), room=spare)
     layers = spread(count, needs.layers)
     option, room = "--ram", budget.ram
     if room is None and main_memory is not None:
