@@ -144,11 +144,11 @@ print("playing", flush=True)
 client.send(p.StepRequest(session={id!r}, actions=[Action(frozenset(["turn_right"]))] * 256))
 client.wait(60)
 """
+        empty = corner(player, 0)
         doomed = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ}, text=True
         )
         try:
-            empty = corner(player, 0)
             wait_for(lambda: (corner(player, 0) != empty).any() or None, "somebody asks")
             player.press("g")
             assert doomed.stdout.readline() == "playing\n"
