@@ -12,7 +12,8 @@ from playhead.world import acceleration
 from playhead.world.action_module import ActionMemory
 from playhead.world.config import WorldConfig
 from playhead.world.context import Context
-from playhead.world.kv_cache import JoinedCaches, KVCache
+from playhead.world.joined_caches import JoinedCaches
+from playhead.world.kv_cache import KVCache
 from playhead.world.lighttae import Memory
 from playhead.world.low_bit_cache import CacheReader, LowBitCache
 from playhead.world.parallel.split import Split

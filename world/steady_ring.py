@@ -2,8 +2,8 @@
 
 A frame that comes takes the slot of the one that falls out, elsewhere: then every tick of a full window is in
 other places, and has to be recorded as a CUDA graph of its own. Here the block under way has the last slots,
-and what lay there is copied to where frames fall out: a thousandth of a tick of a large world, which is
-recorded once.
+and what lay there is copied to where frames fall out. By its bytes that is a thousandth of a tick of a large
+world, which is recorded once.
 """
 
 from collections.abc import Sequence

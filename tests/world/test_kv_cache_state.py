@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from playhead.world.kv_cache import FarMemory, JoinedCaches, KVCache
+from playhead.world.joined_caches import JoinedCaches
+from playhead.world.kv_cache import FarMemory, KVCache
 from tests.world.caches import (
     SIDE,
     TOKENS,

@@ -23,7 +23,7 @@ DECODED = 3.2
 RECORDED = 5
 """Recorded passes keep the room of so many passes: 4.5 were seen on an H200, kernels work in that too."""
 RECORDED_FULL = 2
-"""Those of a full window alone, of which a steady ring has one; were it not enough, they would be eager."""
+"""Those of a full window alone, one in a steady ring: a guess; where it is too little, none is recorded."""
 
 
 @dataclass(frozen=True)
