@@ -42,10 +42,11 @@ def load_models(
     budget: MemoryBudget | None = None,
     cache: str | None = None,
     shares: int = 1,
+    fused: bool | None = None,
 ) -> Models:
     """Loads them; what lies in a file stays mapped to main memory until it is moved.
 
-    `shares`: on how many devices a session's cache is, a part on each.
+    `shares`: on how many devices a session's cache is, a part on each; `fused`: as of `World.load`.
 
     Raises WorldError for weights that are missing, damaged or another model's, and for too little memory.
     """
@@ -61,7 +62,7 @@ def load_models(
             "--vram and --ram do not go with --precision nvfp4; leave one of them out, or take fp8"
         )
     if budget is not None:
-        plan = _plan(config, generators, autoencoder, device, dtype, precision, budget, cache)
+        plan = _plan(config, generators, autoencoder, device, dtype, precision, budget, cache, fused)
         if device.type == "cuda":
             share_pages()
     if plan is None:
@@ -90,11 +91,13 @@ def _plan(
     precision: str | None,
     budget: MemoryBudget,
     cache: str | None,
+    fused: bool | None,
 ) -> OffloadPlan | None:
+    low_bit_cache = cache is not None
     return make_plan(
         config.name,
         count_needs(
-            config, generators, autoencoder, device, dtype, precision, budget.sessions, cache is not None
+            config, generators, autoencoder, device, dtype, precision, budget.sessions, low_bit_cache, fused
         ),
         budget,
         device.type,

@@ -1,6 +1,7 @@
 """A world: a loaded generator and autoencoder, made ready for a device. Its ticks are `world.ticks`."""
 
 import gc
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from playhead.world.loading import load_models
 from playhead.world.low_bit_cache import check_cache, choose_reader
 from playhead.world.memory import cut_memory
 from playhead.world.noise import noises
-from playhead.world.offload.memory_budget import MemoryBudget
+from playhead.world.offload.memory_budget import MemoryBudget, told
 from playhead.world.offload.placing import place_generators
 from playhead.world.offload.plan import OffloadPlan
 from playhead.world.parallel.ranks import Ranks
@@ -103,11 +104,10 @@ class World(Ticks):
         cpu = self.device.type == "cpu"
         alone = cpu and ranks is None and self.shown_on is None
         self.side_by_side = alone and not self.last_pass_commits and acceleration.cores() > 1
-        self._threads = acceleration.tick_threads(self.side_by_side, dtype) if cpu else None
-        if self._threads is not None and ranks is not None:
-            self._threads = max(1, self._threads // ranks.size)
+        size = 1 if ranks is None else ranks.size
+        self._threads = acceleration.tick_threads(self.side_by_side, dtype, self.device.type, size)
         self._flow = Flow(self.generators, self.experts, self.split)
-        if self._threads is not None and lay_out:
+        if cpu and lay_out:
             with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies
                 self._pack(layers)
         decodes = ranks is None or ranks.rank == 0
@@ -125,6 +125,7 @@ class World(Ticks):
         self.fused_decoder = self.frame_decoder.fuse(fused if decodes else False, tight=plan is not None)
         if self.device.type == "cuda":  # what was tried takes more than play does
             if plan is not None:
+                self._warn_of_decodes(plan)
                 gc.collect()  # an error on the way may hold it in a circle
             torch.cuda.empty_cache()
         for model in models:
@@ -179,7 +180,7 @@ class World(Ticks):
         chosen = load_decoder(folder, config, decoder, shown_on, dtype) if decoder else None
         check_cache(cache, attention)
         shares = 1 if ranks is None else ranks.size
-        found = load_models(config, folder, target, dtype, precision, budget, cache, shares)
+        found = load_models(config, folder, target, dtype, precision, budget, cache, shares, fused)
         world = cls(
             config, found.generator, found.autoencoder, target, dtype, steps, commit_generator=found.commit,
             experts=found.experts, plan=found.plan, attention=attention, precision=precision, fused=fused,
@@ -225,8 +226,14 @@ class World(Ticks):
         Whoever plays calls it, on the thread that loaded the world and before the first tick; nothing else
         here touches the process.
         """
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._threads)
+
+    def _warn_of_decodes(self, plan: OffloadPlan) -> None:
+        """Says so where decodes take more memory than a plan counts on."""
+        more, why = plan.needs.plain_decode, self.fused_decoder.finding
+        if more and self.frame_decoder.fused is None and self.shown_on is None:
+            said = f"decodes are not fused here ({why}), and take up to {told(more)} more than was counted on"
+            logging.getLogger("playhead").warning(said)
 
     def schedule(self, steps: int) -> Schedule:
         """The noise levels of a tick of `steps` denoise steps. Raises WorldError for an impossible count."""

@@ -32,7 +32,9 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
     """Loads a world as `World.load` does, on `gpus` GPUs of this machine, from the first one on.
 
     With `device="cpu"` so many processes of the CPU take their place. Where torchrun started this process and
-    it is not the first, it plays along with the first until that ends, and this never returns. Raises as
+    it is not the first, it plays along with the first until that ends, and this never returns. Torch has
+    this process's share of the cores from then on (`World.share_cores`): ranks that all take all of them keep
+    each other waiting. Raises as
     `World.load`, and WorldError for GPUs that are not there and for what does not go with several. A process
     has one such world: to load it once more returns it, and another one is refused.
     """
@@ -64,6 +66,7 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
         leader.close()
         raise
     lead(world, leader)
+    world.share_cores()  # the others have theirs
     _latest = asked, world
     atexit.register(leader.close)
     if kind == "cuda":

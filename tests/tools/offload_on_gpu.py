@@ -109,6 +109,7 @@ def played(
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(budget.vram / total, torch.device(device).index or 0)
     world = World.load(config.name, device, memory=case.window, budget=budget, fused=fused, cache=cache)
+    world.share_cores()
     found = replace(play(world, 5, 10), fused=world.fused.fused)
     if budget is not None:
         rate = link_rate(world) or float("inf")

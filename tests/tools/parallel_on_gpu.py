@@ -156,6 +156,7 @@ def compare(case: Case, gpus: int, device: str, small: bool) -> None:
     window = {} if case.window is None else {"memory": case.window}
     began = time.perf_counter()
     world = load_world(config.name, 1, device, **window)
+    world.share_cores()
     say(f"  {config.name}, window {world.config.sampling.window}: attention {world.attention}, {world.fused}")
     one = play(world)
     fused = world.fused.fused
@@ -181,6 +182,7 @@ def decode_elsewhere(device: str, small: bool) -> None:
     config = random_world("causal-forcing", small=small)
     save_world_config(config)
     world = load_world(config.name, 1, device, memory=9)
+    world.share_cores()
     one, fused = play(world), world.fused.fused
     say(f"  decoder beside the generator: {told(one)}")
     del world

@@ -131,6 +131,25 @@ def test_a_tick_has_the_cores_that_make_it_faster(
     assert acceleration.tick_threads(halves, dtype) == threads
 
 
+@pytest.mark.parametrize(
+    ("cores", "device", "ranks", "threads"),
+    [
+        (32, "cpu", 2, 16),
+        (2, "cpu", 3, 1),
+        (32, "cuda", 1, acceleration.HOST_THREADS),  # what is left to the processor beside a GPU is little
+        (32, "cuda", 2, acceleration.HOST_THREADS),
+        (4, "cuda", 2, 2),
+        (2, "cuda", 8, 1),
+    ],
+)
+def test_ranks_share_the_cores_and_a_gpu_leaves_most_of_them_alone(
+    cores: int, device: str, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(acceleration, "cores", lambda: cores)
+    assert acceleration.tick_threads(False, torch.float32, device, ranks) == threads
+
+
 def test_the_processs_threads_are_those_of_the_world_that_is_played_and_not_of_one_that_is_made() -> None:
     before = torch.get_num_threads()
     try:

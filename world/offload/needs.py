@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from playhead.world.fused.fused_decoder import fits
+from playhead.world.fused.ops import available
 from playhead.world.low_bit import Kinds, number_type, rounded_parts, shapes
 from playhead.world.offload.slab import SlabLayout
 from playhead.world.size import cache_bytes, has_steady_ring
@@ -20,6 +21,8 @@ RESERVE = 128 * 2**20
 """Bytes that libraries take on a GPU for their products, and what the allocator cannot hand out."""
 DECODED = 3.2
 """The decoder's widest picture is there so many times at once: 2.6 were counted, kernels work in the rest."""
+DECODED_FUSED = 0.6
+"""Of a fused decode it is there in part: 0.5 of it were seen on an H200."""
 RECORDED = 5
 """Recorded passes keep the room of so many passes: 4.5 were seen on an H200, kernels work in that too."""
 RECORDED_FULL = 2
@@ -33,7 +36,7 @@ class Needs:
     `weights`: those that never leave the device. `cache`: of the sessions that are planned for. `work`: what
     a pass and a decode need beside, and what libraries take; `recorded`: what recorded passes keep on top of
     that, `recorded_full` those of a full window alone. `laid_out`: a resident block's weights, once more, as
-    a CPU's kernels have them.
+    a CPU's kernels have them. `plain_decode`: what a decode takes more if it is not fused after all.
     """
 
     weights: int
@@ -46,6 +49,7 @@ class Needs:
     laid_out: int
     recorded: int = 0
     recorded_full: int = 0
+    plain_decode: int = 0
 
     @property
     def slabs(self) -> int:
@@ -80,8 +84,12 @@ def count_needs(
     precision: str | None = None,
     sessions: int = 0,
     low_bit_cache: bool = False,
+    fused: bool | None = None,
 ) -> Needs:
-    """Counts them; the models may be on the meta device. `sessions`: bytes for caches, at least one's."""
+    """Counts them; the models may be on the meta device. `sessions`: bytes for caches, at least one's.
+
+    `fused`: whether decodes are, None: wherever they can be.
+    """
     block, size = generators[0].blocks[0], dtype.itemsize
     layout = SlabLayout(shapes(block), lambda many: number_type(many, precision, dtype))
     contexts = SlabLayout(shapes(block, of_context=True), lambda _: dtype)
@@ -90,12 +98,15 @@ def count_needs(
     rounded = rounded_parts(block, precision).values() if precision else ()
     scales = 4 * sum(layer.out_features for many in rounded for layer in many)
     weights = sum(p.numel() for p in autoencoder.parameters()) * size
-    if device.type == "cuda" and fits(autoencoder.decoder):  # fused, its weights are there once more
+    may_fuse = fused is not False and device.type == "cuda" and available(device)
+    decodes_fused = may_fuse and fits(autoencoder.decoder)
+    if decodes_fused:  # its weights are there once more
         weights += sum(p.numel() for p in autoencoder.decoder.parameters()) * size
     for model in generators:
         weights += (sum(p.numel() for p in model.parameters()) - large) * size
         weights += model.config.layers * scales
-    work, one_pass = _work(config, size, device.type == "cuda")
+    work, one_pass = _work(config, size, device.type == "cuda", decodes_fused)
+    plain, _ = _work(config, size, device.type == "cuda", False)
     full = RECORDED_FULL if has_steady_ring(config, device) else RECORDED
     return Needs(
         weights=weights,
@@ -108,6 +119,7 @@ def count_needs(
         laid_out=_laid_out(shapes(block)) * size if device.type == "cpu" and precision is None else 0,
         recorded=RECORDED * one_pass,
         recorded_full=full * one_pass,
+        plain_decode=plain - work,
     )
 
 
@@ -140,7 +152,7 @@ def session_bytes(
     return found + 2 * 3 * config.frames_per_tick * config.frame_height * config.frame_width
 
 
-def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> tuple[int, int]:
+def _work(config: "WorldConfig", itemsize: int, cuda: bool, decodes_fused: bool) -> tuple[int, int]:
     """What a pass and a decode hold, which follow each other; and what a pass does that may be recorded."""
     g, latent, tae = config.generator, config.latent, config.autoencoder
     tokens = config.sampling.latents_per_tick * (latent.height // g.patch) * (latent.width // g.patch)
@@ -148,7 +160,7 @@ def _work(config: "WorldConfig", itemsize: int, cuda: bool) -> tuple[int, int]:
     # they are turned, and what up to eight parts of the keys gave.
     one_pass = tokens * (2 * g.ffn_dim + 24 * g.dim) * itemsize
     picture = config.frames_per_tick * config.frame_height * config.frame_width // tae.patch**2
-    decode = int(DECODED * picture * tae.decoder_widths[-1] * itemsize)
+    decode = int((DECODED_FUSED if decodes_fused else DECODED) * picture * tae.decoder_widths[-1] * itemsize)
     if cuda:
         return max(one_pass, decode) + RESERVE, one_pass
     if itemsize == 2:  # scores and weights, which a CPU with bfloat16 has whole (`attention._two_products`)

@@ -58,7 +58,9 @@ def play(world: World, context: Path) -> dict[str, np.ndarray]:
 
 def main() -> None:
     world, context, gpus, out = sys.argv[1:]
-    np.savez(out, **play(load_world(world, int(gpus), "cpu", dtype=torch.float32), Path(context)))
+    loaded = load_world(world, int(gpus), "cpu", dtype=torch.float32)
+    threads = np.array(torch.get_num_threads())
+    np.savez(out, **play(loaded, Path(context)), threads=threads)
 
 
 if __name__ == "__main__":
