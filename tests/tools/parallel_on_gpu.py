@@ -167,7 +167,6 @@ def compare(case: Case, gpus: int, device: str, small: bool) -> None:
     split = world.split
     assert split is not None
     say(f"    attention {world.attention}, recordable: {split.ranks.recordable}, heads: {split.by_heads}")
-    say(f"    exchanges by {split.ranks.finding}")
     several = play(world)
     exact = f"replay exact: {equal(several.first, several.again)}, return exact: {several.returned}"
     say(f"  {gpus} GPUs: {told(several)}; {exact}")

@@ -1,6 +1,7 @@
 """Plans of what is offloaded: as little as a budget asks for, and refusals that say what would do."""
 
 import re
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,17 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from playhead.world.checkpoint import without_memory
 from playhead.world.errors import WorldError
-from playhead.world.offload.memory_budget import MemoryBudget
-from playhead.world.offload.needs import Needs
-from playhead.world.offload.plan import make_plan, spread
+from playhead.world.generator import Generator
+from playhead.world.lighttae import LightTAE
+from playhead.world.offload import needs as counting
+from playhead.world.offload.memory_budget import MemoryBudget, told
+from playhead.world.offload.needs import Needs, count_needs
+from playhead.world.offload.plan import OffloadPlan, make_plan, spread
 from playhead.world.offload.slab import SlabLayout
+from playhead.world.randomise import random_world
+from tests.conftest import make_tiny_world
 
 MB = 2**20
 
@@ -144,3 +151,29 @@ def test_a_tick_moves_each_offloaded_block_once_a_pass() -> None:
     assert count > 2 and plan.tick_bytes(5) == 5 * count * size
     assert plan.tick_bytes(5, turns=2) == (5 * count + 4) * size
     assert str(plan) == f"{count} of 30 blocks in main memory"
+
+
+def test_a_decode_that_will_be_fused_is_planned_as_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, gpu = random_world("causal-forcing"), torch.device("cuda")
+    with without_memory():
+        models = [Generator(config.generator)], LightTAE(config.autoencoder)
+    count = partial(count_needs, config, *models, gpu, torch.bfloat16)
+    monkeypatch.setattr(counting, "available", lambda device: False)
+    without_triton = count()
+    monkeypatch.setattr(counting, "available", lambda device: True)
+    fused, plain = count(), count(fused=False)
+    assert plain.work == without_triton.work and plain.plain_decode == without_triton.plain_decode == 0
+    assert fused.work < plain.work and fused.plain_decode == plain.work - fused.work
+    budget = MemoryBudget(vram=8 * 2**30)
+    made = [make_plan("w", each, budget, "cuda", file=True, whole=False) for each in (fused, plain)]
+    fewer, more = (len(plan.layers) for plan in made if plan is not None)
+    assert 0 < fewer < more
+    # Where the kernels turn out wrong after all, it says that the budget does not hold.
+    world = make_tiny_world()
+    world._warn_of_decodes(OffloadPlan(plain, (0,)))
+    assert not caplog.messages
+    world._warn_of_decodes(OffloadPlan(fused, (0,)))
+    (said,) = caplog.messages
+    assert "decodes are not fused here" in said and told(fused.plain_decode) in said

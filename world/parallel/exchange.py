@@ -51,7 +51,7 @@ class HeadExchange(Exchange):
         assert sent is not None, "`own` comes first"
         sent[:, 0].transpose(0, 1).copy_(q)
         cache, count, size = self.cache, len(self.cache.slots), self.ranks.size
-        got = self.ranks.swap(sent, "heads").unflatten(0, (size, -1))  # (R, heads / R, 3, B, L, head_dim)
+        got = self.ranks.swap(sent).unflatten(0, (size, -1))  # (R, heads / R, 3, B, L, head_dim)
         got = got.unflatten(4, (count, -1)).permute(
             2, 3, 1, 4, 0, 5, 6
         )  # (3, B, own heads, F, R, n, head_dim)
@@ -63,7 +63,7 @@ class HeadExchange(Exchange):
                 held.unflatten(2, new.shape[2:5]).copy_(new)
         found = cache.read(layer, got[0].flatten(2, 4))  # (B, heads / R, F * N, head_dim)
         found = found.unflatten(2, (count, size, -1)).permute(3, 0, 2, 4, 1, 5)
-        back = self.ranks.swap(found.contiguous(), "tokens")  # (R, B, F, n, heads / R, head_dim)
+        back = self.ranks.swap(found.contiguous())  # (R, B, F, n, heads / R, head_dim)
         return back.permute(1, 2, 3, 0, 4, 5).flatten(3, 4).flatten(1, 2).transpose(1, 2)
 
     def _buffer(self) -> Tensor:
@@ -90,10 +90,10 @@ class QueryExchange(Exchange):
 
     def read(self, layer: int, q: Tensor) -> Tensor:
         size = self.ranks.size
-        asked = self.ranks.gather(q.contiguous(), "queries")  # (R, B, heads, L, head_dim)
+        asked = self.ranks.gather(q.contiguous())  # (R, B, heads, L, head_dim)
         found, sums = attend_with_sums(asked.movedim(0, 2).flatten(2, 3), *self.cache.held(layer))
         batch, heads, length, _ = q.shape
         sums = sums.reshape(batch, heads, size, length).movedim(2, 0).float().contiguous()
-        parts = self.ranks.swap(found.unflatten(2, (size, length)).movedim(2, 0).contiguous(), "found")
-        weights = torch.softmax(self.ranks.swap(sums, "sums"), 0).unsqueeze(-1)  # (R, B, heads, L, 1)
+        parts = self.ranks.swap(found.unflatten(2, (size, length)).movedim(2, 0).contiguous())
+        weights = torch.softmax(self.ranks.swap(sums), 0).unsqueeze(-1)  # (R, B, heads, L, 1)
         return (parts * weights).sum(0).to(q.dtype)

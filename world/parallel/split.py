@@ -74,7 +74,7 @@ class Split:
 
     def whole(self, x: Tensor) -> Tensor:
         """All tokens of each rank's part: `(B, F, n, …)` to `(B, F, N, …)`."""
-        return torch.cat([*self.ranks.gather(x.contiguous(), "whole")], 2)
+        return torch.cat([*self.ranks.gather(x.contiguous())], 2)
 
     def own_table(self, table: Tensor, frames: int) -> Tensor:
         """This rank's part of a rope table `(2, F * N, head_dim)`."""
