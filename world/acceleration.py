@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound=nn.Module)
 HOST_THREADS = 4
-"""Those of torch's beside a GPU, for noise and the rope table of the next tick."""
+"""Threads of torch's beside a GPU, to which little is left: rope tables, copies."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -69,21 +69,27 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def tick_threads(halves: bool, dtype: torch.dtype, device: str = "cpu", ranks: int = 1) -> int:
+def tick_threads(halves: bool, dtype: torch.dtype, ranks: int = 1) -> int:
     """How many threads of torch's make a tick fastest: as many as cores, or half that, if it has `halves`.
 
     A commit pass and a decode do not depend on each other and run side by side, each on half of the cores. A
     processor that multiplies tiles of `dtype` is done with a layer before a second core has joined in: one
-    core of it is nearly as fast as two, and no other program can hold it up. Of `ranks` that are processes
-    of one machine each has its share. Where another `device` computes, what is left to the processor is done
-    by a few threads: those of two processes that each have one a core wait for each other, for 0.25 s a tick.
+    core of it is nearly as fast as two, and no other program can hold it up. Each of `ranks`, which are
+    processes of one machine, has its share.
     """
-    if device != "cpu":
-        return max(1, min(HOST_THREADS, cores() // ranks))
     if halves:
         return max(1, cores() // 2)
     count = 1 if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported() else cores()
     return max(1, count // ranks)
+
+
+def host_threads(decodes: bool, ranks: int = 1) -> int:
+    """The same where another device dreams: a few, or a rank's share of the cores if the processor `decodes`.
+
+    Two processes that each have a thread a core wait for each other, on an H200's host for 0.25 s a tick.
+    """
+    share = max(1, cores() // ranks)
+    return share if decodes else min(HOST_THREADS, share)
 
 
 @contextmanager

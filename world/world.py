@@ -105,7 +105,10 @@ class World(Ticks):
         alone = cpu and ranks is None and self.shown_on is None
         self.side_by_side = alone and not self.last_pass_commits and acceleration.cores() > 1
         size = 1 if ranks is None else ranks.size
-        self._threads = acceleration.tick_threads(self.side_by_side, dtype, self.device.type, size)
+        if cpu:
+            self._threads = acceleration.tick_threads(self.side_by_side, dtype, size)
+        else:
+            self._threads = acceleration.host_threads(where.type == "cpu", size)
         self._flow = Flow(self.generators, self.experts, self.split)
         if cpu and lay_out:
             with acceleration.threads(self._threads):  # how a kernel has weights may hang on who multiplies

@@ -131,23 +131,31 @@ def test_a_tick_has_the_cores_that_make_it_faster(
     assert acceleration.tick_threads(halves, dtype) == threads
 
 
-@pytest.mark.parametrize(
-    ("cores", "device", "ranks", "threads"),
-    [
-        (32, "cpu", 2, 16),
-        (2, "cpu", 3, 1),
-        (32, "cuda", 1, acceleration.HOST_THREADS),  # what is left to the processor beside a GPU is little
-        (32, "cuda", 2, acceleration.HOST_THREADS),
-        (4, "cuda", 2, 2),
-        (2, "cuda", 8, 1),
-    ],
-)
-def test_ranks_share_the_cores_and_a_gpu_leaves_most_of_them_alone(
-    cores: int, device: str, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cores", "ranks", "threads"), [(32, 2, 16), (2, 3, 1)])
+def test_ranks_of_a_cpu_share_its_cores(
+    cores: int, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(acceleration, "cores", lambda: cores)
-    assert acceleration.tick_threads(False, torch.float32, device, ranks) == threads
+    assert acceleration.tick_threads(False, torch.float32, ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "decodes", "ranks", "threads"),
+    [
+        (32, False, 1, acceleration.HOST_THREADS),  # what is left to the processor beside a GPU is little
+        (32, False, 2, acceleration.HOST_THREADS),
+        (4, False, 2, 2),
+        (2, False, 8, 1),
+        (32, True, 1, 32),  # but pictures are much to a processor
+        (32, True, 2, 16),
+    ],
+)
+def test_beside_a_gpu_few_threads_are_taken_unless_the_processor_decodes(
+    cores: int, decodes: bool, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceleration, "cores", lambda: cores)
+    assert acceleration.host_threads(decodes, ranks) == threads
 
 
 def test_the_processs_threads_are_those_of_the_world_that_is_played_and_not_of_one_that_is_made() -> None:
