@@ -2,6 +2,8 @@
 
 import gc
 import threading
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 import pytest
@@ -84,13 +86,14 @@ def test_ticks_that_are_kept_are_nothing_that_the_collector_looks_through(server
     client = Client(server.address, patience=60)
     session = client.ask(p.OpenRequest(seed=5), p.OpenReply)[0].session
     counts = []
-    for _ in range(3):
+    for _ in range(6):
         for seed in range(8):
             client.ask(p.StepRequest(session=session, actions=actions(seed), frames="none"), p.StepReply)
         gc.collect()
         counts.append(len(gc.get_objects()))
     client.close()
-    assert counts[2] - counts[1] < 8 * TICKS / 2
+    # What other threads of this process make and drop now and then is not in every round; ticks would be.
+    assert median(after - before for before, after in pairwise(counts)) < 8 * TICKS / 2
 
 
 def test_what_is_asked_between_steps_comes_between_them(server, world, tiny_scene) -> None:
