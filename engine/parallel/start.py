@@ -34,9 +34,9 @@ def load_world(name: str | Path, gpus: int | None = None, device: str = "auto", 
     With `device="cpu"` so many processes of the CPU take their place. Where torchrun started this process and
     it is not the first, it plays along with the first until that ends, and this never returns. Torch has
     this process's share of the cores from then on (`World.share_cores`): ranks that all take all of them keep
-    each other waiting. Raises as
-    `World.load`, and WorldError for GPUs that are not there and for what does not go with several. A process
-    has one such world: to load it once more returns it, and another one is refused.
+    each other waiting. Raises as `World.load`, and WorldError for GPUs that are not there and for what does
+    not go with several. A process has one such world: to load it once more returns it, and another one is
+    refused.
     """
     global _latest
     if gpus is None or gpus == 1:
