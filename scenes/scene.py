@@ -270,14 +270,18 @@ def parse_context(file: IO[bytes], path: str, buttons: int | None = None) -> Con
 
 
 def unpacked_bytes(file: IO[bytes]) -> int:
-    """Bytes that the arrays of an `.npz` unpack to; 0 for what is none. Ends at the file's beginning."""
-    size = 0
-    if zipfile.is_zipfile(file):
-        file.seek(0)
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+    """Bytes that the arrays of an `.npz` unpack to; 0 for what is none, or damaged.
+
+    Ends at the file's beginning.
+    """
     file.seek(0)
-    return size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except _DAMAGE:
+        return 0
+    finally:
+        file.seek(0)
 
 
 def _public_arrays(data: np.lib.npyio.NpzFile) -> dict[str, Any]:

@@ -35,9 +35,13 @@ def misfit(path: Path) -> str:
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page: fetch the file itself, which the page links to"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "a zip archive that torch did not write: unpack it and give what is in it"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, ValueError, RuntimeError):  # its end is there, and its list is not
+            return "a zip archive that is damaged: fetch it again"
+        if not any(name.endswith("data.pkl") for name in names):
+            return "a zip archive that torch did not write: unpack it and give what is in it"
     elif _is_text(head):
         return "a text: fetch the file itself"
     return ""

@@ -30,6 +30,12 @@ def packed(path: Path) -> None:
         archive.writestr("readme.txt", "see the other file")
 
 
+def torn(path: Path) -> None:
+    """A zip archive whose list of what is in it is damaged, and whose end is whole."""
+    packed(path)
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
+
+
 KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer": (lambda path: path.write_bytes(LFS), "it is a Git LFS pointer, in place of the file: fetch"),
     "page": (lambda path: path.write_bytes(PAGE), "it is a web page: fetch the file itself"),
@@ -38,6 +44,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_bytes("Access to é is restricted.\n".encode()), "it is a text: fetch"),
     "gzip": (lambda path: path.write_bytes(gzip.compress(b"x" * 99)), "it is a gzip archive: unpack"),
     "zip": (packed, "it is a zip archive that torch did not write"),
+    "torn": (torn, "it is a zip archive that is damaged: fetch it again"),
     "gguf": (lambda path: path.write_bytes(b"GGUF\3\0\0\0" + b"\0" * 99), "it is a GGUF file"),
     "class": (lambda path: torch.save(Model(), path), "Python objects (`tests.world.test_filekind.Model`)"),
     "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "is damaged, or no checkpoint"),

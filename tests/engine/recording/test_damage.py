@@ -79,6 +79,12 @@ def test_flipped_bits(data, whole, tmp_path_factory, tiny_world):
     check(bytes(torn), whole, tmp_path_factory.mktemp("flipped"), tiny_world)
 
 
+def test_a_scene_whose_archive_has_lost_its_list(whole, tmp_path, tiny_world):
+    """The end of the archive is there, by which it is taken for one."""
+    assert b"PK\1\2" in whole
+    check(whole.replace(b"PK\1\2", b"PK\1\3"), whole, tmp_path, tiny_world)
+
+
 @settings(max_examples=10 * THOROUGH, deadline=None)
 @given(data=st.data())
 def test_cut_and_overwritten_parts(data, whole, tmp_path_factory, tiny_world):
