@@ -23,6 +23,13 @@ def is_safetensors(path: Path) -> bool:
 
 def misfit(path: Path) -> str:
     """What a file is that holds no weights, and the mend; empty where that cannot be told."""
+    try:
+        return _look(path)
+    except OSError:  # whoever asks is told by the system, too
+        return ""
+
+
+def _look(path: Path) -> str:
     if path.is_dir():
         return "a folder: give a file in it"
     if not path.stat().st_size:
@@ -34,17 +41,15 @@ def misfit(path: Path) -> str:
             return what
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page: fetch the file itself, which the page links to"
-    if zipfile.is_zipfile(path):
-        try:
+    try:
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError, RuntimeError):  # its end is there, and its list is not
-            return "a zip archive that is damaged: fetch it again"
-        if not any(name.endswith("data.pkl") for name in names):
-            return "a zip archive that torch did not write: unpack it and give what is in it"
-    elif _is_text(head):
-        return "a text: fetch the file itself"
-    return ""
+                if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                    return "a zip archive that torch did not write: unpack it and give what is in it"
+            return ""
+    except (zipfile.BadZipFile, ValueError, RuntimeError, OSError):  # its end is whole, and its list is not
+        return "a zip archive that is damaged: fetch it again"
+    return "a text: fetch the file itself" if _is_text(head) else ""
 
 
 def _is_text(head: bytes) -> bool:

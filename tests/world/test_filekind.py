@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from playhead import main as command_line
 from playhead.world.errors import WorldError
+from playhead.world.filekind import misfit
 from playhead.world.hub import fetch
 from playhead.world.importing import ImportProblem, read_checkpoint
 from playhead.world.world import World
@@ -36,6 +37,8 @@ def torn(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
 
 
+DAMAGED = "a zip archive that is damaged: fetch it again"
+NOT_TORCHS = "a zip archive that torch did not write: unpack it and give what is in it"
 KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer": (lambda path: path.write_bytes(LFS), "it is a Git LFS pointer, in place of the file: fetch"),
     "page": (lambda path: path.write_bytes(PAGE), "it is a web page: fetch the file itself"),
@@ -101,10 +104,24 @@ def test_for_a_web_address_the_form_is_named_that_fetches_it(address: str, mend:
     assert mend in str(problem.value)
 
 
-def test_weights_of_a_world_that_are_a_pointer_are_named_as_that(
-    tiny_world_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["pointer", "torn"])
+def test_weights_of_a_world_that_are_something_else_are_named_as_that(
+    kind: str, tiny_world_folder: Path, tmp_path: Path
 ) -> None:
     world = shutil.copytree(tiny_world_folder, tmp_path / "world")
-    (world / "generator.safetensors").write_bytes(LFS)
-    with pytest.raises(WorldError, match=r"generator\.safetensors is no safetensors file; it is a Git LFS"):
+    make, words = KINDS[kind]
+    make(world / "generator.safetensors")
+    with pytest.raises(WorldError) as problem:
         World.load(world, "cpu")
+    assert f"generator.safetensors is no safetensors file; {words}" in str(problem.value)
+
+
+def test_no_byte_of_an_archive_keeps_what_it_is_from_being_told(tmp_path: Path) -> None:
+    """Python's own look whether a file is an archive raises where its end speaks of several disks."""
+    path = tmp_path / "weights.pt"
+    torch.save({"a.weight": torch.zeros(2)}, path)
+    whole = path.read_bytes()
+    for at in range(len(whole) - 500, len(whole)):
+        for bit in (1, 128, 255):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            assert misfit(path) in ("", DAMAGED, NOT_TORCHS), at
